@@ -1,0 +1,35 @@
+"""What the update steps eat: frozen pytrees of arrays, every one of shape [M, B, T].
+
+M microbatches, B rows of a microbatch, T tokens of a row. Rows are left-aligned and packed; index t describes token t.
+Only the first `num_microbatches` of the M are run: the arrays have room for the worst packing, so that the shapes, and
+with them the compiled program, never change.
+"""
+
+from dataclasses import dataclass
+
+import jax
+from jax import Array
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class SFTBatch:
+    num_microbatches: Array  # [] int32
+    tokens: Array  # [M, B, T] int32
+    positions: Array  # [M, B, T] int32, restarting at 0 in each segment
+    segment_ids: Array  # [M, B, T] int32, 0 = padding
+    loss_mask: Array  # [M, B, T] bool
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class PolicyBatch:
+    num_microbatches: Array  # [] int32
+    tokens: Array  # [M, B, T] int32
+    positions: Array  # [M, B, T] int32
+    segment_ids: Array  # [M, B, T] int32, one segment per trajectory, 0 = padding
+    completion_mask: Array  # [M, B, T] bool, tokens that the policy emitted
+    advantages: Array  # [M, B, T] float32
+    sampler_logprobs: Array  # [M, B, T] float32, 0 outside completion_mask
+    old_logprobs: Array | None = None  # [M, B, T] float32; None: the policy that is updated is the one that sampled
+    ref_logprobs: Array | None = None  # [M, B, T] float32; None: no KL term

@@ -1,0 +1,460 @@
+"""The config models: one YAML file is one experiment, its tree is the tree of these classes, and every default is here.
+
+Shared sections (`lora`, `task`, `sample`, `optim`) are inherited by the stages; a stage that names one of them changes
+only the keys it names (`lora: null` in a stage means: train everything there). What `load_config` returns is resolved:
+each stage carries its own complete sections, and the YAML that `dump_config` writes loads back to the same object.
+"""
+
+import difflib
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from jaxrl.errors import InputError
+
+PositiveInt = Annotated[int, Field(ge=1)]
+NonNegativeInt = Annotated[int, Field(ge=0)]
+NonNegative = Annotated[float, Field(ge=0)]
+Positive = Annotated[float, Field(gt=0)]
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+Strings = Annotated[tuple[str, ...], Field(strict=False)]
+Hops = Annotated[tuple[PositiveInt, ...], Field(strict=False, min_length=1)]
+
+LORA_TARGETS = ("q", "k", "v", "o", "gate", "up", "down")
+
+
+class Section(BaseModel):
+    """Base of all sections: frozen, typed strictly (a string is not a number), unknown keys are errors with a suggestion."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _suggest_names(cls, values: Any) -> Any:
+        if isinstance(values, dict):
+            for key in values:
+                if key not in cls.model_fields:
+                    raise ValueError(_unknown_name(str(key), list(cls.model_fields)))
+        return values
+
+
+def _unknown_name(name: str, choices: list[str]) -> str:
+    near = difflib.get_close_matches(name, choices, n=1, cutoff=0.5)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    return f"unknown key {name!r}; {hint}the keys here are: {', '.join(sorted(choices))}"
+
+
+# ---------------------------------------------------------------------------------------------------- shared sections
+
+
+class ArchitectureSection(Section):
+    """A fresh, randomly initialised model, for `model.path: null`. Names and meanings as in `model/config.py`."""
+
+    d_model: PositiveInt = 128
+    num_layers: PositiveInt = 4
+    num_heads: PositiveInt = 4
+    num_kv_heads: PositiveInt = 2
+    head_dim: PositiveInt | None = None
+    d_ff: PositiveInt = 384
+    rope_theta: Positive = 10_000.0
+    qk_norm: bool = True
+    tie_embeddings: bool = True
+    max_positions: PositiveInt = 4096
+
+    @model_validator(mode="after")
+    def _heads_divide(self):
+        if self.num_heads % self.num_kv_heads:
+            raise ValueError(f"num_heads {self.num_heads} is not a multiple of num_kv_heads {self.num_kv_heads}")
+        if self.head_dim is None and self.d_model % self.num_heads:
+            raise ValueError(f"d_model {self.d_model} is not a multiple of num_heads {self.num_heads}; set head_dim")
+        return self
+
+
+class ModelSection(Section):
+    """Where the base model comes from, and how it is held.
+
+    path: a Hugging Face directory (or hub name); null makes a fresh model of `architecture`.
+    tokenizer: a tokenizer directory (or hub name); null takes it from `path`, or, without a path, trains one on the
+      task's texts (saved in the run folder).
+    chat_template: a file with a Jinja chat template, for tokenizers that have none.
+    dtype: of the frozen weights and of the arithmetic; what is trained is always held in float32.
+    remat: `full` recomputes each layer's activations in the backward pass.
+    """
+
+    path: str | None = None
+    architecture: ArchitectureSection | None = None
+    tokenizer: str | None = None
+    chat_template: str | None = None
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    remat: Literal["none", "full"] = "none"
+
+    @model_validator(mode="after")
+    def _one_source(self):
+        if (self.path is None) == (self.architecture is None):
+            raise ValueError("give exactly one of `path` (a model directory) and `architecture` (a fresh model)")
+        return self
+
+
+class LoraSection(Section):
+    """Low-rank adapters: y = x W + (alpha / rank) (x A) B, with alpha / sqrt(rank) when `rslora`."""
+
+    rank: PositiveInt = 16
+    alpha: Positive = 32.0
+    dropout: Fraction = 0.0
+    targets: Annotated[tuple[Literal[LORA_TARGETS], ...], Field(strict=False, min_length=1)] = LORA_TARGETS
+    rslora: bool = False
+
+
+class MeshSection(Section):
+    """Devices per axis; their product must be the number of devices used (1, or all that jax sees)."""
+
+    data: PositiveInt = 1
+    fsdp: PositiveInt = 1
+    tensor: PositiveInt = 1
+
+
+class KnowledgeGraphSection(Section):
+    """Multi-hop questions over a graph of typed entities; see `tasks/knowledge_graph.py`.
+
+    graph: a `kg.json`, or null for a generated graph of `entities` entities, seeded by `graph_seed`.
+    eval_file: a JSONL of questions that becomes the test split; its paths are kept out of the other splits.
+    hops: lengths of the paths asked about (the test split from `eval_file` is not filtered).
+    train, val, test: numbers of problems in each split; questions are drawn with `question_seed`.
+    entity_match: how entities are found in a trace, as whole words or, like the original program, as substrings.
+    """
+
+    name: Literal["knowledge_graph"]
+    graph: str | None = None
+    eval_file: str | None = None
+    entities: Annotated[int, Field(ge=8)] = 48
+    relations: Annotated[int, Field(ge=2)] = 4
+    graph_seed: NonNegativeInt = 0
+    question_seed: NonNegativeInt = 0
+    hops: Hops = (1, 2, 3)
+    train: NonNegativeInt = 1000
+    val: NonNegativeInt = 100
+    test: NonNegativeInt = 100
+    entity_match: Literal["word", "substring"] = "word"
+
+
+class SampleSection(Section):
+    """How completions are drawn. `temperature: 0` is greedy; `top_k: 0` and `top_p: 1` are off.
+
+    slots: rows decoded together. window: decode steps inside one compiled call, between which the host looks for rows
+    that have ended. max_prompt_tokens: a longer prompt is an error, never cut.
+    """
+
+    temperature: NonNegative = 1.0
+    top_k: NonNegativeInt = 0
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    max_new_tokens: PositiveInt = 256
+    max_prompt_tokens: PositiveInt = 1024
+    stop: Strings = ()
+    slots: PositiveInt = 128
+    window: PositiveInt = 32
+
+
+class OptimSection(Section):
+    """AdamW with a warm-up and a schedule whose floor is `min_ratio * learning_rate`; `clip_norm: 0` does not clip."""
+
+    learning_rate: Positive = 1e-4
+    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    warmup_steps: NonNegativeInt = 0
+    min_ratio: Annotated[float, Field(ge=0, le=1)] = 0.0
+    weight_decay: NonNegative = 0.0
+    clip_norm: NonNegative = 1.0
+    b1: Fraction = 0.9
+    b2: Fraction = 0.999
+    eps: Positive = 1e-8
+
+
+class VerifySection(Section):
+    """The verifier pool: worker processes, and the wall time after which one is killed and its sample failed."""
+
+    workers: PositiveInt = 2
+    timeout_s: Positive = 10.0
+
+
+class CheckpointSection(Section):
+    """A checkpoint every `every` optimiser steps, the newest `keep` of them kept (and the best, where there is one)."""
+
+    every: PositiveInt = 50
+    keep: PositiveInt = 2
+
+
+class WandbSection(Section):
+    """Weights & Biases, for those who use it; `mode: offline` needs no network."""
+
+    project: str = "jaxrl"
+    entity: str | None = None
+    mode: Literal["online", "offline"] = "offline"
+
+
+class TrackSection(Section):
+    """What is written about a run beside `metrics.jsonl`. log_every: steps between two console lines."""
+
+    log_every: PositiveInt = 1
+    wandb: WandbSection | None = None
+
+
+# ------------------------------------------------------------------------------------------------------------- stages
+
+
+class DataSection(Section):
+    """Records for SFT: a JSONL file, or a dataset by the `datasets` library's name (`hub`). See `data/records.py`."""
+
+    file: str | None = None
+    hub: str | None = None
+    hub_split: str = "train"
+
+    @model_validator(mode="after")
+    def _one_source(self):
+        if (self.file is None) == (self.hub is None):
+            raise ValueError("give exactly one of `file` (JSONL) and `hub` (a datasets name)")
+        return self
+
+
+class SFTStage(Section):
+    """Supervised fine-tuning on records, or (data: null) on the task's own demonstrations.
+
+    steps: optimiser steps; null means `epochs` passes. seq_len: tokens per row; rows: rows per optimiser step;
+    microbatch: rows per gradient piece (null: all at once). val_fraction: share of the records held out when the data
+    has no validation split of its own. patience: evaluations without improvement before stopping (null: never).
+    """
+
+    kind: Literal["sft"]
+    name: str = "sft"
+    data: DataSection | None = None
+    steps: PositiveInt | None = None
+    epochs: PositiveInt = 1
+    rows: PositiveInt = 16
+    seq_len: PositiveInt = 512
+    packing: bool = True
+    microbatch: PositiveInt | None = None
+    val_fraction: Fraction = 0.1
+    eval_every: PositiveInt = 50
+    patience: PositiveInt | None = None
+    lora: LoraSection | None = None
+    task: KnowledgeGraphSection | None = None
+    optim: OptimSection = OptimSection()
+
+
+class GRPOSection(Section):
+    """The objective. Names as in `ops/`; see there for the formulas.
+
+    kl_coef: weight of the k3 estimate of KL(policy || reference) in the loss; 0 leaves out the reference pass.
+    The batch of one optimiser step is problems_per_batch * group_size / updates_per_batch rows; microbatch: rows per
+    gradient piece (null: all at once).
+    """
+
+    problems_per_batch: PositiveInt = 16
+    group_size: Annotated[int, Field(ge=2)] = 8
+    advantage: Literal["grpo"] = "grpo"
+    clip_low: Positive = 0.2
+    clip_high: Positive = 0.2
+    kl_coef: NonNegative = 0.0
+    aggregate: Literal["token_mean", "sequence_mean"] = "token_mean"
+    updates_per_batch: PositiveInt = 1
+    microbatch: PositiveInt | None = None
+
+    @model_validator(mode="after")
+    def _updates_divide(self):
+        batch = self.problems_per_batch * self.group_size
+        if batch % self.updates_per_batch:
+            raise ValueError(f"a batch of {batch} rows cannot be split into updates_per_batch={self.updates_per_batch} equal parts")
+        return self
+
+
+class GRPOStage(Section):
+    """Group-relative policy optimisation on the task's train split. seq_len: tokens per row of the update."""
+
+    kind: Literal["grpo"]
+    name: str = "grpo"
+    steps: PositiveInt = 100
+    algo: GRPOSection = GRPOSection()
+    lora: LoraSection | None = None
+    task: KnowledgeGraphSection
+    sample: SampleSection = SampleSection()
+    optim: OptimSection = OptimSection()
+
+
+class EvalStage(Section):
+    """A row of the evaluation table: the policy as it stands, on a split of the task. limit: first n problems only."""
+
+    kind: Literal["eval"]
+    name: str = "eval"
+    split: Literal["train", "val", "test"] = "test"
+    limit: PositiveInt | None = None
+    task: KnowledgeGraphSection
+    sample: SampleSection = SampleSection()
+
+
+Stage = Annotated[SFTStage | GRPOStage | EvalStage, Field(discriminator="kind")]
+STAGES = {"sft": SFTStage, "grpo": GRPOStage, "eval": EvalStage}
+INHERITED = ("lora", "task", "sample", "optim")
+
+
+class Config(Section):
+    """One experiment."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$")]
+    seed: NonNegativeInt = 0
+    runs_dir: str = "runs"
+    compilation_cache: str | None = "~/.cache/jaxrl/xla"
+    model: ModelSection
+    lora: LoraSection | None = None
+    mesh: MeshSection = MeshSection()
+    task: KnowledgeGraphSection | None = None
+    sample: SampleSection = SampleSection()
+    optim: OptimSection = OptimSection()
+    verify: VerifySection = VerifySection()
+    checkpoint: CheckpointSection = CheckpointSection()
+    track: TrackSection = TrackSection()
+    stages: Annotated[tuple[Stage, ...], Field(strict=False, min_length=1)]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _inherit(cls, values: Any) -> Any:
+        """Fill each stage's sections from the shared ones, key by key."""
+        if not isinstance(values, dict) or not isinstance(values.get("stages"), (list, tuple)):
+            return values
+        stages = []
+        for stage in values["stages"]:
+            if isinstance(stage, dict) and stage.get("kind") in STAGES:
+                fields = STAGES[stage["kind"]].model_fields
+                shared = {key: values[key] for key in INHERITED if key in fields and values.get(key) is not None}
+                stage = _merge(shared, stage)
+            stages.append(stage)
+        return {**values, "stages": stages}
+
+    @model_validator(mode="after")
+    def _stage_names_differ(self):
+        names = [stage.name for stage in self.stages]
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"two stages are named {name!r}; give each its own `name`")
+        return self
+
+
+# ------------------------------------------------------------------------------------------------ loading and writing
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.1 reads `1e-4` as a string; this loader reads it as the float that its writer meant."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(?:\d[\d_]*)(?:\.[\d_]*)?[eE][-+]?\d+$|^[-+]?\.\d[\d_]*[eE][-+]?\d+$"),
+    list("-+0123456789."),
+)
+
+
+def load_config(path: str | Path, overrides: list[str] = ()) -> Config:
+    """Read a config file, lay it over its `base:` file if it names one, apply `key=value` overrides, validate.
+
+    Args:
+      path: YAML file.
+      overrides: `dotted.key=value`, the value read as YAML; list items by index (`stages.1.steps=10`).
+    Raises:
+      InputError: missing file, broken YAML, unknown key (nearest name suggested), wrong type.
+    """
+    values = _read_yaml(Path(path))
+    base = values.pop("base", None)
+    if base is not None:
+        base_values = _read_yaml(Path(path).parent / base)
+        if "base" in base_values:
+            raise InputError(f"{path}: its base {base!r} has a base of its own; only one level is allowed")
+        values = _merge(base_values, values)
+    for override in overrides:
+        _override(values, override)
+    return validate_config(values, str(path))
+
+
+def validate_config(values: dict[str, Any], source: str) -> Config:
+    """Config from plain values; every problem found is named with its place in the tree."""
+    try:
+        return Config.model_validate(values)
+    except ValidationError as error:
+        lines = [f"{source}: {len(problems)} thing(s) to put right"] if len(problems := error.errors()) > 1 else []
+        lines += [f"{source}: {_place(p['loc'])}: {_reason(p)}" for p in problems]
+        raise InputError("\n".join(lines)) from None
+
+
+def dump_config(config: Config) -> str:
+    """The resolved config as YAML text; `validate_config(yaml.safe_load(text))` gives the same object."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def parse_yaml(text: str) -> Any:
+    """YAML text to plain values, with `1e-4` a float."""
+    return yaml.load(text, Loader=_Loader)
+
+
+def _place(loc: tuple) -> str:
+    return ".".join(str(part) for part in loc if part not in STAGES) or "config"
+
+
+def _reason(problem: dict[str, Any]) -> str:
+    if problem["type"] == "value_error":
+        return str(problem["ctx"]["error"])
+    if problem["type"] == "missing":
+        return "is required and not set"
+    return f"{problem['msg']} (it is {problem['input']!r})"
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"config file {path} cannot be read: {error.strerror}; check the path") from None
+    try:
+        values = parse_yaml(text)
+    except yaml.YAMLError as error:
+        raise InputError(f"config file {path} is not valid YAML: {error}") from None
+    if not isinstance(values, dict):
+        raise InputError(f"config file {path} must hold a mapping of sections, not {type(values).__name__}")
+    return values
+
+
+def _merge(under: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    """`over` laid on `under`, mappings key by key, everything else whole."""
+    merged = dict(under)
+    for key, value in over.items():
+        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = _merge(merged[key], value) if both else value
+    return merged
+
+
+def _override(values: dict[str, Any], override: str) -> None:
+    dotted, equals, text = override.partition("=")
+    if not equals or not dotted:
+        raise InputError(f"override {override!r} is not of the form key=value, for example optim.learning_rate=1e-4")
+    try:
+        value = parse_yaml(text)
+    except yaml.YAMLError as error:
+        raise InputError(f"override {override!r}: the value is not valid YAML: {error}") from None
+    *parents, last = dotted.split(".")
+    node: Any = values
+    for depth, part in enumerate(parents):
+        if isinstance(node, list):
+            node = node[_index(node, part, override)]
+        elif isinstance(node, dict):
+            if node.get(part) is None:
+                node[part] = {}
+            node = node[part]
+        if not isinstance(node, (dict, list)):
+            raise InputError(f"override {override!r}: {'.'.join(parents[: depth + 1])} holds no keys (it is {node!r})")
+    if isinstance(node, list):
+        node[_index(node, last, override)] = value
+    else:
+        node[last] = value
+
+
+def _index(items: list, part: str, override: str) -> int:
+    if not part.isdigit() or int(part) >= len(items):
+        raise InputError(f"override {override!r}: {part!r} is not an index into a list of {len(items)} items (0 to {len(items) - 1})")
+    return int(part)

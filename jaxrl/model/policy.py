@@ -1,0 +1,158 @@
+"""The policy: the stack of layers as pure functions over two trees, what is trained and what is frozen.
+
+    trainable = {"lora": {...}}   frozen = {"model": {...}}      with adapters
+    trainable = {"model": {...}}  frozen = {}                    without (everything is trained)
+
+Layers are stacked on axis 0 of every leaf: the forward pass scans over them (one layer is compiled), decoding unrolls
+them (no copy of a layer's weights out of the stack in every step). Axes: B rows, T tokens, D width, V vocabulary.
+"""
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax import Array
+
+from jaxrl.config import LoraSection
+from jaxrl.model.cache import KVCache, write
+from jaxrl.model.config import ModelConfig
+from jaxrl.model.rope import rope_angles
+from jaxrl.model.transformer import Block, rms_norm
+from jaxrl.ops.attention import attention, decode_attention, segment_mask
+
+Tree = dict
+
+
+@dataclass(frozen=True)
+class Policy:
+    """Static and hashable: what a jitted function needs to know of the model beside its arrays.
+
+    config: sizes. lora: the adapters, None without. dtype: of the arithmetic. remat: `none`, or `full` to recompute
+    each layer in the backward pass.
+    """
+
+    config: ModelConfig
+    lora: LoraSection | None = None
+    dtype: str = "float32"
+    remat: str = "none"
+
+    # ------------------------------------------------------------------------------------------------ parameters
+
+    def init_model(self, key: Array) -> Tree:
+        """Fresh base parameters, float32. Kernels N(0, 1/d_in), embeddings N(0, 1/D), norms one, biases zero."""
+        c = self.config
+        layers_key, embed_key, head_key = jax.random.split(key, 3)
+        layers = jax.vmap(lambda k: _init_block(c, None, k)[1])(jax.random.split(layers_key, c.num_layers))
+
+        def embedding(key: Array) -> Tree:
+            return {"kernel": c.d_model**-0.5 * jax.random.normal(key, (c.vocab_size, c.d_model))}
+
+        model = {"embed": embedding(embed_key), "layers": layers, "norm": {"scale": jnp.ones(c.d_model)}}
+        return model if c.tie_embeddings else {**model, "head": embedding(head_key)}
+
+    def init_lora(self, key: Array) -> Tree:
+        """Fresh adapters, float32: A uniform, B zero, so that the policy starts as the base."""
+        keys = jax.random.split(key, self.config.num_layers)
+        return {"layers": jax.vmap(lambda k: _init_block(self.config, self.lora, k)[0])(keys)}
+
+    def head(self, trainable: Tree, frozen: Tree) -> Array:
+        """The output embedding [V, D] in the arithmetic's dtype."""
+        model = {**frozen, **trainable}["model"]
+        return model["embed" if self.config.tie_embeddings else "head"]["kernel"].astype(self.dtype)
+
+    # --------------------------------------------------------------------------------------------------- forward
+
+    def apply(
+        self,
+        trainable: Tree,
+        frozen: Tree,
+        tokens: Array,
+        positions: Array,
+        segment_ids: Array,
+        dropout_key: Array | None = None,
+    ) -> Array:
+        """Last hidden states (after the final norm): [B, T] each -> [B, T, D]."""
+        return self._forward(trainable, frozen, tokens, positions, segment_ids, dropout_key, keep_kv=False)[0]
+
+    def prefill(self, trainable: Tree, frozen: Tree, tokens: Array, segment_ids: Array) -> tuple[Array, Array, Array]:
+        """Left-aligned prompts [P, T] -> last hidden states [P, T, D], keys and values [L, P, T, K, H]."""
+        positions = jnp.broadcast_to(jnp.arange(tokens.shape[1]), tokens.shape)
+        hidden, (k, v) = self._forward(trainable, frozen, tokens, positions, segment_ids, None, keep_kv=True)
+        return hidden, k, v
+
+    def decode(self, trainable: Tree, frozen: Tree, tokens: Array, cache: KVCache) -> tuple[Array, KVCache]:
+        """One token per row: tokens [B] written at the cache's cursor -> float32 logits [B, V] and the cache after it."""
+        params = {**frozen, **trainable}
+        positions = cache.cursor - cache.start  # [B]
+        angles = rope_angles(self.config, positions[:, None])
+        readable = cache.readable()
+        x = self._embed(params, tokens[:, None])  # [B, 1, D]
+        keys, values = [], []
+        for i in range(self.config.num_layers):
+
+            def attend(q: Array, k: Array, v: Array, i: int = i):
+                layer_k = write(cache.k[i], k[:, 0], cache.cursor)
+                layer_v = write(cache.v[i], v[:, 0], cache.cursor)
+                return decode_attention(q[:, 0], layer_k, layer_v, readable)[:, None], (layer_k, layer_v)
+
+            block = self._block(jax.tree.map(lambda leaf, i=i: leaf[i], self._layers(params)))
+            x, (layer_k, layer_v) = block(x, angles, attend)
+            keys.append(layer_k)
+            values.append(layer_v)
+        hidden = self._final_norm(params, x)[:, 0]
+        after = KVCache(k=tuple(keys), v=tuple(values), start=cache.start, cursor=cache.cursor + 1)
+        return self.logits(trainable, frozen, hidden), after
+
+    def logits(self, trainable: Tree, frozen: Tree, hidden: Array) -> Array:
+        """hidden [..., D] -> float32 logits [..., V]."""
+        head = self.head(trainable, frozen)
+        return jnp.einsum("...d,vd->...v", hidden, head, preferred_element_type=jnp.float32)
+
+    # ----------------------------------------------------------------------------------------------------- parts
+
+    def _forward(self, trainable, frozen, tokens, positions, segment_ids, dropout_key, keep_kv):
+        params = {**frozen, **trainable}
+        angles = rope_angles(self.config, positions)
+        mask = segment_mask(segment_ids)
+
+        def attend(q: Array, k: Array, v: Array):
+            return attention(q, k, v, mask), (k, v) if keep_kv else None
+
+        def layer(x: Array, inputs):
+            weights, key = inputs
+            return self._block(weights)(x, angles, attend, key)
+
+        if self.remat == "full":
+            layer = jax.checkpoint(layer, prevent_cse=False)
+        drops = dropout_key is not None and self.lora is not None and self.lora.dropout > 0
+        keys = jax.random.split(dropout_key, self.config.num_layers) if drops else None
+        x, kept = jax.lax.scan(layer, self._embed(params, tokens), (self._layers(params), keys))
+        return self._final_norm(params, x), kept
+
+    def _layers(self, params: Tree) -> tuple[Tree, Tree]:
+        """(adapters, base) of all layers, in the order in which `_block` takes them."""
+        return (params["lora"]["layers"] if self.lora else {}), params["model"]["layers"]
+
+    def _block(self, weights: tuple[Tree, Tree]) -> Block:
+        return nnx.merge(_block_graph(self.config, self.lora), *weights)
+
+    def _embed(self, params: Tree, tokens: Array) -> Array:
+        return params["model"]["embed"]["kernel"][tokens].astype(self.dtype)
+
+    def _final_norm(self, params: Tree, x: Array) -> Array:
+        return rms_norm(x, params["model"]["norm"]["scale"], self.config.rms_eps)
+
+
+def _init_block(config: ModelConfig, lora: LoraSection | None, key: Array) -> tuple[Tree, Tree]:
+    """(adapters, base) of one layer."""
+    _, adapters, base = nnx.split(Block(config, lora, nnx.Rngs(params=key)), nnx.LoRAParam, ...)
+    return nnx.to_pure_dict(adapters), nnx.to_pure_dict(base)
+
+
+@lru_cache
+def _block_graph(config: ModelConfig, lora: LoraSection | None):
+    """The structure of a layer without its arrays; made once."""
+    block = nnx.eval_shape(lambda: Block(config, lora, nnx.Rngs(params=0)))
+    return nnx.split(block, nnx.LoRAParam, ...)[0]

@@ -1,0 +1,83 @@
+"""The words that host code passes around: messages, problems, verdicts, completions. No arrays, no behaviour, no jax."""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, TypedDict
+
+
+class Message(TypedDict):
+    """One turn of a chat, as chat templates read it."""
+
+    role: str
+    content: str
+
+
+class StopReason(StrEnum):
+    """Why a completion ended."""
+
+    EOS = "eos"
+    STOP_STRING = "stop_string"
+    MAX_TOKENS = "max_tokens"
+
+
+@dataclass(frozen=True)
+class Problem:
+    """The unit of a dataset: what is asked, and what a verifier needs to know about the answer.
+
+    `uid` is stable over runs and machines: sampling keys and result caches are derived from it.
+    `data` holds plain JSON values only, so that a problem crosses process borders and is written to files as it is.
+    """
+
+    uid: str
+    messages: tuple[Message, ...]
+    data: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A verifier's answer about one completion.
+
+    `reward` is in the task's own units. `parts` holds the named numbers that the reward is made of (logged one by one).
+    `error` is None, or says why there is no verdict (`timeout`, `crash`, `exception: ...`); `reward` is then the failure reward.
+    """
+
+    reward: float
+    correct: bool
+    format_ok: bool
+    parts: dict[str, float] = field(default_factory=dict)
+    detail: str = ""
+    error: str | None = None
+
+
+@dataclass(frozen=True)
+class Completion:
+    """What the policy said to one prompt.
+
+    `completion_ids` are the sampled ids, a sampled EOS included; `sampler_logprobs` has one number per id: its logprob
+    at the sampling temperature, before top-k and top-p. `text` is the decoded completion without the EOS and without
+    the stop string.
+    """
+
+    prompt_ids: list[int]
+    completion_ids: list[int]
+    sampler_logprobs: list[float]
+    stop_reason: StopReason
+    text: str = ""
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """One verified episode: a completion, its verdict, and the age of the weights that produced it."""
+
+    problem: Problem
+    completion: Completion
+    verdict: Verdict
+    policy_version: int
+
+
+@dataclass(frozen=True)
+class Group:
+    """The G trajectories of one problem."""
+
+    problem: Problem
+    trajectories: tuple[Trajectory, ...]
