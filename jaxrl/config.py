@@ -119,21 +119,26 @@ class MeshSection(Section):
 class KnowledgeGraphSection(Section):
     """Multi-hop questions over a graph of typed entities; see `tasks/knowledge_graph.py`.
 
-    graph: a `kg.json`, or null for a generated graph of `entities` entities, seeded by `graph_seed`.
-    eval_file: a JSONL of questions that becomes the test split; its paths are kept out of the other splits.
-    hops: lengths of the paths asked about (the test split from `eval_file` is not filtered).
-    train, val, test: numbers of problems in each split; questions are drawn with `question_seed`.
+    graph: a `kg.json`, or null for a generated graph of `entities` entities with `relations` outgoing edges each, seeded
+      by `graph_seed`.
+    eval_file: a JSONL of questions on `graph` that becomes the whole test split (`test` is then not read); its paths are
+      kept out of the other splits.
+    hops: lengths of the paths asked about. eval_hops: those of the val and test splits; null means those of `hops`
+      above 1 (paths of one hop are the facts themselves, and are in the train split alone).
+    train, val, test: numbers of problems in each split; questions are drawn with `question_seed`. Which split a path
+      belongs to depends on the path alone, so that stages with other numbers, hops or seeds never mix the splits.
     entity_match: how entities are found in a trace, as whole words or, like the original program, as substrings.
     """
 
     name: Literal["knowledge_graph"]
     graph: str | None = None
     eval_file: str | None = None
-    entities: Annotated[int, Field(ge=8)] = 48
-    relations: Annotated[int, Field(ge=2)] = 4
+    entities: Annotated[int, Field(ge=8, le=3000)] = 48
+    relations: Annotated[int, Field(ge=2, le=16)] = 4
     graph_seed: NonNegativeInt = 0
     question_seed: NonNegativeInt = 0
     hops: Hops = (1, 2, 3)
+    eval_hops: Hops | None = None
     train: NonNegativeInt = 1000
     val: NonNegativeInt = 100
     test: NonNegativeInt = 100
@@ -194,9 +199,10 @@ class WandbSection(Section):
 
 
 class TrackSection(Section):
-    """What is written about a run beside `metrics.jsonl`. log_every: steps between two console lines."""
+    """What is told of a run. log_every: steps between two console lines; samples_per_step: rows of samples.jsonl."""
 
     log_every: PositiveInt = 1
+    samples_per_step: NonNegativeInt = 16
     wandb: WandbSection | None = None
 
 
@@ -269,11 +275,15 @@ class GRPOSection(Section):
 
 
 class GRPOStage(Section):
-    """Group-relative policy optimisation on the task's train split. seq_len: tokens per row of the update."""
+    """Group-relative policy optimisation on the task's train split.
+
+    seq_len: tokens per row of the update; null means max_prompt_tokens + max_new_tokens, which always fits.
+    """
 
     kind: Literal["grpo"]
     name: str = "grpo"
     steps: PositiveInt = 100
+    seq_len: PositiveInt | None = None
     algo: GRPOSection = GRPOSection()
     lora: LoraSection | None = None
     task: KnowledgeGraphSection
@@ -382,6 +392,14 @@ def validate_config(values: dict[str, Any], source: str) -> Config:
         lines = [f"{source}: {len(problems)} thing(s) to put right"] if len(problems := error.errors()) > 1 else []
         lines += [f"{source}: {_place(p['loc'])}: {_reason(p)}" for p in problems]
         raise InputError("\n".join(lines)) from None
+
+
+def make_section(section: type[Section], source: str, **values: Any) -> Section:
+    """A section from plain values that did not come from a file (flags); problems are named like those of a config."""
+    try:
+        return section.model_validate(values)
+    except ValidationError as error:
+        raise InputError("\n".join(f"{source}: {_place(p['loc'])}: {_reason(p)}" for p in error.errors())) from None
 
 
 def dump_config(config: Config) -> str:

@@ -91,7 +91,7 @@ class Engine:
         """The arrays that `Decoder.start` takes, their sizes rounded up so that few programs are compiled."""
         numbers = sorted({row.request for row in rows})
         P = _next_power_of_two(len(numbers))
-        T = _length_bucket(max(len(requests[n].prompt_ids) for n in numbers))
+        T = length_bucket(max(len(requests[n].prompt_ids) for n in numbers))
         shards = num_row_shards(self.mesh)
         B = -(-min(self.sample.slots, _next_power_of_two(len(rows))) // shards) * shards
         prompts, lengths = np.zeros((P, T), np.int32), np.ones(P, np.int32)
@@ -158,7 +158,13 @@ class Engine:
             raise InputError(
                 f"prompt {number} has {length} tokens and sample.max_prompt_tokens is {limit}; raise it or shorten the prompt"
             )
-        vocab_size = self.decoder.policy.config.vocab_size
+        config = self.decoder.policy.config
+        if length + self.sample.max_new_tokens > config.max_positions:
+            raise InputError(
+                f"prompt {number} has {length} tokens and {self.sample.max_new_tokens} are to be added, more than the "
+                f"model's {config.max_positions} positions; shorten the prompt or lower max_new_tokens"
+            )
+        vocab_size = config.vocab_size
         if not all(0 <= i < vocab_size for i in request.prompt_ids):
             raise InputError(f"prompt {number} holds a token id outside 0..{vocab_size - 1}; was it made by another tokenizer?")
 
@@ -173,7 +179,7 @@ def _next_power_of_two(n: int) -> int:
     return 1 << (n - 1).bit_length()
 
 
-def _length_bucket(n: int) -> int:
+def length_bucket(n: int) -> int:
     """n rounded up to one of four lengths per doubling, and at least to a multiple of 16."""
     step = max(16, (1 << int(math.log2(n))) // 4)
     return -(-n // step) * step

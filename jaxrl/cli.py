@@ -1,0 +1,145 @@
+"""The command line: `jaxrl run|eval|sample|score`. Nothing heavy is imported before a command needs it."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from jaxrl import __version__
+from jaxrl.errors import InputError
+from jaxrl.interrupt import Interrupted
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run a command. Returns the exit code: 0 done, 2 bad input (one message on stderr), 130 interrupted and saved."""
+    arguments = build_parser().parse_args(argv)
+    try:
+        arguments.function(arguments)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except Interrupted:
+        print("stopped; the state is saved, and the same command goes on from it", file=sys.stderr)
+        return 130
+    except KeyboardInterrupt:
+        print("stopped at once; the same command goes on from the last checkpoint", file=sys.stderr)
+        return 130
+    return 0
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="jaxrl", description="Post-training of language models in JAX.")
+    parser.add_argument("--version", action="version", version=f"jaxrl {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    run = commands.add_parser("run", help="run the experiment of a config file, or go on with it")
+    run.add_argument("config", type=Path, metavar="CONFIG")
+    run.add_argument("overrides", nargs="*", metavar="key=value", help="for example optim.learning_rate=1e-4 stages.1.steps=10")
+    run.set_defaults(function=_run)
+
+    evaluate = commands.add_parser("eval", help="evaluate a model directory on the task of a config's last eval stage")
+    _model_flags(evaluate)
+    evaluate.add_argument("--config", type=Path, required=True, metavar="CONFIG")
+    evaluate.add_argument("--out", type=Path, metavar="EVAL.json", help="write the rows here too")
+    evaluate.add_argument("overrides", nargs="*", metavar="key=value")
+    evaluate.set_defaults(function=_eval)
+
+    sample = commands.add_parser("sample", help="complete prompts with a model directory")
+    _model_flags(sample)
+    sample.add_argument("--prompts", type=Path, required=True, metavar="IN.jsonl", help="lines with `prompt`, `messages` or `prompt_ids`")
+    sample.add_argument("--out", type=Path, required=True, metavar="OUT.jsonl")
+    sample.add_argument("--temperature", type=float, default=1.0, help="0 is greedy (default 1)")
+    sample.add_argument("--top-k", type=int, default=0, help="0 is off (default)")
+    sample.add_argument("--top-p", type=float, default=1.0, help="1 is off (default)")
+    sample.add_argument("--seed", type=int, default=0)
+    sample.add_argument("--max-new-tokens", type=int, default=256)
+    sample.add_argument("--stop", action="append", default=[], metavar="TEXT", help="end a completion at this text; may be repeated")
+    sample.add_argument("--slots", type=int, default=128, help="rows decoded together (default 128)")
+    sample.set_defaults(function=_sample)
+
+    score = commands.add_parser("score", help="logprobs of given tokens")
+    _model_flags(score)
+    score.add_argument("--tokens", "--prompts", "--input", dest="tokens", type=Path, required=True, metavar="IN.jsonl", help="lines with `tokens`, a list of ids")
+    score.add_argument("--out", type=Path, required=True, metavar="OUT.jsonl")
+    score.set_defaults(function=_score)
+    return parser
+
+
+def _model_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--model", required=True, metavar="DIR", help="a Hugging Face model directory (or hub name)")
+    parser.add_argument("--adapter", metavar="DIR", help="a PEFT LoRA adapter to lay over it")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
+
+
+def _run(arguments: argparse.Namespace) -> None:
+    from jaxrl.config import load_config
+
+    config = load_config(arguments.config, arguments.overrides)
+    from jaxrl.run import run
+
+    run(config)
+
+
+def _eval(arguments: argparse.Namespace) -> None:
+    from jaxrl.config import EvalStage, load_config
+
+    config = load_config(arguments.config, arguments.overrides)
+    stages = [stage for stage in config.stages if isinstance(stage, EvalStage)]
+    if not stages:
+        raise InputError(f"{arguments.config} has no stage of kind eval; add one to say what is evaluated and how")
+    from jaxrl.eval.table import render_table, save_rows
+    from jaxrl.inference import evaluate_model, load_policy
+    from jaxrl.sharding import make_mesh
+    from jaxrl.train.setup import set_up_jax
+
+    set_up_jax(config.compilation_cache)
+    mesh = make_mesh(config.mesh)
+    weights = load_policy(arguments.model, arguments.adapter, arguments.dtype, mesh)
+    verify = config.verify
+    rows = evaluate_model(weights, arguments.model, stages[-1], verify.workers, verify.timeout_s, config.seed, mesh)
+    print(render_table(rows))
+    if arguments.out is not None:
+        save_rows(arguments.out, rows)
+
+
+def _sample(arguments: argparse.Namespace) -> None:
+    from jaxrl.config import SampleSection, make_section
+
+    sample = make_section(
+        SampleSection,
+        "sample",
+        temperature=arguments.temperature,
+        top_k=arguments.top_k,
+        top_p=arguments.top_p,
+        max_new_tokens=arguments.max_new_tokens,
+        stop=arguments.stop,
+        slots=arguments.slots,
+        window=min(32, max(1, arguments.max_new_tokens)),
+        max_prompt_tokens=1 << 30,  # the model's own limit is the one that counts
+    )
+    mesh, weights = _open_model(arguments)
+    from jaxrl.inference import sample_file
+
+    count = sample_file(weights, arguments.model, arguments.prompts, arguments.out, sample, arguments.seed, mesh)
+    print(f"{count} completions in {arguments.out}")
+
+
+def _score(arguments: argparse.Namespace) -> None:
+    mesh, weights = _open_model(arguments)
+    from jaxrl.inference import score_file
+
+    print(f"{score_file(weights, arguments.tokens, arguments.out, mesh)} lines scored in {arguments.out}")
+
+
+def _open_model(arguments: argparse.Namespace):
+    from jaxrl.config import Config, MeshSection
+    from jaxrl.inference import load_policy
+    from jaxrl.sharding import make_mesh
+    from jaxrl.train.setup import set_up_jax
+
+    set_up_jax(Config.model_fields["compilation_cache"].default)
+    mesh = make_mesh(MeshSection())
+    return mesh, load_policy(arguments.model, arguments.adapter, arguments.dtype, mesh)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,92 @@
+"""The evaluation table: one row for each evaluated policy, with intervals that say how far a number can be trusted."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from jaxrl.errors import InputError
+from jaxrl.stats import jeffreys_interval
+from jaxrl.track.format import evaluation_cells, markdown_table, text_table
+from jaxrl.types import Verdict
+
+
+@dataclass(frozen=True)
+class Row:
+    """A policy on a split. Shares are between 0 and 1; the intervals are Jeffreys intervals of `accuracy`."""
+
+    name: str
+    n: int
+    correct: int
+    accuracy: float
+    ci80: tuple[float, float]
+    ci95: tuple[float, float]
+    mean_reward: float
+    coverage: float | None  # None: the task has none
+    format_rate: float
+    errors: int  # verdicts that are missing (timeout, crash); they count as wrong
+
+
+def row_from_verdicts(name: str, verdicts: Sequence[Verdict], coverage_key: str = "path_coverage") -> Row:
+    """One row from all verdicts of an evaluation.
+
+    Coverage is the mean of the verdicts' part `coverage_key`; where some verdicts have it, one without it (a timeout)
+    counts as 0, so that failing cannot raise the mean.
+
+    Raises:
+      InputError: no verdicts.
+    """
+    n = len(verdicts)
+    if n == 0:
+        raise InputError(f"evaluation {name!r} has no problems; check the split and its size")
+    correct = sum(v.correct for v in verdicts)
+    covered = [v.parts[coverage_key] for v in verdicts if coverage_key in v.parts]
+    return Row(
+        name=name,
+        n=n,
+        correct=correct,
+        accuracy=correct / n,
+        ci80=_interval(correct, n, 0.80),
+        ci95=_interval(correct, n, 0.95),
+        mean_reward=float(sum(v.reward for v in verdicts) / n),
+        coverage=float(sum(covered) / n) if covered else None,
+        format_rate=sum(v.format_ok for v in verdicts) / n,
+        errors=sum(v.error is not None for v in verdicts),
+    )
+
+
+def render_table(rows: Sequence[Row]) -> str:
+    """Aligned plain text."""
+    return text_table(*evaluation_cells([asdict(row) for row in rows]))
+
+
+def render_markdown(rows: Sequence[Row]) -> str:
+    """A Markdown table."""
+    return markdown_table(*evaluation_cells([asdict(row) for row in rows]))
+
+
+def save_rows(path: str | Path, rows: Sequence[Row]) -> None:
+    """Write `eval.json`: a list of objects with the fields of `Row`."""
+    new = Path(path).with_suffix(".tmp")
+    new.write_text(json.dumps([asdict(row) for row in rows], ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+    new.replace(path)
+
+
+def load_rows(path: str | Path) -> list[Row]:
+    """The rows of an `eval.json`; a file that is not there has none.
+
+    Raises:
+      InputError: not a file of `save_rows`.
+    """
+    if not Path(path).is_file():
+        return []
+    try:
+        values = json.loads(Path(path).read_text(encoding="utf-8"))
+        return [Row(**{**value, "ci80": tuple(value["ci80"]), "ci95": tuple(value["ci95"])}) for value in values]
+    except (ValueError, TypeError, KeyError) as error:
+        raise InputError(f"{path} is not an evaluation table: {error}; remove it and evaluate again") from None
+
+
+def _interval(successes: int, n: int, level: float) -> tuple[float, float]:
+    low, high = jeffreys_interval(successes, n, level)
+    return float(low), float(high)

@@ -1,0 +1,189 @@
+"""Using a model directory without an experiment: drawing completions, scoring tokens, evaluating on a task. One JSONL in, one out."""
+
+import json
+import os
+import zlib
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from jaxrl.batch import SFTBatch
+from jaxrl.config import EvalStage, ModelSection, SampleSection
+from jaxrl.data.chat import render_for_sampling
+from jaxrl.data.tokenizer import eos_ids, find_tokenizer
+from jaxrl.errors import InputError
+from jaxrl.eval.evaluate import baseline_rows, choose_problems, evaluate
+from jaxrl.eval.table import Row
+from jaxrl.model.policy import Policy
+from jaxrl.sample.engine import Engine, Request, length_bucket
+from jaxrl.sharding import num_row_shards, replicated, shard_batch
+from jaxrl.tasks import make_task
+from jaxrl.train.setup import Weights, load_base, model_folder
+from jaxrl.train.step import make_score_fn
+from jaxrl.types import Completion
+from jaxrl.verify.pool import VerifierPool
+from jaxrl.weights.peft import load_adapter
+
+SCORE_ROWS = 16
+
+
+def load_policy(model: str, adapter: str | None, dtype: str, mesh: Mesh) -> Weights:
+    """The policy of a model directory (or hub name), with an adapter folder laid over it if one is given."""
+    base = load_base(ModelSection(path=model, dtype=dtype), vocab_size=0, mesh=mesh, seed=0)
+    if adapter is None:
+        return base
+    lora, section = load_adapter(Path(adapter), base.policy.config)
+    policy = Policy(base.policy.config, section, dtype)
+    return Weights(policy, {"lora": jax.device_put(lora, replicated(mesh))}, base.frozen)
+
+
+def sample_file(weights: Weights, model: str, prompts: Path, out: Path, sample: SampleSection, seed: int, mesh: Mesh) -> int:
+    """Complete every line of `prompts`.
+
+    A line has `prompt` (text, taken as it is), `messages` (rendered with the chat template) or `prompt_ids`; what it has
+    is kept, and `completion`, `completion_ids`, `logprobs` and `stop_reason` are added. Equal prompts are prefilled once
+    and draw independent samples: the n-th line with a prompt gets its n-th sample, whatever else the file holds.
+
+    Returns:
+      The number of lines written.
+    """
+    records = read_lines(prompts)
+    folder = model_folder(model)
+    tokenizer = find_tokenizer(folder)
+    prompt_ids = [_prompt_ids(record, tokenizer, f"{prompts}, line {number}") for number, record in records]
+    ends = eos_ids(tokenizer, folder)
+    decode = tokenizer.decode if tokenizer is not None else lambda ids: None
+    lines_of: dict[tuple[int, ...], list[int]] = {}
+    for line, ids in enumerate(prompt_ids):
+        lines_of.setdefault(tuple(ids), []).append(line)
+    requests = [Request(list(ids), zlib.crc32(np.array(ids, "<i4").tobytes()), len(lines)) for ids, lines in lines_of.items()]
+    places = list(lines_of.values())
+    engine = Engine(weights.policy, sample, ends, decode, mesh)
+    completions: dict[int, Completion] = {}
+    for sampled in engine.run(weights.trainable, weights.frozen, requests, jax.random.key(seed)):
+        completions[places[sampled.request][sampled.index]] = sampled.completion
+    write_lines(out, [record | _completion_fields(completions[line]) for line, (_, record) in enumerate(records)])
+    return len(records)
+
+
+def score_file(weights: Weights, tokens_file: Path, out: Path, mesh: Mesh) -> int:
+    """Add `logprobs` to every line of `tokens_file`: one per token of `tokens`, at temperature 1, the first 0.
+
+    Returns:
+      The number of lines written.
+    """
+    records = read_lines(tokens_file)
+    vocab_size = weights.policy.config.vocab_size
+    rows = [_ids(record, "tokens", f"{tokens_file}, line {number}", vocab_size) for number, record in records]
+    score = make_score_fn(weights.policy, mesh)
+    logprobs: dict[int, list[float]] = {}
+    by_length = sorted(range(len(rows)), key=lambda i: len(rows[i]))  # rows of a batch are of like length
+    B = -(-SCORE_ROWS // num_row_shards(mesh)) * num_row_shards(mesh)
+    for first in range(0, len(rows), B):
+        members = by_length[first : first + B]
+        batch = _score_batch([rows[i] for i in members], B)
+        values = jax.device_get(score(weights.trainable, weights.frozen, shard_batch(batch, mesh)))[0]
+        for b, i in enumerate(members):
+            logprobs[i] = values[b, : len(rows[i])].tolist()
+    write_lines(out, [record | {"logprobs": logprobs[i]} for i, (_, record) in enumerate(records)])
+    return len(records)
+
+
+def evaluate_model(weights: Weights, model: str, stage: EvalStage, workers: int, timeout_s: float, seed: int, mesh: Mesh) -> list[Row]:
+    """The baselines' rows and the policy's, on the task and split of an eval stage."""
+    task = make_task(stage.task)
+    problems = choose_problems(task, stage)
+    folder = model_folder(model)
+    tokenizer = find_tokenizer(folder)
+    if tokenizer is None:
+        raise InputError(f"{folder} has no tokenizer; an evaluation needs the one that belongs to the model")
+    engine = Engine(weights.policy, stage.sample, eos_ids(tokenizer, folder), tokenizer.decode, mesh)
+    with VerifierPool(task.verify, workers, timeout_s, task.failure_reward) as pool:
+        row, _ = evaluate(engine, pool, tokenizer, problems, weights.trainable, weights.frozen, jax.random.key(seed), stage.name)
+    return [*baseline_rows(task, problems, seed), row]
+
+
+# ------------------------------------------------------------------------------------------------------------- files
+
+
+def read_lines(path: Path) -> list[tuple[int, dict[str, Any]]]:
+    """(line number, object) of every line that is not blank.
+
+    Raises:
+      InputError: unreadable file, a line that is not a JSON object, no lines.
+    """
+    try:
+        lines = Path(path).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} cannot be read: {error}; check the path") from None
+    records = []
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            record = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise InputError(f"{path}, line {number}, column {error.colno}: not JSON: {error.msg}; one object per line is expected") from None
+        if not isinstance(record, dict):
+            raise InputError(f"{path}, line {number}: must be a JSON object, and is {type(record).__name__}")
+        records.append((number, record))
+    if not records:
+        raise InputError(f"{path} has no lines; give one JSON object per line")
+    return records
+
+
+def write_lines(path: Path, records: list[dict[str, Any]]) -> None:
+    """One JSON object per line; the file appears whole or not at all."""
+    path = Path(path)
+    unfinished = path.with_name(path.name + ".tmp")
+    try:
+        unfinished.write_text("".join(json.dumps(r, ensure_ascii=False) + "\n" for r in records), encoding="utf-8")
+        os.replace(unfinished, path)
+    except OSError as error:
+        raise InputError(f"{path} cannot be written: {error.strerror}; check the folder") from None
+
+
+def _prompt_ids(record: dict[str, Any], tokenizer, place: str) -> list[int]:
+    given = [name for name in ("prompt", "messages", "prompt_ids") if name in record]
+    if len(given) != 1:
+        raise InputError(f"{place}: needs exactly one of `prompt`, `messages`, `prompt_ids`, and has {given or 'none of them'}")
+    if given == ["prompt_ids"]:
+        return _ids(record, "prompt_ids", place)
+    if tokenizer is None:
+        raise InputError(f"{place}: `{given[0]}` is text, and the model directory has no tokenizer; give `prompt_ids`")
+    if given == ["messages"]:
+        return render_for_sampling(tokenizer, record["messages"])
+    if not isinstance(record["prompt"], str):
+        raise InputError(f"{place}: prompt must be a string, and is {record['prompt']!r}")
+    return list(tokenizer(record["prompt"])["input_ids"])
+
+
+def _ids(record: dict[str, Any], column: str, place: str, vocab_size: int | None = None) -> list[int]:
+    ids = record.get(column)
+    if not isinstance(ids, list) or not ids or not all(type(i) is int for i in ids):
+        raise InputError(f"{place}, column {column!r}: must be a list of token ids with at least one, and is {str(ids)[:60]}")
+    if vocab_size is not None and not all(0 <= i < vocab_size for i in ids):
+        raise InputError(f"{place}, column {column!r}: holds a token id outside 0..{vocab_size - 1}")
+    return ids
+
+
+def _completion_fields(completion: Completion) -> dict[str, Any]:
+    return {
+        "completion": completion.text,
+        "completion_ids": completion.completion_ids,
+        "logprobs": completion.sampler_logprobs,
+        "stop_reason": str(completion.stop_reason),
+    }
+
+
+def _score_batch(rows: list[list[int]], B: int) -> SFTBatch:
+    T = length_bucket(max(map(len, rows)))
+    tokens, segment_ids = np.zeros((1, B, T), np.int32), np.zeros((1, B, T), np.int32)
+    for b, row in enumerate(rows):
+        tokens[0, b, : len(row)] = row
+        segment_ids[0, b, : len(row)] = 1
+    positions = np.broadcast_to(np.arange(T, dtype=np.int32), tokens.shape)
+    return SFTBatch(np.int32(1), tokens, positions, segment_ids, segment_ids > 0)

@@ -1,0 +1,55 @@
+"""Problems in, verified groups out: sampling on the device and verification on the host, side by side."""
+
+import zlib
+from collections.abc import Sequence
+
+from jax import Array
+
+from jaxrl.data.chat import render_for_sampling
+from jaxrl.sample.engine import Engine, Request
+from jaxrl.types import Group, Problem, Trajectory
+from jaxrl.verify.pool import VerifierPool
+
+Tree = dict
+
+
+def collect(
+    engine: Engine,
+    pool: VerifierPool,
+    tokenizer,
+    problems: Sequence[Problem],
+    group_size: int,
+    trainable: Tree,
+    frozen: Tree,
+    key: Array,
+    policy_version: int,
+) -> list[Group]:
+    """Sample group_size completions of every problem and verify each as soon as its row has ended.
+
+    Args:
+      key: the noise of this call; a completion depends on (key, problem uid, index) alone.
+      policy_version: updates done by the weights given, kept with each trajectory.
+    Returns:
+      One group per problem, in the order of the problems.
+    """
+    requests = [
+        Request(render_for_sampling(tokenizer, problem.messages), zlib.crc32(problem.uid.encode()), group_size)
+        for problem in problems
+    ]
+    completions, tickets = {}, {}
+    for sampled in engine.run(trainable, frozen, requests, key):
+        place = (sampled.request, sampled.index)
+        completions[place] = sampled.completion
+        tickets[place] = pool.submit(problems[sampled.request], sampled.completion.text)
+        pool.poll()  # workers get their next text while the device decodes
+    places = sorted(completions)
+    verdicts = dict(zip(places, pool.gather([tickets[place] for place in places])))
+
+    def group(p: int, problem: Problem) -> Group:
+        places = [(p, i) for i in range(group_size)]
+        return Group(
+            problem,
+            tuple(Trajectory(problem, completions[at], verdicts[at], policy_version) for at in places),
+        )
+
+    return [group(p, problem) for p, problem in enumerate(problems)]

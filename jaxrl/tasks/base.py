@@ -1,0 +1,35 @@
+"""What a task is: problems with a verifiable answer, in three splits. The protocol alone; the tasks are in their own files."""
+
+import random
+from collections.abc import Callable
+from typing import Protocol
+
+from jaxrl.types import Problem, Verdict
+
+SPLITS = ("train", "val", "test")
+
+Baseline = Callable[[Problem, random.Random], str]
+
+
+class Task(Protocol):
+    """A family of problems. Host code: no jax, no state that changes, the same problems on every machine.
+
+    failure_reward: the reward of a sample whose verification timed out or crashed, in the task's own units; it should be
+      what a completion without any readable answer gets, so that breaking the verifier never pays.
+    verify: pure and cheap. The callable itself is pickled once into each verifier process, so it must not drag the
+      question lists with it: a small callable object, or a function of an importable module.
+    """
+
+    failure_reward: float
+
+    def problems(self, split: str) -> list[Problem]:
+        """The problems of `train`, `val` or `test`, in a fixed order; no two splits share one."""
+
+    def demonstration(self, problem: Problem) -> str | None:
+        """A reference completion to imitate, or None where the task has none."""
+
+    def verify(self, problem: Problem, text: str) -> Verdict:
+        """Judge one completion."""
+
+    def baselines(self) -> dict[str, Baseline]:
+        """Completions that know nothing of the answer, by name: every table of results shows these beside the policy."""

@@ -1,0 +1,222 @@
+"""Questions about walks: the record of one question, its texts, its wrong options, and JSONL files of records.
+
+A record is plain JSON: id, split, hop_len, question, options {A..D}, answer_star (a letter), path_star {entities, edges},
+prompt, ref {trace, style_rules}, meta {topic, difficulty, distractor_type}. Format of multi-hop-reasoning (MIT); the
+wording of the questions is ours.
+"""
+
+import json
+import random
+from collections.abc import Iterable
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+from jaxrl.errors import InputError
+from jaxrl.tasks.graph import GENERATED, Edge, Graph
+from jaxrl.tasks.graph_walks import OPTIONS, Walk, entities_of
+
+LETTERS = "ABCD"
+WRONG_TURNS = 200  # tries; with four relations, missing one of three other neighbours in all of them is beyond chance
+PROMPT = """You must follow the exact output format.
+
+OUTPUT FORMAT:
+TRACE: <one or two sentences explaining your reasoning>
+ANSWER: <A|B|C|D>
+
+Question: {question}
+{options}
+"""
+STYLE_RULES = [
+    "Name at least two entities of the path.",
+    "Leave the list of options out of the trace.",
+    "Name no entity more than twice.",
+]
+# For graphs that are read from files: chosen by the first relation, as in the source. They name no other relation, so
+# that beyond one hop they hint at the answer rather than define it; generated graphs ask well-posed questions.
+QUESTIONS = {
+    "caused_by": "{start} has shown up. Which of these lies behind it?",
+    "fixed_by": "{start} has to be dealt with. Which of these helps?",
+    "diagnosed_by": "{start} is to be looked into. Which of these is part of that?",
+    "leads_to": "{start} is left alone. Which of these can come of it?",
+}
+OTHER_QUESTION = "Which of these is reached from {start} by way of '{relation}'?"
+
+Record = dict[str, Any]
+
+
+def make_record(graph: Graph, walk: Walk, split: str, seed: str) -> Record:
+    """The question about a walk. Its options depend on the walk and the seed alone, not on the other questions."""
+    path = entities_of(walk)
+    rng = random.Random(f"question/{seed}/{'/'.join(part for edge in walk for part in edge)}")
+    options = [path[-1], *_wrong_options(graph, walk, rng)]
+    rng.shuffle(options)
+    named = dict(zip(LETTERS, options))
+    question = _question(graph, walk)
+    answer = LETTERS[options.index(path[-1])]
+    edges = [edge._asdict() for edge in walk]
+    digest = blake2b(json.dumps([question, named, edges]).encode(), digest_size=6).hexdigest()
+    return {
+        "id": f"ex_{split}_{digest}",
+        "split": split,
+        "hop_len": len(walk),
+        "question": question,
+        "options": named,
+        "answer_star": answer,
+        "path_star": {"entities": path, "edges": edges},
+        "prompt": prompt_text(question, named),
+        "ref": {"trace": reference_text(walk, answer), "style_rules": STYLE_RULES},
+        "meta": {
+            "topic": walk[0].rel,
+            "difficulty": "easy" if len(walk) <= 2 else "medium" if len(walk) == 3 else "hard",
+            "distractor_type": "near_miss",
+        },
+    }
+
+
+def prompt_text(question: str, options: dict[str, str]) -> str:
+    listed = "\n".join(f"{letter}) {options[letter]}" for letter in LETTERS)
+    return PROMPT.format(question=question, options=listed)
+
+
+def reference_text(walk: Iterable[Edge], answer: str) -> str:
+    """`TRACE: S is <relation> O, and O is <relation> P` and the answer, two lines."""
+    return f"TRACE: {', and '.join(map(edge_text, walk))}\nANSWER: {answer}"
+
+
+def edge_text(edge: Edge) -> str:
+    return f"{edge.src} is {edge.rel.replace('_', ' ')} {edge.dst}"
+
+
+def walk_of(record: Record) -> Walk:
+    return tuple(Edge(edge["src"], edge["rel"], edge["dst"]) for edge in record["path_star"]["edges"])
+
+
+def _question(graph: Graph, walk: Walk) -> str:
+    start, relation = walk[0].src, walk[0].rel
+    if graph.domain == GENERATED:
+        route = ", ".join(edge.rel.replace("_", " ") for edge in walk)
+        return f"Start at {start} and follow: {route}. Where do you arrive?"
+    return QUESTIONS.get(relation, OTHER_QUESTION).format(start=start, relation=relation.replace("_", " "))
+
+
+# ------------------------------------------------------------------------------------------------------- wrong options
+
+
+def _wrong_options(graph: Graph, walk: Walk, rng: random.Random) -> list[str]:
+    """Three entities that are not on the path, the most misleading kinds first; within a kind at random."""
+    kinds = _wrong_turns(graph, walk, rng) if graph.domain == GENERATED else _near_answer(graph, walk)
+    # Not in the source: whatever the same relations also lead to from the same start would be a second right answer.
+    barred = set(entities_of(walk)) | graph.ends(walk[0].src, tuple(edge.rel for edge in walk))
+    chosen: list[str] = []
+    for kind in kinds:
+        fresh = sorted(set(kind) - barred - set(chosen))
+        chosen += rng.sample(fresh, min(len(fresh), OPTIONS - 1 - len(chosen)))
+    if len(chosen) < OPTIONS - 1:
+        rest = sorted(set(graph.entities) - set(entities_of(walk)) - set(chosen))
+        chosen += rng.sample(rest, OPTIONS - 1 - len(chosen))
+    return chosen
+
+
+def _wrong_turns(graph: Graph, walk: Walk, rng: random.Random) -> list[Iterable[str]]:
+    """Generated graphs: ends of other walks of the same length from the same start; then any entity of the answer's type.
+
+    So each option is the answer to another question with the same start and length. Whoever has not followed the
+    relations sees four options of the same type, popularity and distance. (Walks with exactly one wrong turn would be nearer
+    misses, but they give the answer away as the middle of the four.)
+    """
+    path = entities_of(walk)
+    ends: set[str] = set()
+    for _ in range(WRONG_TURNS):
+        turns = [path[0]]
+        for relation in rng.choices(graph.relations, k=len(walk)):
+            turns += graph.ends(turns[-1], (relation,))
+        if len(set(turns)) == len(turns) and turns[-1] not in path:
+            ends.add(turns[-1])
+        if len(ends) == OPTIONS - 1:
+            break
+    return [ends, graph.entities_of_type[graph.types[path[-1]]]]
+
+
+def _near_answer(graph: Graph, walk: Walk) -> list[Iterable[str]]:
+    """Read graphs, as in the source: neighbours of the answer (two edges) of its type, its type, neighbours, anything."""
+    answer = walk[-1].dst
+    near = set(graph.neighbours[answer])
+    near |= {further for entity in near for further in graph.neighbours[entity]}
+    same_type = graph.entities_of_type[graph.types[answer]]
+    return [near & set(same_type), same_type, near, graph.entities]
+
+
+# --------------------------------------------------------------------------------------------------------------- files
+
+
+def read_records(path: str | Path, graph: Graph) -> list[Record]:
+    """Records from a JSONL file; empty lines are passed over; `prompt`, `ref`, `split` and `meta` are made where missing.
+
+    Raises:
+      InputError: naming file, line and column: unreadable, not JSON, missing column, wrong type, entity or relation
+        that the graph does not have, path that does not hang together or does not end in the answer, repeated id.
+    """
+    try:
+        lines = Path(path).read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise InputError(f"question file {path} cannot be read: {error.strerror}; check task.eval_file") from None
+    records: list[Record] = []
+    ids: set[str] = set()
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        where = f"{path}, line {number}"
+        try:
+            record = json.loads(line)
+        except ValueError as error:
+            raise InputError(f"{where}: not valid JSON: {error}") from None
+        _check_record(where, record, graph)
+        if record["id"] in ids:
+            raise InputError(f"{where}, column 'id': {record['id']!r} occurs twice; give each question its own id")
+        ids.add(record["id"])
+        reference = {"trace": reference_text(walk_of(record), record["answer_star"]), "style_rules": STYLE_RULES}
+        prompt = prompt_text(record["question"], record["options"])
+        records.append({"split": "test", "prompt": prompt, "ref": reference, "meta": {}} | record)
+    if not records:
+        raise InputError(f"question file {path} holds no questions; it needs one JSON object per line")
+    return records
+
+
+def write_records(path: str | Path, records: Iterable[Record]) -> None:
+    Path(path).write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
+
+
+def _check_record(where: str, record: Any, graph: Graph) -> None:
+    def need(holds: bool, column: str, reason: str) -> None:
+        if not holds:
+            raise InputError(f"{where}, column {column!r}: {reason}")
+
+    if not isinstance(record, dict):
+        raise InputError(f"{where}: must be a JSON object with the columns of a question, not {type(record).__name__}")
+    columns = {"id": str, "question": str, "hop_len": int, "options": dict, "answer_star": str, "path_star": dict}
+    for column, kind in columns.items():
+        need(column in record, column, f"is missing; the file must have {', '.join(columns)}")
+        need(isinstance(record[column], kind), column, f"must be {kind.__name__}, but is {record[column]!r}")
+    for column, kind in {"split": str, "prompt": str, "meta": dict}.items():
+        need(isinstance(record.get(column, kind()), kind), column, f"must be {kind.__name__}, but is {record.get(column)!r}")
+    reference = record.get("ref", {"trace": ""})
+    need(isinstance(reference, dict) and isinstance(reference.get("trace"), str), "ref", "must be an object with a text `trace`")
+
+    options, path = record["options"], record["path_star"]
+    need(sorted(options) == list(LETTERS), "options", f"must have the keys A, B, C and D, but has {sorted(options)}")
+    for letter, entity in options.items():
+        need(isinstance(entity, str) and entity in graph.types, "options", f"{letter} is {entity!r}, which is not in the graph")
+    entities, edges = path.get("entities"), path.get("edges")
+    need(isinstance(entities, list) and isinstance(edges, list), "path_star", "must have the lists `entities` and `edges`")
+    known = {tuple(edge) for entity in entities if isinstance(entity, str) for edge in graph.edges_from.get(entity, ())}
+    for edge in edges:
+        triple = tuple(edge.get(key) for key in ("src", "rel", "dst")) if isinstance(edge, dict) else ()
+        need(triple in known, "path_star", f"{edge!r} is not an edge of the graph that leaves an entity of the path")
+    joined = [edge["src"] for edge in edges] + [edge["dst"] for edge in edges[-1:]]
+    need(bool(edges) and joined == entities, "path_star", f"the edges lead over {joined}, but `entities` lists {entities}")
+    need(all(a["dst"] == b["src"] for a, b in zip(edges, edges[1:])), "path_star", "an edge does not begin where the last ended")
+    need(record["hop_len"] == len(edges), "hop_len", f"is {record['hop_len']}, but the path has {len(edges)} edges")
+    need(record["answer_star"] in options, "answer_star", f"must be A, B, C or D, but is {record['answer_star']!r}")
+    right = options[record["answer_star"]]
+    need(right == entities[-1], "answer_star", f"names {right!r}, but the path ends in {entities[-1]!r}")

@@ -1,0 +1,202 @@
+"""`report.md`: what a run did, in one page made from the files of its folder. Reads files only; it can be made while the run goes on."""
+
+import json
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from jaxrl.errors import InputError
+from jaxrl.track.format import FIELDS, Field, compact, duration, evaluation_cells, markdown_table, percent, sparkline
+from jaxrl.track.logger import METRICS, SAMPLES, read_jsonl
+
+CONFIG, EVAL, REPORT = "config.yaml", "eval.json", "report.md"
+SHOWN_CHARS = 2000  # of a completion; what is left out is counted
+
+Rows = list[dict[str, Any]]
+
+
+def write_report(run_dir: str | Path) -> Path:
+    """Write `report.md` from `config.yaml`, `metrics.jsonl`, `samples.jsonl` and `eval.json`; those not there yet are left out.
+
+    Returns:
+      the path written.
+    Raises:
+      InputError: not a run folder, or one of its files is broken.
+    """
+    folder = Path(run_dir)
+    config = _read_config(folder)
+    metrics, samples, evaluation = read_jsonl(folder / METRICS), read_jsonl(folder / SAMPLES), _read_evaluation(folder / EVAL)
+    stages = _by_stage(metrics)
+    kinds = {stage.get("name"): stage.get("kind") for stage in config.get("stages", [])}
+    parts = [_header(config, folder)]
+    if alarms := find_alarms(stages, samples, evaluation):
+        parts.append("## Alarms\n\n" + "\n".join(f"- **{alarm}**" for alarm in alarms))
+    if evaluation:
+        parts.append("## Evaluation\n\n" + markdown_table(*evaluation_cells(evaluation)))
+    parts += [_stage_section(name, kinds.get(name), rows) for name, rows in stages.items()]
+    if samples:
+        parts.append(_samples_section(samples))
+    if not stages and not evaluation:
+        parts.append("No step has been logged yet.")
+    path = folder / REPORT
+    new = path.with_suffix(".tmp")
+    new.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+    new.replace(path)
+    return path
+
+
+def find_alarms(stages: Mapping[str, Rows], samples: Rows, evaluation: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Sentences about what is plainly broken in a run; an empty list is no proof of health."""
+    alarms = []
+    for name, rows in stages.items():
+        losses = [row["loss"] for row in rows if "loss" in row]
+        if bad := sum(loss is None for loss in losses):
+            alarms.append(f"{name}: the loss was not finite in {bad} of {len(losses)} steps.")
+        spreads = [row["reward/std"] for row in rows if row.get("reward/std") is not None]
+        if spreads and max(spreads) == 0:
+            alarms.append(f"{name}: all rewards of every batch were equal, so nothing was learnt; check the verifier and the prompt.")
+        cut = [row["sample/truncated_fraction"] for row in rows if row.get("sample/truncated_fraction") is not None]
+        if cut and cut[-1] >= 1:
+            alarms.append(f"{name}: every completion of the last step ran into max_new_tokens; raise it, or teach the model to stop first.")
+    alarms += _sample_alarms(samples)
+    for row in evaluation[1:]:
+        if row["accuracy"] < (first := evaluation[0])["accuracy"]:
+            sure = "beyond chance (its 95% interval lies below)" if row["ci95"][1] < first["accuracy"] else "though within the 95% interval"
+            numbers = f"{percent(row['accuracy'])} against {percent(first['accuracy'])}"
+            alarms.append(f"{row['name']} answers worse than {first['name']}: {numbers}, {sure}.")
+    return alarms
+
+
+def _sample_alarms(samples: Rows) -> list[str]:
+    last = _last_step(samples)
+    if len(last) < 2:
+        return []
+    place, alarms = f"{last[0]['stage']}, step {last[0]['step']}", []
+    if len({sample.get("reward") for sample in last}) == 1:
+        alarms.append(f"{place}: all {len(last)} logged completions got the same reward, {compact(last[0].get('reward'))}.")
+    if all(sample.get("stop_reason") == "max_tokens" for sample in last):
+        alarms.append(f"{place}: all {len(last)} logged completions were cut at max_new_tokens.")
+    return alarms
+
+
+def _header(config: Mapping[str, Any], folder: Path) -> str:
+    model = config.get("model") or {}
+    source = model.get("path") or "a fresh model of `model.architecture`"
+    lora = config.get("lora")
+    lines = [
+        f"# {config.get('name', folder.name)}",
+        "",
+        f"- seed: {config.get('seed', 0)}",
+        f"- model: {source}",
+        f"- trained: {'all weights' if not lora else 'LoRA of rank ' + str(lora.get('rank'))} (a stage may differ)",
+        f"- stages: {', '.join(stage.get('name', '?') for stage in config.get('stages', []))}",
+        f"- again: `jaxrl run {CONFIG}` with the `{CONFIG}` of this folder",
+    ]
+    return "\n".join(lines)
+
+
+def _stage_section(name: str, kind: str | None, rows: Rows) -> str:
+    steps = [row["step"] for row in rows]
+    facts = [f"steps {min(steps)} to {max(steps)}", f"wall time {duration(_wall_time(rows))}"]
+    if speeds := _series(rows, "tokens_per_s"):
+        facts.append(f"{compact(statistics.median(speeds))} tokens/s (median)")
+    lines = [f"## {name}" + (f" ({kind})" if kind and kind != name else ""), "", ", ".join(facts)]
+    shown = [field for field in FIELDS if field.metric != "tokens_per_s" and _series(rows, field.metric)]
+    if shown:
+        lines += ["", markdown_table(["metric", "first", "last", "best", "median"], [_metric_cells(field, rows) for field in shown])]
+    curves = [(f.label, f.metric) for f in shown if f.metric in ("reward/mean", "loss", "val/loss")]
+    if curves and len(rows) > 1:
+        width = max(len(label) for label, _ in curves)
+        lines += ["", "```text"]
+        for label, metric in curves:
+            values = [row.get(metric) for row in rows if metric in row]
+            known = _series(rows, metric)
+            lines.append(f"{label:<{width}}  {sparkline(values)}  {compact(min(known))} … {compact(max(known))}")
+        lines.append("```")
+    return "\n".join(lines)
+
+
+def _metric_cells(field: Field, rows: Rows) -> list[str]:
+    values = _series(rows, field.metric)
+    best = None if field.is_better is None else field.is_better(values)
+    return [f"{field.label} (`{field.metric}`)", *(field.write(v) for v in (values[0], values[-1], best, statistics.median(values)))]
+
+
+def _samples_section(samples: Rows) -> str:
+    last = sorted(_last_step(samples), key=lambda sample: (sample.get("reward") is not None, sample.get("reward")), reverse=True)
+    picks = {"best": 0, "median": len(last) // 2, "worst": len(last) - 1}
+    lines = [f"## Completions of {last[0]['stage']}, step {last[0]['step']}"]
+    shown = set()
+    for label, i in picks.items():
+        if i not in shown:
+            shown.add(i)
+            lines += ["", _sample(label, last[i])]
+    return "\n".join(lines)
+
+
+def _sample(label: str, sample: Mapping[str, Any]) -> str:
+    facts = [f"reward {compact(sample.get('reward'))}"]
+    facts += [f"{name} {compact(value)}" for name, value in (sample.get("parts") or {}).items()]
+    facts += [f"stopped by {sample['stop_reason']}"] if sample.get("stop_reason") else []
+    facts += [f"error: {sample['error']}"] if sample.get("error") else []
+    blocks = [f"### {label}: {sample.get('uid', '')}".rstrip(": "), ", ".join(facts)]
+    if sample.get("messages"):
+        blocks.append(_fenced(sample["messages"][-1]["content"]))
+    blocks.append(_fenced(sample.get("text", "")))
+    return "\n\n".join(blocks)
+
+
+def _fenced(text: str) -> str:
+    """A code block that the text cannot close, whatever a model wrote into it."""
+    hidden = len(text) - SHOWN_CHARS
+    shown = text if hidden <= 0 else f"{text[:SHOWN_CHARS]}\n[{hidden} more characters]"
+    fence = "```"
+    while fence in shown:
+        fence += "`"
+    return f"{fence}text\n{shown}\n{fence}"
+
+
+def _by_stage(metrics: Rows) -> dict[str, Rows]:
+    stages: dict[str, Rows] = {}
+    for row in metrics:
+        stages.setdefault(row["stage"], []).append(row)
+    return stages
+
+
+def _last_step(samples: Rows) -> Rows:
+    return [s for s in samples if (s["stage"], s["step"]) == (samples[-1]["stage"], samples[-1]["step"])]
+
+
+def _series(rows: Rows, metric: str) -> list[float]:
+    return [row[metric] for row in rows if row.get(metric) is not None]
+
+
+def _wall_time(rows: Rows) -> float:
+    """Seconds that the steps took; without `time/step_s` from first row to last, pauses between two launches included."""
+    steps = _series(rows, "time/step_s")
+    return sum(steps) if len(steps) == len(rows) else rows[-1]["time"] - rows[0]["time"]
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    path = folder / CONFIG
+    try:
+        config = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}; give the folder of a run") from None
+    except yaml.YAMLError as error:
+        raise InputError(f"{path} is not valid YAML: {error}") from None
+    if not isinstance(config, dict):
+        raise InputError(f"{path} must hold a mapping of sections, not {type(config).__name__}")
+    return config
+
+
+def _read_evaluation(path: Path) -> Rows:
+    if not path.is_file():
+        return []
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise InputError(f"{path}, line {error.lineno}, column {error.colno}: {error.msg}; remove it and evaluate again") from None

@@ -1,0 +1,184 @@
+"""What all stages share: the run's resources, and the policy as it is handed from one stage to the next."""
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.sharding import Mesh
+
+from jaxrl.config import ArchitectureSection, Config, LoraSection, ModelSection
+from jaxrl.data.tokenizer import eos_ids, load_tokenizer, train_tokenizer
+from jaxrl.errors import InputError
+from jaxrl.interrupt import Interrupt
+from jaxrl.model.config import ModelConfig
+from jaxrl.model.lora import merge_lora
+from jaxrl.model.policy import Policy
+from jaxrl.sharding import shardings_for
+from jaxrl.tasks import make_task
+from jaxrl.track.console import Console
+from jaxrl.track.logger import RunLogger
+from jaxrl.weights.hf_config import read_hf_config
+from jaxrl.weights.safetensors import load_model
+
+Tree = dict
+log = logging.getLogger("jaxrl")
+
+
+@dataclass(frozen=True)
+class Run:
+    """The resources of one run, opened by `run.py` and used by every stage."""
+
+    config: Config
+    folder: Path
+    mesh: Mesh
+    tokenizer: object
+    eos_ids: tuple[int, ...]
+    logger: RunLogger
+    console: Console
+    interrupt: Interrupt
+
+    def key(self, stage_index: int, step: int = 0) -> Array:
+        """The PRNG key of a step of a stage; the same in a resumed run."""
+        key = jax.random.fold_in(jax.random.key(self.config.seed), stage_index)
+        return jax.random.fold_in(key, step)
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A policy with its arrays. `is_new_base`: the base is not the one that `model.path` names (made or trained here)."""
+
+    policy: Policy
+    trainable: Tree
+    frozen: Tree
+    is_new_base: bool = False
+
+
+def set_up_jax(compilation_cache: str | None) -> None:
+    """Keep compiled programs on disk, so that the second start of a run compiles nothing."""
+    if compilation_cache is not None:
+        jax.config.update("jax_compilation_cache_dir", str(Path(compilation_cache).expanduser()))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+
+
+# ------------------------------------------------------------------------------------------------------- tokenizer
+
+
+def load_run_tokenizer(config: Config, run_folder: Path):
+    """The run's tokenizer and the ids that end a completion.
+
+    Without a directory to take it from, one is trained on the task's texts and kept in the run folder.
+    """
+    source = config.model.tokenizer or config.model.path
+    if source is not None:
+        tokenizer = load_tokenizer(model_folder(source), config.model.chat_template)
+        return tokenizer, eos_ids(tokenizer, Path(source))
+    folder = run_folder / "tokenizer"
+    if not folder.exists():
+        if config.task is None:
+            raise InputError("a fresh model needs words for its tokenizer; set `task`, or give model.tokenizer a tokenizer directory")
+        task = make_task(config.task)
+        tokenizer = train_tokenizer(task.texts(), whole=task.fixed_texts)
+        tokenizer.save_pretrained(folder)
+    tokenizer = load_tokenizer(folder)
+    return tokenizer, eos_ids(tokenizer, folder)
+
+
+def model_folder(path: str) -> Path:
+    """A directory as it is; a hub name as the folder it was downloaded to.
+
+    Raises:
+      InputError: if there is no such directory and the hub does not answer.
+    """
+    if Path(path).is_dir():
+        return Path(path)
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+    try:
+        patterns = ["*.json", "*.safetensors", "*.model", "*.jinja", "*.txt"]
+        return Path(snapshot_download(path, allow_patterns=patterns))
+    except (OSError, ValueError, HfHubHTTPError, HFValidationError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(
+            f"model {path!r} is not a directory here, and the hub did not give it ({reason}); check the path or the network"
+        ) from None
+
+
+# ------------------------------------------------------------------------------------------------------------ model
+
+
+def load_base(section: ModelSection, vocab_size: int, mesh: Mesh, seed: int) -> Weights:
+    """The base model, each leaf made or read directly in its sharding, in the arithmetic's dtype."""
+    if section.path is None:
+        config = fresh_model_config(section.architecture, vocab_size)
+    else:
+        folder = model_folder(section.path)
+        config = read_hf_config(folder)
+        if vocab_size > config.vocab_size:
+            raise InputError(
+                f"the tokenizer has {vocab_size} tokens and the model in {folder} {config.vocab_size} embeddings; "
+                "set model.tokenizer to the tokenizer that belongs to the model"
+            )
+    policy = Policy(config, None, section.dtype, section.remat)
+    abstract = jax.eval_shape(policy.init_model, jax.random.key(0))
+    shardings = shardings_for(abstract, mesh)
+    if section.path is None:
+        init = lambda key: _cast(policy.init_model(key), section.dtype)  # noqa: E731
+        model = jax.jit(init, out_shardings=shardings)(jax.random.key(seed))
+    else:
+        model = load_model(folder, config, shardings, section.dtype)
+    return Weights(policy, {}, {"model": model}, is_new_base=section.path is None)
+
+
+def fresh_model_config(architecture: ArchitectureSection, vocab_size: int) -> ModelConfig:
+    """Sizes of a fresh model: a Qwen3 (q/k norm) or a Llama. The vocabulary is rounded up so that meshes can cut it."""
+    a = architecture
+    return ModelConfig(
+        family="qwen3" if a.qk_norm else "llama",
+        vocab_size=-(-vocab_size // 8) * 8,
+        d_model=a.d_model,
+        num_layers=a.num_layers,
+        num_heads=a.num_heads,
+        num_kv_heads=a.num_kv_heads,
+        head_dim=a.head_dim or a.d_model // a.num_heads,
+        d_ff=a.d_ff,
+        rope_theta=a.rope_theta,
+        qk_norm=a.qk_norm,
+        tie_embeddings=a.tie_embeddings,
+        max_positions=a.max_positions,
+    )
+
+
+def enter_stage(weights: Weights, lora: LoraSection | None, dtype: str, mesh: Mesh, key: Array) -> Weights:
+    """The policy that a stage with these adapters trains, starting from the one that the stage before left.
+
+    The same adapters go on; other ones start at zero over the base with the old ones merged in; without adapters the
+    (merged) base itself is trained, in float32.
+    """
+    before = weights.policy
+    policy = Policy(before.config, lora, before.dtype, before.remat)
+    if weights.trainable and before.lora == lora:
+        return weights
+    model_dtype = "float32" if lora is None else dtype
+
+    def plain_model(trainable: Tree, frozen: Tree) -> Tree:
+        model = {**frozen, **trainable}["model"]
+        if before.lora is not None:
+            model = merge_lora(model, trainable["lora"], before.lora)
+        return _cast(model, model_dtype)
+
+    shardings = shardings_for(jax.eval_shape(plain_model, weights.trainable, weights.frozen), mesh)
+    model = jax.jit(plain_model, out_shardings=shardings)(weights.trainable, weights.frozen)
+    is_new_base = weights.is_new_base or bool(weights.trainable) or lora is None
+    if lora is None:
+        return Weights(policy, {"model": model}, {}, is_new_base)
+    lora_shardings = shardings_for(jax.eval_shape(policy.init_lora, key), mesh)
+    adapters = jax.jit(policy.init_lora, out_shardings=lora_shardings)(key)
+    return Weights(policy, {"lora": adapters}, {"model": model}, is_new_base)
+
+
+def _cast(tree: Tree, dtype: str) -> Tree:
+    return jax.tree.map(lambda x: x.astype(jnp.dtype(dtype)), tree)

@@ -1,0 +1,134 @@
+"""Supervised fine-tuning, from records to the best checkpoint: read it from top to bottom."""
+
+import time
+from collections.abc import Sequence
+
+import jax
+import numpy as np
+
+from jaxrl.batch import SFTBatch
+from jaxrl.checkpoint import Checkpoints, abstract_like
+from jaxrl.config import SFTStage
+from jaxrl.data.chat import render_for_training
+from jaxrl.data.packing import Rows, batch_at, num_steps, pack
+from jaxrl.data.records import read_records, split_records
+from jaxrl.errors import InputError
+from jaxrl.interrupt import Interrupted
+from jaxrl.rollout.collate import to_microbatches
+from jaxrl.sharding import check_rows, shard_batch
+from jaxrl.tasks import make_task
+from jaxrl.train.loop import FinitenessGuard, begin_stage, report_step
+from jaxrl.train.setup import Run, Weights, enter_stage
+from jaxrl.train.state import TrainState, make_optimizer, make_schedule, place_state
+from jaxrl.train.step import make_score_fn, make_sft_step
+from jaxrl.types import Message
+
+
+def sft(run: Run, stage: SFTStage, index: int, weights: Weights) -> Weights:
+    """Run (or take up again) an SFT stage.
+
+    Args:
+      index: the stage's place in the config; its checkpoints are in `checkpoints/<index>_<name>`.
+      weights: what the stage before left.
+    Returns:
+      The weights of the checkpoint with the lowest validation loss, or the last ones where nothing was held out.
+    """
+    # -------------------------------------------------------------------------------------------------------- data
+    microbatch = stage.microbatch or stage.rows
+    if stage.rows % microbatch:
+        raise InputError(f"stage {stage.name}: rows={stage.rows} is not a multiple of microbatch={microbatch}")
+    check_rows(microbatch, run.mesh, f"stage {stage.name}: microbatch (or rows)")
+    train_rows, val_rows = load_rows(run, stage)
+    steps = stage.steps or num_steps(len(train_rows), stage.rows, stage.epochs)
+
+    # ------------------------------------------------------------------------------------------- model and optimiser
+    weights = enter_stage(weights, stage.lora, run.config.model.dtype, run.mesh, run.key(index))
+    policy, frozen = weights.policy, weights.frozen
+    tx, schedule = make_optimizer(stage.optim, steps), make_schedule(stage.optim, steps)
+    state = place_state(weights.trainable, tx, run.config.seed, run.mesh)
+    sft_step = make_sft_step(policy, tx, state, run.mesh)
+    score = make_score_fn(policy, run.mesh)
+
+    with Checkpoints(run.folder / "checkpoints" / f"{index}_{stage.name}", run.config.checkpoint.keep) as checkpoints:
+        # ---------------------------------------------------------------------------------------------------- resume
+        restored = checkpoints.restore_latest(abstract_like(state))
+        state, meta = restored or (state, {"done": False, "best_loss": None, "bad_evals": 0})
+        step = int(state.step)
+        begin_stage(run, stage, step, steps, weights)
+        guard = FinitenessGuard(stage.name)
+
+        # ------------------------------------------------------------------------------------------------------ loop
+        while not meta["done"]:
+            started = time.perf_counter()
+            batch = as_batch(batch_at(train_rows, stage.rows, run.config.seed, step), microbatch)
+            state, metrics = sft_step(state, frozen, shard_batch(batch, run.mesh))
+            metrics = {name: float(value) for name, value in jax.device_get(metrics).items()}
+            step += 1
+            guard.check(metrics)
+            elapsed = time.perf_counter() - started
+            metrics |= {"learning_rate": float(schedule(step - 1)), "time/step_s": elapsed}
+            metrics["train/tokens_per_s"] = int((batch.segment_ids > 0).sum()) / elapsed
+
+            is_last = step >= steps
+            val_loss = None
+            if val_rows is not None and (is_last or step % stage.eval_every == 0):
+                val_loss = evaluate_loss(score, state, frozen, val_rows, microbatch, run.mesh)
+                metrics |= {"val/loss": val_loss, "val/perplexity": float(np.exp(val_loss))}
+                if meta["best_loss"] is None or val_loss < meta["best_loss"]:
+                    meta = {**meta, "best_loss": val_loss, "bad_evals": 0}
+                else:
+                    meta = {**meta, "bad_evals": meta["bad_evals"] + 1}
+                is_last = is_last or (stage.patience is not None and meta["bad_evals"] >= stage.patience)
+            meta = {**meta, "done": is_last}
+            report_step(run, stage, step, metrics)
+            stops = run.interrupt.requested and not is_last
+            if is_last or stops or val_loss is not None or step % run.config.checkpoint.every == 0:
+                checkpoints.save(step, state, meta, val_loss)
+            if stops:
+                raise Interrupted
+
+        # ------------------------------------------------------------------------------------------------------ best
+        best = checkpoints.best_step()
+        if best is not None and best != step:
+            state, _ = checkpoints.restore(abstract_like(state), best)
+    return Weights(policy, state.trainable, frozen, weights.is_new_base)
+
+
+def load_rows(run: Run, stage: SFTStage) -> tuple[Rows, Rows | None]:
+    """Packed training and validation rows, from the records of `stage.data` or the task's demonstrations."""
+    if stage.data is not None:
+        train, val = split_records(read_records(stage.data), stage.val_fraction, run.config.seed)
+    elif stage.task is not None:
+        task = make_task(stage.task)
+        train, val = (_demonstrations(task, split) for split in ("train", "val"))
+    else:
+        raise InputError(f"stage {stage.name} has nothing to train on; set its `data`, or a `task` with demonstrations")
+
+    def rows(conversations: Sequence[list[Message]]) -> Rows | None:
+        if not conversations:
+            return None
+        return pack([render_for_training(run.tokenizer, c) for c in conversations], stage.seq_len, stage.packing)
+
+    train_rows = rows(train)
+    if train_rows is None:
+        raise InputError(f"stage {stage.name}: the training split is empty; check its `data` or the task's sizes")
+    return train_rows, rows(val)
+
+
+def as_batch(rows: Rows, microbatch: int) -> SFTBatch:
+    """Rows [R, T] as a batch of M = ceil(R / microbatch) microbatches, all of them to be run."""
+    M = -(-len(rows) // microbatch)
+    fields = {name: to_microbatches(x, M, microbatch) for name, x in vars(rows).items()}
+    return SFTBatch(num_microbatches=np.int32(M), **fields)
+
+
+def evaluate_loss(score, state: TrainState, frozen: dict, rows: Rows, microbatch: int, mesh) -> float:
+    """Mean cross-entropy in nats over the completion tokens of all rows; exp of it is the perplexity."""
+    batch = as_batch(rows, microbatch)
+    logprobs = jax.device_get(score(state.trainable, frozen, shard_batch(batch, mesh)))
+    return float(-logprobs[batch.loss_mask].mean(dtype=np.float64))
+
+
+def _demonstrations(task, split: str) -> list[list[Message]]:
+    shown = [(problem, task.demonstration(problem)) for problem in task.problems(split)]
+    return [[*problem.messages, Message(role="assistant", content=text)] for problem, text in shown if text is not None]

@@ -1,0 +1,51 @@
+import dataclasses
+
+import pytest
+
+from jaxrl.errors import InputError
+from jaxrl.eval.table import load_rows, render_markdown, render_table, row_from_verdicts, save_rows
+from jaxrl.types import Verdict
+
+VERDICTS = [
+    Verdict(1.0, True, True, {"path_coverage": 1.0}),
+    Verdict(0.5, False, True, {"path_coverage": 0.5}),
+    Verdict(0.0, False, False, {"path_coverage": 0.0}),
+    Verdict(-1.0, False, False, error="timeout"),
+]
+
+
+def test_row_by_hand():
+    row = row_from_verdicts("base", VERDICTS)
+    assert (row.name, row.n, row.correct, row.accuracy, row.mean_reward, row.format_rate, row.errors) == ("base", 4, 1, 0.25, 0.125, 0.5, 1)
+    assert row.coverage == 0.375, "a verdict that is missing covers nothing"
+    assert 0 <= row.ci95[0] < row.ci80[0] < row.accuracy < row.ci80[1] < row.ci95[1] <= 1
+
+
+def test_task_without_coverage():
+    assert row_from_verdicts("base", [dataclasses.replace(v, parts={}) for v in VERDICTS]).coverage is None
+    assert row_from_verdicts("base", VERDICTS, coverage_key="other").coverage is None
+
+
+def test_no_verdicts():
+    with pytest.raises(InputError, match="no problems"):
+        row_from_verdicts("base", [])
+
+
+def test_tables_are_aligned():
+    rows = [row_from_verdicts("base", VERDICTS), row_from_verdicts("a longer name", VERDICTS * 25)]
+    lines = render_table(rows).splitlines()
+    assert len({len(line) for line in lines}) == 1
+    assert lines[0].split()[:3] == ["model", "n", "accuracy"] and "25.0%" in lines[2]
+    markdown = render_markdown(rows).splitlines()
+    assert len(markdown) == 4 and len({line.count("|") for line in markdown}) == 1
+
+
+def test_file_round_trip(tmp_path):
+    rows = [row_from_verdicts("base", VERDICTS), row_from_verdicts("ü", [dataclasses.replace(v, parts={}) for v in VERDICTS])]
+    save_rows(tmp_path / "eval.json", rows)
+    assert load_rows(tmp_path / "eval.json") == rows
+    assert load_rows(tmp_path / "none.json") == []
+    for broken in ["{", "[1]", '[{"name": "a"}]', "3"]:
+        (tmp_path / "eval.json").write_text(broken)
+        with pytest.raises(InputError, match="not an evaluation table"):
+            load_rows(tmp_path / "eval.json")

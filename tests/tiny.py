@@ -1,0 +1,70 @@
+"""Tiny models and batches for tests."""
+
+import jax
+import numpy as np
+
+from jaxrl.batch import PolicyBatch, SFTBatch
+from jaxrl.config import LoraSection, MeshSection
+from jaxrl.model.config import ModelConfig, RopeScaling
+from jaxrl.model.policy import Policy
+from jaxrl.sharding import make_mesh
+
+CONFIG = ModelConfig(
+    family="qwen3", vocab_size=64, d_model=32, num_layers=2, num_heads=4, num_kv_heads=2, head_dim=8, d_ff=64,
+    qk_norm=True, qkv_bias=True, tie_embeddings=True, rope_scaling=RopeScaling("llama3", 4.0, 1.0, 4.0, 16),
+)  # fmt: skip
+LORA = LoraSection(rank=4, alpha=8.0)
+
+
+def one_device():
+    return make_mesh(MeshSection())
+
+
+def noisy(tree, seed: int, size: float = 0.05):
+    """Every leaf moved a little, so that zeros and ones of the initialisation hide nothing."""
+    leaves, treedef = jax.tree.flatten(tree)
+    keys = jax.random.split(jax.random.key(seed), len(leaves))
+    return treedef.unflatten([x + size * jax.random.normal(k, x.shape, x.dtype) for x, k in zip(leaves, keys)])
+
+
+def policy_and_trees(lora: LoraSection | None = LORA, config: ModelConfig = CONFIG, **settings):
+    """(policy, trainable, frozen) with adapters that do something."""
+    policy = Policy(config, lora, **settings)
+    model = noisy(policy.init_model(jax.random.key(0)), 1)
+    if lora is None:
+        return policy, {"model": model}, {}
+    return policy, {"lora": noisy(policy.init_lora(jax.random.key(2)), 3)}, {"model": model}
+
+
+def ragged_sequences(count: int, seed: int = 0, vocab_size: int = 64, shortest: int = 4, longest: int = 11) -> list[list[int]]:
+    rng = np.random.default_rng(seed)
+    return [rng.integers(1, vocab_size, rng.integers(shortest, longest + 1)).tolist() for _ in range(count)]
+
+
+def policy_batch(M: int, rows: int = 8, T: int = 24, seed: int = 0, order=None) -> PolicyBatch:
+    """Two segments and padding in every row; every per-token field is random inside its mask."""
+    rng = np.random.default_rng(seed)
+    shape = (rows, T)
+    segment_ids = np.broadcast_to(np.repeat([1, 2, 0], [10, 9, T - 19]), shape).astype(np.int32)
+    positions = np.broadcast_to(np.concatenate([np.arange(10), np.arange(9), np.zeros(T - 19)]), shape).astype(np.int32)
+    tokens = rng.integers(0, 64, shape).astype(np.int32)
+    mask = (rng.random(shape) < 0.6) & (segment_ids > 0) & (positions > 0)
+    floats = [np.where(mask, rng.normal(size=shape), 0).astype(np.float32) for _ in range(4)]
+    order = np.arange(rows) if order is None else order
+
+    def cut(x):
+        return x[order].reshape(M, rows // M, T)
+
+    return PolicyBatch(
+        np.int32(M), cut(tokens), cut(positions), cut(segment_ids), cut(mask), cut(floats[0]),
+        cut(-np.abs(floats[1])), cut(-4 + 0.1 * floats[2]), cut(-4 + 0.1 * floats[3]),
+    )  # fmt: skip
+
+
+def sft_batch(batch: PolicyBatch) -> SFTBatch:
+    return SFTBatch(batch.num_microbatches, batch.tokens, batch.positions, batch.segment_ids, batch.completion_mask)
+
+
+def max_difference(a, b) -> float:
+    """Largest absolute difference between two trees of arrays."""
+    return max(float(np.abs(np.asarray(x) - np.asarray(y)).max()) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))

@@ -1,0 +1,112 @@
+import json
+import sys
+import types
+
+import numpy as np
+import pytest
+
+from jaxrl.config import TrackSection, WandbSection
+from jaxrl.errors import InputError
+from jaxrl.track.logger import RunLogger, read_jsonl, sample_row
+from jaxrl.types import Completion, Problem, StopReason, Trajectory, Verdict
+
+
+def places(path):
+    return [(row["stage"], row["step"]) for row in read_jsonl(path)]
+
+
+def fill(folder, *rows):
+    with RunLogger(folder) as logger:
+        for stage, step in rows:
+            logger.log(stage, step, {"loss": 1.0})
+            logger.log_samples(stage, step, [{"text": "a"}, {"text": "b"}])
+
+
+def test_rows_are_on_disk_at_once(tmp_path):
+    logger = RunLogger(tmp_path)
+    logger.log("sft", 1, {"loss": np.float32(0.5), "tokens": np.array(7), "bad": float("nan"), "worse": np.inf, "n": 3, "word": "x"})
+    logger.log_samples("sft", 1, [{"text": "line\n\u2028é", "reward": np.float32(1)}])
+    (row,) = read_jsonl(tmp_path / "metrics.jsonl")
+    assert row.pop("time") > 0
+    assert row == {"stage": "sft", "step": 1, "loss": 0.5, "tokens": 7.0, "bad": None, "worse": None, "n": 3, "word": "x"}
+    assert read_jsonl(tmp_path / "samples.jsonl") == [{"stage": "sft", "step": 1, "text": "line\n\u2028é", "reward": 1.0}]
+    logger.close()
+
+
+def test_names_of_the_place_are_taken(tmp_path):
+    with RunLogger(tmp_path) as logger, pytest.raises(ValueError, match="'step'"):
+        logger.log("sft", 1, {"step": 2})
+
+
+def test_truncate_after_drops_what_comes_again(tmp_path):
+    rows = [("sft", 1), ("sft", 2), ("eval", 0), ("grpo", 1), ("grpo", 2), ("grpo", 3)]
+    order = ["sft", "eval", "grpo"]
+    for limit, kept in [(("grpo", 2), rows[:5]), (("grpo", 0), rows[:3]), (("sft", 1), rows[:1]), (("sft", -1), [])]:
+        for name in ("metrics.jsonl", "samples.jsonl"):
+            (tmp_path / name).unlink(missing_ok=True)
+        fill(tmp_path, *rows)
+        with RunLogger(tmp_path) as logger:
+            logger.truncate_after(order, *limit)
+            logger.log("grpo", 9, {})
+        assert places(tmp_path / "metrics.jsonl") == [*kept, ("grpo", 9)]
+        assert places(tmp_path / "samples.jsonl") == [row for row in kept for _ in range(2)]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["metrics.jsonl", "samples.jsonl"]
+
+
+def test_torn_last_line_is_left_out_and_cut(tmp_path):
+    fill(tmp_path, ("sft", 1), ("sft", 2))
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes(path.read_bytes()[:-12])
+    assert places(path) == [("sft", 1)]
+    fill(tmp_path, ("sft", 2))
+    assert places(path) == [("sft", 1), ("sft", 2)]
+
+
+def test_broken_line_in_the_middle_is_an_error(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"stage": "a"}\n{"stage"\n{"stage": "b"}\n')
+    with pytest.raises(InputError, match="line 2, column 9"):
+        read_jsonl(path)
+
+
+def test_other_processes_write_nothing(tmp_path):
+    with RunLogger(tmp_path, TrackSection(wandb=WandbSection()), enabled=False) as logger:
+        logger.log("sft", 1, {"loss": 1.0})
+        logger.log_samples("sft", 1, [{}])
+        logger.truncate_after(["sft"], "sft", 0)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_sample_row_is_plain_json():
+    trajectory = Trajectory(
+        Problem("kg-1", ({"role": "user", "content": "q"},), {}),
+        Completion([1], [2, 3], [-0.1, -0.2], StopReason.EOS, "a"),
+        Verdict(np.float32(0.5), True, True, {"answer": np.float64(1.0)}),
+        policy_version=4,
+    )
+    row = json.loads(json.dumps(sample_row(trajectory)))
+    assert (row["uid"], row["text"], row["num_tokens"], row["stop_reason"], row["reward"], row["parts"]) == ("kg-1", "a", 2, "eos", 0.5, {"answer": 1.0})
+
+
+def test_wandb_missing(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    with pytest.raises(InputError, match=r"jaxrl\[wandb\]"):
+        RunLogger(tmp_path, TrackSection(wandb=WandbSection()))
+
+
+def test_wandb_gets_each_stage_on_its_own_axis(tmp_path, monkeypatch):
+    calls = []
+    run = types.SimpleNamespace(
+        define_metric=lambda *a, **k: calls.append(("define", *a, k)), log=lambda row: calls.append(("log", row)), finish=lambda: calls.append(("finish",))
+    )
+    fake = types.ModuleType("wandb")
+    fake.Error = RuntimeError
+    fake.init = lambda **options: calls.append(("init", options)) or run
+    monkeypatch.setitem(sys.modules, "wandb", fake)
+    for step in (1, 2):  # the second is the same run, resumed
+        with RunLogger(tmp_path, TrackSection(wandb=WandbSection(project="p")), name="n", config={"seed": 0}) as logger:
+            logger.log("sft", step, {"loss": 0.5, "bad": float("nan")})
+    inits = [call[1] for call in calls if call[0] == "init"]
+    assert inits[0] == inits[1] and inits[0]["mode"] == "offline" and inits[0]["resume"] == "allow"
+    assert [call[1] for call in calls if call[0] == "log"] == [{"sft/step": s, "sft/loss": 0.5} for s in (1, 2)]
+    assert calls.count(("define", "sft/*", {"step_metric": "sft/step"})) == calls.count(("finish",)) == 2

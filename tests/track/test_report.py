@@ -1,0 +1,99 @@
+import json
+
+import pytest
+
+from jaxrl.config import dump_config, validate_config
+from jaxrl.errors import InputError
+from jaxrl.track.logger import RunLogger
+from jaxrl.track.report import find_alarms, write_report
+
+CONFIG = {
+    "name": "demo",
+    "seed": 3,
+    "model": {"architecture": {}},
+    "lora": {"rank": 8},
+    "task": {"name": "knowledge_graph"},
+    "stages": [{"kind": "eval", "name": "base"}, {"kind": "sft"}, {"kind": "grpo"}],
+}
+
+
+def evaluation_row(name, accuracy, low, high):
+    return {"name": name, "n": 100, "correct": 50, "accuracy": accuracy, "ci80": [low, high], "ci95": [low, high], "mean_reward": 0.25,
+            "coverage": 0.75, "format_rate": 1.0, "errors": 2}  # fmt: skip
+
+
+def make_run(folder, spread=0.5, stop_reason="eos"):
+    (folder / "config.yaml").write_text(dump_config(validate_config(CONFIG, "test")))
+    (folder / "eval.json").write_text(json.dumps([evaluation_row("base", 0.1, 0.05, 0.17), evaluation_row("grpo", 0.5, 0.4, 0.6)]))
+    with RunLogger(folder) as logger:
+        for step in range(1, 11):
+            logger.log("sft", step, {"loss": 3.0 / step, "tokens_per_s": 1000.0, "time/step_s": 60.0})
+        for step in range(1, 101):
+            logger.log("grpo", step, {"loss": 0.0, "reward/mean": step / 100, "reward/std": spread, "kl/ref": 0.01})
+            texts = ["wrong ``` and", "nearly |", "right\n````\n# no heading"]
+            logger.log_samples(
+                "grpo", step,
+                [{"uid": f"kg-{r}", "messages": [{"role": "user", "content": "question?"}], "text": text, "reward": r * spread,
+                  "parts": {"answer": r, "path": 0.5}, "stop_reason": stop_reason} for r, text in enumerate(texts)],
+            )  # fmt: skip
+    return folder
+
+
+def test_report_of_a_run(tmp_path):
+    text = write_report(make_run(tmp_path)).read_text()
+    assert text.startswith("# demo\n")
+    for part in [
+        "- seed: 3", "LoRA of rank 8", "jaxrl run config.yaml", "| base | 100 | 10.0% | 5.0 – 17.0% |", "| grpo | 100 | 50.0% |",
+        "## sft\n\nsteps 1 to 10, wall time 0:10:00, 1000.0 tokens/s (median)", "| loss (`loss`) | 3.000 | 0.300 | 0.300 |",
+        "| reward (`reward/mean`) | 0.010 | 1.000 | 1.000 |", "## Completions of grpo, step 100",
+        "### best: kg-2\n\nreward 1.000, answer 2, path 0.500, stopped by eos", "### median: kg-1", "### worst: kg-0",
+        "`````text\nright\n````\n# no heading\n`````",
+    ]:  # fmt: skip
+        assert part in text, part
+    assert "Alarms" not in text
+    curve = next(line for line in text.splitlines() if line.startswith("reward  "))
+    assert curve.split()[1][0] == "▁" and curve.split()[1][-1] == "█"
+
+
+def test_alarms_in_words(tmp_path):
+    make_run(tmp_path, spread=0.0, stop_reason="max_tokens")
+    rows = [evaluation_row("base", 0.5, 0.4, 0.6), evaluation_row("sft", 0.45, 0.35, 0.55), evaluation_row("grpo", 0.1, 0.05, 0.17)]
+    (tmp_path / "eval.json").write_text(json.dumps(rows))
+    text = write_report(tmp_path).read_text()
+    for alarm in [
+        "grpo: all rewards of every batch were equal",
+        "all 3 logged completions got the same reward, 0",
+        "all 3 logged completions were cut at max_new_tokens",
+        "sft answers worse than base: 45.0% against 50.0%, though within the 95% interval",
+        "grpo answers worse than base: 10.0% against 50.0%, beyond chance",
+    ]:
+        assert alarm in text, alarm
+
+
+def test_alarms_of_numbers():
+    stages = {"sft": [{"step": 1, "loss": 1.0}, {"step": 2, "loss": None}], "grpo": [{"sample/truncated_fraction": 1.0}]}
+    assert [alarm.split(":")[0] for alarm in find_alarms(stages, [], [])] == ["sft", "grpo"]
+
+
+def test_a_run_that_has_only_begun(tmp_path):
+    (tmp_path / "config.yaml").write_text(dump_config(validate_config(CONFIG, "test")))
+    assert "No step has been logged yet." in write_report(tmp_path).read_text()
+    with RunLogger(tmp_path) as logger:
+        logger.log("sft", 1, {"loss": None})
+        logger.log("base", 0, {"eval/accuracy": 0.5})
+    assert "## base (eval)" in write_report(tmp_path).read_text()
+
+
+def test_long_completions_are_cut_and_say_so(tmp_path):
+    make_run(tmp_path)
+    with RunLogger(tmp_path) as logger:
+        logger.log_samples("grpo", 101, [{"text": "x" * 2500, "reward": 1.0}])
+    assert "x\n[500 more characters]\n" in write_report(tmp_path).read_text()
+
+
+def test_not_a_run_folder(tmp_path):
+    with pytest.raises(InputError, match="give the folder of a run"):
+        write_report(tmp_path)
+    (tmp_path / "config.yaml").write_text("a: [")
+    with pytest.raises(InputError, match="not valid YAML"):
+        write_report(tmp_path)

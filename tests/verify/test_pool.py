@@ -1,0 +1,238 @@
+"""The pool's promises: order, one sample lost per misdeed, deadlines, no process left behind, clear errors at the start."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+
+import pytest
+
+from jaxrl.errors import InputError
+from jaxrl.types import Problem, Verdict
+from jaxrl.verify.pool import VerifierPool
+from tests.verify import hostile
+
+PROBLEM = Problem(uid="p", messages=({"role": "user", "content": "?"},), data={})
+EXPECTED = {
+    "loop": r"timeout",
+    "loop in c": r"timeout",
+    "stop": r"timeout",
+    "exit": r"crash: exit code 3",
+    "exit well": r"crash: exit code 0",
+    "segv": r"crash: killed by SIG(SEGV|BUS)",
+    "abort": r"crash: killed by SIGABRT",
+    "raise": r"exception: RuntimeError: broken",
+    "unprintable": r"exception: Unprintable: \(its text raises ValueError\)",
+    "system exit": r"exception: SystemExit: bye",
+    "interrupt": r"exception: KeyboardInterrupt: ",
+    "recursion": r"exception: RecursionError.*",
+    "memory": r"exception: MemoryError.*",
+    "nan": r"exception: ValueError: reward is nan, not a finite number",
+    "infinite part": r"exception: ValueError: x is inf, not a finite number",
+    "object": r"exception: TypeError.*",
+    "not a verdict": r"exception: TypeError: verify returned dict, not Verdict",
+    "none": r"exception: TypeError: verify returned NoneType, not Verdict",
+    "many parts": r"exception: ValueError: the verdict has 10000 parts; at most 100 are carried",
+    "socket": r"crash: .*",
+    "close": r"crash: .*",
+}
+
+
+def make_pool(verify=hostile.verify, workers=2, timeout_s=0.5):
+    return VerifierPool(verify, workers=workers, timeout_s=timeout_s, failure_reward=-2.0)
+
+
+def is_alive(pid):
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            return file.read().rsplit(")", 1)[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def wait_until(condition, seconds=5.0):
+    end = time.monotonic() + seconds
+    while not condition() and time.monotonic() < end:
+        time.sleep(0.01)
+    return condition()
+
+
+def test_verdicts_come_back_whole_and_in_order():
+    with make_pool() as pool:
+        tickets = [pool.submit(PROBLEM, "x" * (n % 7)) for n in range(200)]
+        verdicts = pool.gather(reversed(tickets))
+    assert [verdict.reward for verdict in verdicts] == [float(n % 7) for n in reversed(range(200))]
+    assert verdicts[0] == Verdict(reward=3.0, correct=True, format_ok=True, parts={"length": 3.0}, detail="p")
+
+
+def test_every_misdeed_costs_one_sample_and_the_order_holds():
+    names = list(EXPECTED)
+    texts = [text for name in names for text in ("good", name, "fine!")]
+    with make_pool() as pool:
+        verdicts = pool.gather([pool.submit(PROBLEM, text) for text in texts])
+        again = pool.gather([pool.submit(PROBLEM, "good") for _ in range(10)])
+    assert [verdict.reward for verdict in verdicts[0::3]] == [4.0] * len(names)
+    assert [verdict.reward for verdict in verdicts[2::3]] == [5.0] * len(names)
+    assert all(verdict.reward == 4.0 for verdict in again)
+    for name, verdict in zip(names, verdicts[1::3]):
+        assert verdict.error is not None and re.fullmatch(EXPECTED[name], verdict.error, re.DOTALL), (name, verdict)
+        assert (verdict.reward, verdict.correct, verdict.format_ok) == (-2.0, False, False), name
+    kinds = [pattern.split(":")[0] for pattern in EXPECTED.values()]
+    assert pool.counts == {
+        "timeouts": kinds.count("timeout"), "crashes": kinds.count("crash"), "exceptions": kinds.count("exception")
+    }  # fmt: skip
+
+
+def test_much_output_costs_nothing_and_long_details_are_cut():
+    with make_pool(timeout_s=10) as pool:
+        printed, detailed = pool.gather([pool.submit(PROBLEM, "print"), pool.submit(PROBLEM, "long detail")])
+    assert printed == hostile.GOOD
+    assert detailed.reward == 1.0 and len(detailed.detail) == 2000 and detailed.detail.startswith("\udcffx")
+
+
+def test_large_texts_in_both_directions_do_not_lock_up():
+    text = "y" * 5_000_000
+    with make_pool(timeout_s=30) as pool:
+        verdicts = pool.gather([pool.submit(PROBLEM, text + "z" * n) for n in range(6)])
+    assert [verdict.reward for verdict in verdicts] == [5e6 + n for n in range(6)]
+
+
+def test_any_text_can_be_sent():
+    with make_pool() as pool:
+        verdicts = pool.gather([pool.submit(PROBLEM, text) for text in ("", "\ud800", "\x00", "日本")])
+    assert [verdict.reward for verdict in verdicts] == [0.0, 1.0, 1.0, 2.0]
+
+
+def test_poll_advances_without_waiting():
+    with make_pool(hostile.slow, workers=2, timeout_s=5) as pool:
+        tickets = [pool.submit(PROBLEM, "0.05") for _ in range(6)]
+        begun = time.monotonic()
+        assert pool.poll() > 0
+        assert time.monotonic() - begun < 0.04
+        assert wait_until(lambda: pool.poll() == 0)
+        assert pool.gather(tickets) == [hostile.GOOD] * 6
+
+
+def test_results_come_as_they_are_ready():
+    with make_pool(hostile.slow, workers=2, timeout_s=5) as pool:
+        results = pool.results([pool.submit(PROBLEM, "0"), pool.submit(PROBLEM, "0.5")])
+        begun = time.monotonic()
+        assert next(results) == hostile.GOOD
+        assert time.monotonic() - begun < 0.3
+        assert next(results) == hostile.GOOD
+        assert next(results, None) is None
+
+
+def test_an_answer_that_is_there_counts_as_in_time_however_late_it_is_read():
+    with make_pool(hostile.slow, workers=1, timeout_s=0.3) as pool:
+        ticket = pool.submit(PROBLEM, "0.05")
+        time.sleep(0.5)
+        assert pool.gather([ticket]) == [hostile.GOOD]
+
+
+def test_the_deadline_is_kept():
+    with make_pool(timeout_s=0.3, workers=1) as pool:
+        begun = time.monotonic()
+        (verdict,) = pool.gather([pool.submit(PROBLEM, "loop in c")])
+        assert verdict.error == "timeout" and 0.25 < time.monotonic() - begun < 1.5
+
+
+def test_a_ticket_is_redeemed_once_and_must_exist():
+    with make_pool() as pool:
+        ticket = pool.submit(PROBLEM, "a")
+        pool.gather([ticket])
+        for wrong in (ticket, 99):
+            with pytest.raises(KeyError, match="never given out"):
+                pool.gather([wrong])
+
+
+def test_closed_pools_say_so():
+    with make_pool(workers=1) as pool:
+        ticket = pool.submit(PROBLEM, "loop")
+    with pytest.raises(RuntimeError, match="closed"):
+        pool.gather([ticket])
+    with pytest.raises(RuntimeError, match="closed"):
+        pool.submit(PROBLEM, "a")
+    pool.close()
+
+
+def test_an_idle_worker_that_is_killed_is_replaced():
+    with make_pool(hostile.pid_of_worker, workers=1) as pool:
+        (first,) = pool.gather([pool.submit(PROBLEM, "")])
+        os.kill(int(first.reward), signal.SIGKILL)
+        assert wait_until(lambda: not is_alive(int(first.reward)))
+        pool.poll()
+        (second,) = pool.gather([pool.submit(PROBLEM, "")])
+    assert second.error is None and second.reward != first.reward
+    assert pool.counts == {"timeouts": 0, "crashes": 0, "exceptions": 0}
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="reads /proc")
+def test_no_process_is_left_behind():
+    with make_pool(hostile.start_grandchild, workers=2) as pool:
+        grandchildren = [int(verdict.reward) for verdict in pool.gather([pool.submit(PROBLEM, "") for _ in range(4)])]
+        workers = [worker._process.pid for worker in pool._workers]
+        assert all(map(is_alive, grandchildren + workers))
+    assert wait_until(lambda: not any(map(is_alive, grandchildren + workers)))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs the kernel's parent-death signal")
+def test_workers_die_with_a_parent_that_is_killed():
+    program = """
+        import time
+        from tests.verify import hostile, test_pool
+        pool = test_pool.make_pool(hostile.pid_of_worker, timeout_s=100)
+        pids = {int(v.reward) for v in pool.gather([pool.submit(test_pool.PROBLEM, "") for _ in range(50)])}
+        pool.submit(test_pool.PROBLEM, "")
+        pids |= {worker._process.pid for worker in pool._workers}
+        print(*pids, flush=True)
+        time.sleep(600)
+    """
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    parent = subprocess.Popen([sys.executable, "-c", textwrap.dedent(program)], stdout=subprocess.PIPE, text=True, env=environment)
+    workers = [int(pid) for pid in parent.stdout.readline().split()]
+    assert len(workers) == 2 and all(map(is_alive, workers))
+    parent.kill()
+    parent.wait()
+    parent.stdout.close()
+    assert wait_until(lambda: not any(map(is_alive, workers)))
+
+
+def test_workers_see_no_accelerator_and_do_not_import_jax():
+    with make_pool(hostile.environment, workers=1) as pool:
+        (verdict,) = pool.gather([pool.submit(PROBLEM, "JAX_PLATFORMS")])
+    assert verdict.detail == "cpu" and not verdict.correct
+
+
+@pytest.mark.parametrize(
+    "verify, reason",
+    [
+        (lambda problem, text: hostile.GOOD, "cannot be pickled"),
+        (hostile.DiesAtStart(), "3 workers in a row did not start; the last: exit code 7"),
+        (hostile.DiesLater(), "No module named 'module_that_does_not_exist'"),
+    ],
+)
+def test_a_verify_function_that_cannot_start_is_one_clear_error(verify, reason):
+    with pytest.raises(InputError, match="importable|can be imported") as raised:
+        make_pool(verify)
+    assert reason in str(raised.value)
+
+
+def test_a_verify_function_of_the_main_script_is_one_clear_error(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(
+        "from jaxrl.verify.pool import VerifierPool\ndef judge(problem, text): pass\nVerifierPool(judge, 1, 1.0, 0.0)\n"
+    )
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    ended = subprocess.run([sys.executable, script], capture_output=True, text=True, env=environment, timeout=30)
+    assert "verify function 'judge' cannot be used in worker processes" in ended.stderr and "main script" in ended.stderr
+
+
+def test_impossible_pools_are_refused():
+    with pytest.raises(InputError, match="0 workers"):
+        make_pool(workers=0)
+    with pytest.raises(InputError, match="timeout of -1"):
+        make_pool(timeout_s=-1)
