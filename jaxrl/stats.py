@@ -57,7 +57,8 @@ def bootstrap_mean_interval(values, level: float = 0.95, seed: int = 0, resample
     """
     values = np.asarray(values, dtype=np.float64).ravel()
     if values.size == 0 or not np.isfinite(values).all():
-        raise ValueError(f"a mean needs at least one value and finite ones; got {values.size} values, {np.sum(~np.isfinite(values))} not finite")
+        bad = np.sum(~np.isfinite(values))
+        raise ValueError(f"{values.size} values, {bad} of them not finite, have no mean; give one or more finite ones")
     if resamples < 1:
         raise ValueError(f"resamples is {resamples}; set it to at least 1, better 1000 or more")
     _check_level(level)

@@ -14,9 +14,9 @@ def test_jeffreys_is_the_beta_posterior_with_equal_tails():
 
 
 def test_jeffreys_published_values():
-    low, high = jeffreys_interval(15, 20, 0.8)
-    assert (round(low, 2), round(high, 2)) == (0.61, 0.86)
-    # Brown, Cai and DasGupta 2001, table 5: n = 7, 95 %.
+    # The accuracy that multi-hop-reasoning reports, 15 of 20, at 80 %.
+    np.testing.assert_allclose(jeffreys_interval(15, 20, 0.8), (0.61, 0.86), atol=0.01)
+    # Tabulated by Brown, Cai and DasGupta 2001: n = 7, 95 %.
     table = {0: (0, 0.292), 1: (0.016, 0.501), 2: (0.065, 0.648), 3: (0.139, 0.766)}
     for successes, expected in table.items():
         np.testing.assert_allclose(jeffreys_interval(successes, 7, 0.95), expected, atol=6e-4)
@@ -50,7 +50,7 @@ def test_bootstrap_agrees_with_the_normal_interval_for_many_values():
 
 
 def test_bootstrap_depends_on_the_seed_alone():
-    values = [0.0, 1.0, 5.0, 2.0]
+    values = [0.0, 1.03, 5.17, 2.01, 3.3, 0.7]
     assert bootstrap_mean_interval(values, 0.8, 3, 500) == bootstrap_mean_interval(values, 0.8, 3, 500)
     assert bootstrap_mean_interval(values, 0.8, 3, 500) != bootstrap_mean_interval(values, 0.8, 4, 500)
 

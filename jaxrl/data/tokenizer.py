@@ -83,7 +83,7 @@ def train_tokenizer(texts: Iterable[str], whole: Sequence[str] = ()) -> "PreTrai
 
 
 def load_tokenizer(path: str | Path, chat_template: str | Path | None = None) -> "PreTrainedTokenizerBase":
-    """The tokenizer of a directory, or of a hub name; nothing is downloaded when the directory exists.
+    """The tokenizer of a directory, or of a hub name, for chats; nothing is downloaded when the directory exists.
 
     A tokenizer without a pad token pads with its EOS token: padding is masked by segment ids, so that any id serves,
     and base models commonly come without one. This is logged once.
@@ -94,17 +94,11 @@ def load_tokenizer(path: str | Path, chat_template: str | Path | None = None) ->
     Raises:
       InputError: nothing there, no tokenizer in it, no EOS and no pad token, no chat template.
     """
-    _quiet_transformers()
-    from transformers import AutoTokenizer
-
-    is_folder = _check_place(path)
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(str(path), local_files_only=is_folder)
-    except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
-        first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    if (is_folder := _check_place(path)) and not _has_tokenizer(path):
         raise InputError(
-            f"the tokenizer of {str(path)!r} cannot be loaded: {first_line}; set model.tokenizer to a tokenizer directory"
-        ) from error
+            f"{str(path)!r} holds no tokenizer (none of {', '.join(TOKENIZER_FILES)}); set model.tokenizer to a tokenizer directory"
+        )
+    tokenizer = _load(path, is_folder)
     if chat_template is not None:
         tokenizer.chat_template = _read_template(Path(chat_template))
     if tokenizer.chat_template is None:
@@ -117,28 +111,58 @@ def load_tokenizer(path: str | Path, chat_template: str | Path | None = None) ->
     return tokenizer
 
 
-def eos_ids(tokenizer: "PreTrainedTokenizerBase", folder: str | Path | None) -> tuple[int, ...]:
-    """The ids that end a completion: the tokenizer's EOS first, then those of the folder's generation_config.json.
-
-    Chat models often stop at another token than their tokenizer's EOS (Llama 3: `<|eot_id|>`); only that file says so.
+def find_tokenizer(folder: str | Path) -> "PreTrainedTokenizerBase | None":
+    """The tokenizer of a directory as it is, chat template or not; None where there is none.
 
     Raises:
-      InputError: no EOS anywhere, or a generation_config.json that cannot be read.
+      InputError: no such directory, or tokenizer files that cannot be read.
     """
-    ids = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
-    path = None if folder is None else Path(folder) / "generation_config.json"
-    if path is not None and path.is_file():
-        try:
-            found = json.loads(path.read_text(encoding="utf-8")).get("eos_token_id")
-        except (OSError, ValueError, AttributeError) as error:
-            raise InputError(f"{path} cannot be read: {error}; repair or remove it") from None
-        found = [] if found is None else found if isinstance(found, list) else [found]
-        if not all(type(i) is int for i in found):
-            raise InputError(f"{path}: eos_token_id is {found!r}; it must be an id or a list of ids")
-        ids += found
-    if not ids:
+    if not Path(folder).is_dir():
+        raise InputError(f"directory {str(folder)!r} does not exist; check the path")
+    return _load(folder, is_folder=True) if _has_tokenizer(folder) else None
+
+
+def eos_ids(tokenizer: "PreTrainedTokenizerBase | None", folder: str | Path | None) -> tuple[int, ...]:
+    """The ids that end a completion: the tokenizer's EOS first, then those that the model's folder names.
+
+    Chat models often stop at another token than their tokenizer's EOS (Llama 3: `<|eot_id|>`); only generation_config.json
+    says so. Where that file is absent config.json is asked, as in transformers. Without a tokenizer there may be none.
+
+    Raises:
+      InputError: a tokenizer and no EOS anywhere, or a file that cannot be read.
+    """
+    ids = [] if tokenizer is None or tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
+    for name in ("generation_config.json", "config.json"):
+        if folder is not None and (Path(folder) / name).is_file():
+            ids += _eos_of_file(Path(folder) / name)
+            break
+    if tokenizer is not None and not ids:
         raise InputError("the tokenizer has no EOS token, so no completion would ever end; name one in its tokenizer_config.json")
     return tuple(dict.fromkeys(ids))
+
+
+def _eos_of_file(path: Path) -> list[int]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8")).get("eos_token_id")
+    except (OSError, ValueError, AttributeError) as error:
+        raise InputError(f"{path} cannot be read: {error}; repair or remove it") from None
+    found = [] if found is None else found if isinstance(found, list) else [found]
+    if not all(type(i) is int for i in found):
+        raise InputError(f"{path}: eos_token_id is {found!r}; it must be an id or a list of ids")
+    return found
+
+
+def _load(path: str | Path, is_folder: bool) -> "PreTrainedTokenizerBase":
+    _quiet_transformers()
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(str(path), local_files_only=is_folder)
+    except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
+        first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise InputError(
+            f"the tokenizer of {str(path)!r} cannot be loaded: {first_line}; set model.tokenizer to a tokenizer directory"
+        ) from error
 
 
 def _quiet_transformers() -> None:
@@ -154,14 +178,14 @@ def _checked_whole(whole: Sequence[str]) -> list[str]:
     return sorted(dict.fromkeys(whole), key=lambda text: (-len(text), text))
 
 
+def _has_tokenizer(folder: str | Path) -> bool:
+    return any((Path(folder) / name).is_file() for name in TOKENIZER_FILES)
+
+
 def _check_place(path: str | Path) -> bool:
-    """True: a directory with tokenizer files. False: may be a hub name. Otherwise an InputError."""
+    """True: a directory. False: may be a hub name. Otherwise an InputError."""
     place = Path(path)
     if place.is_dir():
-        if not any((place / name).is_file() for name in TOKENIZER_FILES):
-            raise InputError(
-                f"{str(path)!r} holds no tokenizer (none of {', '.join(TOKENIZER_FILES)}); set model.tokenizer to a tokenizer directory"
-            )
         return True
     if place.exists():
         raise InputError(f"{str(path)!r} is a file; give the directory that the tokenizer's files are in")

@@ -94,7 +94,9 @@ class Graph:
 
 
 def read_graph(path: str | Path) -> Graph:
-    """Graph from a `kg.json`: {version, domain, entities: [{id, label, type}], relations: [{id, label}], edges: [{src, rel, dst}]}.
+    """Graph from a `kg.json`.
+
+        {version, domain, entities: [{id, label, type}], relations: [{id, label}], edges: [{src, rel, dst}]}
 
     `label` may be missing (the id is used). Edges given twice are one edge.
 
@@ -121,7 +123,8 @@ def read_graph(path: str | Path) -> Graph:
         for key, known in (("src", types), ("rel", names), ("dst", types)):
             if edge[key] not in known:
                 kind = "relations" if key == "rel" else "entities"
-                raise InputError(f"graph file {path}: edges[{index}].{key} {edge[key]!r} is not in {kind}; add it there or remove the edge")
+                place = f"graph file {path}: edges[{index}].{key} {edge[key]!r}"
+                raise InputError(f"{place} is not in {kind}; add it there or remove the edge")
     labels = {row["id"]: str(row.get("label", row["id"])) for row in entities + relations}
     unique = dict.fromkeys(Edge(edge["src"], edge["rel"], edge["dst"]) for edge in edges)
     return Graph(str(values.get("domain", "")), types, labels, names, tuple(unique))
@@ -156,9 +159,9 @@ def generate_graph(entities: int, relations: int, seed: int) -> Graph:
     """A graph in which the question "start at X, follow r1, ..., rk: where do you arrive?" has exactly one answer.
 
     The types form a ring: every relation leads from each type to the next one. So all walks of k edges from X end in the
-    same type, and wrong turns make distractors that no rule about types can tell from the answer. Each relation is, between two types,
-    a random one-to-one map (as nearly as sizes allow), and an entity's destinations by different relations all differ:
-    no entity is the destination of more edges than others, so that popularity tells nothing either.
+    same type, and wrong turns make distractors that no rule about types can tell from the answer. Each relation is,
+    between two types, a random one-to-one map (as nearly as sizes allow), and an entity's destinations by different
+    relations all differ: no entity is the destination of more edges than others, so that popularity tells nothing either.
 
     Args:
       entities: number of entities; they have invented names of four letters, none part of another.

@@ -207,6 +207,7 @@ def _check_record(where: str, record: Any, graph: Graph) -> None:
     need(sorted(options) == list(LETTERS), "options", f"must have the keys A, B, C and D, but has {sorted(options)}")
     for letter, entity in options.items():
         need(isinstance(entity, str) and entity in graph.types, "options", f"{letter} is {entity!r}, which is not in the graph")
+    need(len(set(options.values())) == OPTIONS, "options", f"must be four different entities, but are {list(options.values())}")
     entities, edges = path.get("entities"), path.get("edges")
     need(isinstance(entities, list) and isinstance(edges, list), "path_star", "must have the lists `entities` and `edges`")
     known = {tuple(edge) for entity in entities if isinstance(entity, str) for edge in graph.edges_from.get(entity, ())}

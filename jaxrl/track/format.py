@@ -93,13 +93,13 @@ class Field:
 # In the order of the console line; a stage shows those that it has logged.
 FIELDS = (
     Field("reward", "reward/mean", is_better=max),
-    Field("correct", "reward/correct", percent, max),
+    Field("correct", "sample/accuracy", percent, max),
     Field("loss", "loss", is_better=min),
     Field("val", "val/loss", is_better=min),
     Field("kl", "kl/ref"),
     Field("clip", "clip_fraction", percent),
     Field("grad", "grad_norm"),
-    Field("tok/s", "tokens_per_s"),
+    Field("tok/s", "train/tokens_per_s"),
 )
 
 

@@ -32,7 +32,9 @@ def write_report(run_dir: str | Path) -> Path:
     stages = _by_stage(metrics)
     kinds = {stage.get("name"): stage.get("kind") for stage in config.get("stages", [])}
     parts = [_header(config, folder)]
-    if alarms := find_alarms(stages, samples, evaluation):
+    # The other rows are the task's baselines; to be better than they is what is expected of a policy.
+    policies = [row for row in evaluation if row["name"] in kinds]
+    if alarms := find_alarms(stages, samples, policies):
         parts.append("## Alarms\n\n" + "\n".join(f"- **{alarm}**" for alarm in alarms))
     if evaluation:
         parts.append("## Evaluation\n\n" + markdown_table(*evaluation_cells(evaluation)))
@@ -49,16 +51,22 @@ def write_report(run_dir: str | Path) -> Path:
 
 
 def find_alarms(stages: Mapping[str, Rows], samples: Rows, evaluation: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Sentences about what is plainly broken in a run; an empty list is no proof of health."""
+    """Sentences about what is plainly broken in a run; an empty list is no proof of health.
+
+    Args:
+      stages: the rows of metrics.jsonl by stage.
+      samples: the rows of samples.jsonl.
+      evaluation: the policies' rows of eval.json, in the order of the stages; each is held against the first.
+    """
     alarms = []
     for name, rows in stages.items():
         losses = [row["loss"] for row in rows if "loss" in row]
         if bad := sum(loss is None for loss in losses):
             alarms.append(f"{name}: the loss was not finite in {bad} of {len(losses)} steps.")
-        spreads = [row["reward/std"] for row in rows if row.get("reward/std") is not None]
-        if spreads and max(spreads) == 0:
-            alarms.append(f"{name}: all rewards of every batch were equal, so nothing was learnt; check the verifier and the prompt.")
-        cut = [row["sample/truncated_fraction"] for row in rows if row.get("sample/truncated_fraction") is not None]
+        flat = _series(rows, "reward/flat_groups")
+        if flat and min(flat) >= 1:
+            alarms.append(f"{name}: all rewards of every group were equal, so nothing was learnt; check the verifier and the prompt.")
+        cut = _series(rows, "sample/truncated")
         if cut and cut[-1] >= 1:
             alarms.append(f"{name}: every completion of the last step ran into max_new_tokens; raise it, or teach the model to stop first.")
     alarms += _sample_alarms(samples)
@@ -75,7 +83,7 @@ def _sample_alarms(samples: Rows) -> list[str]:
     if len(last) < 2:
         return []
     place, alarms = f"{last[0]['stage']}, step {last[0]['step']}", []
-    if len({sample.get("reward") for sample in last}) == 1:
+    if len({sample.get("reward") for sample in last}) == 1 and not all(sample.get("correct") for sample in last):
         alarms.append(f"{place}: all {len(last)} logged completions got the same reward, {compact(last[0].get('reward'))}.")
     if all(sample.get("stop_reason") == "max_tokens" for sample in last):
         alarms.append(f"{place}: all {len(last)} logged completions were cut at max_new_tokens.")
@@ -101,10 +109,10 @@ def _header(config: Mapping[str, Any], folder: Path) -> str:
 def _stage_section(name: str, kind: str | None, rows: Rows) -> str:
     steps = [row["step"] for row in rows]
     facts = [f"steps {min(steps)} to {max(steps)}", f"wall time {duration(_wall_time(rows))}"]
-    if speeds := _series(rows, "tokens_per_s"):
+    if speeds := _series(rows, "train/tokens_per_s"):
         facts.append(f"{compact(statistics.median(speeds))} tokens/s (median)")
     lines = [f"## {name}" + (f" ({kind})" if kind and kind != name else ""), "", ", ".join(facts)]
-    shown = [field for field in FIELDS if field.metric != "tokens_per_s" and _series(rows, field.metric)]
+    shown = [field for field in FIELDS if field.metric != "train/tokens_per_s" and _series(rows, field.metric)]
     if shown:
         lines += ["", markdown_table(["metric", "first", "last", "best", "median"], [_metric_cells(field, rows) for field in shown])]
     curves = [(f.label, f.metric) for f in shown if f.metric in ("reward/mean", "loss", "val/loss")]

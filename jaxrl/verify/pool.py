@@ -1,33 +1,25 @@
-"""The verifier pool: verify functions in child processes, killed from outside at a deadline. The child is `worker.py`.
+"""The verifier pool: verify functions in child processes, killed from outside at a deadline. This file is the scheduling.
 
-Every worker is a plain child process with a socket pair of its own; there is no queue, lock or thread that a dying worker could
-leave in a bad state. Whatever a verify function does (hangs in C, exits, crashes, prints without end) costs one sample.
-This keeps a training run alive; it is no sandbox for programs that a model wrote.
+`process.py` is one child as seen from here, `worker.py` as it sees itself. Each has a socket pair of its own; there is no
+queue, lock or thread that a dying worker could leave in a bad state. Whatever a verify function does (hangs in C, exits,
+crashes, prints without end) costs one sample. This keeps a run alive; it is no sandbox for programs that a model wrote.
 """
 
 import json
-import os
 import pickle
 import selectors
-import signal
-import socket
-import subprocess
-import sys
-import tempfile
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
 from typing import Any
 
 from jaxrl.errors import InputError
 from jaxrl.types import Problem, Verdict
+from jaxrl.verify.process import START_TIMEOUT_S, WorkerProcess
 from jaxrl.verify.worker import HEADER
 
-START_TIMEOUT_S = 60.0
 MAX_FAILED_STARTS = 3
 MAX_ANSWER_BYTES = 1 << 20
-MEMORY_BYTES = 8 << 30
 
 Verify = Callable[[Problem, str], Verdict]
 
@@ -66,7 +58,7 @@ class VerifierPool:
         self._failed_starts = 0
         self._start_error: InputError | None = None
         self._selector = selectors.DefaultSelector()
-        self._workers: list[_Worker] = []
+        self._workers: list[WorkerProcess] = []
         try:
             self._pickled_verify = pickle.dumps(verify)
         except Exception as error:
@@ -128,7 +120,10 @@ class VerifierPool:
     # --------------------------------------------------------------------------------------------------------- advance
 
     def _advance(self, wait: bool) -> None:
-        """One round: read, write, then look at deadlines. In this order, so that an answer that is there counts as in time."""
+        """One round: read, write, then look at deadlines. In this order, so that an answer that is there counts as in time.
+
+        The time during which this process does something else, while an answer waits or a text is half sent, is not the sample's.
+        """
         next_deadline = min(worker.deadline for worker in self._workers)
         timeout = max(0.0, min(next_deadline - time.monotonic(), START_TIMEOUT_S)) if wait else 0.0
         for key, events in self._selector.select(timeout):
@@ -137,9 +132,11 @@ class VerifierPool:
                 self._read(worker)
             if events & selectors.EVENT_WRITE and worker in self._workers:
                 self._write(worker)
-        now = time.monotonic()
-        for worker in [worker for worker in self._workers if worker.deadline <= now]:
-            self._replace(worker, "timeout")
+        for worker in list(self._workers):
+            if worker.deadline <= time.monotonic():
+                self._read(worker)  # the answer may have come while others were being killed
+            if worker in self._workers and worker.deadline <= time.monotonic():
+                self._replace(worker, "timeout")
         self._hand_out()
         if self._start_error is not None:
             raise self._start_error
@@ -148,11 +145,10 @@ class VerifierPool:
         for worker in self._workers:
             if self._waiting and worker.ready and worker.ticket is None:
                 worker.ticket, request = self._waiting.popleft()
-                worker.deadline = time.monotonic() + self._timeout_s
                 worker.outgoing += HEADER.pack(worker.ticket, len(request)) + request
                 self._write(worker)
 
-    def _read(self, worker: "_Worker") -> None:
+    def _read(self, worker: WorkerProcess) -> None:
         try:
             chunk = worker.socket.recv(1 << 16)
         except BlockingIOError:
@@ -171,7 +167,7 @@ class VerifierPool:
                 worker.incoming.clear()
                 self._take_answer(worker, body)
 
-    def _take_answer(self, worker: "_Worker", body: bytes) -> None:
+    def _take_answer(self, worker: WorkerProcess, body: bytes) -> None:
         try:
             values = json.loads(body)
             if worker.ready:
@@ -192,11 +188,13 @@ class VerifierPool:
             return self._failure(str(values["error"]))
         return Verdict(**{("error" if name == "verdict_error" else name): value for name, value in values.items()})
 
-    def _write(self, worker: "_Worker") -> None:
+    def _write(self, worker: WorkerProcess) -> None:
         """Send what the socket takes now; the rest when it takes more. Never waits, so both directions can be full."""
         try:
             while worker.outgoing:
                 del worker.outgoing[: worker.socket.send(worker.outgoing[: 1 << 16])]
+                if worker.ready:
+                    worker.deadline = time.monotonic() + self._timeout_s  # of a sample: counts from its last byte
         except BlockingIOError:
             pass
         except OSError:
@@ -209,17 +207,17 @@ class VerifierPool:
     # ---------------------------------------------------------------------------------------------------------- workers
 
     def _start_worker(self) -> None:
-        worker = _Worker(self._timeout_s)
+        worker = WorkerProcess(self._timeout_s)
         self._workers.append(worker)
         self._selector.register(worker.socket, selectors.EVENT_READ, worker)
         worker.outgoing += HEADER.pack(worker.ticket, len(self._pickled_verify)) + self._pickled_verify
         self._write(worker)
 
-    def _replace(self, worker: "_Worker", reason: str) -> None:
+    def _replace(self, worker: WorkerProcess, reason: str) -> None:
         """A worker has died or must; its sample, if it had one, fails, and a new worker takes its place."""
         self._selector.unregister(worker.socket)
         self._workers.remove(worker)
-        ending = worker.kill(grace_s=0.0 if reason == "timeout" else 0.5)
+        ending = worker.kill(grace_s=0.0 if reason == "timeout" else 0.1)
         if not worker.ready:
             self._failed_starts += 1
             if self._failed_starts >= MAX_FAILED_STARTS:
@@ -246,59 +244,3 @@ class VerifierPool:
     def _check_open(self) -> None:
         if not self._workers:
             raise RuntimeError("the verifier pool is closed; gather all tickets inside its `with` block")
-
-
-class _Worker:
-    """One child process with its socket, and what has been sent to and heard from it. Ticket 0 is the start-up."""
-
-    def __init__(self, timeout_s: float):
-        self.ready = False
-        self.ticket: int | None = 0
-        self.deadline = time.monotonic() + START_TIMEOUT_S
-        self.outgoing = bytearray()
-        self.incoming = bytearray()
-        self.is_blocked = False
-        self.stderr_tail = ""
-        self._stderr = tempfile.TemporaryFile()
-        self.socket, child_socket = socket.socketpair()
-        self.socket.setblocking(False)
-        cpu_seconds = int(2 * timeout_s) + 10
-        numbers = (child_socket.fileno(), os.getpid(), MEMORY_BYTES, cpu_seconds)
-        with child_socket:
-            self._process = subprocess.Popen(
-                # -P: the folder that the parent happens to run in is on the path only if the parent has it there
-                [sys.executable, "-P", "-m", "jaxrl.verify.worker", *map(str, numbers)],
-                pass_fds=[child_socket.fileno()],
-                env=_environment(),
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=self._stderr,
-                start_new_session=True,
-            )
-
-    def kill(self, grace_s: float) -> str:
-        """Kill the process and what it has started, close everything. Returns how it ended, as text.
-
-        grace_s: for one that has hung up, the time to end by itself, so that the text tells why.
-        """
-        pid = self._process.pid
-        end = time.monotonic() + grace_s
-        # WNOWAIT leaves a dead process in the table: its number, which is also the group's, cannot go to a stranger meanwhile.
-        while os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None and time.monotonic() < end:
-            time.sleep(0.002)
-        with suppress(ProcessLookupError, PermissionError):
-            os.killpg(pid, signal.SIGKILL)
-        with suppress(subprocess.TimeoutExpired):
-            self._process.wait(5)
-        self.socket.close()
-        self._stderr.seek(max(0, self._stderr.seek(0, os.SEEK_END) - 2000))
-        self.stderr_tail = self._stderr.read().decode(errors="replace").strip()
-        self._stderr.close()
-        code = self._process.returncode
-        return f"killed by {signal.Signals(-code).name}" if code is not None and code < 0 else f"exit code {code}"
-
-
-def _environment() -> dict[str, str]:
-    """Of a worker: the parent's import path, no accelerator, one thread of arithmetic."""
-    path = os.pathsep.join(os.path.abspath(entry) for entry in sys.path)
-    return os.environ | {"PYTHONPATH": path, "JAX_PLATFORMS": "cpu", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from jaxrl.data.tokenizer import CHATML, eos_ids, load_tokenizer, train_tokenizer
+from jaxrl.data.tokenizer import CHATML, eos_ids, find_tokenizer, load_tokenizer, train_tokenizer
 from jaxrl.errors import InputError
 
 TEXTS = ["Which service runs on host seven?\nAnswer: alpha-12", "The database stores naïve Größe values; host 3.", "alpha beta_gamma"]
@@ -119,6 +119,23 @@ def test_chat_template_from_a_file(tokenizer, tmp_path):
         load_tokenizer(tmp_path, tmp_path / "other.jinja")
     (tmp_path / "other.jinja").write_text(CHATML)
     assert load_tokenizer(tmp_path, tmp_path / "other.jinja").chat_template == CHATML
+
+
+def test_find_tokenizer_takes_what_is_there(tokenizer, tmp_path):
+    assert find_tokenizer(tmp_path) is None
+    tokenizer.save_pretrained(tmp_path)
+    (tmp_path / "chat_template.jinja").unlink()
+    assert ids_of(find_tokenizer(tmp_path), TEXTS[0]) == ids_of(tokenizer, TEXTS[0])
+    with pytest.raises(InputError, match="does not exist"):
+        find_tokenizer(tmp_path / "nowhere")
+
+
+def test_eos_ids_without_a_tokenizer(tmp_path):
+    assert eos_ids(None, tmp_path) == eos_ids(None, None) == ()
+    (tmp_path / "config.json").write_text('{"eos_token_id": 5}')
+    assert eos_ids(None, tmp_path) == (5,)
+    (tmp_path / "generation_config.json").write_text('{"eos_token_id": [6, 7]}')
+    assert eos_ids(None, tmp_path) == (6, 7)
 
 
 def test_eos_ids_join_the_generation_config(tokenizer, tmp_path):

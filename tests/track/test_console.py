@@ -2,7 +2,7 @@ import io
 
 from jaxrl.track.console import Console
 
-METRICS = {"loss": 0.4375, "reward/mean": 0.6123, "kl/ref": 0.00312, "clip_fraction": 0.012, "grad_norm": 0.84, "tokens_per_s": 48_200.0, "other": 1.0}
+METRICS = {"loss": 0.4375, "reward/mean": 0.6123, "kl/ref": 0.00312, "clip_fraction": 0.012, "grad_norm": 0.84, "train/tokens_per_s": 48_200.0, "other": 1.0}
 
 
 class Clock:
