@@ -127,6 +127,7 @@ class KnowledgeGraphSection(Section):
       above 1 (paths of one hop are the facts themselves, and are in the train split alone).
     train, val, test: numbers of problems in each split; questions are drawn with `question_seed`. Which split a path
       belongs to depends on the path alone, so that stages with other numbers, hops or seeds never mix the splits.
+    variants: how often each path of the train split is asked, every time with wrong options and an order drawn anew.
     entity_match: how entities are found in a trace, as whole words or, like the original program, as substrings.
     """
 
@@ -140,6 +141,7 @@ class KnowledgeGraphSection(Section):
     hops: Hops = (1, 2, 3)
     eval_hops: Hops | None = None
     train: NonNegativeInt = 1000
+    variants: PositiveInt = 1
     val: NonNegativeInt = 100
     test: NonNegativeInt = 100
     entity_match: Literal["word", "substring"] = "word"

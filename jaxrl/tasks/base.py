@@ -1,7 +1,7 @@
 """What a task is: problems with a verifiable answer, in three splits. The protocol alone; the tasks are in their own files."""
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Protocol
 
 from jaxrl.types import Problem, Verdict
@@ -30,6 +30,12 @@ class Task(Protocol):
 
     def verify(self, problem: Problem, text: str) -> Verdict:
         """Judge one completion."""
+
+    def texts(self) -> Iterable[str]:
+        """Texts that hold every word of the task's prompts and completions: what a tokenizer made for the task knows."""
+
+    def phrases(self) -> list[str]:
+        """Pieces of text that never change inside; a tokenizer made for the task has each as one token."""
 
     def baselines(self) -> dict[str, Baseline]:
         """Completions that know nothing of the answer, by name: every table of results shows these beside the policy."""

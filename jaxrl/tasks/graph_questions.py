@@ -79,6 +79,13 @@ def prompt_text(question: str, options: dict[str, str]) -> str:
     return PROMPT.format(question=question, options=listed)
 
 
+def phrases(graph: Graph) -> list[str]:
+    """What stays the same in all prompts and traces, and the relations' labels; an option's letter is one piece."""
+    frame = [PROMPT.split(" {question}")[0], "Start at", " and follow:", ". Where do you arrive?"]
+    marks = [*(f"\n{letter})" for letter in LETTERS), "TRACE:", ", and", "\nANSWER:"]
+    return frame + marks + [" " + relation.replace("_", " ") for relation in graph.relations]
+
+
 def reference_text(walk: Iterable[Edge], answer: str) -> str:
     """`TRACE: S is <relation> O, and O is <relation> P` and the answer, two lines."""
     return f"TRACE: {', and '.join(map(edge_text, walk))}\nANSWER: {answer}"

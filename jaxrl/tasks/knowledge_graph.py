@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from jaxrl.errors import InputError
 from jaxrl.tasks.base import SPLITS, Baseline
 from jaxrl.tasks.graph import GENERATED, Edge, Graph, generate_graph, graph_values, read_graph
-from jaxrl.tasks.graph_questions import LETTERS, Record, edge_text, make_record, read_records, walk_of, write_records
+from jaxrl.tasks.graph_questions import LETTERS, Record, edge_text, make_record, phrases, read_records, walk_of, write_records
 from jaxrl.tasks.graph_walks import WalkRules, choose_walks, reserve
 from jaxrl.tasks.trace_reward import FORMAT_FAILURE, TraceReward
 from jaxrl.types import Message, Problem
@@ -59,6 +59,13 @@ class KnowledgeGraph:
     def demonstration(self, problem: Problem) -> str:
         return problem.data["ref"]["trace"]
 
+    def texts(self) -> list[str]:
+        facts = [edge_text(edge) for edge in self.graph.edges]
+        return facts + [text for p in self.problems("train") for text in (p.data["prompt"], self.demonstration(p))]
+
+    def phrases(self) -> list[str]:
+        return phrases(self.graph)
+
     def baselines(self) -> dict[str, Baseline]:
         return {"chance": self._chance, "first_option": self._first_option, "nearest": self._nearest}
 
@@ -83,7 +90,8 @@ class KnowledgeGraph:
             )
         seed = str(self.section.question_seed)
         walks = choose_walks(self._rules, split, hops, count, seed) if count else []
-        return [make_record(self.graph, walk, split, seed) for walk in walks]
+        variants = self.section.variants if split == "train" else 1
+        return [make_record(self.graph, walk, split, f"{seed}/{v}" if v else seed) for v in range(variants) for walk in walks]
 
     # The baselines know the format and the question's words, not the answer.
 

@@ -80,7 +80,7 @@ def load_run_tokenizer(config: Config, run_folder: Path):
         if config.task is None:
             raise InputError("a fresh model needs words for its tokenizer; set `task`, or give model.tokenizer a tokenizer directory")
         task = make_task(config.task)
-        tokenizer = train_tokenizer(task.texts(), whole=task.fixed_texts)
+        tokenizer = train_tokenizer(task.texts(), whole=task.phrases())
         tokenizer.save_pretrained(folder)
     tokenizer = load_tokenizer(folder)
     return tokenizer, eos_ids(tokenizer, folder)
