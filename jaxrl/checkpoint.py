@@ -78,6 +78,8 @@ class Checkpoints:
           CheckpointCorrupt: if it cannot be read, or its checksums are not those that were saved.
         """
         saved = self._checkpointer.metadata(step).custom_metadata
+        if not isinstance(saved, dict) or saved.keys() != {"meta", "checksums"}:  # Orbax reads a broken file as an empty one
+            raise CheckpointCorrupt(f"checkpoint {self.folder}/{step} cannot be read: its metadata are broken")
         try:
             state = self._checkpointer.load_checkpointables(step, {"state": abstract})["state"]
         except (OSError, ValueError, KeyError, ocp.errors.InvalidLayoutError) as error:

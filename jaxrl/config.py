@@ -128,6 +128,8 @@ class KnowledgeGraphSection(Section):
     train, val, test: numbers of problems in each split; questions are drawn with `question_seed`. Which split a path
       belongs to depends on the path alone, so that stages with other numbers, hops or seeds never mix the splits.
     variants: how often each path of the train split is asked, every time with wrong options and an order drawn anew.
+    letters: `shuffled` options, or `fixed`: every entity always stands under the same letter, so that a model of a few
+      hundred thousand parameters, which is slow to learn to read a list, can answer from what it knows.
     entity_match: how entities are found in a trace, as whole words or, like the original program, as substrings.
     """
 
@@ -144,6 +146,7 @@ class KnowledgeGraphSection(Section):
     variants: PositiveInt = 1
     val: NonNegativeInt = 100
     test: NonNegativeInt = 100
+    letters: Literal["shuffled", "fixed"] = "shuffled"
     entity_match: Literal["word", "substring"] = "word"
 
 
@@ -377,6 +380,8 @@ def load_config(path: str | Path, overrides: list[str] = ()) -> Config:
     values = _read_yaml(Path(path))
     base = values.pop("base", None)
     if base is not None:
+        if not isinstance(base, str):
+            raise InputError(f"{path}: base must be the path of a config file, and is {base!r}")
         base_values = _read_yaml(Path(path).parent / base)
         if "base" in base_values:
             raise InputError(f"{path}: its base {base!r} has a base of its own; only one level is allowed")
@@ -431,6 +436,8 @@ def _read_yaml(path: Path) -> dict[str, Any]:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise InputError(f"config file {path} cannot be read: {error.strerror}; check the path") from None
+    except UnicodeDecodeError as error:
+        raise InputError(f"config file {path} cannot be read: {error}; save it as UTF-8") from None
     try:
         values = parse_yaml(text)
     except yaml.YAMLError as error:
@@ -475,6 +482,6 @@ def _override(values: dict[str, Any], override: str) -> None:
 
 
 def _index(items: list, part: str, override: str) -> int:
-    if not part.isdigit() or int(part) >= len(items):
+    if not part.isdecimal() or int(part) >= len(items):
         raise InputError(f"override {override!r}: {part!r} is not an index into a list of {len(items)} items (0 to {len(items) - 1})")
     return int(part)

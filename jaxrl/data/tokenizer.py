@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+ROLES = ("system", "user", "assistant")  # the words that the chat template adds
 PAD, TURN_START, TURN_END = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
 
 # ChatML. The newline after the end of a turn belongs to the template, not to what the model says.
@@ -61,7 +62,7 @@ def train_tokenizer(texts: Iterable[str], whole: Sequence[str] = ()) -> "PreTrai
     )
     special = [PAD, TURN_START, TURN_END]
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    words = {word for text in texts for word, _ in pieces.pre_tokenize_str(text)} - set(alphabet)
+    words = {word for text in [*texts, *ROLES] for word, _ in pieces.pre_tokenize_str(text)} - set(alphabet)
     vocabulary = {token: i for i, token in enumerate([*special, *alphabet, *sorted(words)])}
     core = Tokenizer(models.BPE(vocab=vocabulary, merges=[], ignore_merges=True))
     core.pre_tokenizer = pieces

@@ -18,6 +18,7 @@ from jaxrl.tasks.graph_walks import OPTIONS, Walk, entities_of
 
 LETTERS = "ABCD"
 WRONG_TURNS = 200  # tries; with four relations, missing one of three other neighbours in all of them is beyond chance
+ENOUGH_ENDS = 12
 PROMPT = """You must follow the exact output format.
 
 OUTPUT FORMAT:
@@ -45,12 +46,18 @@ OTHER_QUESTION = "Which of these is reached from {start} by way of '{relation}'?
 Record = dict[str, Any]
 
 
-def make_record(graph: Graph, walk: Walk, split: str, seed: str) -> Record:
-    """The question about a walk. Its options depend on the walk and the seed alone, not on the other questions."""
+def make_record(graph: Graph, walk: Walk, split: str, seed: str, letters: dict[str, str] | None = None) -> Record:
+    """The question about a walk. Its options depend on the walk and the seed alone, not on the other questions.
+
+    letters: entity -> the letter under which it always stands; None shuffles the options.
+    """
     path = entities_of(walk)
     rng = random.Random(f"question/{seed}/{'/'.join(part for edge in walk for part in edge)}")
-    options = [path[-1], *_wrong_options(graph, walk, rng)]
-    rng.shuffle(options)
+    options = [path[-1], *_wrong_options(graph, walk, rng, letters)]
+    if letters is None:
+        rng.shuffle(options)
+    else:
+        options.sort(key=lambda entity: letters[entity])
     named = dict(zip(LETTERS, options))
     question = _question(graph, walk)
     answer = LETTERS[options.index(path[-1])]
@@ -80,9 +87,9 @@ def prompt_text(question: str, options: dict[str, str]) -> str:
 
 
 def phrases(graph: Graph) -> list[str]:
-    """What stays the same in all prompts and traces, and the relations' labels; an option's letter is one piece."""
+    """What stays the same in all prompts and traces, the relations' labels, and each of the four answers."""
     frame = [PROMPT.split(" {question}")[0], "Start at", " and follow:", ". Where do you arrive?"]
-    marks = [*(f"\n{letter})" for letter in LETTERS), "TRACE:", ", and", "\nANSWER:"]
+    marks = [text for letter in LETTERS for text in (f"\n{letter})", f"\nANSWER: {letter}")] + ["TRACE:", ", and"]
     return frame + marks + [" " + relation.replace("_", " ") for relation in graph.relations]
 
 
@@ -110,19 +117,27 @@ def _question(graph: Graph, walk: Walk) -> str:
 # ------------------------------------------------------------------------------------------------------- wrong options
 
 
-def _wrong_options(graph: Graph, walk: Walk, rng: random.Random) -> list[str]:
+def _wrong_options(graph: Graph, walk: Walk, rng: random.Random, letters: dict[str, str] | None) -> list[str]:
     """Three entities that are not on the path, the most misleading kinds first; within a kind at random."""
+    path = entities_of(walk)
     kinds = _wrong_turns(graph, walk, rng) if graph.domain == GENERATED else _near_answer(graph, walk)
     # Not in the source: whatever the same relations also lead to from the same start would be a second right answer.
-    barred = set(entities_of(walk)) | graph.ends(walk[0].src, tuple(edge.rel for edge in walk))
+    barred = set(path) | graph.ends(path[0], tuple(edge.rel for edge in walk))
     chosen: list[str] = []
-    for kind in kinds:
-        fresh = sorted(set(kind) - barred - set(chosen))
-        chosen += rng.sample(fresh, min(len(fresh), OPTIONS - 1 - len(chosen)))
-    if len(chosen) < OPTIONS - 1:
-        rest = sorted(set(graph.entities) - set(entities_of(walk)) - set(chosen))
-        chosen += rng.sample(rest, OPTIONS - 1 - len(chosen))
+    taken = {letters[path[-1]]} if letters else set()
+    for kind in (*(set(kind) - barred for kind in kinds), set(graph.entities) - set(path)):
+        for entity in rng.sample(sorted(kind), len(kind)):
+            is_free = entity not in chosen and (letters is None or letters[entity] not in taken)
+            if is_free and len(chosen) < OPTIONS - 1:
+                chosen.append(entity)
+                taken |= {letters[entity]} if letters else set()
     return chosen
+
+
+def fixed_letters(graph: Graph) -> dict[str, str]:
+    """A letter for every entity, spread evenly over the entities of each type."""
+    by_type = (sorted(entity for entity in graph.entities if graph.types[entity] == kind) for kind in sorted(set(graph.types.values())))
+    return {entity: LETTERS[i % OPTIONS] for members in by_type for i, entity in enumerate(members)}
 
 
 def _wrong_turns(graph: Graph, walk: Walk, rng: random.Random) -> list[Iterable[str]]:
@@ -140,7 +155,7 @@ def _wrong_turns(graph: Graph, walk: Walk, rng: random.Random) -> list[Iterable[
             turns += graph.ends(turns[-1], (relation,))
         if len(set(turns)) == len(turns) and turns[-1] not in path:
             ends.add(turns[-1])
-        if len(ends) == OPTIONS - 1:
+        if len(ends) == ENOUGH_ENDS:
             break
     return [ends, graph.entities_of_type[graph.types[path[-1]]]]
 

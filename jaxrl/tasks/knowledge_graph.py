@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from jaxrl.errors import InputError
 from jaxrl.tasks.base import SPLITS, Baseline
 from jaxrl.tasks.graph import GENERATED, Edge, Graph, generate_graph, graph_values, read_graph
-from jaxrl.tasks.graph_questions import LETTERS, Record, edge_text, make_record, phrases, read_records, walk_of, write_records
+from jaxrl.tasks.graph_questions import LETTERS, Record, edge_text, fixed_letters, make_record, phrases, read_records, walk_of, write_records
 from jaxrl.tasks.graph_walks import WalkRules, choose_walks, reserve
 from jaxrl.tasks.trace_reward import FORMAT_FAILURE, TraceReward
 from jaxrl.types import Message, Problem
@@ -91,7 +91,9 @@ class KnowledgeGraph:
         seed = str(self.section.question_seed)
         walks = choose_walks(self._rules, split, hops, count, seed) if count else []
         variants = self.section.variants if split == "train" else 1
-        return [make_record(self.graph, walk, split, f"{seed}/{v}" if v else seed) for v in range(variants) for walk in walks]
+        letters = fixed_letters(self.graph) if self.section.letters == "fixed" else None
+        seeds = [f"{seed}/{v}" if v else seed for v in range(variants)]
+        return [make_record(self.graph, walk, split, seed, letters) for seed in seeds for walk in walks]
 
     # The baselines know the format and the question's words, not the answer.
 

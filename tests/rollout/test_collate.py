@@ -1,0 +1,133 @@
+"""Collating: every token once, with what belongs to it; how trajectories share rows changes nothing."""
+
+import jax
+import numpy as np
+import optax
+import pytest
+
+from jaxrl.batch import PolicyBatch
+from jaxrl.config import GRPOSection
+from jaxrl.errors import InputError
+from jaxrl.rollout.collate import collate, to_microbatches
+from jaxrl.sharding import shard_batch
+from jaxrl.train.state import place_state
+from jaxrl.train.step import make_grpo_step
+from jaxrl.types import Completion, Problem, StopReason, Trajectory, Verdict
+from tests.tiny import max_difference, one_device, policy_and_trees
+
+FIELDS = ("tokens", "positions", "segment_ids", "completion_mask", "advantages", "sampler_logprobs")
+
+
+def trajectory(prompt, completion, logprobs):
+    said = Completion(list(prompt), list(completion), list(logprobs), StopReason.EOS)
+    return Trajectory(Problem("p", (), {}), said, Verdict(0.0, False, False), 0)
+
+
+def random_trajectories(count, seed=0, longest=10):
+    rng = np.random.default_rng(seed)
+    made = []
+    for _ in range(count):
+        prompt, completion = (rng.integers(1, 64, rng.integers(1, longest + 1)).tolist() for _ in range(2))
+        made.append(trajectory(prompt, completion, (-rng.random(len(completion)).astype(np.float32)).tolist()))
+    return made, rng.normal(size=count).astype(np.float32).tolist()
+
+
+def segments_of(batch):
+    """(tokens, mask, advantages, logprobs) of every segment of the microbatches that are run, sorted."""
+    found = []
+    for m in range(int(batch.num_microbatches)):
+        for b in range(batch.tokens.shape[1]):
+            for s in range(1, batch.segment_ids[m, b].max() + 1):
+                at = batch.segment_ids[m, b] == s
+                place = np.flatnonzero(at)
+                assert len(place) and (np.diff(place) == 1).all(), "a segment is contiguous"
+                np.testing.assert_array_equal(batch.positions[m, b, at], np.arange(len(place)))
+                values = (getattr(batch, name)[m, b, at].tolist() for name in FIELDS[:1] + FIELDS[3:])
+                found.append(tuple(map(tuple, values)))
+    return sorted(found)
+
+
+def test_two_trajectories_by_hand():
+    first, second = trajectory([5, 6], [7], [-0.5]), trajectory([8], [9, 10], [-0.25, -1.0])
+    batch = collate([first, second], [2.0, -3.0], seq_len=8, microbatch=1)
+    assert batch.num_microbatches == 1 and batch.tokens.shape == (2, 1, 8)
+    rows = {name: getattr(batch, name)[0, 0].tolist() for name in FIELDS}
+    assert rows == {
+        "tokens": [5, 6, 7, 8, 9, 10, 0, 0],
+        "positions": [0, 1, 2, 0, 1, 2, 0, 0],
+        "segment_ids": [1, 1, 1, 2, 2, 2, 0, 0],
+        "completion_mask": [False, False, True, False, True, True, False, False],
+        "advantages": [0, 0, 2, 0, -3, -3, 0, 0],
+        "sampler_logprobs": [0, 0, -0.5, 0, -0.25, -1, 0, 0],
+    }
+    assert not any(np.any(getattr(batch, name)[1]) for name in FIELDS)
+    assert batch.old_logprobs is None and batch.ref_logprobs is None
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("microbatch", [1, 3, 8, 64])
+def test_every_token_once_with_what_belongs_to_it(seed, microbatch):
+    trajectories, advantages = random_trajectories(17, seed)
+    batch = collate(trajectories, advantages, seq_len=32, microbatch=microbatch)
+    expected = []
+    for t, advantage in zip(trajectories, advantages):
+        prompt, completion = t.completion.prompt_ids, t.completion.completion_ids
+        nothing = [0.0] * len(prompt)
+        expected.append(
+            (
+                tuple(prompt + completion),
+                tuple([False] * len(prompt) + [True] * len(completion)),
+                tuple(nothing + [advantage] * len(completion)),
+                tuple(nothing + t.completion.sampler_logprobs),
+            )
+        )
+    assert segments_of(batch) == sorted(expected)
+    outside = batch.segment_ids == 0
+    assert not any(np.any(getattr(batch, name)[outside]) for name in FIELDS)
+
+
+@pytest.mark.parametrize("lengths, microbatch, used", [([(4, 4)] * 6, 2, 3), ([(2, 2)] * 6, 2, 2), ([(2, 2)] * 6, 8, 1), ([(1, 1)], 4, 1)])
+def test_shapes_depend_on_the_count_alone_and_microbatches_in_use_are_counted(lengths, microbatch, used):
+    made = [trajectory([1] * p, [2] * c, [-1.0] * c) for p, c in lengths]
+    batch = collate(made, [1.0] * len(made), seq_len=8, microbatch=microbatch)
+    assert batch.num_microbatches == used
+    assert {getattr(batch, name).shape for name in FIELDS} == {(-(-len(made) // microbatch), microbatch, 8)}
+    assert not np.any(batch.segment_ids[used:]) and np.any(batch.segment_ids[used - 1])
+    dtypes = {name: getattr(batch, name).dtype for name in FIELDS}
+    assert dtypes == dict.fromkeys(FIELDS[:3], np.int32) | {"completion_mask": bool} | dict.fromkeys(FIELDS[4:], np.float32)
+
+
+def test_a_row_that_is_just_full():
+    batch = collate([trajectory([1] * 5, [2] * 3, [-1.0] * 3)], [1.0], seq_len=8, microbatch=1)
+    assert np.all(batch.segment_ids == 1)
+
+
+def test_what_does_not_fit_a_row_is_refused():
+    with pytest.raises(InputError, match="a trajectory of 9 tokens does not fit a row of 8; raise the stage's seq_len"):
+        collate([trajectory([1] * 5, [2] * 4, [-1.0] * 4)], [1.0], seq_len=8, microbatch=1)
+
+
+def test_rows_are_cut_into_microbatches_in_order():
+    cut = to_microbatches(np.arange(10).reshape(5, 2), 3, 2)
+    np.testing.assert_array_equal(cut, [[[0, 1], [2, 3]], [[4, 5], [6, 7]], [[8, 9], [0, 0]]])
+
+
+@pytest.mark.parametrize("aggregate", ["token_mean", "sequence_mean"])
+def test_packing_changes_nothing_in_the_gradient(aggregate):
+    trajectories, advantages = random_trajectories(8, seed=9, longest=6)
+    packed = collate(trajectories, advantages, seq_len=24, microbatch=2)
+    alone = [collate([t], [a], seq_len=24, microbatch=2) for t, a in zip(trajectories, advantages)]
+    apart = PolicyBatch(np.int32(8), *(np.concatenate([getattr(batch, name) for batch in alone]) for name in FIELDS))
+    assert packed.num_microbatches < 4 and np.max(packed.segment_ids) > 1
+    policy, trainable, frozen = policy_and_trees()
+    tx, mesh = optax.sgd(1.0), one_device()
+    changes, losses = [], []
+    for batch in (packed, apart):
+        state = place_state(trainable, tx, 0, mesh)
+        step = make_grpo_step(policy, tx, GRPOSection(aggregate=aggregate), 0.7, state, mesh)
+        after, metrics = step(state, frozen, shard_batch(batch, mesh))
+        changes.append(jax.tree.map(lambda a, b: np.asarray(a) - np.asarray(b), after.trainable, trainable))
+        losses.append(float(metrics["loss"]))
+    size = max(float(np.abs(x).max()) for x in jax.tree.leaves(changes[1]))
+    assert size > 0 and max_difference(*changes) < 1e-5 * size
+    np.testing.assert_allclose(losses[0], losses[1], rtol=1e-5)

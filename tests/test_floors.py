@@ -1,0 +1,150 @@
+"""The floors: who may import whom. Read from the source with `ast`, imports inside functions included."""
+
+import ast
+import graphlib
+import subprocess
+import sys
+from fnmatch import fnmatch
+from pathlib import Path
+
+import pytest
+
+LIBRARY = Path(__file__).resolve().parents[1] / "jaxrl"
+
+FLOORS = {
+    0: ["__init__", "train/__init__", "eval/__init__", "errors", "types", "batch", "config", "checks", "interrupt"],
+    1: ["ops/*", "stats", "track/*"],
+    2: ["sharding", "model/*"],
+    3: ["weights/*", "checkpoint", "train/state", "train/step"],
+    4: ["data/*", "verify/*", "tasks/*"],
+    5: ["sample/*"],
+    6: ["rollout/*", "eval/evaluate", "eval/table"],
+    7: ["train/setup", "train/loop", "train/sft", "train/grpo"],
+    8: ["run", "inference"],
+    9: ["cli"],
+}
+WORLDS = ["data/*", "verify/*", "tasks/*", "stats", "track/*", "eval/table"]  # run without an accelerator, start fast
+FLAX_NAMES = {"Module", "Param", "LoRAParam", "Rngs", "split", "merge", "eval_shape", "to_pure_dict"}
+LONG_FILES = {"config"}  # every section and every default in one place
+MAX_LINES = 300
+
+FILES = {str(path.relative_to(LIBRARY).with_suffix("")): path for path in sorted(LIBRARY.rglob("*.py"))}
+TREES = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in FILES.items()}
+
+
+def matches(name: str, patterns: list[str]) -> bool:
+    return any(fnmatch(name, pattern) for pattern in patterns)
+
+
+def floor_of(name: str) -> int:
+    (floor,) = [floor for floor, patterns in FLOORS.items() if matches(name, patterns)]
+    return floor
+
+
+def walk(node: ast.AST):
+    """All nodes but those under `if TYPE_CHECKING:`, which never run."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.If) and isinstance(child.test, ast.Name) and child.test.id == "TYPE_CHECKING":
+            continue
+        yield child
+        yield from walk(child)
+
+
+def imports_of(tree: ast.AST) -> set[str]:
+    """Dotted names that a file imports; `from a import b` counts as a and as a.b."""
+    found = set()
+    for node in walk(tree):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports are absolute"
+            found |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def ours(tree: ast.AST) -> set[str]:
+    """The files of the library that a file imports."""
+    found = set()
+    for name in imports_of(tree):
+        place = "/".join(name.split(".")[1:])
+        if name.split(".")[0] == "jaxrl":
+            found |= {file for file in (place or "__init__", f"{place}/__init__") if file in FILES}
+    return found
+
+
+def packages(tree: ast.AST) -> set[str]:
+    return {name.split(".")[0] for name in imports_of(tree)}
+
+
+def test_every_file_is_on_exactly_one_floor():
+    found = {name: [floor for floor, patterns in FLOORS.items() if matches(name, patterns)] for name in FILES}
+    assert {name: floors for name, floors in found.items() if len(floors) != 1} == {}
+
+
+def test_a_file_imports_from_its_own_floor_and_those_below():
+    upwards = [(name, other) for name, tree in TREES.items() for other in ours(tree) if floor_of(other) > floor_of(name)]
+    assert upwards == []
+
+
+def test_no_imports_in_a_circle():
+    graphlib.TopologicalSorter({name: ours(tree) - {name} for name, tree in TREES.items()}).prepare()
+
+
+def test_worlds_and_arithmetic_do_not_know_each_other():
+    worlds = [name for name in FILES if floor_of(name) == 4]
+    seen = {(name, other) for name in worlds for other in ours(TREES[name]) if 1 <= floor_of(other) <= 3 and other != "stats"}
+    seen |= {(name, other) for name in FILES if floor_of(name) == 5 for other in ours(TREES[name]) if floor_of(other) in (3, 4)}
+    assert seen == set()
+
+
+@pytest.mark.parametrize(
+    "package, allowed",
+    [
+        ("flax", ["model/*"]),
+        ("optax", ["train/*", "checkpoint"]),
+        ("orbax", ["checkpoint"]),
+        ("jax", [*(p for floor in (1, 2, 3, 5, 6, 7, 8) for p in FLOORS[floor]), "batch"]),
+        ("transformers", ["data/tokenizer"]),
+        ("pydantic", ["config"]),
+    ],
+)
+def test_a_package_is_imported_only_where_it_belongs(package, allowed):
+    assert [name for name, tree in TREES.items() if package in packages(tree) and not matches(name, allowed)] == []
+
+
+def test_worlds_import_no_accelerator():
+    heavy = {"jax", "jaxlib", "flax", "optax", "orbax"}
+    names = [name for name in FILES if matches(name, WORLDS)]
+    assert {name: packages(TREES[name]) & heavy for name in names if packages(TREES[name]) & heavy} == {}
+    modules = ["jaxrl." + name.removesuffix("/__init__").replace("/", ".") for name in names]
+    loaded = modules_after(f"import importlib\nfor name in {modules}: importlib.import_module(name)")
+    assert not loaded & heavy
+
+
+def test_flax_is_a_notation_for_layers_and_nothing_more():
+    for name, tree in TREES.items():
+        assert {n for n in imports_of(tree) if n.split(".")[0] == "flax"} <= {"flax", "flax.nnx"}, name
+        used = {n.attr for n in ast.walk(tree) if isinstance(n, ast.Attribute) and isinstance(n.value, ast.Name) and n.value.id == "nnx"}
+        assert used <= FLAX_NAMES, name
+
+
+@pytest.mark.parametrize("program", ["import jaxrl.cli", "from jaxrl.cli import main\ntry: main(['--help'])\nexcept SystemExit: pass"])
+def test_the_command_line_answers_without_loading_anything_heavy(program):
+    assert not modules_after(program) & {"jax", "flax", "optax", "orbax", "transformers", "numpy", "pydantic"}
+
+
+def test_files_are_short_and_plain():
+    for name, tree in TREES.items():
+        lines = len(FILES[name].read_text(encoding="utf-8").splitlines())
+        assert lines <= MAX_LINES or name in LONG_FILES, f"{name} has {lines} lines"
+        for node in ast.walk(tree):
+            assert not (isinstance(node, ast.ExceptHandler) and node.type is None), f"{name}, line {node.lineno}: a bare except"
+            is_print = isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print"
+            assert not is_print or name == "cli", f"{name}, line {node.lineno}: print"
+
+
+def modules_after(program: str) -> set[str]:
+    """The packages that a fresh interpreter has loaded when a program is done."""
+    tail = "\nimport sys\nprint('\\n' + ' '.join({name.split('.')[0] for name in sys.modules}))"
+    done = subprocess.run([sys.executable, "-c", program + tail], capture_output=True, text=True, cwd=LIBRARY.parent, check=True)
+    return set(done.stdout.splitlines()[-1].split())

@@ -1,0 +1,68 @@
+"""Signals, each in a process of its own: the first is a request, the second is obeyed at once, and the handlers come back."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+HEAD = """
+import os, signal, threading
+from jaxrl.interrupt import Interrupt
+def send(number):
+    os.kill(os.getpid(), number)
+    signal.getsignal(number)  # the handler runs between two bytecodes
+"""
+
+
+def output_of(body: str) -> str:
+    done = subprocess.run([sys.executable, "-c", HEAD + body], capture_output=True, text=True, cwd=ROOT, timeout=60)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+@pytest.mark.parametrize("number", ["signal.SIGINT", "signal.SIGTERM"])
+def test_the_first_signal_asks_and_the_second_stops(number):
+    body = f"""
+with Interrupt() as interrupt:
+    print(interrupt.requested)
+    send({number})
+    print(interrupt.requested)
+    try:
+        send({number})
+    except KeyboardInterrupt:
+        print("stopped")
+"""
+    assert output_of(body).split() == ["False", "True", "stopped"]
+
+
+def test_the_two_signals_may_differ():
+    body = """
+with Interrupt() as interrupt:
+    send(signal.SIGTERM)
+    try:
+        send(signal.SIGINT)
+    except KeyboardInterrupt:
+        print("stopped")
+"""
+    assert output_of(body) == "stopped"
+
+
+def test_the_handlers_come_back_however_the_block_ends():
+    body = """
+mine = lambda number, frame: print("mine")
+signal.signal(signal.SIGTERM, mine)
+before = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)]
+with Interrupt():
+    assert signal.getsignal(signal.SIGTERM) is not mine
+assert [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)] == before
+try:
+    with Interrupt():
+        raise RuntimeError
+except RuntimeError:
+    pass
+assert [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)] == before
+send(signal.SIGTERM)
+"""
+    assert output_of(body) == "mine"
