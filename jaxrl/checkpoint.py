@@ -4,7 +4,9 @@ A checkpoint holds the train state (what is trained, never the frozen base) and 
 for: when `save` returns, the checkpoint is durable.
 """
 
+import json
 import logging
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -34,11 +36,16 @@ class Checkpoints:
             get_metric_fn=lambda metrics: -metrics["val_loss"], n=1, keep_checkpoints_without_metrics=False
         )
         self.folder = folder
-        self._checkpointer = ocp.training.Checkpointer(
-            folder.absolute(),
-            preservation_policy=policies.AnyPreservationPolicy([policies.LatestN(keep), best]),
-            cleanup_tmp_directories=True,
-        )
+        try:
+            self._checkpointer = ocp.training.Checkpointer(
+                folder.absolute(),
+                preservation_policy=policies.AnyPreservationPolicy([policies.LatestN(keep), best]),
+                cleanup_tmp_directories=True,
+            )
+        except ValueError as error:  # Orbax reads the metadata and metrics of all checkpoints at the start
+            raise InputError(
+                f"{folder}: the metadata or metrics of a checkpoint cannot be read ({error}); delete that checkpoint's folder"
+            ) from error
 
     def __enter__(self):
         return self
@@ -61,14 +68,13 @@ class Checkpoints:
         Args:
           step: optimiser steps done. meta: plain JSON values. val_loss: what `best_step` goes by.
         """
-        sums = {name: int(value) for name, value in jax.device_get(checksums(state)).items()}
         self._checkpointer.save_checkpointables(
             step,
             {"state": state},
             force=True,
             overwrite=True,
             metrics=None if val_loss is None else {"val_loss": val_loss},
-            custom_metadata={"meta": meta, "checksums": sums},
+            custom_metadata={"meta": meta, "checksums": _all_checksums(state, meta)},
         )
 
     def restore(self, abstract: TrainState, step: int) -> tuple[TrainState, dict[str, Any]]:
@@ -77,17 +83,16 @@ class Checkpoints:
         Raises:
           CheckpointCorrupt: if it cannot be read, or its checksums are not those that were saved.
         """
-        saved = self._checkpointer.metadata(step).custom_metadata
-        if not isinstance(saved, dict) or saved.keys() != {"meta", "checksums"}:  # Orbax reads a broken file as an empty one
-            raise CheckpointCorrupt(f"checkpoint {self.folder}/{step} cannot be read: its metadata are broken")
         try:
+            saved = self._checkpointer.metadata(step).custom_metadata or {}  # Orbax reads a broken file as an empty one
+            meta, saved_sums = saved["meta"], saved["checksums"]
             state = self._checkpointer.load_checkpointables(step, {"state": abstract})["state"]
         except (OSError, ValueError, KeyError, ocp.errors.InvalidLayoutError) as error:
-            raise CheckpointCorrupt(f"checkpoint {self.folder}/{step} cannot be read: {error}") from error
-        for name, value in jax.device_get(checksums(state)).items():
-            if int(value) != saved["checksums"].get(name):
-                raise CheckpointCorrupt(f"checkpoint {self.folder}/{step}: the array {name} is not the one that was saved")
-        return state, saved["meta"]
+            raise CheckpointCorrupt(f"checkpoint {self.folder}/{step} cannot be read: {type(error).__name__}: {error}") from error
+        for name, value in _all_checksums(state, meta).items():
+            if value != saved_sums.get(name):
+                raise CheckpointCorrupt(f"checkpoint {self.folder}/{step}: {name} is not what was saved")
+        return state, meta
 
     def restore_latest(self, abstract: TrainState) -> tuple[TrainState, dict[str, Any]] | None:
         """The newest checkpoint that is whole, falling back to older ones with a warning; None if there is none at all.
@@ -118,6 +123,11 @@ def checksums(tree) -> dict[str, Array]:
     The weights are odd, so any single flipped bit changes the sum. Arrays of up to 32-bit elements and PRNG keys.
     """
     return {path_name(path): _checksum(leaf) for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]}
+
+
+def _all_checksums(state: TrainState, meta: dict[str, Any]) -> dict[str, int]:
+    sums = {name: int(value) for name, value in jax.device_get(checksums(state)).items()}
+    return sums | {"meta": zlib.crc32(json.dumps(meta, sort_keys=True).encode())}
 
 
 def _checksum(x: Array) -> Array:

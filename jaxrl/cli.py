@@ -116,6 +116,8 @@ def _sample(arguments: argparse.Namespace) -> None:
         window=min(32, max(1, arguments.max_new_tokens)),
         max_prompt_tokens=1 << 30,  # the model's own limit is the one that counts
     )
+    if not 0 <= arguments.seed < 2**32:
+        raise InputError(f"--seed {arguments.seed} is not between 0 and 2^32 - 1; choose another")
     mesh, weights = _open_model(arguments)
     from jaxrl.inference import sample_file
 

@@ -17,6 +17,7 @@ from jaxrl.errors import InputError
 
 PositiveInt = Annotated[int, Field(ge=1)]
 NonNegativeInt = Annotated[int, Field(ge=0)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]  # what a PRNG key is made of
 NonNegative = Annotated[float, Field(ge=0)]
 Positive = Annotated[float, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
@@ -316,7 +317,7 @@ class Config(Section):
     """One experiment."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$")]
-    seed: NonNegativeInt = 0
+    seed: Seed = 0
     runs_dir: str = "runs"
     compilation_cache: str | None = "~/.cache/jaxrl/xla"
     model: ModelSection

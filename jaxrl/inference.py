@@ -50,10 +50,14 @@ def sample_file(weights: Weights, model: str, prompts: Path, out: Path, sample: 
     Returns:
       The number of lines written.
     """
+    check_out(out)
     records = read_lines(prompts)
     folder = model_folder(model)
     tokenizer = find_tokenizer(folder)
-    prompt_ids = [_prompt_ids(record, tokenizer, f"{prompts}, line {number}") for number, record in records]
+    if tokenizer is None and sample.stop:
+        raise InputError(f"a stop text needs a tokenizer, and {folder} has none; leave out --stop")
+    vocab_size = weights.policy.config.vocab_size
+    prompt_ids = [_prompt_ids(record, tokenizer, f"{prompts}, line {number}", vocab_size) for number, record in records]
     ends = eos_ids(tokenizer, folder)
     decode = tokenizer.decode if tokenizer is not None else lambda ids: None
     lines_of: dict[tuple[int, ...], list[int]] = {}
@@ -75,6 +79,7 @@ def score_file(weights: Weights, tokens_file: Path, out: Path, mesh: Mesh) -> in
     Returns:
       The number of lines written.
     """
+    check_out(out)
     records = read_lines(tokens_file)
     vocab_size = weights.policy.config.vocab_size
     rows = [_ids(record, "tokens", f"{tokens_file}, line {number}", vocab_size) for number, record in records]
@@ -135,6 +140,12 @@ def read_lines(path: Path) -> list[tuple[int, dict[str, Any]]]:
     return records
 
 
+def check_out(path: Path) -> None:
+    """InputError unless a file can be written there: found before hours of sampling, not after."""
+    if not path.absolute().parent.is_dir() or path.is_dir():
+        raise InputError(f"{path} cannot be written: {'it is a folder' if path.is_dir() else 'its folder does not exist'}; check --out")
+
+
 def write_lines(path: Path, records: list[dict[str, Any]]) -> None:
     """One JSON object per line; the file appears whole or not at all."""
     path = Path(path)
@@ -146,12 +157,12 @@ def write_lines(path: Path, records: list[dict[str, Any]]) -> None:
         raise InputError(f"{path} cannot be written: {error.strerror}; check the folder") from None
 
 
-def _prompt_ids(record: dict[str, Any], tokenizer, place: str) -> list[int]:
+def _prompt_ids(record: dict[str, Any], tokenizer, place: str, vocab_size: int) -> list[int]:
     given = [name for name in ("prompt", "messages", "prompt_ids") if name in record]
     if len(given) != 1:
         raise InputError(f"{place}: needs exactly one of `prompt`, `messages`, `prompt_ids`, and has {given or 'none of them'}")
     if given == ["prompt_ids"]:
-        return _ids(record, "prompt_ids", place)
+        return _ids(record, "prompt_ids", place, vocab_size)
     if tokenizer is None:
         raise InputError(f"{place}: `{given[0]}` is text, and the model directory has no tokenizer; give `prompt_ids`")
     if given == ["messages"]:
@@ -161,11 +172,11 @@ def _prompt_ids(record: dict[str, Any], tokenizer, place: str) -> list[int]:
     return list(tokenizer(record["prompt"])["input_ids"])
 
 
-def _ids(record: dict[str, Any], column: str, place: str, vocab_size: int | None = None) -> list[int]:
+def _ids(record: dict[str, Any], column: str, place: str, vocab_size: int) -> list[int]:
     ids = record.get(column)
     if not isinstance(ids, list) or not ids or not all(type(i) is int for i in ids):
         raise InputError(f"{place}, column {column!r}: must be a list of token ids with at least one, and is {str(ids)[:60]}")
-    if vocab_size is not None and not all(0 <= i < vocab_size for i in ids):
+    if not all(0 <= i < vocab_size for i in ids):
         raise InputError(f"{place}, column {column!r}: holds a token id outside 0..{vocab_size - 1}")
     return ids
 

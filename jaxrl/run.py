@@ -42,9 +42,7 @@ def run(config: Config, stream=sys.stdout) -> Path:
     """
     set_up_jax(config.compilation_cache)
     mesh = make_mesh(config.mesh)
-    for stage in config.stages:  # files that are missing or wrong are found before anything is written
-        if stage.task is not None:
-            make_task(stage.task)
+    check_tasks(config)
     folder = open_run_folder(config)
     tokenizer, eos_ids = load_run_tokenizer(config, folder)
     weights = load_base(config.model, len(tokenizer), mesh, config.seed)
@@ -65,6 +63,15 @@ def run(config: Config, stream=sys.stdout) -> Path:
         write_report(folder)
         console.note(f"report: {folder / 'report.md'}")
     return folder
+
+
+def check_tasks(config: Config) -> None:
+    """Make every stage's problems once: missing files and impossible numbers show before anything is written."""
+    for stage in config.stages:
+        if stage.task is not None:
+            task = make_task(stage.task)
+            for split in {"sft": ("train", "val"), "grpo": ("train",)}.get(stage.kind) or (stage.split,):
+                task.problems(split)
 
 
 def open_run_folder(config: Config) -> Path:

@@ -70,6 +70,7 @@ def test_exponents_reach_the_config(load):
         ("seed='1'", "seed"),
         ("seed=true", "seed"),
         ("seed=-1", "seed"),
+        ("seed=4294967296", "seed"),
         ("optim.learning_rate='1e-4'", "optim.learning_rate"),
         ("optim.learning_rate=0", "optim.learning_rate"),
         ("optim.schedule=linaer", "optim.schedule"),

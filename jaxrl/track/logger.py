@@ -117,19 +117,20 @@ class RunLogger:
         self._wandb.log({f"{stage}/step": step, **{f"{stage}/{key}": value for key, value in numbers.items() if value is not None}})
 
 
-def sample_row(trajectory: Trajectory) -> dict[str, Any]:
-    """What `samples.jsonl` keeps of a trajectory."""
+def sample_row(trajectory: Trajectory, advantage: float | None = None) -> dict[str, Any]:
+    """What `samples.jsonl` keeps of a trajectory. `advantage` is None for evaluations."""
     completion, verdict = trajectory.completion, trajectory.verdict
     return {
         "uid": trajectory.problem.uid,
-        "messages": [dict(message) for message in trajectory.problem.messages],
-        "text": completion.text,
+        "prompt": "\n\n".join(message["content"] for message in trajectory.problem.messages),
+        "completion": completion.text,
         "num_tokens": len(completion.completion_ids),
         "stop_reason": str(completion.stop_reason),
         "reward": _plain(verdict.reward),
+        "parts": {name: _plain(value) for name, value in verdict.parts.items()},
+        "advantage": _plain(advantage),
         "correct": verdict.correct,
         "format_ok": verdict.format_ok,
-        "parts": {name: _plain(value) for name, value in verdict.parts.items()},
         "detail": verdict.detail,
         "error": verdict.error,
         "policy_version": trajectory.policy_version,

@@ -151,9 +151,9 @@ def _sample(label: str, sample: Mapping[str, Any]) -> str:
     facts += [f"stopped by {sample['stop_reason']}"] if sample.get("stop_reason") else []
     facts += [f"error: {sample['error']}"] if sample.get("error") else []
     blocks = [f"### {label}: {sample.get('uid', '')}".rstrip(": "), ", ".join(facts)]
-    if sample.get("messages"):
-        blocks.append(_fenced(sample["messages"][-1]["content"]))
-    blocks.append(_fenced(sample.get("text", "")))
+    if sample.get("prompt"):
+        blocks.append(_fenced(sample["prompt"]))
+    blocks.append(_fenced(sample.get("completion", "")))
     return "\n\n".join(blocks)
 
 

@@ -75,7 +75,8 @@ def grpo(run: Run, stage: GRPOStage, index: int, weights: Weights) -> Weights:
         restored = checkpoints.restore_latest(abstract_like(state))
         state, meta = restored or (state, {"batches": 0})
         step = meta["batches"]
-        begin_stage(run, stage, step, steps, weights)
+        if step < steps:
+            begin_stage(run, stage, step, steps, weights)
         guard = FinitenessGuard(stage.name)
 
         while step < steps:
@@ -157,7 +158,7 @@ def samples_to_keep(groups: list[Group], advantages_P_G: np.ndarray, limit: int)
     """Rows of samples.jsonl for the first groups of a batch: as many whole groups as `limit` rows have room for."""
     num_groups = limit // advantages_P_G.shape[1]
     return [
-        {**sample_row(trajectory), "advantage": float(advantage)}
+        sample_row(trajectory, float(advantage))
         for group, advantages in list(zip(groups, advantages_P_G))[:num_groups]
         for trajectory, advantage in zip(group.trajectories, advantages)
     ]

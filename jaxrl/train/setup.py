@@ -10,6 +10,7 @@ from jax import Array
 from jax.sharding import Mesh
 
 from jaxrl.config import ArchitectureSection, Config, LoraSection, ModelSection
+from jaxrl.data.chat import end_of_turn_id
 from jaxrl.data.tokenizer import eos_ids, load_tokenizer, train_tokenizer
 from jaxrl.errors import InputError
 from jaxrl.interrupt import Interrupt
@@ -70,20 +71,29 @@ def load_run_tokenizer(config: Config, run_folder: Path):
     """The run's tokenizer and the ids that end a completion.
 
     Without a directory to take it from, one is trained on the task's texts and kept in the run folder.
+
+    Raises:
+      InputError: no tokenizer to be had, or one whose turns end in a token that sampling would not stop at.
     """
     source = config.model.tokenizer or config.model.path
     if source is not None:
-        tokenizer = load_tokenizer(model_folder(source), config.model.chat_template)
-        return tokenizer, eos_ids(tokenizer, Path(source))
-    folder = run_folder / "tokenizer"
-    if not folder.exists():
-        if config.task is None:
-            raise InputError("a fresh model needs words for its tokenizer; set `task`, or give model.tokenizer a tokenizer directory")
-        task = make_task(config.task)
-        tokenizer = train_tokenizer(task.texts(), whole=task.phrases())
-        tokenizer.save_pretrained(folder)
-    tokenizer = load_tokenizer(folder)
-    return tokenizer, eos_ids(tokenizer, folder)
+        folder = model_folder(source)
+    else:
+        folder = run_folder / "tokenizer"
+        if not folder.exists():
+            if config.task is None:
+                raise InputError("a fresh model needs words for its tokenizer; set `task`, or give model.tokenizer a tokenizer directory")
+            task = make_task(config.task)
+            train_tokenizer(task.texts(), whole=task.phrases()).save_pretrained(folder)
+    tokenizer = load_tokenizer(folder, config.model.chat_template)
+    ends = eos_ids(tokenizer, folder)
+    end_of_turn = end_of_turn_id(tokenizer)
+    if end_of_turn not in ends:
+        raise InputError(
+            f"the chat template of {folder} closes a turn with {tokenizer.decode([end_of_turn])!r} (id {end_of_turn}), which is not "
+            f"among the ids that end a completion ({', '.join(map(str, ends))}); name it in eos_token_id of generation_config.json"
+        )
+    return tokenizer, ends
 
 
 def model_folder(path: str) -> Path:

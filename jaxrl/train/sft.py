@@ -54,7 +54,8 @@ def sft(run: Run, stage: SFTStage, index: int, weights: Weights) -> Weights:
         restored = checkpoints.restore_latest(abstract_like(state))
         state, meta = restored or (state, {"done": False, "best_loss": None, "bad_evals": 0})
         step = int(state.step)
-        begin_stage(run, stage, step, steps, weights)
+        if not meta["done"]:
+            begin_stage(run, stage, step, steps, weights)
         guard = FinitenessGuard(stage.name)
 
         # ------------------------------------------------------------------------------------------------------ loop

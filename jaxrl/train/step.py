@@ -130,7 +130,7 @@ def _jit_step(loss: Loss, weigh, tx: optax.GradientTransformation, state: TrainS
 def _step(loss: Loss, weigh, tx, state: TrainState, frozen: Tree, batch) -> tuple[TrainState, Metrics]:
     key = jax.random.fold_in(state.key, state.step)
     grads, metrics = _accumulate(loss, state.trainable, frozen, batch, weigh(batch), key)
-    grad_norm = optax.global_norm(grads)
+    grad_norm = optax.tree.norm(grads)
     updates, opt_state = tx.update(grads, state.opt_state, state.trainable)
     trainable = optax.apply_updates(state.trainable, updates)
     # A loss or gradient that is not finite changes nothing but the count of steps; the host counts and gives up.

@@ -116,16 +116,15 @@ def test_rows_are_cut_into_microbatches_in_order():
 def test_packing_changes_nothing_in_the_gradient(aggregate):
     trajectories, advantages = random_trajectories(8, seed=9, longest=6)
     packed = collate(trajectories, advantages, seq_len=24, microbatch=2)
-    alone = [collate([t], [a], seq_len=24, microbatch=2) for t, a in zip(trajectories, advantages)]
-    apart = PolicyBatch(np.int32(8), *(np.concatenate([getattr(batch, name) for batch in alone]) for name in FIELDS))
+    alone = [collate([t], [a], seq_len=24, microbatch=1) for t, a in zip(trajectories, advantages)]
+    apart = PolicyBatch(np.int32(4), *(np.stack([getattr(batch, name) for batch in alone]).reshape(4, 2, 24) for name in FIELDS))
     assert packed.num_microbatches < 4 and np.max(packed.segment_ids) > 1
     policy, trainable, frozen = policy_and_trees()
     tx, mesh = optax.sgd(1.0), one_device()
+    step = make_grpo_step(policy, tx, GRPOSection(aggregate=aggregate), 0.7, place_state(trainable, tx, 0, mesh), mesh)
     changes, losses = [], []
     for batch in (packed, apart):
-        state = place_state(trainable, tx, 0, mesh)
-        step = make_grpo_step(policy, tx, GRPOSection(aggregate=aggregate), 0.7, state, mesh)
-        after, metrics = step(state, frozen, shard_batch(batch, mesh))
+        after, metrics = step(place_state(trainable, tx, 0, mesh), frozen, shard_batch(batch, mesh))
         changes.append(jax.tree.map(lambda a, b: np.asarray(a) - np.asarray(b), after.trainable, trainable))
         losses.append(float(metrics["loss"]))
     size = max(float(np.abs(x).max()) for x in jax.tree.leaves(changes[1]))

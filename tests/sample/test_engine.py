@@ -136,27 +136,25 @@ def test_max_tokens_are_never_exceeded(plain):
 
 
 def test_a_sampled_eos_ends_the_completion_and_belongs_to_it(plain):
-    first, later = plain[0, 0].completion_ids[0], plain[1, 0].completion_ids[5]  # one at once, one inside a window
-    found = completions(make_engine(eos=(first, later)), requests_for(PROMPTS))
+    at_once, inside = plain[0, 0].completion_ids[0], plain[1, 0].completion_ids[5]
+    at_the_limit, last = next(
+        (place, c.completion_ids[9]) for place, c in plain.items() if not {at_once, inside, c.completion_ids[9]} & set(c.completion_ids[:9])
+    )
+    eos = (at_once, inside, last)
+    found = completions(make_engine(eos=eos), requests_for(PROMPTS))
+    assert len(found[0, 0].completion_ids) == 1
+    assert len(found[at_the_limit].completion_ids) == 10 and found[at_the_limit].stop_reason is StopReason.EOS
     reasons = set()
     for place, completion in found.items():
         whole = plain[place].completion_ids
-        ends = [t for t, token in enumerate(whole) if token in (first, later)]
+        ends = [t for t, token in enumerate(whole) if token in eos]
         kept = whole[: ends[0] + 1] if ends else whole
         assert completion.completion_ids == kept
         np.testing.assert_allclose(completion.sampler_logprobs, plain[place].sampler_logprobs[: len(kept)], atol=1e-5)
         assert completion.stop_reason is (StopReason.EOS if ends else StopReason.MAX_TOKENS)
         assert completion.text == letters(kept[:-1] if ends else kept)
         reasons.add(completion.stop_reason)
-    assert len(found[0, 0].completion_ids) == 1 and reasons == {StopReason.EOS, StopReason.MAX_TOKENS}
-
-
-def test_an_eos_that_is_the_last_token_allowed_is_an_eos(plain):
-    last = plain[0, 0].completion_ids[9]
-    found = completions(make_engine(eos=(last,)), requests_for(PROMPTS))
-    if last not in plain[0, 0].completion_ids[:9]:
-        assert found[0, 0].completion_ids == plain[0, 0].completion_ids
-        assert found[0, 0].stop_reason is StopReason.EOS
+    assert reasons == {StopReason.EOS, StopReason.MAX_TOKENS}
 
 
 def test_a_stop_string_cuts_after_the_token_that_completes_it(plain):

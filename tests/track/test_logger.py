@@ -85,7 +85,7 @@ def test_sample_row_is_plain_json():
         policy_version=4,
     )
     row = json.loads(json.dumps(sample_row(trajectory)))
-    assert (row["uid"], row["text"], row["num_tokens"], row["stop_reason"], row["reward"], row["parts"]) == ("kg-1", "a", 2, "eos", 0.5, {"answer": 1.0})
+    assert (row["uid"], row["completion"], row["num_tokens"], row["stop_reason"], row["reward"], row["parts"]) == ("kg-1", "a", 2, "eos", 0.5, {"answer": 1.0})
 
 
 def test_wandb_missing(tmp_path, monkeypatch):

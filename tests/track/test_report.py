@@ -39,7 +39,7 @@ def make_run(folder, spread=0.5, stop_reason="eos"):
             texts = ["wrong ``` and", "nearly |", "right\n````\n# no heading"]
             logger.log_samples(
                 "grpo", step,
-                [{"uid": f"kg-{r}", "messages": [{"role": "user", "content": "question?"}], "text": text, "reward": r * spread,
+                [{"uid": f"kg-{r}", "prompt": "question?", "completion": text, "reward": r * spread,
                   "parts": {"answer": r, "path": 0.5}, "stop_reason": stop_reason} for r, text in enumerate(texts)],
             )  # fmt: skip
     return folder
@@ -99,7 +99,7 @@ def test_a_run_that_has_only_begun(tmp_path):
 def test_long_completions_are_cut_and_say_so(tmp_path):
     make_run(tmp_path)
     with RunLogger(tmp_path) as logger:
-        logger.log_samples("grpo", 101, [{"text": "x" * 2500, "reward": 1.0}])
+        logger.log_samples("grpo", 101, [{"completion": "x" * 2500, "reward": 1.0}])
     assert "x\n[500 more characters]\n" in write_report(tmp_path).read_text()
 
 

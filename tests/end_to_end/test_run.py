@@ -1,0 +1,200 @@
+"""Whole experiments with a very small model: what a run leaves behind, and that stopping it changes nothing."""
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from jaxrl import run as run_module
+from jaxrl.cli import main
+from jaxrl.config import load_config
+from jaxrl.errors import InputError
+from jaxrl.interrupt import Interrupted
+from jaxrl.run import run
+
+CONFIG = """
+name: tiny
+model:
+  architecture: {d_model: 32, num_layers: 2, num_heads: 4, num_kv_heads: 2, d_ff: 64}
+lora: {rank: 4, alpha: 8, dropout: 0.1}
+task: {name: knowledge_graph, entities: 24, relations: 4, letters: fixed, hops: [2], train: 40, val: 0, test: 16}
+sample: {max_prompt_tokens: 48, max_new_tokens: 17, slots: 16, window: 8}
+optim: {learning_rate: 3.0e-3}
+checkpoint: {every: 2}
+verify: {workers: 1}
+stages:
+  - {kind: sft, lora: null, task: {hops: [1], train: 60, val: 10, eval_hops: [2]}, steps: 6, rows: 8, seq_len: 64, eval_every: 3}
+  - {kind: grpo, steps: 4, algo: {problems_per_batch: 4, group_size: 4, microbatch: 4, kl_coef: 0.01, updates_per_batch: 2}}
+  - {kind: eval, name: after, sample: {temperature: 0}}
+"""
+
+
+@pytest.fixture(scope="module")
+def config_file(tmp_path_factory) -> Path:
+    file = tmp_path_factory.mktemp("config") / "tiny.yaml"
+    file.write_text(CONFIG)
+    return file
+
+
+def load(config_file: Path, folder: Path, *overrides: str):
+    return load_config(config_file, [f"runs_dir={folder}", *overrides])
+
+
+@pytest.fixture(scope="module")
+def whole(config_file, tmp_path_factory) -> Path:
+    """The folder of a run that nobody disturbed."""
+    return run(load(config_file, tmp_path_factory.mktemp("whole")), io.StringIO())
+
+
+def lines(folder: Path, name: str) -> list[dict]:
+    """Rows of a JSONL file without what the clock and the machine have a say in."""
+    rows = [json.loads(line) for line in (folder / name).read_text().splitlines()]
+    return [{k: v for k, v in row.items() if not k.startswith(("time", "memory")) and not k.endswith("tokens_per_s")} for row in rows]
+
+
+def assert_same_run(folder: Path, whole: Path) -> None:
+    for name in ("metrics.jsonl", "samples.jsonl"):
+        assert lines(folder, name) == lines(whole, name)
+    for name in ("adapter/adapter_model.safetensors", "model/model.safetensors", "eval.json"):
+        assert (folder / name).read_bytes() == (whole / name).read_bytes(), name
+
+
+def test_a_run_leaves_what_is_promised(whole):
+    expected = {"config.yaml", "metrics.jsonl", "samples.jsonl", "checkpoints", "adapter", "model", "tokenizer", "eval.json", "report.md"}
+    assert expected == {path.name for path in whole.iterdir()}
+    rows = lines(whole, "metrics.jsonl")
+    assert [(row["stage"], row["step"]) for row in rows] == [("sft", i) for i in range(1, 7)] + [("grpo", i) for i in range(1, 5)]
+    assert {"loss", "grad_norm", "kl/ref", "clip_fraction", "reward/mean", "sampler_mismatch/max"} <= set(rows[-1])
+    assert {"val/loss", "val/perplexity"} <= set(rows[2])
+    samples = [row for row in lines(whole, "samples.jsonl") if row["stage"] == "grpo"]
+    assert len(samples) == 4 * 16 and {"prompt", "completion", "reward", "parts", "advantage"} <= set(samples[0])
+    assert [row["name"] for row in json.loads((whole / "eval.json").read_text())] == ["chance", "first_option", "nearest", "after"]
+    assert "after" in (whole / "report.md").read_text()
+
+
+def test_sampler_and_trainer_agree(whole):
+    for row in lines(whole, "metrics.jsonl")[6:]:
+        assert row["sampler_mismatch/max"] < 1e-4 or row["step"] > 1  # later updates of a batch have moved the policy
+    first = lines(whole, "metrics.jsonl")[6]
+    assert abs(first["ratio/mean"] - 1) < 0.05 and first["skipped"] == 0
+
+
+def test_the_same_command_again_changes_nothing_and_another_config_is_refused(whole, config_file):
+    files = [path for path in whole.rglob("*") if path.is_file() and path.suffix in (".jsonl", ".json", ".safetensors", ".md", ".yaml")]
+    before = {path: path.read_bytes() for path in files}
+    run(load(config_file, whole.parent), io.StringIO())
+    assert [path for path in files if path.read_bytes() != before[path]] == []
+    with pytest.raises(InputError, match=r"(?s)another config.*-seed: 0.*\+seed: 1"):
+        run(load(config_file, whole.parent, "seed=1"), io.StringIO())
+
+
+@pytest.mark.parametrize("stop_after", [("sft", 3), ("grpo", 1), ("grpo", 3)])
+def test_interrupted_and_resumed_is_uninterrupted(stop_after, whole, config_file, tmp_path, monkeypatch):
+    """Ctrl-C after a step: the state is saved there, and what follows is bit for bit what would have followed."""
+    config = load(config_file, tmp_path)
+    log = run_module.RunLogger.log
+
+    def stop_then(self, stage, step, metrics):
+        log(self, stage, step, metrics)
+        if (stage, step) == stop_after:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run_module.RunLogger, "log", stop_then)
+        with pytest.raises(Interrupted):
+            run(config, io.StringIO())
+    assert not (tmp_path / "tiny" / "adapter").exists()
+    assert_same_run(run(config, io.StringIO()), whole)
+
+
+def test_adapter_on_disk_scores_like_the_policy_of_the_run(whole, config_file, tmp_path, capsys):
+    out = tmp_path / "eval.json"
+    arguments = ["--model", str(whole / "model"), "--adapter", str(whole / "adapter"), "--config", str(config_file), "--out", str(out)]
+    assert main(["eval", *arguments]) == 0
+    assert json.loads(out.read_text())[-1] == json.loads((whole / "eval.json").read_text())[-1]
+
+
+def test_eight_devices_give_the_same_numbers(whole, config_file, tmp_path):
+    folder = run(load(config_file, tmp_path, "mesh={data: 2, fsdp: 2, tensor: 2}"), io.StringIO())
+    for ours, theirs in zip(lines(folder, "metrics.jsonl")[:6], lines(whole, "metrics.jsonl")[:6], strict=True):
+        assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-3)
+        assert ours["grad_norm"] == pytest.approx(theirs["grad_norm"], rel=1e-2)
+
+
+@pytest.mark.parametrize(
+    "override, message",
+    [
+        ("mesh.data=3", r"8 rows cannot be split over 3 row shards"),
+        ("mesh.data=16", "needs 16 devices"),
+        ("sample.max_prompt_tokens=8", r"prompt \d+ has \d+ tokens and sample.max_prompt_tokens is 8"),
+        ("stages.0.seq_len=16", "does not fit into a row of seq_len=16"),
+        ("task.test=100000", "has only"),
+        ("stages.1.seq_len=20", "does not fit a row of 20"),
+    ],
+)
+def test_settings_that_cannot_work_are_named(override, message, config_file, tmp_path):
+    with pytest.raises(InputError, match=message):
+        run(load(config_file, tmp_path, override), io.StringIO())
+
+
+@pytest.mark.slow
+def test_kill_at_any_moment_and_resume_is_uninterrupted(config_file, tmp_path, tmp_path_factory):
+    """SIGKILL gives no chance to save: the run goes back to its last checkpoint and comes out the same."""
+    environment = {**os.environ, "JAX_NUM_CPU_DEVICES": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
+
+    def start(folder: Path) -> subprocess.Popen:
+        command = [sys.executable, "-m", "jaxrl.cli", "run", str(config_file), f"runs_dir={folder}", "checkpoint.every=3", "stages.1.steps=8"]
+        return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
+
+    undisturbed = tmp_path_factory.mktemp("undisturbed")
+    assert start(undisturbed).wait(timeout=300) == 0
+    metrics = tmp_path / "tiny" / "metrics.jsonl"
+    for kill_at in (("sft", 4), ("grpo", 2), ("grpo", 5)):
+        process = start(tmp_path)
+        deadline = time.monotonic() + 300
+        while process.poll() is None and time.monotonic() < deadline:
+            reached = metrics.exists() and any((r.get("stage"), r.get("step")) == kill_at for r in _readable(metrics))
+            if reached:
+                process.kill()
+            time.sleep(0.02)
+        process.wait(timeout=60)
+    assert start(tmp_path).wait(timeout=300) == 0
+    assert_same_run(tmp_path / "tiny", undisturbed / "tiny")
+
+
+def _readable(path: Path) -> list[dict]:
+    rows = []
+    for line in path.read_text().splitlines():
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError:
+            pass  # the line that is being written
+    return rows
+
+
+@pytest.mark.slow
+def test_ctrl_c_saves_and_leaves_with_130(config_file, tmp_path):
+    environment = {**os.environ, "JAX_NUM_CPU_DEVICES": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
+    command = [sys.executable, "-m", "jaxrl.cli", "run", str(config_file), f"runs_dir={tmp_path}", "checkpoint.every=1000", "stages.0.steps=100000"]
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    metrics = tmp_path / "tiny" / "metrics.jsonl"
+    while not (metrics.exists() and len(_readable(metrics)) >= 5) and process.poll() is None:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 130 and "the state is saved" in errors
+    saved = [int(path.name) for path in (tmp_path / "tiny" / "checkpoints" / "0_sft").iterdir() if path.name.isdigit()]
+    assert saved and max(saved) >= 5
+
+
+def test_every_committed_config_states_its_command():
+    for path in (Path(__file__).parents[2] / "configs").rglob("*.yaml"):
+        assert f"jaxrl run configs/{path.relative_to(path.parents[len(path.parts) - path.parts.index('configs') - 2])}" in path.read_text()
+        assert yaml.safe_load(path.read_text())["stages"]
