@@ -124,6 +124,7 @@ class KnowledgeGraphSection(Section):
       by `graph_seed`.
     eval_file: a JSONL of questions on `graph` that becomes the whole test split (`test` is then not read); its paths are
       kept out of the other splits.
+    examples_file: a JSONL of questions on `graph` whose wordings the generated questions take over.
     hops: lengths of the paths asked about. eval_hops: those of the val and test splits; null means those of `hops`
       above 1 (paths of one hop are the facts themselves, and are in the train split alone).
     train, val, test: numbers of problems in each split; questions are drawn with `question_seed`. Which split a path
@@ -137,6 +138,7 @@ class KnowledgeGraphSection(Section):
     name: Literal["knowledge_graph"]
     graph: str | None = None
     eval_file: str | None = None
+    examples_file: str | None = None
     entities: Annotated[int, Field(ge=8, le=3000)] = 48
     relations: Annotated[int, Field(ge=2, le=16)] = 4
     graph_seed: NonNegativeInt = 0

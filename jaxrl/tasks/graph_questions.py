@@ -46,10 +46,18 @@ OTHER_QUESTION = "Which of these is reached from {start} by way of '{relation}'?
 Record = dict[str, Any]
 
 
-def make_record(graph: Graph, walk: Walk, split: str, seed: str, letters: dict[str, str] | None = None) -> Record:
+def make_record(
+    graph: Graph,
+    walk: Walk,
+    split: str,
+    seed: str,
+    letters: dict[str, str] | None = None,
+    wordings: dict[str, list[str]] | None = None,
+) -> Record:
     """The question about a walk. Its options depend on the walk and the seed alone, not on the other questions.
 
     letters: entity -> the letter under which it always stands; None shuffles the options.
+    wordings: first relation -> question texts with a `{start}`, of which one is drawn; ours where there is none.
     """
     path = entities_of(walk)
     rng = random.Random(f"question/{seed}/{'/'.join(part for edge in walk for part in edge)}")
@@ -59,7 +67,7 @@ def make_record(graph: Graph, walk: Walk, split: str, seed: str, letters: dict[s
     else:
         options.sort(key=lambda entity: letters[entity])
     named = dict(zip(LETTERS, options))
-    question = _question(graph, walk)
+    question = _question(graph, walk, rng, wordings or {})
     answer = LETTERS[options.index(path[-1])]
     edges = [edge._asdict() for edge in walk]
     digest = blake2b(json.dumps([question, named, edges]).encode(), digest_size=6).hexdigest()
@@ -106,8 +114,20 @@ def walk_of(record: Record) -> Walk:
     return tuple(Edge(edge["src"], edge["rel"], edge["dst"]) for edge in record["path_star"]["edges"])
 
 
-def _question(graph: Graph, walk: Walk) -> str:
+def wordings_of(records: Iterable[Record]) -> dict[str, list[str]]:
+    """The question texts of records by their first relation, with `{start}` for the entity that they begin at."""
+    found: dict[str, set[str]] = {}
+    for record in records:
+        first = walk_of(record)[0]
+        if first.src in record["question"]:
+            found.setdefault(first.rel, set()).add(record["question"].replace(first.src, "{start}"))
+    return {relation: sorted(texts) for relation, texts in found.items()}
+
+
+def _question(graph: Graph, walk: Walk, rng: random.Random, wordings: dict[str, list[str]]) -> str:
     start, relation = walk[0].src, walk[0].rel
+    if relation in wordings:
+        return rng.choice(wordings[relation]).replace("{start}", start)
     if graph.domain == GENERATED:
         route = ", ".join(edge.rel.replace("_", " ") for edge in walk)
         return f"Start at {start} and follow: {route}. Where do you arrive?"

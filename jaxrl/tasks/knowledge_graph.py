@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from jaxrl.errors import InputError
 from jaxrl.tasks.base import SPLITS, Baseline
 from jaxrl.tasks.graph import GENERATED, Edge, Graph, generate_graph, graph_values, read_graph
-from jaxrl.tasks.graph_questions import LETTERS, Record, edge_text, fixed_letters, make_record, phrases, read_records, walk_of, write_records
+from jaxrl.tasks.graph_questions import LETTERS, Record, edge_text, fixed_letters, make_record, phrases, read_records, walk_of, wordings_of, write_records
 from jaxrl.tasks.graph_walks import WalkRules, choose_walks, reserve
 from jaxrl.tasks.trace_reward import FORMAT_FAILURE, TraceReward
 from jaxrl.types import Message, Problem
@@ -35,12 +35,14 @@ class KnowledgeGraph:
     failure_reward = FORMAT_FAILURE
 
     def __init__(self, section: "KnowledgeGraphSection"):
-        if section.graph is None and section.eval_file is not None:
-            raise InputError(f"task.eval_file {section.eval_file!r} asks about a graph that is not given; set task.graph too")
+        for key in ("eval_file", "examples_file"):
+            if section.graph is None and (path := getattr(section, key)) is not None:
+                raise InputError(f"task.{key} {path!r} asks about a graph that is not given; set task.graph too")
         self.section = section
         self.graph = _make_graph(section)
         self.verify = TraceReward(self.graph.entities, section.entity_match)
         self._eval_records = read_records(section.eval_file, self.graph) if section.eval_file else None
+        self._wordings = wordings_of(read_records(section.examples_file, self.graph)) if section.examples_file else {}
         self._rules = _make_rules(self.graph, self._eval_records)
         self._problems: dict[str, list[Problem]] = {}
 
@@ -93,7 +95,7 @@ class KnowledgeGraph:
         variants = self.section.variants if split == "train" else 1
         letters = fixed_letters(self.graph) if self.section.letters == "fixed" else None
         seeds = [f"{seed}/{v}" if v else seed for v in range(variants)]
-        return [make_record(self.graph, walk, split, seed, letters) for seed in seeds for walk in walks]
+        return [make_record(self.graph, walk, split, seed, letters, self._wordings) for seed in seeds for walk in walks]
 
     # The baselines know the format and the question's words, not the answer.
 

@@ -12,7 +12,7 @@ from jaxrl.sample.engine import Engine, Request, length_bucket
 from jaxrl.sharding import make_mesh, shard_batch, shardings_for
 from jaxrl.train.step import make_score_fn
 from jaxrl.types import StopReason
-from tests.tiny import CONFIG, one_device, policy_and_trees, ragged_sequences
+from tests.tiny import one_device, policy_and_trees, ragged_sequences
 
 POLICY, TRAINABLE, FROZEN = policy_and_trees()
 PROMPTS = ragged_sequences(6, seed=3)
