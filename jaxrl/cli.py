@@ -71,7 +71,7 @@ def _model_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> None:
-    from jaxrl.config import load_config
+    from jaxrl.config_file import load_config
 
     config = load_config(arguments.config, arguments.overrides)
     from jaxrl.run import run
@@ -80,7 +80,8 @@ def _run(arguments: argparse.Namespace) -> None:
 
 
 def _eval(arguments: argparse.Namespace) -> None:
-    from jaxrl.config import EvalStage, load_config
+    from jaxrl.config import EvalStage
+    from jaxrl.config_file import load_config
 
     config = load_config(arguments.config, arguments.overrides)
     stages = [stage for stage in config.stages if isinstance(stage, EvalStage)]
@@ -102,7 +103,8 @@ def _eval(arguments: argparse.Namespace) -> None:
 
 
 def _sample(arguments: argparse.Namespace) -> None:
-    from jaxrl.config import SampleSection, make_section
+    from jaxrl.config import SampleSection
+    from jaxrl.config_file import make_section
 
     sample = make_section(
         SampleSection,

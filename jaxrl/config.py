@@ -1,19 +1,14 @@
 """The config models: one YAML file is one experiment, its tree is the tree of these classes, and every default is here.
 
 Shared sections (`lora`, `task`, `sample`, `optim`) are inherited by the stages; a stage that names one of them changes
-only the keys it names (`lora: null` in a stage means: train everything there). What `load_config` returns is resolved:
-each stage carries its own complete sections, and the YAML that `dump_config` writes loads back to the same object.
+only the keys it names (`lora: null` in a stage means: train everything there). Reading and writing files of it is
+`config_file.py`'s business.
 """
 
 import difflib
-import re
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
-
-from jaxrl.errors import InputError
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 PositiveInt = Annotated[int, Field(ge=1)]
 NonNegativeInt = Annotated[int, Field(ge=0)]
@@ -46,6 +41,15 @@ def _unknown_name(name: str, choices: list[str]) -> str:
     near = difflib.get_close_matches(name, choices, n=1, cutoff=0.5)
     hint = f"did you mean {near[0]!r}? " if near else ""
     return f"unknown key {name!r}; {hint}the keys here are: {', '.join(sorted(choices))}"
+
+
+def merge(under: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    """`over` laid on `under`, mappings key by key, everything else whole."""
+    merged = dict(under)
+    for key, value in over.items():
+        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = merge(merged[key], value) if both else value
+    return merged
 
 
 # ---------------------------------------------------------------------------------------------------- shared sections
@@ -344,7 +348,7 @@ class Config(Section):
             if isinstance(stage, dict) and stage.get("kind") in STAGES:
                 fields = STAGES[stage["kind"]].model_fields
                 shared = {key: values[key] for key in INHERITED if key in fields and values.get(key) is not None}
-                stage = _merge(shared, stage)
+                stage = merge(shared, stage)
             stages.append(stage)
         return {**values, "stages": stages}
 
@@ -355,136 +359,3 @@ class Config(Section):
             if names.count(name) > 1:
                 raise ValueError(f"two stages are named {name!r}; give each its own `name`")
         return self
-
-
-# ------------------------------------------------------------------------------------------------ loading and writing
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML 1.1 reads `1e-4` as a string; this loader reads it as the float that its writer meant."""
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(?:\d[\d_]*)(?:\.[\d_]*)?[eE][-+]?\d+$|^[-+]?\.\d[\d_]*[eE][-+]?\d+$"),
-    list("-+0123456789."),
-)
-
-
-def load_config(path: str | Path, overrides: list[str] = ()) -> Config:
-    """Read a config file, lay it over its `base:` file if it names one, apply `key=value` overrides, validate.
-
-    Args:
-      path: YAML file.
-      overrides: `dotted.key=value`, the value read as YAML; list items by index (`stages.1.steps=10`).
-    Raises:
-      InputError: missing file, broken YAML, unknown key (nearest name suggested), wrong type.
-    """
-    values = _read_yaml(Path(path))
-    base = values.pop("base", None)
-    if base is not None:
-        if not isinstance(base, str):
-            raise InputError(f"{path}: base must be the path of a config file, and is {base!r}")
-        base_values = _read_yaml(Path(path).parent / base)
-        if "base" in base_values:
-            raise InputError(f"{path}: its base {base!r} has a base of its own; only one level is allowed")
-        values = _merge(base_values, values)
-    for override in overrides:
-        _override(values, override)
-    return validate_config(values, str(path))
-
-
-def validate_config(values: dict[str, Any], source: str) -> Config:
-    """Config from plain values; every problem found is named with its place in the tree."""
-    try:
-        return Config.model_validate(values)
-    except ValidationError as error:
-        lines = [f"{source}: {len(problems)} thing(s) to put right"] if len(problems := error.errors()) > 1 else []
-        lines += [f"{source}: {_place(p['loc'])}: {_reason(p)}" for p in problems]
-        raise InputError("\n".join(lines)) from None
-
-
-def make_section(section: type[Section], source: str, **values: Any) -> Section:
-    """A section from plain values that did not come from a file (flags); problems are named like those of a config."""
-    try:
-        return section.model_validate(values)
-    except ValidationError as error:
-        raise InputError("\n".join(f"{source}: {_place(p['loc'])}: {_reason(p)}" for p in error.errors())) from None
-
-
-def dump_config(config: Config) -> str:
-    """The resolved config as YAML text; `validate_config(yaml.safe_load(text))` gives the same object."""
-    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
-
-
-def parse_yaml(text: str) -> Any:
-    """YAML text to plain values, with `1e-4` a float."""
-    return yaml.load(text, Loader=_Loader)
-
-
-def _place(loc: tuple) -> str:
-    return ".".join(str(part) for part in loc if part not in STAGES) or "config"
-
-
-def _reason(problem: dict[str, Any]) -> str:
-    if problem["type"] == "value_error":
-        return str(problem["ctx"]["error"])
-    if problem["type"] == "missing":
-        return "is required and not set"
-    return f"{problem['msg']} (it is {problem['input']!r})"
-
-
-def _read_yaml(path: Path) -> dict[str, Any]:
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"config file {path} cannot be read: {error.strerror}; check the path") from None
-    except UnicodeDecodeError as error:
-        raise InputError(f"config file {path} cannot be read: {error}; save it as UTF-8") from None
-    try:
-        values = parse_yaml(text)
-    except yaml.YAMLError as error:
-        raise InputError(f"config file {path} is not valid YAML: {error}") from None
-    if not isinstance(values, dict):
-        raise InputError(f"config file {path} must hold a mapping of sections, not {type(values).__name__}")
-    return values
-
-
-def _merge(under: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
-    """`over` laid on `under`, mappings key by key, everything else whole."""
-    merged = dict(under)
-    for key, value in over.items():
-        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
-        merged[key] = _merge(merged[key], value) if both else value
-    return merged
-
-
-def _override(values: dict[str, Any], override: str) -> None:
-    dotted, equals, text = override.partition("=")
-    if not equals or not dotted:
-        raise InputError(f"override {override!r} is not of the form key=value, for example optim.learning_rate=1e-4")
-    try:
-        value = parse_yaml(text)
-    except yaml.YAMLError as error:
-        raise InputError(f"override {override!r}: the value is not valid YAML: {error}") from None
-    *parents, last = dotted.split(".")
-    node: Any = values
-    for depth, part in enumerate(parents):
-        if isinstance(node, list):
-            node = node[_index(node, part, override)]
-        elif isinstance(node, dict):
-            if node.get(part) is None:
-                node[part] = {}
-            node = node[part]
-        if not isinstance(node, (dict, list)):
-            raise InputError(f"override {override!r}: {'.'.join(parents[: depth + 1])} holds no keys (it is {node!r})")
-    if isinstance(node, list):
-        node[_index(node, last, override)] = value
-    else:
-        node[last] = value
-
-
-def _index(items: list, part: str, override: str) -> int:
-    if not part.isdecimal() or int(part) >= len(items):
-        raise InputError(f"override {override!r}: {part!r} is not an index into a list of {len(items)} items (0 to {len(items) - 1})")
-    return int(part)

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import jax
 
-from jaxrl.config import Config, EvalStage, dump_config
+from jaxrl.config import Config, EvalStage
+from jaxrl.config_file import dump_config
 from jaxrl.errors import InputError
 from jaxrl.eval.evaluate import baseline_rows, choose_problems, evaluate
 from jaxrl.eval.table import load_rows, render_table, save_rows

@@ -13,7 +13,8 @@ import sys
 import time
 from pathlib import Path
 
-from jaxrl.config import EvalStage, load_config
+from jaxrl.config import EvalStage
+from jaxrl.config_file import load_config
 from jaxrl.eval.table import Row, load_rows, render_markdown
 
 

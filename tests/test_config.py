@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from jaxrl.config import Config, dump_config, load_config, parse_yaml, validate_config
+from jaxrl.config import Config
+from jaxrl.config_file import dump_config, load_config, parse_yaml, validate_config
 from jaxrl.errors import InputError
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
@@ -114,7 +115,7 @@ def test_a_misspelt_key_is_answered_with_the_nearest(refusal, override, wanted):
 
 def test_every_problem_is_named_at_once(refusal):
     text = refusal(PLAIN, "seed=a", "mesh.data=0", "verify.workers=0")
-    assert "3 thing(s)" in text and all(place in text for place in ("seed", "mesh.data", "verify.workers"))
+    assert "3 things" in text and all(place in text for place in ("seed", "mesh.data", "verify.workers"))
 
 
 def test_a_model_has_exactly_one_source(refusal):

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save_file
 
-from jaxrl.config import LORA_TARGETS, LoraSection, make_section
+from jaxrl.config import LORA_TARGETS, LoraSection
+from jaxrl.config_file import make_section
 from jaxrl.errors import InputError
 from jaxrl.model.config import ModelConfig
 from jaxrl.weights.files import check_tensors, open_tensors, saving

@@ -14,7 +14,7 @@ import yaml
 
 from jaxrl import run as run_module
 from jaxrl.cli import main
-from jaxrl.config import load_config
+from jaxrl.config_file import load_config
 from jaxrl.errors import InputError
 from jaxrl.interrupt import Interrupted
 from jaxrl.run import run

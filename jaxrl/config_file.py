@@ -1,0 +1,142 @@
+"""Config files: reading them, laying overrides on, naming what is wrong in them, writing them resolved.
+
+What `load_config` returns is resolved: each stage carries its own complete sections, and the YAML that `dump_config`
+writes loads back to the same object.
+"""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from jaxrl.config import INHERITED, STAGES, Config, Section, merge
+from jaxrl.errors import InputError
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.1 reads `1e-4` as a string; this loader reads it as the float that its writer meant."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(?:\d[\d_]*)(?:\.[\d_]*)?[eE][-+]?\d+$|^[-+]?\.\d[\d_]*[eE][-+]?\d+$"),
+    list("-+0123456789."),
+)
+
+
+def load_config(path: str | Path, overrides: list[str] = ()) -> Config:
+    """Read a config file, lay it over its `base:` file if it names one, apply `key=value` overrides, validate.
+
+    Args:
+      path: YAML file.
+      overrides: `dotted.key=value`, the value read as YAML; list items by index (`stages.1.steps=10`).
+    Raises:
+      InputError: missing file, broken YAML, unknown key (nearest name suggested), wrong type.
+    """
+    values = _read_yaml(Path(path))
+    base = values.pop("base", None)
+    if base is not None:
+        if not isinstance(base, str):
+            raise InputError(f"{path}: base must be the path of a config file, and is {base!r}")
+        base_values = _read_yaml(Path(path).parent / base)
+        if "base" in base_values:
+            raise InputError(f"{path}: its base {base!r} has a base of its own; only one level is allowed")
+        values = merge(base_values, values)
+    for override in overrides:
+        _override(values, override)
+    return validate_config(values, str(path))
+
+
+def validate_config(values: dict[str, Any], source: str) -> Config:
+    """Config from plain values; every problem found is named with its place in the tree."""
+    try:
+        return Config.model_validate(values)
+    except ValidationError as error:
+        problems = _without_echoes([(_place(p["loc"]), _reason(p)) for p in error.errors()])
+        lines = [f"{source}: {len(problems)} things to put right"] if len(problems) > 1 else []
+        raise InputError("\n".join(lines + [f"{source}: {place}: {reason}" for place, reason in problems])) from None
+
+
+def make_section(section: type[Section], source: str, **values: Any) -> Section:
+    """A section from plain values that did not come from a file (flags); problems are named like those of a config."""
+    try:
+        return section.model_validate(values)
+    except ValidationError as error:
+        raise InputError("\n".join(f"{source}: {_place(p['loc'])}: {_reason(p)}" for p in error.errors())) from None
+
+
+def dump_config(config: Config) -> str:
+    """The resolved config as YAML text; `validate_config(yaml.safe_load(text))` gives the same object."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def parse_yaml(text: str) -> Any:
+    """YAML text to plain values, with `1e-4` a float."""
+    return yaml.load(text, Loader=_Loader)
+
+
+def _without_echoes(problems: list[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Drop what a stage only inherited: a fault of a shared section shows again in every stage that takes it over."""
+    shared = {problem for problem in problems if problem[0].split(".")[0] in INHERITED}
+    return [p for p in problems if not (p[0].startswith("stages.") and (p[0].split(".", 2)[-1], p[1]) in shared)]
+
+
+def _place(loc: tuple) -> str:
+    return ".".join(str(part) for part in loc if part not in STAGES) or "config"
+
+
+def _reason(problem: dict[str, Any]) -> str:
+    if problem["type"] == "value_error":
+        return str(problem["ctx"]["error"])
+    if problem["type"] == "missing":
+        return "is required and not set"
+    return f"{problem['msg']} (it is {problem['input']!r})"
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"config file {path} cannot be read: {error.strerror}; check the path") from None
+    except UnicodeDecodeError as error:
+        raise InputError(f"config file {path} cannot be read: {error}; save it as UTF-8") from None
+    try:
+        values = parse_yaml(text)
+    except yaml.YAMLError as error:
+        raise InputError(f"config file {path} is not valid YAML: {error}") from None
+    if not isinstance(values, dict):
+        raise InputError(f"config file {path} must hold a mapping of sections, not {type(values).__name__}")
+    return values
+
+
+def _override(values: dict[str, Any], override: str) -> None:
+    dotted, equals, text = override.partition("=")
+    if not equals or not dotted:
+        raise InputError(f"override {override!r} is not of the form key=value, for example optim.learning_rate=1e-4")
+    try:
+        value = parse_yaml(text)
+    except yaml.YAMLError as error:
+        raise InputError(f"override {override!r}: the value is not valid YAML: {error}") from None
+    *parents, last = dotted.split(".")
+    node: Any = values
+    for depth, part in enumerate(parents):
+        if isinstance(node, list):
+            node = node[_index(node, part, override)]
+        elif isinstance(node, dict):
+            if node.get(part) is None:
+                node[part] = {}
+            node = node[part]
+        if not isinstance(node, (dict, list)):
+            raise InputError(f"override {override!r}: {'.'.join(parents[: depth + 1])} holds no keys (it is {node!r})")
+    if isinstance(node, list):
+        node[_index(node, last, override)] = value
+    else:
+        node[last] = value
+
+
+def _index(items: list, part: str, override: str) -> int:
+    if not part.isdecimal() or int(part) >= len(items):
+        raise InputError(f"override {override!r}: {part!r} is not an index into a list of {len(items)} items (0 to {len(items) - 1})")
+    return int(part)
