@@ -41,6 +41,8 @@ QUESTIONS = {
     "diagnosed_by": "{start} is to be looked into. Which of these is part of that?",
     "leads_to": "{start} is left alone. Which of these can come of it?",
 }
+# Of different lengths, so that a small model cannot learn by heart how far back each relation stands.
+CLOSINGS = ("Where to?", "Where do you arrive?", "Which of these do you reach?", "Which of these is at the end of it?")
 OTHER_QUESTION = "Which of these is reached from {start} by way of '{relation}'?"
 
 Record = dict[str, Any]
@@ -96,7 +98,7 @@ def prompt_text(question: str, options: dict[str, str]) -> str:
 
 def phrases(graph: Graph) -> list[str]:
     """What stays the same in all prompts and traces, the relations' labels, and each of the four answers."""
-    frame = [PROMPT.split(" {question}")[0], "Start at", " and follow:", ". Where do you arrive?"]
+    frame = [PROMPT.split(" {question}")[0], "Start at", " and follow:"]
     marks = [text for letter in LETTERS for text in (f"\n{letter})", f"\nANSWER: {letter}")] + ["TRACE:", ", and"]
     return frame + marks + [" " + relation.replace("_", " ") for relation in graph.relations]
 
@@ -130,7 +132,7 @@ def _question(graph: Graph, walk: Walk, rng: random.Random, wordings: dict[str, 
         return rng.choice(wordings[relation]).replace("{start}", start)
     if graph.domain == GENERATED:
         route = ", ".join(edge.rel.replace("_", " ") for edge in walk)
-        return f"Start at {start} and follow: {route}. Where do you arrive?"
+        return f"Start at {start} and follow: {route}. {rng.choice(CLOSINGS)}"
     return QUESTIONS.get(relation, OTHER_QUESTION).format(start=start, relation=relation.replace("_", " "))
 
 
