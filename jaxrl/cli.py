@@ -88,10 +88,12 @@ def _eval(arguments: argparse.Namespace) -> None:
     if not stages:
         raise InputError(f"{arguments.config} has no stage of kind eval; add one to say what is evaluated and how")
     from jaxrl.eval.table import render_table, save_rows
-    from jaxrl.inference import evaluate_model, load_policy
+    from jaxrl.inference import check_out, evaluate_model, load_policy
     from jaxrl.sharding import make_mesh
     from jaxrl.train.setup import set_up_jax
 
+    if arguments.out is not None:
+        check_out(arguments.out)
     set_up_jax(config.compilation_cache)
     mesh = make_mesh(config.mesh)
     weights = load_policy(arguments.model, arguments.adapter, arguments.dtype, mesh)

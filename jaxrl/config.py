@@ -19,13 +19,15 @@ Fraction = Annotated[float, Field(ge=0, lt=1)]
 Strings = Annotated[tuple[str, ...], Field(strict=False)]
 Hops = Annotated[tuple[PositiveInt, ...], Field(strict=False, min_length=1)]
 
+StageName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9 ._-]*$")]  # it becomes the name of a folder
+
 LORA_TARGETS = ("q", "k", "v", "o", "gate", "up", "down")
 
 
 class Section(BaseModel):
     """Base of all sections: frozen, typed strictly (a string is not a number), unknown keys are errors with a suggestion."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
     @model_validator(mode="before")
     @classmethod
@@ -100,6 +102,8 @@ class ModelSection(Section):
     def _one_source(self):
         if (self.path is None) == (self.architecture is None):
             raise ValueError("give exactly one of `path` (a model directory) and `architecture` (a fresh model)")
+        if self.chat_template is not None and self.path is None and self.tokenizer is None:
+            raise ValueError("chat_template is for a tokenizer that is loaded; the one made for a fresh model has its own")
         return self
 
 
@@ -244,7 +248,7 @@ class SFTStage(Section):
     """
 
     kind: Literal["sft"]
-    name: str = "sft"
+    name: StageName = "sft"
     data: DataSection | None = None
     steps: PositiveInt | None = None
     epochs: PositiveInt = 1
@@ -278,6 +282,12 @@ class GRPOSection(Section):
     updates_per_batch: PositiveInt = 1
     microbatch: PositiveInt | None = None
 
+    @property
+    def rows_per_piece(self) -> int:
+        """Rows of a microbatch."""
+        rows = self.problems_per_batch * self.group_size // self.updates_per_batch
+        return min(self.microbatch or rows, rows)
+
     @model_validator(mode="after")
     def _updates_divide(self):
         batch = self.problems_per_batch * self.group_size
@@ -293,7 +303,7 @@ class GRPOStage(Section):
     """
 
     kind: Literal["grpo"]
-    name: str = "grpo"
+    name: StageName = "grpo"
     steps: PositiveInt = 100
     seq_len: PositiveInt | None = None
     algo: GRPOSection = GRPOSection()
@@ -302,12 +312,18 @@ class GRPOStage(Section):
     sample: SampleSection = SampleSection()
     optim: OptimSection = OptimSection()
 
+    @model_validator(mode="after")
+    def _samples_vary(self):
+        if self.sample.temperature == 0:
+            raise ValueError("sample.temperature 0 makes all completions of a group equal; set it above 0 (1.0 is usual)")
+        return self
+
 
 class EvalStage(Section):
     """A row of the evaluation table: the policy as it stands, on a split of the task. limit: first n problems only."""
 
     kind: Literal["eval"]
-    name: str = "eval"
+    name: StageName = "eval"
     split: Literal["train", "val", "test"] = "test"
     limit: PositiveInt | None = None
     task: KnowledgeGraphSection
@@ -322,7 +338,7 @@ INHERITED = ("lora", "task", "sample", "optim")
 class Config(Section):
     """One experiment."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$")]
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]*$")]
     seed: Seed = 0
     runs_dir: str = "runs"
     compilation_cache: str | None = "~/.cache/jaxrl/xla"

@@ -16,7 +16,14 @@ from jaxrl.errors import InputError
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML 1.1 reads `1e-4` as a string; this loader reads it as the float that its writer meant."""
+    """Reads `1e-4` as the float that its writer meant (YAML 1.1: a string), and refuses a key that stands twice."""
+
+    def construct_mapping(self, node, deep=False):
+        keys = [key.value for key, _ in node.value]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise yaml.constructor.ConstructorError(None, None, f"key {key!r} stands twice in one mapping", node.start_mark)
+        return super().construct_mapping(node, deep)
 
 
 _Loader.add_implicit_resolver(

@@ -13,6 +13,7 @@ from jax.sharding import Mesh
 from jaxrl.batch import SFTBatch
 from jaxrl.config import EvalStage, ModelSection, SampleSection
 from jaxrl.data.chat import render_for_sampling
+from jaxrl.data.records import parse_messages, parse_text
 from jaxrl.data.tokenizer import eos_ids, find_tokenizer
 from jaxrl.errors import InputError
 from jaxrl.eval.evaluate import baseline_rows, choose_problems, evaluate
@@ -27,7 +28,7 @@ from jaxrl.types import Completion
 from jaxrl.verify.pool import VerifierPool
 from jaxrl.weights.peft import load_adapter
 
-SCORE_ROWS = 16
+SCORE_ROWS, SCORE_TOKENS = 16, 8192  # of one batch, at most
 
 
 def load_policy(model: str, adapter: str | None, dtype: str, mesh: Mesh) -> Weights:
@@ -83,12 +84,20 @@ def score_file(weights: Weights, tokens_file: Path, out: Path, mesh: Mesh) -> in
     records = read_lines(tokens_file)
     vocab_size = weights.policy.config.vocab_size
     rows = [_ids(record, "tokens", f"{tokens_file}, line {number}", vocab_size) for number, record in records]
+    limit = weights.policy.config.max_positions
+    for (number, _), row in zip(records, rows):
+        if len(row) > limit:
+            raise InputError(f"{tokens_file}, line {number}: {len(row)} tokens are more than the model's {limit} positions; cut the line")
     score = make_score_fn(weights.policy, mesh)
     logprobs: dict[int, list[float]] = {}
     by_length = sorted(range(len(rows)), key=lambda i: len(rows[i]))  # rows of a batch are of like length
-    B = -(-SCORE_ROWS // num_row_shards(mesh)) * num_row_shards(mesh)
-    for first in range(0, len(rows), B):
+    first = 0
+    while first < len(rows):
+        longest = len(rows[by_length[min(first + SCORE_ROWS, len(rows)) - 1]])
+        B = max(1, min(SCORE_ROWS, SCORE_TOKENS // longest))
+        B = -(-B // num_row_shards(mesh)) * num_row_shards(mesh)
         members = by_length[first : first + B]
+        first += B
         batch = _score_batch([rows[i] for i in members], B)
         values = jax.device_get(score(weights.trainable, weights.frozen, shard_batch(batch, mesh)))[0]
         for b, i in enumerate(members):
@@ -121,7 +130,7 @@ def read_lines(path: Path) -> list[tuple[int, dict[str, Any]]]:
       InputError: unreadable file, a line that is not a JSON object, no lines.
     """
     try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
+        lines = Path(path).read_text(encoding="utf-8-sig").split("\n")  # not splitlines: U+2028 may stand inside a string
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path} cannot be read: {error}; check the path") from None
     records = []
@@ -151,7 +160,7 @@ def write_lines(path: Path, records: list[dict[str, Any]]) -> None:
     path = Path(path)
     unfinished = path.with_name(path.name + ".tmp")
     try:
-        unfinished.write_text("".join(json.dumps(r, ensure_ascii=False) + "\n" for r in records), encoding="utf-8")
+        unfinished.write_text("".join(json.dumps(r) + "\n" for r in records), encoding="utf-8")
         os.replace(unfinished, path)
     except OSError as error:
         raise InputError(f"{path} cannot be written: {error.strerror}; check the folder") from None
@@ -166,10 +175,8 @@ def _prompt_ids(record: dict[str, Any], tokenizer, place: str, vocab_size: int) 
     if tokenizer is None:
         raise InputError(f"{place}: `{given[0]}` is text, and the model directory has no tokenizer; give `prompt_ids`")
     if given == ["messages"]:
-        return render_for_sampling(tokenizer, record["messages"])
-    if not isinstance(record["prompt"], str):
-        raise InputError(f"{place}: prompt must be a string, and is {record['prompt']!r}")
-    return list(tokenizer(record["prompt"])["input_ids"])
+        return render_for_sampling(tokenizer, parse_messages(record["messages"], place, "messages"))
+    return list(tokenizer(parse_text(record["prompt"], place, "prompt"))["input_ids"])
 
 
 def _ids(record: dict[str, Any], column: str, place: str, vocab_size: int) -> list[int]:

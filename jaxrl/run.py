@@ -17,7 +17,7 @@ from jaxrl.config_file import dump_config
 from jaxrl.errors import InputError
 from jaxrl.eval.evaluate import baseline_rows, choose_problems, evaluate
 from jaxrl.eval.table import load_rows, render_table, save_rows
-from jaxrl.interrupt import Interrupt
+from jaxrl.interrupt import Interrupt, Interrupted
 from jaxrl.sample.engine import Engine
 from jaxrl.sharding import make_mesh
 from jaxrl.tasks import make_task
@@ -25,7 +25,8 @@ from jaxrl.track.console import Console
 from jaxrl.track.logger import RunLogger, sample_row
 from jaxrl.track.report import write_report
 from jaxrl.train.grpo import grpo
-from jaxrl.train.setup import Run, Weights, load_base, load_run_tokenizer, set_up_jax
+from jaxrl.train.preflight import preflight
+from jaxrl.train.setup import SAMPLING, Run, Weights, load_base, load_run_tokenizer, set_up_jax
 from jaxrl.train.sft import sft
 from jaxrl.verify.pool import VerifierPool
 from jaxrl.weights.peft import save_adapter
@@ -38,67 +39,72 @@ def run(config: Config, stream=sys.stdout) -> Path:
     Returns:
       The run's folder.
     Raises:
-      InputError: anything the user can put right; another config in the same folder among it.
+      InputError: anything the user can put right; another config in the same folder among it. Nothing is written before
+        all stages have been looked at.
       Interrupted: on Ctrl-C or SIGTERM, after the state was saved.
     """
     set_up_jax(config.compilation_cache)
     mesh = make_mesh(config.mesh)
-    check_tasks(config)
-    folder = open_run_folder(config)
+    folder = Path(config.runs_dir) / config.name
+    refuse_other_config(folder, config)
     tokenizer, eos_ids = load_run_tokenizer(config, folder)
     weights = load_base(config.model, len(tokenizer), mesh, config.seed)
+    sft_rows = preflight(config, tokenizer, weights.policy.config, mesh)
     is_first = jax.process_index() == 0
+    make_run_folder(folder, config, tokenizer)
     with (
         Interrupt() as interrupt,
         Console(stream, enabled=is_first, log_every=config.track.log_every) as console,
         RunLogger(folder, config.track, config.name, config.model_dump(mode="json"), enabled=is_first) as logger,
     ):
-        this = Run(config, folder, mesh, tokenizer, eos_ids, logger, console, interrupt)
+        this = Run(config, folder, mesh, tokenizer, eos_ids, sft_rows, logger, console, interrupt)
         for index, stage in enumerate(config.stages):
+            if interrupt.requested:
+                raise Interrupted
             weights = STAGE_FUNCTIONS[stage.kind](this, stage, index, weights)
         export(this, weights)
-        rows = load_rows(folder / "eval.json")
-        if rows:
-            console.close()
-            console.note(render_table(rows))
-        write_report(folder)
-        console.note(f"report: {folder / 'report.md'}")
+        finish(this)
     return folder
 
 
-def check_tasks(config: Config) -> None:
-    """Make every stage's problems once: missing files and impossible numbers show before anything is written."""
-    for stage in config.stages:
-        if stage.task is not None:
-            task = make_task(stage.task)
-            for split in {"sft": ("train", "val"), "grpo": ("train",)}.get(stage.kind) or (stage.split,):
-                task.problems(split)
+def finish(run: Run) -> None:
+    """The report, and the table of evaluations on the console."""
+    rows = load_rows(run.folder / "eval.json")
+    report = write_report(run.folder)
+    run.console.close()
+    if rows:
+        run.console.note(render_table(rows))
+    run.console.note(f"report: {report}")
 
 
-def open_run_folder(config: Config) -> Path:
-    """The run's folder, made with the resolved config in it, or found with the same one.
-
-    Raises:
-      InputError: if the folder holds another config; the text shows the differences.
-    """
-    folder = Path(config.runs_dir) / config.name
+def refuse_other_config(folder: Path, config: Config) -> None:
+    """InputError, with the differences, if the folder holds a run of another config."""
     file = folder / "config.yaml"
-    text = dump_config(config)
-    if file.exists():
-        before = file.read_text(encoding="utf-8")
-        if before != text:
-            diff = "\n".join(difflib.unified_diff(before.splitlines(), text.splitlines(), str(file), "this command", lineterm="", n=1))
-            raise InputError(f"{folder} holds a run of another config; set another `name`, or delete the folder. The difference:\n{diff}")
-        return folder
-    folder.mkdir(parents=True, exist_ok=True)
-    unfinished = file.with_suffix(".tmp")
-    unfinished.write_text(text, encoding="utf-8")
-    os.replace(unfinished, file)
-    return folder
+    if not file.exists():
+        return
+    before, now = file.read_text(encoding="utf-8"), dump_config(config)
+    if before != now:
+        diff = "\n".join(difflib.unified_diff(before.splitlines(), now.splitlines(), str(file), "this command", lineterm="", n=1))
+        raise InputError(f"{folder} holds a run of another config; set another `name`, or delete the folder. The difference:\n{diff}")
+
+
+def make_run_folder(folder: Path, config: Config, tokenizer) -> None:
+    """The run's folder with the resolved config in it, and the tokenizer if it was made here."""
+    if (folder / "config.yaml").exists():
+        return
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if config.model.path is None and config.model.tokenizer is None:
+            tokenizer.save_pretrained(folder / "tokenizer")
+        unfinished = folder / "config.tmp"  # the config comes last: what a folder without it holds is not believed
+        unfinished.write_text(dump_config(config), encoding="utf-8")
+        os.replace(unfinished, folder / "config.yaml")
+    except OSError as error:
+        raise InputError(f"the run's folder {folder} cannot be written: {error.strerror}; set runs_dir or name") from None
 
 
 def evaluation(run: Run, stage: EvalStage, index: int, weights: Weights) -> Weights:
-    """Add a row to eval.json (with the baselines of the task before the first), unless a run before this one did."""
+    """Add a row to eval.json, after the baselines' where the problems are new; nothing if an earlier start did it."""
     file = run.folder / "eval.json"
     rows = load_rows(file)
     if any(row.name == stage.name for row in rows):
@@ -106,14 +112,17 @@ def evaluation(run: Run, stage: EvalStage, index: int, weights: Weights) -> Weig
     task = make_task(stage.task)
     problems = choose_problems(task, stage)
     run.console.stage(stage.name, len(problems), detail=f"{stage.split} split, temperature {stage.sample.temperature}")
-    if not rows:
-        rows = baseline_rows(task, problems, run.config.seed)
+    asked = (stage.task, stage.split, stage.limit)
+    earlier = [(s.task, s.split, s.limit) for s in run.config.stages[:index] if isinstance(s, EvalStage)]
+    if asked not in earlier:  # the baselines of these problems stand before the first policy that was asked them
+        suffix = f" ({stage.name})" if earlier else ""
+        rows = rows + [replace(row, name=row.name + suffix) for row in baseline_rows(task, problems, run.config.seed)]
     policy = replace(weights.policy, remat="none")
     engine = Engine(policy, stage.sample, run.eos_ids, run.tokenizer.decode, run.mesh)
     verify = run.config.verify
     with VerifierPool(task.verify, verify.workers, verify.timeout_s, task.failure_reward) as pool:
         row, trajectories = evaluate(
-            engine, pool, run.tokenizer, problems, weights.trainable, weights.frozen, run.key(index), stage.name
+            engine, pool, run.tokenizer, problems, weights.trainable, weights.frozen, run.key(index, SAMPLING), stage.name
         )
     run.logger.truncate_after([s.name for s in run.config.stages], stage.name, -1)
     run.logger.log_samples(stage.name, 0, [sample_row(t) for t in trajectories])
@@ -129,8 +138,8 @@ def export(run: Run, weights: Weights) -> None:
     base = run.config.model.path
     if weights.is_new_base:
         base = str(run.folder / "model")
+        run.tokenizer.save_pretrained(base)  # before the config.json that says the folder is whole
         save_model(model, weights.policy.config, base, run.config.model.dtype, eos_ids=run.eos_ids)
-        run.tokenizer.save_pretrained(base)
     if lora is not None:
         save_adapter(weights.trainable["lora"], lora, weights.policy.config, run.folder / "adapter", base)
 

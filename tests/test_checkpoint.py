@@ -36,7 +36,7 @@ def cube():
 def state():
     """A state in which every number is its own."""
     _, trainable, _ = policy_and_trees(None)
-    state = place_state(trainable, make_optimizer(OptimSection(), 10), 3, one_device())
+    state = place_state(trainable, make_optimizer(OptimSection(), 10), jax.random.key(3), one_device())
     floats = [x for x in jax.tree.leaves(state) if jnp.issubdtype(x.dtype, jnp.floating)]
     moved = iter(noisy(floats, 11))
     return jax.tree.map(lambda x: next(moved) if jnp.issubdtype(x.dtype, jnp.floating) else x, state)
@@ -104,7 +104,7 @@ def test_a_state_comes_back_on_another_mesh(copied, state, cube):
 
 
 def test_the_newest_and_the_best_are_kept(tmp_path):
-    state = place_state({"lora": {}}, make_optimizer(OptimSection(), 1), 0, one_device())
+    state = place_state({"lora": {}}, make_optimizer(OptimSection(), 1), jax.random.key(0), one_device())
     with Checkpoints(tmp_path, keep=2) as checkpoints:
         assert checkpoints.best_step() is None
         for step, val_loss in [(1, 3.0), (2, 1.0), (3, 2.0), (4, None), (5, 4.0), (6, None)]:

@@ -237,3 +237,25 @@ def test_a_missing_file_is_refused(tmp_path):
 def test_every_config_of_the_project_loads(file):
     config = load_config(file)
     assert validate_config(yaml.safe_load(dump_config(config)), "dump") == config
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        (".inf", "optim.learning_rate"),
+        (".nan", "optim.learning_rate"),
+    ],
+)
+def test_rates_are_finite(text, message, refusal):
+    assert message in refusal(PLAIN, f"optim.learning_rate={text}")
+
+
+def test_a_key_that_stands_twice_is_refused(tmp_path):
+    (tmp_path / "twice.yaml").write_text("name: a\nseed: 1\nseed: 2\n")
+    with pytest.raises(InputError, match="'seed' stands twice"):
+        load_config(tmp_path / "twice.yaml")
+
+
+def test_grpo_does_not_sample_greedily(refusal):
+    stage = "stages=[{kind: grpo, task: {name: knowledge_graph}, sample: {temperature: 0}}]"
+    assert "sample.temperature 0" in refusal(PLAIN, stage)

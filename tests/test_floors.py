@@ -19,13 +19,13 @@ FLOORS = {
     4: ["data/*", "verify/*", "tasks/*"],
     5: ["sample/*"],
     6: ["rollout/*", "eval/evaluate", "eval/table"],
-    7: ["train/setup", "train/loop", "train/sft", "train/grpo"],
+    7: ["train/setup", "train/preflight", "train/loop", "train/sft", "train/grpo"],
     8: ["run", "inference"],
     9: ["cli"],
 }
 WORLDS = ["data/*", "verify/*", "tasks/*", "stats", "track/*", "eval/table"]  # run without an accelerator, start fast
 FLAX_NAMES = {"Module", "Param", "LoRAParam", "Rngs", "split", "merge", "eval_shape", "to_pure_dict"}
-LONG_FILES = {"config", "config_file"}  # every section and every default in one place
+LONG_FILES = {"config"}  # every section and every default in one place
 MAX_LINES = 300
 
 FILES = {str(path.relative_to(LIBRARY).with_suffix("")): path for path in sorted(LIBRARY.rglob("*.py"))}

@@ -29,7 +29,7 @@ def abstract_trees(config, lora):
     policy = Policy(config, lora)
     model = jax.eval_shape(policy.init_model, jax.random.key(0))
     trainable = {"model": model} if lora is None else {"lora": jax.eval_shape(policy.init_lora, jax.random.key(0))}
-    return {"model": model}, jax.eval_shape(lambda t: init_state(t, TX, 0), trainable)
+    return {"model": model}, jax.eval_shape(lambda t: init_state(t, TX, jax.random.key(0)), trainable)
 
 
 @pytest.mark.parametrize("lora", [LORA, None], ids=["lora", "full"])
@@ -118,7 +118,7 @@ def test_arrays_are_born_in_their_shardings_with_the_values_of_one_device(cube):
 
 def test_placing_a_state_leaves_the_parameters_alive(cube):
     _, trainable, _ = policy_and_trees()
-    state = place_state(trainable, TX, 0, cube)
+    state = place_state(trainable, TX, jax.random.key(0), cube)
     for leaf, sharding in zip(jax.tree.leaves(state), jax.tree.leaves(shardings_for(state, cube)), strict=True):
         assert leaf.sharding.is_equivalent_to(sharding, leaf.ndim)
     jax.tree.map(lambda x: x.delete(), state.trainable)

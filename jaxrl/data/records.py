@@ -69,10 +69,10 @@ def parse_record(value: Any, place: str) -> list[Message]:
     if not isinstance(value, dict):
         raise InputError(f"{place}: a record must be an object, and this is {_kind(value)}: {_short(value)}")
     if value.get("messages") is not None:
-        messages = _messages(value["messages"], place, "messages")
+        messages = parse_messages(value["messages"], place, "messages")
     elif value.get("prompt") is not None and value.get("completion") is not None:
         messages = _prompt(value["prompt"], place)
-        messages.append(Message(role="assistant", content=_text(value["completion"], place, "completion")))
+        messages.append(Message(role="assistant", content=parse_text(value["completion"], place, "completion")))
     else:
         keys = ", ".join(map(repr, value)) or "none"
         raise InputError(f"{place}: a record needs `messages`, or `prompt` and `completion`; the keys found are {keys}")
@@ -84,17 +84,17 @@ def parse_record(value: Any, place: str) -> list[Message]:
         raise InputError(f"{place}: messages[0] is an assistant message; a prompt must come before it")
     if value.get("thinking") is not None:
         answer = messages[assistants[-1]]
-        answer["content"] = with_thinking(_text(value["thinking"], place, "thinking"), answer["content"])
+        answer["content"] = with_thinking(parse_text(value["thinking"], place, "thinking"), answer["content"])
     return messages
 
 
 def _prompt(value: Any, place: str) -> list[Message]:
     if isinstance(value, list):
-        return _messages(value, place, "prompt")
-    return [Message(role="user", content=_text(value, place, "prompt"))]
+        return parse_messages(value, place, "prompt")
+    return [Message(role="user", content=parse_text(value, place, "prompt"))]
 
 
-def _messages(value: Any, place: str, key: str) -> list[Message]:
+def parse_messages(value: Any, place: str, key: str) -> list[Message]:
     if not isinstance(value, list) or not value:
         raise InputError(f"{place}: {key} must be a list of messages with at least one, and is {_kind(value)}: {_short(value)}")
     messages = []
@@ -104,16 +104,16 @@ def _messages(value: Any, place: str, key: str) -> list[Message]:
             raise InputError(f"{place}: {at} must be an object with `role` and `content`, and is {_kind(item)}: {_short(item)}")
         if item.get("tool_calls"):
             raise InputError(f"{place}: {at}.tool_calls: tool calls are not supported; write them into `content`, or remove the record")
-        role, content = _text(item.get("role"), place, f"{at}.role"), _text(item.get("content"), place, f"{at}.content")
+        role, content = parse_text(item.get("role"), place, f"{at}.role"), parse_text(item.get("content"), place, f"{at}.content")
         if item.get("thinking") is not None:
             if role != "assistant":
                 raise InputError(f"{place}: {at}.thinking belongs to a message of role {role!r}; only assistant messages think")
-            content = with_thinking(_text(item["thinking"], place, f"{at}.thinking"), content)
+            content = with_thinking(parse_text(item["thinking"], place, f"{at}.thinking"), content)
         messages.append(Message(role=role, content=content))
     return messages
 
 
-def _text(value: Any, place: str, key: str) -> str:
+def parse_text(value: Any, place: str, key: str) -> str:
     if not isinstance(value, str):
         raise InputError(f"{place}: {key} must be a string, and is {_kind(value)}: {_short(value)}")
     try:

@@ -19,6 +19,12 @@ from jaxrl.ops.sampling import sample_tokens
 from jaxrl.sharding import ROWS, gather_weights
 
 Tree = dict
+SCORE_ELEMENTS = 1 << 28  # float32 attention scores of one layer alive at once in prefill: 1 GiB
+
+
+def next_power_of_two(n: int) -> int:
+    """The smallest power of two that is at least n (n >= 1)."""
+    return 1 << (n - 1).bit_length()
 
 
 @jax.tree_util.register_dataclass
@@ -62,9 +68,7 @@ class Decoder:
           prompts: [P, T] int32, left-aligned. lengths: [P] int32.
           rows: [B] int32, the prompt of each row. keys: [B]. is_done: [B] bool, true for rows that only fill the batch.
         """
-        in_prompt = jnp.arange(prompts.shape[1]) < lengths[:, None]
-        hidden, k, v = self.policy.prefill(trainable, frozen, prompts, in_prompt.astype(jnp.int32))
-        last = jnp.take_along_axis(hidden, (lengths - 1)[:, None, None], axis=1)[:, 0]  # [P, D]
+        last, k, v = self._prefill(trainable, frozen, prompts, lengths)
         logits = self.policy.logits(trainable, frozen, last)[rows]
         state = SamplerState(
             cache=cache_from_prefill(k, v, lengths, rows, room=self.num_windows * self.sample.window),
@@ -91,6 +95,23 @@ class Decoder:
     def num_windows(self) -> int:
         """Windows that the longest completion needs; its first token comes from `start`."""
         return -(-(self.sample.max_new_tokens - 1) // self.sample.window)
+
+    def _prefill(self, trainable: Tree, frozen: Tree, prompts: Array, lengths: Array) -> tuple[Array, Array, Array]:
+        """Last hidden state of each prompt [P, D], keys and values [L, P, T, K, H]; so many prompts at a time that the
+        attention scores stay small."""
+
+        def run(prompts: Array, lengths: Array) -> tuple[Array, Array, Array]:
+            in_prompt = jnp.arange(prompts.shape[1]) < lengths[:, None]
+            hidden, k, v = self.policy.prefill(trainable, frozen, prompts, in_prompt.astype(jnp.int32))
+            return jnp.take_along_axis(hidden, (lengths - 1)[:, None, None], axis=1)[:, 0], k, v
+
+        P, T = prompts.shape
+        pieces = min(P, next_power_of_two(-(-P * self.policy.config.num_heads * T * T // SCORE_ELEMENTS)))  # P is a power of two
+        if pieces == 1:
+            return run(prompts, lengths)
+        last, k, v = jax.lax.map(lambda x: run(*x), (prompts.reshape(pieces, -1, T), lengths.reshape(pieces, -1)))
+        join = lambda x: jnp.moveaxis(x, 0, 1).reshape(x.shape[1], P, *x.shape[3:])  # noqa: E731  [pieces, L, P/pieces, ...]
+        return last.reshape(P, -1), join(k), join(v)
 
     def _draw(self, state: SamplerState, logits: Array) -> tuple[SamplerState, Emitted]:
         keys = jax.vmap(jax.random.fold_in)(state.keys, state.count)

@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 from jaxrl.config import SampleSection
 from jaxrl.errors import InputError
 from jaxrl.model.policy import Policy
-from jaxrl.sample.decode import Decoder, Emitted
+from jaxrl.sample.decode import Decoder, Emitted, next_power_of_two
 from jaxrl.sharding import num_row_shards, replicated, rows_sharding
 from jaxrl.types import Completion, StopReason
 
@@ -90,10 +90,10 @@ class Engine:
     def _lay_out(self, requests: Sequence[Request], rows: list[_Row], key: Array) -> tuple[Array, ...]:
         """The arrays that `Decoder.start` takes, their sizes rounded up so that few programs are compiled."""
         numbers = sorted({row.request for row in rows})
-        P = _next_power_of_two(len(numbers))
+        P = next_power_of_two(len(numbers))
         T = length_bucket(max(len(requests[n].prompt_ids) for n in numbers))
         shards = num_row_shards(self.mesh)
-        B = -(-min(self.sample.slots, _next_power_of_two(len(rows))) // shards) * shards
+        B = -(-min(self.sample.slots, next_power_of_two(len(rows))) // shards) * shards
         prompts, lengths = np.zeros((P, T), np.int32), np.ones(P, np.int32)
         for place, n in enumerate(numbers):
             ids = requests[n].prompt_ids
@@ -151,13 +151,8 @@ class Engine:
         return Completion(request.prompt_ids, row.ids, row.logprobs, row.stop_reason, row.text)
 
     def _check_prompt(self, number: int, request: Request) -> None:
-        length, limit = len(request.prompt_ids), self.sample.max_prompt_tokens
-        if length == 0:
-            raise InputError(f"prompt {number} has no tokens; give at least one")
-        if length > limit:
-            raise InputError(
-                f"prompt {number} has {length} tokens and sample.max_prompt_tokens is {limit}; raise it or shorten the prompt"
-            )
+        length = len(request.prompt_ids)
+        check_prompt_length(number, length, self.sample.max_prompt_tokens)
         config = self.decoder.policy.config
         if length + self.sample.max_new_tokens > config.max_positions:
             raise InputError(
@@ -169,14 +164,18 @@ class Engine:
             raise InputError(f"prompt {number} holds a token id outside 0..{vocab_size - 1}; was it made by another tokenizer?")
 
 
+def check_prompt_length(number: int, length: int, limit: int) -> None:
+    """InputError for a prompt without tokens or with more than the limit; prompts are never cut."""
+    if length == 0:
+        raise InputError(f"prompt {number} has no tokens; give at least one")
+    if length > limit:
+        raise InputError(f"prompt {number} has {length} tokens and sample.max_prompt_tokens is {limit}; raise it or shorten the prompt")
+
+
 @jax.jit
 def _row_keys(key: Array, uids: Array, indices: Array) -> Array:
     """[B] keys: fold_in(fold_in(key, uid), index)."""
     return jax.vmap(lambda uid, index: jax.random.fold_in(jax.random.fold_in(key, uid), index))(uids, indices)
-
-
-def _next_power_of_two(n: int) -> int:
-    return 1 << (n - 1).bit_length()
 
 
 def length_bucket(n: int) -> int:

@@ -15,17 +15,16 @@ import numpy as np
 from jaxrl.checkpoint import Checkpoints, abstract_like
 from jaxrl.config import GRPOStage
 from jaxrl.data.packing import indices_at
-from jaxrl.errors import InputError
 from jaxrl.interrupt import Interrupted
 from jaxrl.ops.advantages import ADVANTAGES
 from jaxrl.rollout.collate import collate
 from jaxrl.rollout.collect import collect
 from jaxrl.sample.engine import Engine
-from jaxrl.sharding import check_rows, shard_batch
+from jaxrl.sharding import shard_batch
 from jaxrl.tasks import make_task
 from jaxrl.track.logger import sample_row
 from jaxrl.train.loop import FinitenessGuard, begin_stage, report_step
-from jaxrl.train.setup import Run, Weights, enter_stage
+from jaxrl.train.setup import ADAPTERS, DROPOUT, SAMPLING, Run, Weights, enter_stage
 from jaxrl.train.state import make_optimizer, make_schedule, place_state
 from jaxrl.train.step import make_grpo_step, make_score_fn
 from jaxrl.types import Group, StopReason
@@ -43,23 +42,19 @@ def grpo(run: Run, stage: GRPOStage, index: int, weights: Weights) -> Weights:
     """
     algo, steps = stage.algo, stage.steps
     P, G = algo.problems_per_batch, algo.group_size
-    minibatch = P * G // algo.updates_per_batch
-    microbatch = min(algo.microbatch or minibatch, minibatch)
-    check_rows(microbatch, run.mesh, f"stage {stage.name}: algo.microbatch (or problems_per_batch * group_size)")
+    microbatch = algo.rows_per_piece
     seq_len = stage.seq_len or stage.sample.max_prompt_tokens + stage.sample.max_new_tokens
 
     # -------------------------------------------------------------------------------------------------------- task
     task = make_task(stage.task)
     problems = task.problems("train")
-    if not problems:
-        raise InputError(f"stage {stage.name}: the task's train split is empty; set task.train")
 
     # ------------------------------------------------------------------------------------------- model and optimiser
-    weights = enter_stage(weights, stage.lora, run.config.model.dtype, run.mesh, run.key(index))
+    weights = enter_stage(weights, stage.lora, run.config.model.dtype, run.mesh, run.key(index, ADAPTERS))
     policy, frozen, reference = weights.policy, weights.frozen, weights.trainable
     tx = make_optimizer(stage.optim, steps * algo.updates_per_batch)
     schedule = make_schedule(stage.optim, steps * algo.updates_per_batch)
-    state = place_state(weights.trainable, tx, run.config.seed, run.mesh)
+    state = place_state(weights.trainable, tx, run.key(index, DROPOUT), run.mesh)
     temperature = stage.sample.temperature
     grpo_step = make_grpo_step(policy, tx, algo, temperature, state, run.mesh)
     score = make_score_fn(policy, run.mesh, temperature)
@@ -85,7 +80,7 @@ def grpo(run: Run, stage: GRPOStage, index: int, weights: Weights) -> Weights:
             chosen = indices_at(len(problems), P, run.config.seed, step)
             groups = collect(
                 engine, pool, run.tokenizer, [problems[i] for i in chosen], G,
-                state.trainable, frozen, run.key(index, step), policy_version=step,
+                state.trainable, frozen, run.key(index, SAMPLING, step), policy_version=step,
             )  # fmt: skip
             rewards_P_G = np.array([[t.verdict.reward for t in group.trajectories] for group in groups], np.float32)
             advantages_P_G = np.asarray(ADVANTAGES[algo.advantage](rewards_P_G))
@@ -112,7 +107,7 @@ def grpo(run: Run, stage: GRPOStage, index: int, weights: Weights) -> Weights:
 
             # ------------------------------------------------------------------------------------------- tell and keep
             elapsed = time.perf_counter() - started
-            metrics = {name: float(np.mean([u[name] for u in updates])) for name in updates[0]}
+            metrics = {name: float((np.max if name.endswith("/max") else np.mean)([u[name] for u in updates])) for name in updates[0]}
             metrics |= rollout_metrics(groups, rewards_P_G) | {
                 "learning_rate": float(schedule(step * algo.updates_per_batch - 1)),
                 "sample/tokens_per_s": sum(len(t.completion.completion_ids) for t in trajectories) / (collected - started),
@@ -155,10 +150,10 @@ def rollout_metrics(groups: list[Group], rewards_P_G: np.ndarray) -> dict[str, f
 
 
 def samples_to_keep(groups: list[Group], advantages_P_G: np.ndarray, limit: int) -> list[dict]:
-    """Rows of samples.jsonl for the first groups of a batch: as many whole groups as `limit` rows have room for."""
-    num_groups = limit // advantages_P_G.shape[1]
-    return [
+    """Rows of samples.jsonl: the first `limit` trajectories of a batch, group by group."""
+    rows = [
         sample_row(trajectory, float(advantage))
-        for group, advantages in list(zip(groups, advantages_P_G))[:num_groups]
+        for group, advantages in zip(groups, advantages_P_G)
         for trajectory, advantage in zip(group.trajectories, advantages)
     ]
+    return rows[:limit]

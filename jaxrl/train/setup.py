@@ -1,6 +1,5 @@
 """What all stages share: the run's resources, and the policy as it is handed from one stage to the next."""
 
-import logging
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from jax.sharding import Mesh
 from jaxrl.config import ArchitectureSection, Config, LoraSection, ModelSection
 from jaxrl.data.chat import end_of_turn_id
 from jaxrl.data.tokenizer import eos_ids, load_tokenizer, train_tokenizer
+from jaxrl.data.packing import Rows
 from jaxrl.errors import InputError
 from jaxrl.interrupt import Interrupt
 from jaxrl.model.config import ModelConfig
@@ -25,7 +25,7 @@ from jaxrl.weights.hf_config import read_hf_config
 from jaxrl.weights.safetensors import load_model
 
 Tree = dict
-log = logging.getLogger("jaxrl")
+ADAPTERS, DROPOUT, SAMPLING = range(3)  # the purposes of PRNG keys
 
 
 @dataclass(frozen=True)
@@ -37,14 +37,17 @@ class Run:
     mesh: Mesh
     tokenizer: object
     eos_ids: tuple[int, ...]
+    sft_rows: dict[str, tuple[Rows, Rows | None]]  # by stage name
     logger: RunLogger
     console: Console
     interrupt: Interrupt
 
-    def key(self, stage_index: int, step: int = 0) -> Array:
-        """The PRNG key of a step of a stage; the same in a resumed run."""
-        key = jax.random.fold_in(jax.random.key(self.config.seed), stage_index)
-        return jax.random.fold_in(key, step)
+    def key(self, stage_index: int, purpose: int, step: int = 0) -> Array:
+        """The PRNG key for a purpose at a step of a stage; the same in a resumed run."""
+        key = jax.random.key(self.config.seed)
+        for number in (stage_index, purpose, step):
+            key = jax.random.fold_in(key, number)
+        return key
 
 
 @dataclass(frozen=True)
@@ -70,22 +73,20 @@ def set_up_jax(compilation_cache: str | None) -> None:
 def load_run_tokenizer(config: Config, run_folder: Path):
     """The run's tokenizer and the ids that end a completion.
 
-    Without a directory to take it from, one is trained on the task's texts and kept in the run folder.
+    Without a directory to take it from, one is trained on the task's texts; `run.py` keeps it in the run folder.
 
     Raises:
       InputError: no tokenizer to be had, or one whose turns end in a token that sampling would not stop at.
     """
     source = config.model.tokenizer or config.model.path
-    if source is not None:
-        folder = model_folder(source)
+    folder = model_folder(source) if source is not None else run_folder / "tokenizer"
+    if source is not None or (run_folder / "config.yaml").exists():
+        tokenizer = load_tokenizer(folder, config.model.chat_template)
+    elif config.task is not None:
+        task = make_task(config.task)
+        tokenizer = train_tokenizer(task.texts(), whole=task.phrases())
     else:
-        folder = run_folder / "tokenizer"
-        if not folder.exists():
-            if config.task is None:
-                raise InputError("a fresh model needs words for its tokenizer; set `task`, or give model.tokenizer a tokenizer directory")
-            task = make_task(config.task)
-            train_tokenizer(task.texts(), whole=task.phrases()).save_pretrained(folder)
-    tokenizer = load_tokenizer(folder, config.model.chat_template)
+        raise InputError("a fresh model needs words for its tokenizer; set `task`, or give model.tokenizer a tokenizer directory")
     ends = eos_ids(tokenizer, folder)
     end_of_turn = end_of_turn_id(tokenizer)
     if end_of_turn not in ends:
@@ -165,23 +166,26 @@ def fresh_model_config(architecture: ArchitectureSection, vocab_size: int) -> Mo
 def enter_stage(weights: Weights, lora: LoraSection | None, dtype: str, mesh: Mesh, key: Array) -> Weights:
     """The policy that a stage with these adapters trains, starting from the one that the stage before left.
 
-    The same adapters go on; other ones start at zero over the base with the old ones merged in; without adapters the
-    (merged) base itself is trained, in float32.
+    The same adapters go on; other ones start at zero over the base with the old ones merged in (and rounded to `dtype`);
+    without adapters the (merged) base itself is trained, in float32.
     """
     before = weights.policy
     policy = Policy(before.config, lora, before.dtype, before.remat)
     if weights.trainable and before.lora == lora:
         return weights
-    model_dtype = "float32" if lora is None else dtype
+    model_dtype = jnp.dtype("float32" if lora is None else dtype)
 
     def plain_model(trainable: Tree, frozen: Tree) -> Tree:
-        model = {**frozen, **trainable}["model"]
+        model = _cast({**frozen, **trainable}["model"], "float32")  # merged in float32 and rounded once, if at all
         if before.lora is not None:
             model = merge_lora(model, trainable["lora"], before.lora)
         return _cast(model, model_dtype)
 
-    shardings = shardings_for(jax.eval_shape(plain_model, weights.trainable, weights.frozen), mesh)
-    model = jax.jit(plain_model, out_shardings=shardings)(weights.trainable, weights.frozen)
+    if not weights.trainable and weights.frozen["model"]["norm"]["scale"].dtype == model_dtype:
+        model = weights.frozen["model"]  # as it was loaded: no second copy on the devices
+    else:
+        shardings = shardings_for(jax.eval_shape(plain_model, weights.trainable, weights.frozen), mesh)
+        model = jax.jit(plain_model, out_shardings=shardings)(weights.trainable, weights.frozen)
     is_new_base = weights.is_new_base or bool(weights.trainable) or lora is None
     if lora is None:
         return Weights(policy, {"model": model}, {}, is_new_base)

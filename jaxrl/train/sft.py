@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from jaxrl.batch import SFTBatch
-from jaxrl.checkpoint import Checkpoints, abstract_like
+from jaxrl.checkpoint import CheckpointCorrupt, Checkpoints, abstract_like
 from jaxrl.config import SFTStage
 from jaxrl.data.chat import render_for_training
 from jaxrl.data.packing import Rows, batch_at, num_steps, pack
@@ -15,10 +15,10 @@ from jaxrl.data.records import read_records, split_records
 from jaxrl.errors import InputError
 from jaxrl.interrupt import Interrupted
 from jaxrl.rollout.collate import to_microbatches
-from jaxrl.sharding import check_rows, shard_batch
+from jaxrl.sharding import shard_batch
 from jaxrl.tasks import make_task
 from jaxrl.train.loop import FinitenessGuard, begin_stage, report_step
-from jaxrl.train.setup import Run, Weights, enter_stage
+from jaxrl.train.setup import ADAPTERS, DROPOUT, Run, Weights, enter_stage
 from jaxrl.train.state import TrainState, make_optimizer, make_schedule, place_state
 from jaxrl.train.step import make_score_fn, make_sft_step
 from jaxrl.types import Message
@@ -35,17 +35,14 @@ def sft(run: Run, stage: SFTStage, index: int, weights: Weights) -> Weights:
     """
     # -------------------------------------------------------------------------------------------------------- data
     microbatch = stage.microbatch or stage.rows
-    if stage.rows % microbatch:
-        raise InputError(f"stage {stage.name}: rows={stage.rows} is not a multiple of microbatch={microbatch}")
-    check_rows(microbatch, run.mesh, f"stage {stage.name}: microbatch (or rows)")
-    train_rows, val_rows = load_rows(run, stage)
+    train_rows, val_rows = run.sft_rows[stage.name]
     steps = stage.steps or num_steps(len(train_rows), stage.rows, stage.epochs)
 
     # ------------------------------------------------------------------------------------------- model and optimiser
-    weights = enter_stage(weights, stage.lora, run.config.model.dtype, run.mesh, run.key(index))
+    weights = enter_stage(weights, stage.lora, run.config.model.dtype, run.mesh, run.key(index, ADAPTERS))
     policy, frozen = weights.policy, weights.frozen
     tx, schedule = make_optimizer(stage.optim, steps), make_schedule(stage.optim, steps)
-    state = place_state(weights.trainable, tx, run.config.seed, run.mesh)
+    state = place_state(weights.trainable, tx, run.key(index, DROPOUT), run.mesh)
     sft_step = make_sft_step(policy, tx, state, run.mesh)
     score = make_score_fn(policy, run.mesh)
 
@@ -91,14 +88,17 @@ def sft(run: Run, stage: SFTStage, index: int, weights: Weights) -> Weights:
         # ------------------------------------------------------------------------------------------------------ best
         best = checkpoints.best_step()
         if best is not None and best != step:
-            state, _ = checkpoints.restore(abstract_like(state), best)
+            try:
+                state, _ = checkpoints.restore(abstract_like(state), best)
+            except CheckpointCorrupt as error:
+                raise InputError(f"the best checkpoint cannot be used: {error}; delete {checkpoints.folder}/{best} to go on with the next best") from None
     return Weights(policy, state.trainable, frozen, weights.is_new_base)
 
 
-def load_rows(run: Run, stage: SFTStage) -> tuple[Rows, Rows | None]:
+def load_rows(stage: SFTStage, tokenizer, seed: int) -> tuple[Rows, Rows | None]:
     """Packed training and validation rows, from the records of `stage.data` or the task's demonstrations."""
     if stage.data is not None:
-        train, val = split_records(read_records(stage.data), stage.val_fraction, run.config.seed)
+        train, val = split_records(read_records(stage.data), stage.val_fraction, seed)
     elif stage.task is not None:
         task = make_task(stage.task)
         train, val = (_demonstrations(task, split) for split in ("train", "val"))
@@ -108,7 +108,7 @@ def load_rows(run: Run, stage: SFTStage) -> tuple[Rows, Rows | None]:
     def rows(conversations: Sequence[list[Message]]) -> Rows | None:
         if not conversations:
             return None
-        return pack([render_for_training(run.tokenizer, c) for c in conversations], stage.seq_len, stage.packing)
+        return pack([render_for_training(tokenizer, c) for c in conversations], stage.seq_len, stage.packing)
 
     train_rows = rows(train)
     if train_rows is None:

@@ -59,16 +59,16 @@ def make_optimizer(optim: OptimSection, total_steps: int) -> optax.GradientTrans
     return optax.chain(optax.clip_by_global_norm(optim.clip_norm), adamw) if optim.clip_norm > 0 else adamw
 
 
-def init_state(trainable: Tree, tx: optax.GradientTransformation, seed: int) -> TrainState:
+def init_state(trainable: Tree, tx: optax.GradientTransformation, key: Array) -> TrainState:
     """State before the first update."""
     return TrainState(
-        step=jnp.int32(0), trainable=trainable, opt_state=tx.init(trainable), key=jax.random.key(seed)
+        step=jnp.int32(0), trainable=trainable, opt_state=tx.init(trainable), key=key
     )
 
 
-def place_state(trainable: Tree, tx: optax.GradientTransformation, seed: int, mesh: Mesh) -> TrainState:
+def place_state(trainable: Tree, tx: optax.GradientTransformation, key: Array, mesh: Mesh) -> TrainState:
     """State before the first update, made directly in its shardings. `trainable` is left alive."""
-    init: Callable[[Tree], TrainState] = lambda params: init_state(jax.tree.map(jnp.copy, params), tx, seed)  # noqa: E731
+    init: Callable[[Tree], TrainState] = lambda params: init_state(jax.tree.map(jnp.copy, params), tx, key)  # noqa: E731
     return jax.jit(init, out_shardings=shardings_for(jax.eval_shape(init, trainable), mesh))(trainable)
 
 

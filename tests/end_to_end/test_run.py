@@ -142,6 +142,7 @@ def test_eight_devices_give_the_same_numbers(whole, config_file, tmp_path):
 def test_settings_that_cannot_work_are_named(override, message, config_file, tmp_path):
     with pytest.raises(InputError, match=message):
         run(load(config_file, tmp_path, override), io.StringIO())
+    assert "stages.1" in override or not (tmp_path / "tiny").exists()  # nothing half-written, unless a stage was done before
 
 
 @pytest.mark.slow

@@ -121,10 +121,10 @@ def test_packing_changes_nothing_in_the_gradient(aggregate):
     assert packed.num_microbatches < 4 and np.max(packed.segment_ids) > 1
     policy, trainable, frozen = policy_and_trees()
     tx, mesh = optax.sgd(1.0), one_device()
-    step = make_grpo_step(policy, tx, GRPOSection(aggregate=aggregate), 0.7, place_state(trainable, tx, 0, mesh), mesh)
+    step = make_grpo_step(policy, tx, GRPOSection(aggregate=aggregate), 0.7, place_state(trainable, tx, jax.random.key(0), mesh), mesh)
     changes, losses = [], []
     for batch in (packed, apart):
-        after, metrics = step(place_state(trainable, tx, 0, mesh), frozen, shard_batch(batch, mesh))
+        after, metrics = step(place_state(trainable, tx, jax.random.key(0), mesh), frozen, shard_batch(batch, mesh))
         changes.append(jax.tree.map(lambda a, b: np.asarray(a) - np.asarray(b), after.trainable, trainable))
         losses.append(float(metrics["loss"]))
     size = max(float(np.abs(x).max()) for x in jax.tree.leaves(changes[1]))

@@ -217,3 +217,16 @@ def test_length_buckets_by_hand():
     ]  # fmt: skip
     for n in range(1, 5000, 7):
         assert n <= length_bucket(n) <= max(16, 1.25 * n + 15) and length_bucket(n) % 16 == 0
+
+
+def test_prefill_in_pieces_is_prefill_at_once(monkeypatch):
+    from jaxrl.sample import decode
+
+    policy, trainable, frozen = policy_and_trees()
+    prompts = np.random.default_rng(0).integers(1, 64, (8, 16)).astype(np.int32)
+    lengths = np.array([3, 16, 5, 9, 1, 2, 16, 8], np.int32)
+    decoder = decode.Decoder(policy, SampleSection(), (0,), one_device())
+    whole = decoder._prefill(trainable, frozen, prompts, lengths)
+    monkeypatch.setattr(decode, "SCORE_ELEMENTS", 2 * 4 * 16 * 16)  # two prompts at a time
+    for ours, theirs in zip(decoder._prefill(trainable, frozen, prompts, lengths), whole):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-5)

@@ -3,6 +3,7 @@
 import dataclasses
 
 import jax
+import jax.monitoring
 import numpy as np
 import optax
 import pytest
@@ -20,7 +21,7 @@ def update(kind, batch, mesh=None, lora=LORA, tx=SGD, algo=GRPOSection(kl_coef=0
     """(change of the trainable tree, metrics) of one step."""
     mesh = mesh or one_device()
     policy, trainable, frozen = policy_and_trees(lora)
-    state = place_state(trainable, tx, 0, mesh)
+    state = place_state(trainable, tx, jax.random.key(0), mesh)
     if kind == "sft":
         step, batch = make_sft_step(policy, tx, state, mesh), sft_batch(batch)
     else:
@@ -120,18 +121,21 @@ def test_step_compiles_once_and_consumes_its_state():
     mesh = make_mesh(MeshSection(data=2, fsdp=2, tensor=2))
     policy, trainable, frozen = policy_and_trees()
     tx = make_optimizer(OptimSection(), 10)
-    state = place_state(trainable, tx, 0, mesh)
+    state = place_state(trainable, tx, jax.random.key(0), mesh)
     step = make_sft_step(policy, tx, state, mesh)
-    given = state
+    given, batch, compiled = state, shard_batch(sft_batch(policy_batch(2)), mesh), []
+    listen = lambda event, *_, **__: compiled.append(event) if "backend_compile" in event else None  # noqa: E731
+    jax.monitoring.register_event_duration_secs_listener(listen)
     for _ in range(3):
-        state, _ = step(state, frozen, shard_batch(sft_batch(policy_batch(2)), mesh))
-    assert step._cache_size() == 1 and int(state.step) == 3
+        state, _ = step(state, frozen, batch)
+    jax.monitoring.unregister_event_duration_listener(listen)
+    assert len(compiled) == 1 and int(state.step) == 3
     assert all(leaf.is_deleted() for leaf in jax.tree.leaves(given.trainable))
 
 
 def test_optimizer_state_exists_for_adapters_only():
     policy, trainable, frozen = policy_and_trees(LoraSection(rank=2))
-    state = place_state(trainable, make_optimizer(OptimSection(), 10), 0, one_device())
+    state = place_state(trainable, make_optimizer(OptimSection(), 10), jax.random.key(0), one_device())
     trained = sum(x.size for x in jax.tree.leaves(trainable))
     moments = sum(x.size for x in jax.tree.leaves(state.opt_state) if x.ndim > 0)
     assert moments == 2 * trained
