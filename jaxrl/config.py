@@ -263,6 +263,11 @@ class SFTStage(Section):
     task: KnowledgeGraphSection | None = None
     optim: OptimSection = OptimSection()
 
+    @property
+    def rows_per_piece(self) -> int:
+        """Rows of a microbatch."""
+        return self.microbatch or self.rows
+
 
 class GRPOSection(Section):
     """The objective. Names as in `ops/`; see there for the formulas.

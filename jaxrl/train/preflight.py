@@ -38,7 +38,7 @@ def preflight(config: Config, tokenizer, model: ModelConfig, mesh: Mesh) -> dict
 
 
 def _check_sft(config: Config, stage: SFTStage, tokenizer, model: ModelConfig, mesh: Mesh) -> tuple[Rows, Rows | None]:
-    microbatch = stage.microbatch or stage.rows
+    microbatch = stage.rows_per_piece
     if stage.rows % microbatch:
         raise InputError(f"stage {stage.name}: rows={stage.rows} is not a multiple of microbatch={microbatch}")
     check_rows(microbatch, mesh, f"stage {stage.name}: microbatch (or rows)")

@@ -34,7 +34,7 @@ def sft(run: Run, stage: SFTStage, index: int, weights: Weights) -> Weights:
       The weights of the checkpoint with the lowest validation loss, or the last ones where nothing was held out.
     """
     # -------------------------------------------------------------------------------------------------------- data
-    microbatch = stage.microbatch or stage.rows
+    microbatch = stage.rows_per_piece
     train_rows, val_rows = run.sft_rows[stage.name]
     steps = stage.steps or num_steps(len(train_rows), stage.rows, stage.epochs)
 

@@ -12,7 +12,7 @@ from jaxrl.model.config import ModelConfig
 from jaxrl.model.lora import count_params, merge_lora, params_line
 from jaxrl.model.policy import Policy
 from jaxrl.model.transformer import Linear
-from tests.tiny import CONFIG, LORA, max_difference, policy_and_trees, ragged_sequences
+from tests.tiny import CONFIG, max_difference, policy_and_trees, ragged_sequences
 
 QWEN_1_5B = ModelConfig(
     family="qwen2", vocab_size=151_936, d_model=1536, num_layers=28, num_heads=12, num_kv_heads=2, head_dim=128, d_ff=8960,
