@@ -1,57 +1,23 @@
-"""The config models: one YAML file is one experiment, its tree is the tree of these classes, and every default is here.
+"""The config models: one YAML file is one experiment, its tree is the tree of these classes, and every default is here
+or, for the objectives, in `config_algo.py`.
 
 Shared sections (`lora`, `task`, `sample`, `optim`) are inherited by the stages; a stage that names one of them changes
 only the keys it names (`lora: null` in a stage means: train everything there). Reading and writing files of it is
 `config_file.py`'s business.
 """
 
-import difflib
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-PositiveInt = Annotated[int, Field(ge=1)]
-NonNegativeInt = Annotated[int, Field(ge=0)]
-Seed = Annotated[int, Field(ge=0, lt=2**32)]  # what a PRNG key is made of
-NonNegative = Annotated[float, Field(ge=0)]
-Positive = Annotated[float, Field(gt=0)]
-Fraction = Annotated[float, Field(ge=0, lt=1)]
+from jaxrl.config_algo import GRPOSection, PolicyGradientSection, PPOSection
+from jaxrl.config_base import Fraction, NonNegative, NonNegativeInt, Positive, PositiveInt, Section, Seed, Share, merge
+
 Strings = Annotated[tuple[str, ...], Field(strict=False)]
 Hops = Annotated[tuple[PositiveInt, ...], Field(strict=False, min_length=1)]
-
 StageName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9 ._-]*$")]  # it becomes the name of a folder
 
 LORA_TARGETS = ("q", "k", "v", "o", "gate", "up", "down")
-
-
-class Section(BaseModel):
-    """Base of all sections: frozen, typed strictly (a string is not a number), unknown keys are errors with a suggestion."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _suggest_names(cls, values: Any) -> Any:
-        if isinstance(values, dict):
-            for key in values:
-                if key not in cls.model_fields:
-                    raise ValueError(_unknown_name(str(key), list(cls.model_fields)))
-        return values
-
-
-def _unknown_name(name: str, choices: list[str]) -> str:
-    near = difflib.get_close_matches(name, choices, n=1, cutoff=0.5)
-    hint = f"did you mean {near[0]!r}? " if near else ""
-    return f"unknown key {name!r}; {hint}the keys here are: {', '.join(sorted(choices))}"
-
-
-def merge(under: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
-    """`over` laid on `under`, mappings key by key, everything else whole."""
-    merged = dict(under)
-    for key, value in over.items():
-        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
-        merged[key] = merge(merged[key], value) if both else value
-    return merged
 
 
 # ---------------------------------------------------------------------------------------------------- shared sections
@@ -84,6 +50,7 @@ class ModelSection(Section):
     """Where the base model comes from, and how it is held.
 
     path: a Hugging Face directory (or hub name); null makes a fresh model of `architecture`.
+    adapter: a PEFT directory; the first stage starts from it (its rank, alpha and targets are then the ones in use).
     tokenizer: a tokenizer directory (or hub name); null takes it from `path`, or, without a path, trains one on the
       task's texts (saved in the run folder).
     chat_template: a file with a Jinja chat template, for tokenizers that have none.
@@ -93,6 +60,7 @@ class ModelSection(Section):
 
     path: str | None = None
     architecture: ArchitectureSection | None = None
+    adapter: str | None = None
     tokenizer: str | None = None
     chat_template: str | None = None
     dtype: Literal["float32", "bfloat16"] = "float32"
@@ -102,6 +70,8 @@ class ModelSection(Section):
     def _one_source(self):
         if (self.path is None) == (self.architecture is None):
             raise ValueError("give exactly one of `path` (a model directory) and `architecture` (a fresh model)")
+        if self.adapter is not None and self.path is None:
+            raise ValueError("adapter was trained on a base model; set `path` to it")
         if self.chat_template is not None and self.path is None and self.tokenizer is None:
             raise ValueError("chat_template is for a tokenizer that is loaded; the one made for a fresh model has its own")
         return self
@@ -161,6 +131,22 @@ class KnowledgeGraphSection(Section):
     entity_match: Literal["word", "substring"] = "word"
 
 
+class TinySection(Section):
+    """Three games with a known optimum for models of a few thousand parameters; see `tasks/tiny.py`.
+
+    game: `letter`, `echo` or `count`. train, val, test: numbers of problems in each split.
+    """
+
+    name: Literal["tiny"]
+    game: Literal["letter", "echo", "count"] = "echo"
+    train: NonNegativeInt = 64
+    val: NonNegativeInt = 16
+    test: NonNegativeInt = 64
+
+
+TaskSection = Annotated[KnowledgeGraphSection | TinySection, Field(discriminator="name")]
+
+
 class SampleSection(Section):
     """How completions are drawn. `temperature: 0` is greedy; `top_k: 0` and `top_p: 1` are off.
 
@@ -184,7 +170,7 @@ class OptimSection(Section):
     learning_rate: Positive = 1e-4
     schedule: Literal["constant", "linear", "cosine"] = "constant"
     warmup_steps: NonNegativeInt = 0
-    min_ratio: Annotated[float, Field(ge=0, le=1)] = 0.0
+    min_ratio: Share = 0.0
     weight_decay: NonNegative = 0.0
     clip_norm: NonNegative = 1.0
     b1: Fraction = 0.9
@@ -260,7 +246,7 @@ class SFTStage(Section):
     eval_every: PositiveInt = 50
     patience: PositiveInt | None = None
     lora: LoraSection | None = None
-    task: KnowledgeGraphSection | None = None
+    task: TaskSection | None = None
     optim: OptimSection = OptimSection()
 
     @property
@@ -269,59 +255,106 @@ class SFTStage(Section):
         return self.microbatch or self.rows
 
 
-class GRPOSection(Section):
-    """The objective. Names as in `ops/`; see there for the formulas.
+class RLStage(Section):
+    """What the GRPO and PPO stages share: policy gradients on the task's train split.
 
-    kl_coef: weight of the k3 estimate of KL(policy || reference) in the loss; 0 leaves out the reference pass.
-    The batch of one optimiser step is problems_per_batch * group_size / updates_per_batch rows; microbatch: rows per
-    gradient piece (null: all at once).
+    steps: batches of experience. seq_len: tokens per row of the update; null means max_prompt_tokens + max_new_tokens,
+    which always fits.
     """
 
-    problems_per_batch: PositiveInt = 16
-    group_size: Annotated[int, Field(ge=2)] = 8
-    advantage: Literal["grpo"] = "grpo"
-    clip_low: Positive = 0.2
-    clip_high: Positive = 0.2
-    kl_coef: NonNegative = 0.0
-    aggregate: Literal["token_mean", "sequence_mean"] = "token_mean"
-    updates_per_batch: PositiveInt = 1
-    microbatch: PositiveInt | None = None
-
-    @property
-    def rows_per_piece(self) -> int:
-        """Rows of a microbatch."""
-        rows = self.problems_per_batch * self.group_size // self.updates_per_batch
-        return min(self.microbatch or rows, rows)
-
-    @model_validator(mode="after")
-    def _updates_divide(self):
-        batch = self.problems_per_batch * self.group_size
-        if batch % self.updates_per_batch:
-            raise ValueError(f"a batch of {batch} rows cannot be split into updates_per_batch={self.updates_per_batch} equal parts")
-        return self
-
-
-class GRPOStage(Section):
-    """Group-relative policy optimisation on the task's train split.
-
-    seq_len: tokens per row of the update; null means max_prompt_tokens + max_new_tokens, which always fits.
-    """
-
-    kind: Literal["grpo"]
-    name: StageName = "grpo"
     steps: PositiveInt = 100
     seq_len: PositiveInt | None = None
-    algo: GRPOSection = GRPOSection()
+    algo: PolicyGradientSection
     lora: LoraSection | None = None
-    task: KnowledgeGraphSection
+    task: TaskSection
     sample: SampleSection = SampleSection()
     optim: OptimSection = OptimSection()
 
     @model_validator(mode="after")
     def _samples_vary(self):
-        if self.sample.temperature == 0:
-            raise ValueError("sample.temperature 0 makes all completions of a group equal; set it above 0 (1.0 is usual)")
+        _refuse_greedy(self.sample)
         return self
+
+    @model_validator(mode="after")
+    def _settings_fit(self):
+        algo, limit = self.algo, self.sample.max_new_tokens
+        if self.lora is None and algo.reference == "base" and algo.kl_coef > 0:
+            raise ValueError("reference: base is the model without its adapters, and lora is null; set reference to start")
+        if algo.overlong_buffer is not None and algo.overlong_buffer >= limit:
+            raise ValueError(f"algo.overlong_buffer={algo.overlong_buffer} must be below sample.max_new_tokens={limit}")
+        return self
+
+
+class GRPOStage(RLStage):
+    """Group-relative policy optimisation and its family."""
+
+    kind: Literal["grpo"]
+    name: StageName = "grpo"
+    algo: GRPOSection = GRPOSection()
+
+
+class PPOStage(RLStage):
+    """Proximal policy optimisation with a critic."""
+
+    kind: Literal["ppo"]
+    name: StageName = "ppo"
+    algo: PPOSection = PPOSection()
+
+    @model_validator(mode="after")
+    def _critic_fits(self):
+        if self.lora is None and self.algo.critic == "separate":
+            raise ValueError("algo.critic: separate is a second set of adapters, and lora is null; set critic to shared")
+        if self.algo.critic_warmup >= self.steps:
+            raise ValueError(f"algo.critic_warmup={self.algo.critic_warmup} leaves none of the {self.steps} steps to the policy; lower it")
+        return self
+
+
+class RSFTStage(Section):
+    """Rejection-sampling fine-tuning: sample, verify, keep the best, fine-tune on them; again from the result.
+
+    iterations: rounds of sampling and training. problems: of the train split, how many are asked in a round (null: all),
+      in the order of a permutation that goes on from round to round. samples_per_problem, keep_top: k completions of
+      each problem, and how many of its winners are kept: by reward, then correctness, then the shorter.
+    min_reward: a winner's reward is above it, or the completion is correct (null: it must be correct). A completion that
+      was cut off never wins: it would teach not to end.
+    steps, epochs, rows, seq_len, packing, microbatch: of the fine-tuning in each round, as in an SFT stage.
+    """
+
+    kind: Literal["rsft"]
+    name: StageName = "rsft"
+    iterations: PositiveInt = 1
+    problems: PositiveInt | None = None
+    samples_per_problem: PositiveInt = 8
+    keep_top: PositiveInt = 1
+    min_reward: float | None = None
+    steps: PositiveInt | None = None
+    epochs: PositiveInt = 1
+    rows: PositiveInt = 16
+    seq_len: PositiveInt = 512
+    packing: bool = True
+    microbatch: PositiveInt | None = None
+    lora: LoraSection | None = None
+    task: TaskSection
+    sample: SampleSection = SampleSection()
+    optim: OptimSection = OptimSection()
+
+    @property
+    def rows_per_piece(self) -> int:
+        """Rows of a microbatch."""
+        return self.microbatch or self.rows
+
+    @model_validator(mode="after")
+    def _samples_vary(self):
+        if self.samples_per_problem > 1:
+            _refuse_greedy(self.sample)
+        if self.keep_top > self.samples_per_problem:
+            raise ValueError(f"keep_top={self.keep_top} is more than samples_per_problem={self.samples_per_problem}; lower it")
+        return self
+
+
+def _refuse_greedy(sample: SampleSection) -> None:
+    if sample.temperature == 0:
+        raise ValueError("sample.temperature 0 makes all completions of a problem equal; set it above 0 (1.0 is usual)")
 
 
 class EvalStage(Section):
@@ -331,12 +364,13 @@ class EvalStage(Section):
     name: StageName = "eval"
     split: Literal["train", "val", "test"] = "test"
     limit: PositiveInt | None = None
-    task: KnowledgeGraphSection
+    task: TaskSection
     sample: SampleSection = SampleSection()
 
 
-Stage = Annotated[SFTStage | GRPOStage | EvalStage, Field(discriminator="kind")]
-STAGES = {"sft": SFTStage, "grpo": GRPOStage, "eval": EvalStage}
+TASKS = ("knowledge_graph", "tiny")
+Stage = Annotated[SFTStage | RSFTStage | GRPOStage | PPOStage | EvalStage, Field(discriminator="kind")]
+STAGES = {"sft": SFTStage, "rsft": RSFTStage, "grpo": GRPOStage, "ppo": PPOStage, "eval": EvalStage}
 INHERITED = ("lora", "task", "sample", "optim")
 
 
@@ -350,7 +384,7 @@ class Config(Section):
     model: ModelSection
     lora: LoraSection | None = None
     mesh: MeshSection = MeshSection()
-    task: KnowledgeGraphSection | None = None
+    task: TaskSection | None = None
     sample: SampleSection = SampleSection()
     optim: OptimSection = OptimSection()
     verify: VerifySection = VerifySection()
@@ -369,6 +403,8 @@ class Config(Section):
             if isinstance(stage, dict) and stage.get("kind") in STAGES:
                 fields = STAGES[stage["kind"]].model_fields
                 shared = {key: values[key] for key in INHERITED if key in fields and values.get(key) is not None}
+                if _names_another_task(shared.get("task"), stage.get("task")):
+                    del shared["task"]  # keys of one task say nothing about another
                 stage = merge(shared, stage)
             stages.append(stage)
         return {**values, "stages": stages}
@@ -380,3 +416,7 @@ class Config(Section):
             if names.count(name) > 1:
                 raise ValueError(f"two stages are named {name!r}; give each its own `name`")
         return self
+
+
+def _names_another_task(shared: Any, own: Any) -> bool:
+    return isinstance(shared, dict) and isinstance(own, dict) and own.get("name", shared.get("name")) != shared.get("name")

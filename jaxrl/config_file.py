@@ -11,7 +11,8 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from jaxrl.config import INHERITED, STAGES, Config, Section, merge
+from jaxrl.config import INHERITED, STAGES, TASKS, Config
+from jaxrl.config_base import Section, merge
 from jaxrl.errors import InputError
 
 
@@ -91,7 +92,7 @@ def _without_echoes(problems: list[tuple[str, str]]) -> list[tuple[str, str]]:
 
 
 def _place(loc: tuple) -> str:
-    return ".".join(str(part) for part in loc if part not in STAGES) or "config"
+    return ".".join(str(part) for part in loc if part not in STAGES and part not in TASKS) or "config"
 
 
 def _reason(problem: dict[str, Any]) -> str:
@@ -99,6 +100,8 @@ def _reason(problem: dict[str, Any]) -> str:
         return str(problem["ctx"]["error"])
     if problem["type"] == "missing":
         return "is required and not set"
+    if problem["type"] == "union_tag_not_found":
+        return f"{problem['ctx']['discriminator']} is required and not set"
     return f"{problem['msg']} (it is {problem['input']!r})"
 
 

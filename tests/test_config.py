@@ -83,7 +83,7 @@ def test_exponents_reach_the_config(load):
         ("name=a/b", "name"),
         ("stages=[]", "stages"),
         ("stages.0.kind=stf", "stages.0"),
-        ("stages.1.algo={group_size: 1}", "stages.1.algo.group_size"),
+        ("stages.1.algo={group_size: 0}", "stages.1.algo.group_size"),
         ("stages.1.steps=ten", "stages.1.steps"),
         ("mesh=3", "mesh"),
         ("model.architecture.num_kv_heads=3", "num_kv_heads 3"),
@@ -150,7 +150,7 @@ def test_a_stage_replaces_lists_whole_and_can_bring_its_own_adapters(load):
 
 def test_a_stage_without_the_task_it_needs_says_so(refusal):
     assert "stages.1.task: is required" in refusal(PLAIN, "task=null", "stages.0.task=null", "stages.2.task=null")
-    assert "stages.2.task.name: is required" in refusal(PLAIN, "task=null")
+    assert "stages.2.task: 'name' is required" in refusal(PLAIN, "task=null")
 
 
 def test_the_resolved_config_loads_as_the_same_object(load, tmp_path):

@@ -1,0 +1,216 @@
+"""The objectives: every switch of GRPO and its family, of PPO and of the replay buffer, with its default and its meaning.
+
+Names are those of the functions in `ops/`, which have the formulas and their sources.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from jaxrl.config_base import NonNegative, NonNegativeInt, Positive, PositiveInt, Section, Share
+
+BASELINES_OVER_GROUPS = ("grpo", "center", "rloo")
+
+
+class CorrectionSection(Section):
+    """Truncated importance sampling for the gap between the sampler's logprobs and the trainer's.
+
+    level: the weight of each token by itself, or of its whole sequence. cap: the largest weight. how: what happens above
+    the cap: `truncate` holds the weight there, `mask` takes the token (or sequence) out of the loss.
+    """
+
+    level: Literal["token", "sequence"] = "token"
+    cap: Annotated[float, Field(gt=1)] = 2.0
+    how: Literal["truncate", "mask"] = "truncate"
+
+
+class ReplaySection(Section):
+    """The best verified completions of each problem, mixed into later updates.
+
+    ratio: share of an update's sequences that are replayed; fewer while the buffer is small.
+    use: `sft` adds coef * cross-entropy on the replayed tokens; `off_policy` puts them through the policy loss, with the
+      logprobs and advantages of the time when they were sampled.
+    per_problem, capacity: best completions kept for a problem, and in all; the easiest problems make room first.
+    """
+
+    ratio: float = 0.25
+    use: Literal["sft", "off_policy"] = "sft"
+    coef: Positive = 0.1
+    per_problem: PositiveInt = 2
+    capacity: PositiveInt = 512
+
+    @model_validator(mode="after")
+    def _is_a_share(self):
+        if not 0 < self.ratio < 1:
+            raise ValueError(
+                f"ratio {self.ratio} is the share of an update that is replayed: it must lie between 0 and 1, so that fresh samples "
+                "remain; leave the replay section out (null) to replay nothing"
+            )
+        return self
+
+
+class PolicyGradientSection(Section):
+    """What GRPO and PPO share.
+
+    problems_per_batch, group_size: P problems, G completions of each. updates_per_batch: minibatches that the P * G rows
+      are split into, one optimiser step each; microbatch: rows per gradient piece (null: all of a minibatch at once).
+    ratio_level: `token`, or `sequence` (GSPO). clip_low, clip_high: the ratio earns gradient in 1 - low .. 1 + high.
+    dual_clip: for negative advantages the loss is bounded by dual_clip * |A| (null: it is not).
+    aggregate: `token_mean` over the tokens of an optimiser step; `sequence_mean` of each sequence's mean; `constant`
+      divides each sequence's sum by sample.max_new_tokens, then takes the mean over sequences.
+    kl_coef, kl_estimator, kl_in: weight and estimate (k1, k2, k3) of KL(policy || reference), a term of the `loss` or
+      taken off the `reward` (k1 only). 0 leaves out the reference and its forward pass.
+    reference: the policy as the stage `start`s, the `base` without adapters, or null: none.
+      reference_every: steps after which it becomes the policy of that time (null: never).
+    entropy_coef: weight of the entropy bonus, whose gradient costs a third matmul with the head.
+    sampler_correction: see there; null leaves the gap uncorrected (it is logged all the same).
+    overlong: what becomes of completions that run into max_new_tokens. `keep` them; `mask` takes them out of the batch;
+      `penalty` takes up to 1 off the reward, growing over the last `overlong_buffer` tokens, cut off or not.
+    curriculum: which problems are drawn: `none`, each once an epoch; `success_rate`, oftenest those solved half the time.
+    """
+
+    problems_per_batch: PositiveInt = 16
+    group_size: PositiveInt
+    updates_per_batch: PositiveInt = 1
+    microbatch: PositiveInt | None = None
+    ratio_level: Literal["token", "sequence"] = "token"
+    clip_low: Positive = 0.2
+    clip_high: Positive = 0.2
+    dual_clip: Annotated[float, Field(gt=1)] | None = None
+    aggregate: Literal["token_mean", "sequence_mean", "constant"] = "token_mean"
+    kl_coef: NonNegative = 0.0
+    kl_estimator: Literal["k1", "k2", "k3"]
+    kl_in: Literal["loss", "reward"]
+    reference: Literal["start", "base"] | None = "start"
+    reference_every: PositiveInt | None = None
+    entropy_coef: NonNegative = 0.0
+    sampler_correction: CorrectionSection | None = None
+    overlong: Literal["keep", "mask", "penalty"] = "keep"
+    overlong_buffer: PositiveInt | None = None
+    curriculum: Literal["none", "success_rate"] = "none"
+    replay: ReplaySection | None = None
+
+    @property
+    def rows_per_update(self) -> int:
+        """Fresh sequences of one optimiser step."""
+        return self.problems_per_batch * self.group_size // self.updates_per_batch
+
+    @property
+    def replayed_per_update(self) -> int:
+        """Replayed sequences that come on top, once the buffer holds so many."""
+        ratio = self.replay.ratio if self.replay else 0.0
+        return round(self.rows_per_update * ratio / (1 - ratio))
+
+    @property
+    def rows_per_piece(self) -> int:
+        """Rows of a microbatch."""
+        return min(self.microbatch or self.rows_per_update, self.rows_per_update)
+
+    @property
+    def num_updates(self) -> int:
+        """Optimiser steps per batch of experience."""
+        return self.updates_per_batch
+
+    @model_validator(mode="after")
+    def _updates_divide(self):
+        batch = self.problems_per_batch * self.group_size
+        if batch % self.updates_per_batch:
+            raise ValueError(f"a batch of {batch} rows cannot be split into updates_per_batch={self.updates_per_batch} equal parts")
+        return self
+
+    @model_validator(mode="after")
+    def _kl_fits(self):
+        if self.kl_coef > 0 and self.reference is None:
+            raise ValueError(f"kl_coef={self.kl_coef} needs a reference to measure from; set reference to start or base, or kl_coef to 0")
+        if self.kl_in == "reward" and self.kl_estimator != "k1":
+            raise ValueError(f"kl_in: reward takes the k1 estimate, not {self.kl_estimator}; set kl_estimator to k1, or kl_in to loss")
+        if self.reference_every is not None and (self.kl_coef == 0 or self.reference != "start"):
+            raise ValueError("reference_every renews a reference that is in use: it needs kl_coef above 0 and reference: start")
+        return self
+
+    @model_validator(mode="after")
+    def _overlong_fits(self):
+        if (self.overlong == "penalty") != (self.overlong_buffer is not None):
+            raise ValueError("overlong: penalty and overlong_buffer (the tokens over which it grows) go together; set both or neither")
+        return self
+
+
+class GRPOSection(PolicyGradientSection):
+    """Critic-free policy gradients. advantage: from rewards to advantages, `ops/advantages.py`.
+
+        grpo            (r - mean) / std of its group          center          r - mean of its group (Dr. GRPO)
+        rloo            r - mean of the others of its group    reinforce_pp    (r - mean) / std of the whole batch
+
+    loss: `clip`, or `cispo`: the ratio, held within 1 - clip_low .. 1 + clip_high, is a constant weight of the logprob.
+    dynamic_sampling: null, or how many rounds of sampling may be spent to fill the batch with groups whose rewards
+      differ; groups without spread teach nothing and are dropped and counted.
+    """
+
+    group_size: PositiveInt = 8
+    kl_estimator: Literal["k1", "k2", "k3"] = "k3"
+    kl_in: Literal["loss", "reward"] = "loss"
+    advantage: Literal["grpo", "center", "rloo", "reinforce_pp"] = "grpo"
+    loss: Literal["clip", "cispo"] = "clip"
+    dynamic_sampling: Annotated[int, Field(ge=2)] | None = None
+
+    @model_validator(mode="after")
+    def _groups_have_spread(self):
+        if self.group_size == 1 and (self.advantage in BASELINES_OVER_GROUPS or self.dynamic_sampling):
+            what = "dynamic_sampling" if self.dynamic_sampling else f"advantage: {self.advantage}"
+            raise ValueError(f"group_size 1 leaves nothing to compare a completion with, as {what} does; set group_size to 2 or more")
+        if self.advantage == "reinforce_pp" and self.problems_per_batch * self.group_size == 1:
+            raise ValueError("advantage: reinforce_pp normalises over the batch, which has one row; raise problems_per_batch")
+        return self
+
+    @model_validator(mode="after")
+    def _loss_fits(self):
+        if self.loss == "cispo" and self.ratio_level == "sequence":
+            raise ValueError("loss: cispo weighs each token by its own ratio; set ratio_level to token")
+        if self.loss == "cispo" and self.dual_clip is not None:
+            raise ValueError("loss: cispo has no clip that dual_clip could bound; leave dual_clip out")
+        return self
+
+
+class PPOSection(PolicyGradientSection):
+    """Policy gradients with a critic: generalised advantage estimation over tokens or turns, `ops/gae.py`.
+
+    gamma, gae_lambda: discount and mixing, per token or per turn (`gae_level`). whiten: advantages to mean 0, variance 1.
+    bootstrap_truncated: an episode that was cut by max_new_tokens goes on with the critic's value; one that ended has none.
+    critic: a value head on the policy's own hidden states (`shared`), or on those of adapters of its own (`separate`).
+    vf_coef: weight of the value loss. value_clip: how far a value may move from the old one and still count (null: any).
+    critic_learning_rate: of the critic's own parameters (null: optim's). critic_warmup: first batches that train the
+      critic's own parameters only.
+    kl_target, kl_horizon: with a target, kl_coef is adapted after each batch so that the KL stays near it; the horizon
+      is in sequences.
+    ppo_epochs: passes over a batch, each in a new order, updates_per_batch minibatches in each.
+    """
+
+    group_size: PositiveInt = 1
+    problems_per_batch: PositiveInt = 64
+    updates_per_batch: PositiveInt = 2
+    kl_estimator: Literal["k1", "k2", "k3"] = "k1"
+    kl_in: Literal["loss", "reward"] = "reward"
+    gamma: Share = 1.0
+    gae_lambda: Share = 0.95
+    gae_level: Literal["token", "turn"] = "token"
+    whiten: bool = True
+    bootstrap_truncated: bool = True
+    critic: Literal["shared", "separate"] = "shared"
+    vf_coef: Positive = 0.5
+    value_clip: Positive | None = 0.2
+    critic_learning_rate: Positive | None = None
+    critic_warmup: NonNegativeInt = 0
+    kl_target: Positive | None = None
+    kl_horizon: Positive = 10_000.0
+    ppo_epochs: PositiveInt = 2
+
+    @property
+    def num_updates(self) -> int:
+        """Optimiser steps per batch of experience."""
+        return self.ppo_epochs * self.updates_per_batch
+
+    @model_validator(mode="after")
+    def _kl_adapts(self):
+        if self.kl_target is not None and (self.kl_coef == 0 or self.kl_in != "reward"):
+            raise ValueError("kl_target adapts the KL penalty in the reward: it needs kl_coef above 0 (where to begin) and kl_in: reward")
+        return self
