@@ -132,16 +132,17 @@ class KnowledgeGraphSection(Section):
 
 
 class TinySection(Section):
-    """Three games with a known optimum for models of a few thousand parameters; see `tasks/tiny.py`.
+    """Three games with a known optimum, for models of tens of thousands of parameters; see `tasks/tiny.py`.
 
-    game: `letter`, `echo` or `count`. train, val, test: numbers of problems in each split.
+    game: `letter`, `echo` or `count`. train, val, test: numbers of problems in each split; a multiple of 8 asks each
+    of a game's questions equally often. `letter` has at most 768 problems per split, the others 6144.
     """
 
     name: Literal["tiny"]
     game: Literal["letter", "echo", "count"] = "echo"
-    train: NonNegativeInt = 64
-    val: NonNegativeInt = 16
-    test: NonNegativeInt = 64
+    train: NonNegativeInt = 768
+    val: NonNegativeInt = 32
+    test: NonNegativeInt = 128
 
 
 TaskSection = Annotated[KnowledgeGraphSection | TinySection, Field(discriminator="name")]

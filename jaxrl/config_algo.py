@@ -91,15 +91,15 @@ class PolicyGradientSection(Section):
     replay: ReplaySection | None = None
 
     @property
-    def rows_per_update(self) -> int:
-        """Fresh sequences of one optimiser step."""
-        return self.problems_per_batch * self.group_size // self.updates_per_batch
+    def replayed_per_batch(self) -> int:
+        """Replayed sequences that come on top of a batch's P * G, once the buffer holds so many."""
+        ratio = self.replay.ratio if self.replay else 0.0
+        return round(self.problems_per_batch * self.group_size * ratio / (1 - ratio))
 
     @property
-    def replayed_per_update(self) -> int:
-        """Replayed sequences that come on top, once the buffer holds so many."""
-        ratio = self.replay.ratio if self.replay else 0.0
-        return round(self.rows_per_update * ratio / (1 - ratio))
+    def rows_per_update(self) -> int:
+        """The most sequences that one optimiser step sees."""
+        return -(-(self.problems_per_batch * self.group_size + self.replayed_per_batch) // self.updates_per_batch)
 
     @property
     def rows_per_piece(self) -> int:
@@ -110,6 +110,11 @@ class PolicyGradientSection(Section):
     def num_updates(self) -> int:
         """Optimiser steps per batch of experience."""
         return self.updates_per_batch
+
+    @property
+    def num_held(self) -> int:
+        """First optimiser steps of a stage in which the policy holds still."""
+        return 0
 
     @model_validator(mode="after")
     def _updates_divide(self):
@@ -181,7 +186,7 @@ class PPOSection(PolicyGradientSection):
     critic_learning_rate: of the critic's own parameters (null: optim's). critic_warmup: first batches that train the
       critic's own parameters only.
     kl_target, kl_horizon: with a target, kl_coef is adapted after each batch so that the KL stays near it; the horizon
-      is in sequences.
+      is in sequences. The target is in nats per token.
     ppo_epochs: passes over a batch, each in a new order, updates_per_batch minibatches in each.
     """
 
@@ -209,8 +214,16 @@ class PPOSection(PolicyGradientSection):
         """Optimiser steps per batch of experience."""
         return self.ppo_epochs * self.updates_per_batch
 
+    @property
+    def num_held(self) -> int:
+        """First optimiser steps of a stage in which the policy holds still."""
+        return self.critic_warmup * self.num_updates
+
     @model_validator(mode="after")
     def _kl_adapts(self):
         if self.kl_target is not None and (self.kl_coef == 0 or self.kl_in != "reward"):
             raise ValueError("kl_target adapts the KL penalty in the reward: it needs kl_coef above 0 (where to begin) and kl_in: reward")
+        batch = self.problems_per_batch * self.group_size
+        if self.kl_target is not None and self.kl_horizon < batch:
+            raise ValueError(f"kl_horizon={self.kl_horizon:g} is shorter than one batch of {batch} sequences; kl_coef would jump about; raise it")
         return self

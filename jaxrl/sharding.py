@@ -19,6 +19,7 @@ ROWS = ("data", "fsdp")  # the mesh axes that rows are spread over
 # so are the optimiser's moments of them.
 RULES: list[tuple[str, PartitionSpec]] = [
     (r"layers/\w+/lora_[ab]$", P()),
+    (r"value_head/", P()),
     (r"(embed|head)/kernel$", P("tensor", "fsdp")),  # [V, D]
     (r"layers/(q|k|v|gate|up)/kernel$", P(None, "fsdp", "tensor")),  # [L, D, out]
     (r"layers/(o|down)/kernel$", P(None, "tensor", "fsdp")),  # [L, in, D]

@@ -42,27 +42,38 @@ def ragged_sequences(count: int, seed: int = 0, vocab_size: int = 64, shortest: 
 
 
 def policy_batch(M: int, rows: int = 8, T: int = 24, seed: int = 0, order=None) -> PolicyBatch:
-    """Two segments and padding in every row; every per-token field is random inside its mask."""
+    """Two segments and padding in every row; every per-token field is random inside its mask, and every field is there."""
     rng = np.random.default_rng(seed)
     shape = (rows, T)
     segment_ids = np.broadcast_to(np.repeat([1, 2, 0], [10, 9, T - 19]), shape).astype(np.int32)
     positions = np.broadcast_to(np.concatenate([np.arange(10), np.arange(9), np.zeros(T - 19)]), shape).astype(np.int32)
     tokens = rng.integers(0, 64, shape).astype(np.int32)
-    mask = (rng.random(shape) < 0.6) & (segment_ids > 0) & (positions > 0)
-    floats = [np.where(mask, rng.normal(size=shape), 0).astype(np.float32) for _ in range(4)]
+    is_token = (segment_ids > 0) & (positions > 0)
+    mask = (rng.random(shape) < 0.6) & is_token
+    floats = [np.where(mask, rng.normal(size=shape), 0).astype(np.float32) for _ in range(5)]
+    returns = np.where(is_token, rng.normal(size=shape), 0).astype(np.float32)
+    imitation_mask = (rng.random(shape) < 0.5) & is_token & ~mask
     order = np.arange(rows) if order is None else order
 
     def cut(x):
         return x[order].reshape(M, rows // M, T)
 
     return PolicyBatch(
-        np.int32(M), cut(tokens), cut(positions), cut(segment_ids), cut(mask), cut(floats[0]),
-        cut(-np.abs(floats[1])), cut(-4 + 0.1 * floats[2]), cut(-4 + 0.1 * floats[3]),
+        np.int32(M), cut(tokens), cut(positions), cut(segment_ids), cut(mask),
+        advantages=cut(floats[0]), sampler_logprobs=cut(-4 + 0.3 * floats[1]), old_logprobs=cut(-4 + 0.2 * floats[2]),
+        ref_logprobs=cut(-4 + 0.1 * floats[3]), old_values=cut(0.1 * floats[4]), returns=cut(returns), imitation_mask=cut(imitation_mask),
     )  # fmt: skip
 
 
 def sft_batch(batch: PolicyBatch) -> SFTBatch:
     return SFTBatch(batch.num_microbatches, batch.tokens, batch.positions, batch.segment_ids, batch.completion_mask)
+
+
+def relative_difference(a, b) -> float:
+    """Size of the difference of two trees beside the size of the second, both as one long vector."""
+    square = lambda tree: sum(float(np.sum(np.square(np.asarray(x, np.float64)))) for x in jax.tree.leaves(tree))  # noqa: E731
+    difference = jax.tree.map(lambda x, y: np.asarray(x, np.float64) - np.asarray(y, np.float64), a, b)
+    return (square(difference) / square(b)) ** 0.5
 
 
 def max_difference(a, b) -> float:

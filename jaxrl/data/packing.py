@@ -123,14 +123,17 @@ def pack(examples: Sequence[tuple[Sequence[int], Sequence[bool]]], seq_len: int,
 
 
 def indices_at(count: int, batch: int, seed: int, step: int) -> np.ndarray:
-    """The indices that step `step` (from 0) sees, [batch], computed from the arguments alone.
+    """The indices that step `step` (from 0) sees, [batch], computed from the arguments alone: `stream_at` in equal steps."""
+    return stream_at(count, step * batch, batch, seed)
 
-    The items are read as one endless stream, a fresh permutation per epoch. A batch that the epoch's end cuts goes on
-    into the next epoch: no item is dropped, every epoch sees each item once, all batches are full. A batch larger than
-    `count` therefore repeats items.
+
+def stream_at(count: int, start: int, length: int, seed: int) -> np.ndarray:
+    """Places start .. start + length of an endless stream of indices below `count`, [length], a fresh permutation per epoch.
+
+    A piece that the epoch's end cuts goes on into the next epoch: no item is dropped, every epoch sees each item once,
+    all pieces are full. A piece longer than `count` therefore repeats items.
     """
-    places = np.arange(step * batch, (step + 1) * batch)
-    epochs, offsets = np.divmod(places, count)
+    epochs, offsets = np.divmod(np.arange(start, start + length), count)
     return np.array([_permutation(count, seed, int(e))[o] for e, o in zip(epochs, offsets, strict=True)], np.int64)
 
 

@@ -1,58 +1,101 @@
-"""Trajectories to the arrays of an update: packed rows, cut into microbatches. Host only.
+"""Trajectories to the arrays of an update: packed rows, cut into microbatches, and results cut back. Host only.
 
-Axes: M microbatches, B rows of each, T tokens of a row.
+Axes: M microbatches, B rows of each, T tokens of a row, n tokens of one trajectory.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass, fields
 
 import numpy as np
 
 from jaxrl.batch import PolicyBatch
 from jaxrl.data.packing import assign_rows, lay_out, segments
 from jaxrl.errors import InputError
-from jaxrl.types import Trajectory
+from jaxrl.types import Completion
 
 
-def collate(trajectories: Sequence[Trajectory], advantages: Sequence[float], seq_len: int, microbatch: int) -> PolicyBatch:
-    """Pack trajectories into rows, one segment each, with one advantage for all tokens of a completion.
+@dataclass(frozen=True)
+class Sample:
+    """One trajectory as an update sees it: arrays [n] over its tokens, prompt and completion. Names as in `PolicyBatch`."""
 
-    The arrays have room for one row per trajectory (the worst packing), so that their shape depends on the number of
-    trajectories alone; `num_microbatches` says how many microbatches hold something.
+    tokens: np.ndarray
+    completion_mask: np.ndarray
+    advantages: np.ndarray
+    sampler_logprobs: np.ndarray
+    old_logprobs: np.ndarray
+    ref_logprobs: np.ndarray | None = None
+    old_values: np.ndarray | None = None
+    returns: np.ndarray | None = None
+    imitation_mask: np.ndarray | None = None
+
+
+PER_TOKEN = tuple(field.name for field in fields(Sample))
+
+
+def make_sample(completion: Completion) -> Sample:
+    """A completion that the policy being updated has sampled, without credit yet: advantages 0, old logprobs NaN."""
+    prompt, said = completion.prompt_ids, completion.completion_ids
+    n = len(prompt) + len(said)
+    return Sample(
+        tokens=np.array(prompt + said, np.int32),
+        completion_mask=np.arange(n) >= len(prompt),
+        advantages=np.zeros(n, np.float32),
+        sampler_logprobs=np.array([0.0] * len(prompt) + completion.sampler_logprobs, np.float32),
+        old_logprobs=np.full(n, np.nan, np.float32),
+    )
+
+
+def collate(samples: Sequence[Sample], num_rows: int, seq_len: int, microbatch: int) -> PolicyBatch:
+    """Pack samples into rows, one segment each.
+
+    The arrays have room for num_rows rows (the worst packing of as many samples), so that their shape depends on settings
+    alone; `num_microbatches` says how many microbatches hold something.
 
     Args:
-      trajectories: those of one optimiser batch.  advantages: one per trajectory.
+      samples: those of one optimiser batch, at most num_rows. A field that only some of them have is 0 in the others.
       seq_len: T.  microbatch: B.
     Returns:
-      PolicyBatch of NumPy arrays, M = ceil(len(trajectories) / B).
+      PolicyBatch of NumPy arrays, M = ceil(num_rows / B).
     Raises:
-      InputError: if a trajectory is longer than a row.
+      InputError: if a sample is longer than a row.
     """
-    prompts = [t.completion.prompt_ids for t in trajectories]
-    completions = [t.completion.completion_ids for t in trajectories]
-    logprobs = [t.completion.sampler_logprobs for t in trajectories]
-    lengths = [len(p) + len(c) for p, c in zip(prompts, completions)]
-    if max(lengths) > seq_len:
-        raise InputError(
-            f"a trajectory of {max(lengths)} tokens does not fit a row of {seq_len}; "
-            "raise the stage's seq_len, or lower sample.max_prompt_tokens or sample.max_new_tokens"
-        )
-    rows = assign_rows(lengths, seq_len)
-    M = -(-len(trajectories) // microbatch)
-    positions, segment_ids = segments(rows, lengths, seq_len)
-    per_token = {  # the field of each trajectory, prompt and completion
-        "tokens": ([p + c for p, c in zip(prompts, completions)], np.int32),
-        "completion_mask": ([[False] * len(p) + [True] * len(c) for p, c in zip(prompts, completions)], bool),
-        "advantages": ([[0.0] * len(p) + [a] * len(c) for p, c, a in zip(prompts, completions, advantages)], np.float32),
-        "sampler_logprobs": ([[0.0] * len(p) + l for p, l in zip(prompts, logprobs)], np.float32),
-    }
-    arrays = {name: lay_out(rows, sequences, seq_len, dtype) for name, (sequences, dtype) in per_token.items()}
-    arrays |= {"positions": positions, "segment_ids": segment_ids}
+    rows = _assign(samples, seq_len)
+    M = -(-num_rows // microbatch)
+    arrays = dict(zip(("positions", "segment_ids"), segments(rows, [len(s.tokens) for s in samples], seq_len)))
+    for name in PER_TOKEN:
+        given = [getattr(sample, name) for sample in samples]
+        if present := [x for x in given if x is not None]:
+            filled = [np.zeros(len(s.tokens), present[0].dtype) if x is None else x for s, x in zip(samples, given)]
+            arrays[name] = lay_out(rows, filled, seq_len, present[0].dtype)
     return PolicyBatch(
         num_microbatches=np.int32(-(-len(rows) // microbatch)),
         **{name: to_microbatches(x, M, microbatch) for name, x in arrays.items()},
     )
 
 
+def uncollate(array: np.ndarray, samples: Sequence[Sample], seq_len: int) -> list[np.ndarray]:
+    """What stands in array [M, B, T] where `collate` has put each of the samples: [n] each."""
+    flat = np.asarray(array).reshape(-1, seq_len)
+    found: list[np.ndarray | None] = [None] * len(samples)
+    for r, row in enumerate(_assign(samples, seq_len)):
+        at = 0
+        for i in row:
+            n = len(samples[i].tokens)
+            found[i] = flat[r, at : at + n]
+            at += n
+    return found
+
+
 def to_microbatches(x: np.ndarray, M: int, B: int) -> np.ndarray:
     """[R, T] -> [M, B, T], empty rows added at the end; R <= M * B."""
     return np.pad(x, ((0, M * B - len(x)), (0, 0))).reshape(M, B, -1)
+
+
+def _assign(samples: Sequence[Sample], seq_len: int) -> list[list[int]]:
+    lengths = [len(sample.tokens) for sample in samples]
+    if max(lengths) > seq_len:
+        raise InputError(
+            f"a trajectory of {max(lengths)} tokens does not fit a row of {seq_len}; "
+            "raise the stage's seq_len, or lower sample.max_prompt_tokens or sample.max_new_tokens"
+        )
+    return assign_rows(lengths, seq_len)

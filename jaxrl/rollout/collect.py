@@ -1,6 +1,7 @@
 """Problems in, verified groups out: sampling on the device and verification on the host, side by side."""
 
 import zlib
+from collections import Counter
 from collections.abc import Sequence
 
 from jax import Array
@@ -32,10 +33,13 @@ def collect(
     Returns:
       One group per problem, in the order of the problems.
     """
-    requests = [
-        Request(render_for_sampling(tokenizer, problem.messages), zlib.crc32(problem.uid.encode()), group_size)
-        for problem in problems
-    ]
+    seen: Counter[str] = Counter()
+    requests = []
+    for problem in problems:
+        uid, prompt_ids = zlib.crc32(problem.uid.encode()), render_for_sampling(tokenizer, problem.messages)
+        # A problem that comes twice in a batch has other samples the second time.
+        requests.append(Request(prompt_ids, uid, group_size, first_index=seen[problem.uid] * group_size))
+        seen[problem.uid] += 1
     completions, tickets = {}, {}
     for sampled in engine.run(trainable, frozen, requests, key):
         place = (sampled.request, sampled.index)

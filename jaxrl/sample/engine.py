@@ -22,11 +22,12 @@ Tree = dict
 
 @dataclass(frozen=True)
 class Request:
-    """num_samples completions of one prompt. Sample i is drawn from (the run's key, uid, i) and from nothing else."""
+    """num_samples completions of one prompt. Sample i is drawn from (the run's key, uid, first_index + i) and from nothing else."""
 
     prompt_ids: list[int]
     uid: int
     num_samples: int = 1
+    first_index: int = 0
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,8 @@ class Engine:
         sources, uids, indices = (np.zeros(B, np.int32), np.zeros(B, np.uint32), np.zeros(B, np.uint32))
         for b, row in enumerate(rows):
             sources[b] = numbers.index(row.request)
-            uids[b], indices[b] = requests[row.request].uid, row.index
+            request = requests[row.request]
+            uids[b], indices[b] = request.uid, request.first_index + row.index
         is_done = np.arange(B) >= len(rows)
         by_row = rows_sharding(self.mesh)
         keys = _row_keys(key, jnp.asarray(uids), jnp.asarray(indices))

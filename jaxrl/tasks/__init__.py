@@ -5,9 +5,11 @@ from typing import Any
 from jaxrl.errors import InputError
 from jaxrl.tasks.base import Task
 from jaxrl.tasks.knowledge_graph import KnowledgeGraph
+from jaxrl.tasks.tiny import Tiny
 
 TASKS = {
     "knowledge_graph": KnowledgeGraph,
+    "tiny": Tiny,
 }
 
 

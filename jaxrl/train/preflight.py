@@ -4,7 +4,7 @@ import importlib.util
 
 from jax.sharding import Mesh
 
-from jaxrl.config import Config, EvalStage, GRPOStage, SFTStage
+from jaxrl.config import Config, EvalStage, GRPOStage, RLStage, SFTStage
 from jaxrl.data.chat import render_for_sampling
 from jaxrl.data.packing import Rows
 from jaxrl.errors import InputError
@@ -30,7 +30,7 @@ def preflight(config: Config, tokenizer, model: ModelConfig, mesh: Mesh) -> dict
     for stage in config.stages:
         if isinstance(stage, SFTStage):
             rows[stage.name] = _check_sft(config, stage, tokenizer, model, mesh)
-        elif isinstance(stage, GRPOStage):
+        elif isinstance(stage, RLStage):
             _check_grpo(stage, tokenizer, model, mesh)
         else:
             _check_eval(stage, tokenizer, model)

@@ -25,7 +25,7 @@ from jaxrl.weights.hf_config import read_hf_config
 from jaxrl.weights.safetensors import load_model
 
 Tree = dict
-ADAPTERS, DROPOUT, SAMPLING = range(3)  # the purposes of PRNG keys
+ADAPTERS, DROPOUT, SAMPLING, CRITIC = range(4)  # the purposes of PRNG keys
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,5 @@
 """The state that training changes, the optimiser that changes it, and how both are laid out over the mesh."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import jax
@@ -9,10 +8,11 @@ import optax
 from jax import Array
 from jax.sharding import Mesh
 
-from jaxrl.config import OptimSection
+from jaxrl.config import OptimSection, PPOSection
 from jaxrl.sharding import path_name, shardings_for
 
 Tree = dict
+CRITIC = ("value_head", "critic_lora")  # the parts of the trainable tree that the policy does without
 
 
 @jax.tree_util.register_dataclass
@@ -21,17 +21,25 @@ class TrainState:
     """All that one update reads and writes. Exists for what is trained only: with adapters it is megabytes."""
 
     step: Array  # [] int32, updates done
-    trainable: Tree  # {"lora": ...} or {"model": ...}, float32
+    trainable: Tree  # {"lora": ...} or {"model": ...}, with a critic also {"value_head": ..., "critic_lora": ...}; float32
     opt_state: optax.OptState
     key: Array  # PRNG key; folded with step, never split away
+    reference: Tree  # what the KL term measures from, like the policy's part of `trainable`; {} without a KL term
 
 
-def make_schedule(optim: OptimSection, total_steps: int) -> optax.Schedule:
+def policy_part(trainable: Tree) -> Tree:
+    """What the sampler needs of a trainable tree: all but the critic."""
+    return {name: tree for name, tree in trainable.items() if name not in CRITIC}
+
+
+def make_schedule(optim: OptimSection, total_steps: int, held: int = 0) -> optax.Schedule:
     """Learning rate by update number.
 
     Linear warm-up from 0 over `warmup_steps`, then constant, or linear or cosine down to min_ratio * learning_rate at
-    `total_steps`.
+    `total_steps`. The first `held` updates have rate 0; the rest begins after them.
     """
+    if held:
+        return optax.join_schedules([optax.constant_schedule(0.0), make_schedule(optim, total_steps - held)], [held])
     peak, floor = optim.learning_rate, optim.min_ratio * optim.learning_rate
     decay_steps = max(1, total_steps - optim.warmup_steps)
     after = {
@@ -46,10 +54,10 @@ def make_schedule(optim: OptimSection, total_steps: int) -> optax.Schedule:
     return optax.join_schedules([warmup, after], [optim.warmup_steps])
 
 
-def make_optimizer(optim: OptimSection, total_steps: int) -> optax.GradientTransformation:
+def make_optimizer(optim: OptimSection, total_steps: int, held: int = 0) -> optax.GradientTransformation:
     """AdamW behind a clip of the global norm. Weight decay is on matrices only, not on norms and biases."""
     adamw = optax.adamw(
-        make_schedule(optim, total_steps),
+        make_schedule(optim, total_steps, held),
         b1=optim.b1,
         b2=optim.b2,
         eps=optim.eps,
@@ -59,17 +67,34 @@ def make_optimizer(optim: OptimSection, total_steps: int) -> optax.GradientTrans
     return optax.chain(optax.clip_by_global_norm(optim.clip_norm), adamw) if optim.clip_norm > 0 else adamw
 
 
-def init_state(trainable: Tree, tx: optax.GradientTransformation, key: Array) -> TrainState:
+def make_actor_critic_optimizer(optim: OptimSection, algo: PPOSection, total_steps: int) -> optax.GradientTransformation:
+    """Two optimisers side by side: the policy's, which holds still while the critic warms up, and the critic's own.
+
+    Each clips by the norm of its own gradients, so that a critic far off does not shrink the policy's step.
+    """
+    critic = optim.model_copy(update={"learning_rate": algo.critic_learning_rate or optim.learning_rate})
+    optimizers = {"policy": make_optimizer(optim, total_steps, algo.num_held), "critic": make_optimizer(critic, total_steps)}
+    return optax.partition(optimizers, lambda tree: {name: "critic" if name in CRITIC else "policy" for name in tree})
+
+
+def init_state(trainable: Tree, tx: optax.GradientTransformation, key: Array, reference: Tree) -> TrainState:
     """State before the first update."""
     return TrainState(
-        step=jnp.int32(0), trainable=trainable, opt_state=tx.init(trainable), key=key
+        step=jnp.int32(0), trainable=trainable, opt_state=tx.init(trainable), key=key, reference=reference
     )
 
 
-def place_state(trainable: Tree, tx: optax.GradientTransformation, key: Array, mesh: Mesh) -> TrainState:
-    """State before the first update, made directly in its shardings. `trainable` is left alive."""
-    init: Callable[[Tree], TrainState] = lambda params: init_state(jax.tree.map(jnp.copy, params), tx, key)  # noqa: E731
-    return jax.jit(init, out_shardings=shardings_for(jax.eval_shape(init, trainable), mesh))(trainable)
+def place_state(
+    trainable: Tree, tx: optax.GradientTransformation, key: Array, mesh: Mesh, reference: Tree | None = None
+) -> TrainState:
+    """State before the first update, made directly in its shardings. `trainable` and `reference` are left alive."""
+
+    def init(trees: tuple[Tree, Tree]) -> TrainState:
+        trainable, reference = jax.tree.map(jnp.copy, trees)
+        return init_state(trainable, tx, key, reference)
+
+    trees = (trainable, reference or {})
+    return jax.jit(init, out_shardings=shardings_for(jax.eval_shape(init, trees), mesh))(trees)
 
 
 def _is_matrix(params: Tree) -> Tree:

@@ -1,4 +1,4 @@
-"""The pure steps: (state, frozen, batch) -> (state, metrics), and the scorer that fills in logprobs.
+"""The pure steps: (state, frozen, batch) -> (state, metrics), and the scorers that fill in logprobs and values.
 
 Each maker closes over static things only and returns one jitted function with pinned shardings and the state donated.
 A loss is a sum over tokens with weights fixed for the whole batch, so cutting the batch into microbatches changes
@@ -16,18 +16,21 @@ from jax import Array
 from jax.sharding import Mesh
 
 from jaxrl.batch import PolicyBatch, SFTBatch
-from jaxrl.config import GRPOSection
+from jaxrl.config import GRPOSection, PolicyGradientSection, PPOSection, SampleSection
 from jaxrl.model.policy import Policy
+from jaxrl.model.value_head import state_values, value_head
 from jaxrl.ops.logprobs import token_logprobs
-from jaxrl.ops.masked import masked_max, masked_sum
-from jaxrl.ops.policy_loss import clipped_surrogate, importance_ratio, is_clipped, kl_k3, loss_weights
+from jaxrl.ops.masked import masked_sum
+from jaxrl.ops.policy_loss import loss_weights
 from jaxrl.sharding import replicated, rows_sharding, shardings_for
+from jaxrl.train.objective import policy_objective, value_objective, weigh
 from jaxrl.train.state import TrainState
 
 Tree = dict
 Metrics = dict[str, Array]
-# (trainable, frozen, microbatch, weights [B, T], key) -> (loss, sums and maxima)
-Loss = Callable[[Tree, Tree, SFTBatch | PolicyBatch, Array, Array], tuple[Array, Metrics]]
+Weights = dict[str, Array]
+# (trainable, frozen, microbatch, weights [B, T] each, key) -> (loss, metrics by how they are put together)
+Loss = Callable[[Tree, Tree, SFTBatch | PolicyBatch, Weights, Array], tuple[Array, Metrics]]
 
 
 def make_sft_step(policy: Policy, tx: optax.GradientTransformation, state: TrainState, mesh: Mesh):
@@ -41,78 +44,123 @@ def make_sft_step(policy: Policy, tx: optax.GradientTransformation, state: Train
 
     def loss(trainable, frozen, batch: SFTBatch, weights, key):
         hidden = policy.apply(trainable, frozen, batch.tokens, batch.positions, batch.segment_ids, key)
-        logprobs, _ = token_logprobs(hidden, policy.head(trainable, frozen), batch.tokens, batch.segment_ids)
-        value = -jnp.sum(weights * logprobs)
+        logprobs, _ = _score_tokens(policy, trainable, frozen, hidden, batch, batch.loss_mask)
+        value = -jnp.sum(weights["tokens"] * logprobs)
         return value, {"sum/loss": value, "sum/tokens": masked_sum(jnp.ones_like(logprobs), batch.loss_mask)}
 
-    def weigh(batch: SFTBatch) -> Array:
-        return loss_weights(batch.loss_mask, batch.segment_ids, "token_mean")
+    def weigh_tokens(batch: SFTBatch) -> Weights:
+        return {"tokens": loss_weights(batch.loss_mask, batch.segment_ids, "token_mean")}
 
-    return _jit_step(loss, weigh, tx, state, mesh)
+    return _jit_step(loss, weigh_tokens, tx, state, mesh)
 
 
 def make_grpo_step(
-    policy: Policy, tx: optax.GradientTransformation, algo: GRPOSection, temperature: float, state: TrainState, mesh: Mesh
+    policy: Policy, tx: optax.GradientTransformation, algo: GRPOSection, sample: SampleSection, state: TrainState, mesh: Mesh
 ):
-    """The clipped policy-gradient step with a KL term to the reference.
+    """The step of GRPO and its family; `objective.policy_objective` is what is minimised.
 
-        loss = sum over tokens of weights * (clipped_surrogate + kl_coef * kl_k3)
-
-    Without `batch.old_logprobs` the policy being updated is the one that sampled, and the ratio is exactly 1.
-
+    Args:
+      sample: its temperature divides the logits, as it did when sampling; its max_new_tokens is the constant of
+        `aggregate: constant`.
     Returns:
       (state, frozen, PolicyBatch) -> (state, metrics); the state given is consumed.
     """
 
     def loss(trainable, frozen, batch: PolicyBatch, weights, key):
         hidden = policy.apply(trainable, frozen, batch.tokens, batch.positions, batch.segment_ids, key)
-        head = policy.head(trainable, frozen)
-        logprobs, entropy = token_logprobs(hidden, head, batch.tokens, batch.segment_ids, temperature)
-        mask = batch.completion_mask
-        old = jax.lax.stop_gradient(logprobs) if batch.old_logprobs is None else batch.old_logprobs
-        ratio = importance_ratio(jnp.where(mask, logprobs, 0.0), jnp.where(mask, old, 0.0))
-        policy_loss = clipped_surrogate(ratio, batch.advantages, algo.clip_low, algo.clip_high)
-        value = jnp.sum(weights * policy_loss)
-        clipped = is_clipped(ratio, batch.advantages, algo.clip_low, algo.clip_high)
-        mismatch = jnp.abs(jax.lax.stop_gradient(logprobs) - batch.sampler_logprobs)
-        metrics = {
-            "sum/loss/policy": value,
-            "sum/tokens": masked_sum(jnp.ones_like(logprobs), mask),
-            "mean/entropy": masked_sum(entropy, mask),
-            "mean/clip_fraction": masked_sum(clipped, mask),
-            "mean/ratio/mean": masked_sum(ratio, mask),
-            "mean/sampler_mismatch/mean": masked_sum(mismatch, mask),
-            "max/ratio/max": masked_max(ratio, mask),
-            "max/sampler_mismatch/max": masked_max(mismatch, mask),
-        }
-        if batch.ref_logprobs is not None:
-            kl = kl_k3(jnp.where(mask, logprobs, 0.0), jnp.where(mask, batch.ref_logprobs, 0.0))
-            value = value + algo.kl_coef * jnp.sum(weights * kl)
-            metrics["mean/kl/ref"] = masked_sum(kl, mask)
+        value, metrics = _policy_loss(policy, algo, sample, trainable, frozen, hidden, batch, weights)
         return value, {**metrics, "sum/loss": value}
 
-    def weigh(batch: PolicyBatch) -> Array:
-        return loss_weights(batch.completion_mask, batch.segment_ids, algo.aggregate)
+    return _jit_step(loss, partial(weigh, algo, sample.max_new_tokens), tx, state, mesh)
 
-    return _jit_step(loss, weigh, tx, state, mesh)
+
+def make_ppo_step(
+    policy: Policy, tx: optax.GradientTransformation, algo: PPOSection, sample: SampleSection, state: TrainState, mesh: Mesh
+):
+    """The step of PPO: the policy's loss and the critic's, over one forward pass where they share their hidden states.
+
+    Args, Returns: as in `make_grpo_step`; the trainable tree holds a critic, the batch old_values and returns.
+    """
+
+    def loss(trainable, frozen, batch: PolicyBatch, weights, key):
+        hidden = policy.apply(trainable, frozen, batch.tokens, batch.positions, batch.segment_ids, key)
+        value, metrics = _policy_loss(policy, algo, sample, trainable, frozen, hidden, batch, weights)
+        values = state_values(_values_after(policy, trainable, frozen, hidden, batch), batch.segment_ids)
+        critic_value, critic_metrics = value_objective(algo, values, batch, weights)
+        return value + critic_value, {**metrics, **critic_metrics, "sum/loss": value + critic_value}
+
+    return _jit_step(loss, partial(weigh, algo, sample.max_new_tokens), tx, state, mesh)
 
 
 def make_score_fn(policy: Policy, mesh: Mesh, temperature: float = 1.0):
-    """(trainable, frozen, batch) -> logprobs [M, B, T] of every token, at the sampling temperature; no gradient.
+    """(trainable, frozen, batch) -> logprobs [M, B, T] of the tokens under the batch's mask; no gradient.
 
     The same compiled function serves the policy, the reference and the evaluation loss: only the arrays differ.
     """
 
     def score(trainable: Tree, frozen: Tree, batch: SFTBatch | PolicyBatch) -> Array:
-        def body(i: Array, out: Array) -> Array:
-            tokens, positions, segment_ids = (x[i] for x in (batch.tokens, batch.positions, batch.segment_ids))
-            hidden = policy.apply(trainable, frozen, tokens, positions, segment_ids)
-            logprobs, _ = token_logprobs(hidden, policy.head(trainable, frozen), tokens, segment_ids, temperature)
-            return out.at[i].set(logprobs)
+        hidden = policy.apply(trainable, frozen, batch.tokens, batch.positions, batch.segment_ids)
+        mask = batch.loss_mask if isinstance(batch, SFTBatch) else batch.completion_mask
+        return _score_tokens(policy, trainable, frozen, hidden, batch, mask, temperature)[0]
 
-        return jax.lax.fori_loop(0, batch.num_microbatches, body, jnp.zeros(batch.tokens.shape, jnp.float32))
+    return _jit_score(score, mesh)
 
-    return jax.jit(score, out_shardings=rows_sharding(mesh, axis=1))
+
+def make_critic_fn(policy: Policy, mesh: Mesh, temperature: float = 1.0):
+    """(trainable, frozen, PolicyBatch) -> (logprobs, values) [M, B, T] in one pass; values are those of the states
+    after each token: `state_values` shifts them, and the last one of a trajectory is what would come after it.
+    """
+
+    def score(trainable: Tree, frozen: Tree, batch: PolicyBatch) -> tuple[Array, Array]:
+        hidden = policy.apply(trainable, frozen, batch.tokens, batch.positions, batch.segment_ids)
+        logprobs, _ = _score_tokens(policy, trainable, frozen, hidden, batch, batch.completion_mask, temperature)
+        return logprobs, _values_after(policy, trainable, frozen, hidden, batch)
+
+    return _jit_score(score, mesh)
+
+
+# -------------------------------------------------------------------------------------------------- parts of the losses
+
+
+def _policy_loss(policy: Policy, algo: PolicyGradientSection, sample, trainable, frozen, hidden, batch: PolicyBatch, weights):
+    mask = batch.completion_mask if batch.imitation_mask is None else batch.completion_mask | batch.imitation_mask
+    logprobs, entropy = _score_tokens(
+        policy, trainable, frozen, hidden, batch, mask, sample.temperature, entropy_gradient=algo.entropy_coef > 0
+    )
+    return policy_objective(algo, logprobs, entropy, batch, weights)
+
+
+def _score_tokens(policy: Policy, trainable, frozen, hidden, batch, mask, temperature=1.0, entropy_gradient=False):
+    head = policy.head(trainable, frozen)
+    return token_logprobs(
+        hidden, head, batch.tokens, batch.segment_ids, temperature,
+        mask=mask, trains_head="model" in trainable, entropy_gradient=entropy_gradient,
+    )  # fmt: skip
+
+
+def _values_after(policy: Policy, trainable: Tree, frozen: Tree, hidden: Array, batch: PolicyBatch) -> Array:
+    """The critic's values [B, T] after each token, on the policy's hidden states or on those of its own adapters."""
+    if "critic_lora" in trainable:
+        own = {"lora": trainable["critic_lora"]}
+        hidden = policy.apply(own, frozen, batch.tokens, batch.positions, batch.segment_ids)
+    return value_head(trainable["value_head"], hidden)
+
+
+def _jit_score(score, mesh: Mesh):
+    """The jitted loop of a scorer over the microbatches that hold something."""
+
+    def over_microbatches(trainable: Tree, frozen: Tree, batch):
+        rows = _rows(batch)
+        one = jax.eval_shape(score, trainable, frozen, jax.tree.map(lambda x: x[0], rows))
+        nothing = jax.tree.map(lambda x: jnp.zeros((batch.tokens.shape[0], *x.shape), x.dtype), one)
+
+        def body(i: Array, out):
+            scores = score(trainable, frozen, jax.tree.map(lambda x: x[i], rows))
+            return jax.tree.map(lambda all, this: all.at[i].set(this), out, scores)
+
+        return jax.lax.fori_loop(0, batch.num_microbatches, body, nothing)
+
+    return jax.jit(over_microbatches, out_shardings=rows_sharding(mesh, axis=1))
 
 
 # ------------------------------------------------------------------------------------------------ shared by all losses
@@ -141,41 +189,65 @@ def _step(loss: Loss, weigh, tx, state: TrainState, frozen: Tree, batch) -> tupl
         trainable=jax.tree.map(keep, trainable, state.trainable),
         opt_state=jax.tree.map(keep, opt_state, state.opt_state),
         key=state.key,
+        reference=state.reference,
     )
     return after, {**metrics, "grad_norm": grad_norm, "skipped": 1 - is_finite.astype(jnp.int32)}
 
 
-def _accumulate(loss: Loss, trainable: Tree, frozen: Tree, batch, weights: Array, key: Array) -> tuple[Tree, Metrics]:
+def _accumulate(loss: Loss, trainable: Tree, frozen: Tree, batch, weights: Weights, key: Array) -> tuple[Tree, Metrics]:
     """Gradients and metrics of the microbatches that hold something, added up. Weights already divide by the whole."""
-    rows = dataclasses.replace(batch, num_microbatches=jnp.zeros(batch.tokens.shape[0], jnp.int32))
+    rows = _rows(batch)
 
     def piece(i: Array):
-        microbatch = jax.tree.map(lambda x: x[i], rows)
+        microbatch, own_weights = jax.tree.map(lambda x: x[i], (rows, weights))
         value_and_grad = jax.value_and_grad(loss, has_aux=True)
-        (_, metrics), grads = value_and_grad(trainable, frozen, microbatch, weights[i], jax.random.fold_in(key, i))
+        (_, metrics), grads = value_and_grad(trainable, frozen, microbatch, own_weights, jax.random.fold_in(key, i))
         return grads, metrics
 
     def body(i: Array, total):
         grads, metrics = piece(i)
-        return jax.tree.map(jnp.add, total[0], grads), _combine(total[1], metrics)
+        return jax.tree.map(jnp.add, total[0], grads), _combine(i, total[1], metrics)
 
-    shapes = jax.eval_shape(piece, jnp.int32(0))
-    nothing = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
-    nothing[1].update({name: jnp.float32(-jnp.inf) for name in shapes[1] if name.startswith("max/")})
+    grads, metrics = jax.eval_shape(piece, jnp.int32(0))
+    nothing = (jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), grads), _no_metrics(metrics, batch.tokens.shape[0]))
     grads, metrics = jax.lax.fori_loop(0, batch.num_microbatches, body, nothing)
     return grads, _finish(metrics)
 
 
-def _combine(a: Metrics, b: Metrics) -> Metrics:
-    """Metrics of two microbatches as one: `max/` the larger, the others their sum."""
-    return {name: jnp.maximum(a[name], b[name]) if name.startswith("max/") else a[name] + b[name] for name in a}
+def _rows(batch):
+    """The batch with all leaves [M, ...], so that indexing gives a microbatch."""
+    return dataclasses.replace(batch, num_microbatches=jnp.zeros(batch.tokens.shape[0], jnp.int32))
+
+
+# A metric's prefix says how microbatches are put together: `sum/` adds, `mean/` adds and divides by the number of tokens,
+# `max/` takes the largest, `p99/` keeps one number per token (NaN where there is none) for the 99th percentile of them all.
+
+
+def _no_metrics(shapes: dict, M: int) -> Metrics:
+    def nothing(name: str, x) -> Array:
+        if name.startswith("p99/"):
+            return jnp.full((M, *x.shape), jnp.nan, x.dtype)
+        return jnp.full(x.shape, -jnp.inf if name.startswith("max/") else 0.0, jnp.float32)
+
+    return {name: nothing(name, x) for name, x in shapes.items()}
+
+
+def _combine(i: Array, total: Metrics, metrics: Metrics) -> Metrics:
+    """The metrics so far, with those of microbatch i."""
+
+    def combine(name: str) -> Array:
+        if name.startswith("p99/"):
+            return total[name].at[i].set(metrics[name])
+        return jnp.maximum(total[name], metrics[name]) if name.startswith("max/") else total[name] + metrics[name]
+
+    return {name: combine(name) for name in total}
 
 
 def _finish(metrics: Metrics) -> Metrics:
-    """Drop the prefixes; `mean/` sums are divided by the number of tokens."""
+    """Drop the prefixes, and do what they still ask for."""
     tokens = jnp.maximum(metrics["sum/tokens"], 1)
     finished = {}
     for name, value in metrics.items():
         how, short = name.split("/", 1)
-        finished[short] = value / tokens if how == "mean" else value
+        finished[short] = value / tokens if how == "mean" else jnp.nanquantile(value, 0.99) if how == "p99" else value
     return finished

@@ -1,0 +1,129 @@
+"""From rewards to advantages: what every token of a batch of experience is worth. Host arrays in, host arrays out.
+
+Axes: P problems, G completions of each, N = P * G trajectories, T tokens of a row, n tokens of one trajectory.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxrl.config import GRPOSection, PolicyGradientSection, PPOSection
+from jaxrl.data.packing import lay_out
+from jaxrl.model.value_head import state_values
+from jaxrl.ops.advantages import ADVANTAGES, overlong_penalty, whiten
+from jaxrl.ops.gae import GAE
+from jaxrl.ops.kl import kl_k1
+from jaxrl.ops.value_loss import explained_variance
+from jaxrl.rollout.collate import Sample
+from jaxrl.types import Group, StopReason
+
+
+def shaped_rewards(groups: Sequence[Group], algo: PolicyGradientSection, max_new_tokens: int) -> tuple[np.ndarray, np.ndarray]:
+    """The verifier's rewards less the penalty of long completions, and which of them count.
+
+    A reward that is not a finite number does not count, nor, where `overlong` says `mask`, a completion that was cut off.
+
+    Returns:
+      rewards [P, G] float32 (0 where it does not count), counts [P, G] bool.
+    """
+    rewards = np.array([[t.verdict.reward for t in group.trajectories] for group in groups], np.float32)
+    counts = np.isfinite(rewards)
+    if algo.overlong == "mask":
+        counts &= ~is_cut(groups)
+    if algo.overlong == "penalty":
+        lengths = np.array([[len(t.completion.completion_ids) for t in group.trajectories] for group in groups])
+        rewards = rewards - np.asarray(overlong_penalty(lengths, max_new_tokens, algo.overlong_buffer))
+    return np.where(counts, rewards, 0).astype(np.float32), counts
+
+
+def is_cut(groups: Sequence[Group]) -> np.ndarray:
+    """[P, G] bool: completions that ran into max_new_tokens."""
+    return np.array([[t.completion.stop_reason is StopReason.MAX_TOKENS for t in group.trajectories] for group in groups])
+
+
+def has_spread(rewards: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """[P] bool: groups in which not all rewards that count are equal; the others teach nothing."""
+    highest = np.max(rewards, axis=1, where=counts, initial=-np.inf)
+    return highest > np.min(rewards, axis=1, where=counts, initial=np.inf)
+
+
+def group_credit(
+    samples: Sequence[Sample], rewards: np.ndarray, counts: np.ndarray, algo: GRPOSection
+) -> tuple[list[Sample], np.ndarray]:
+    """Advantages without a critic: one number for all tokens of a completion.
+
+    With the KL in the reward, kl_coef * sum over its tokens of k1 is taken off each reward first.
+
+    Args:
+      samples: [N]. rewards, counts: [P, G].
+    Returns:
+      the samples with advantages, and the advantages [P, G].
+    """
+    if algo.kl_coef > 0 and algo.kl_in == "reward":
+        rewards = rewards - algo.kl_coef * np.array([_k1(sample).sum() for sample in samples]).reshape(rewards.shape)
+    advantages = np.asarray(ADVANTAGES[algo.advantage](jnp.asarray(rewards, jnp.float32), counts))
+    credited = [
+        replace(sample, advantages=np.where(sample.completion_mask, advantage, 0).astype(np.float32))
+        for sample, advantage in zip(samples, advantages.reshape(-1), strict=True)
+    ]
+    return credited, advantages
+
+
+def critic_credit(
+    samples: Sequence[Sample], values_after: Sequence[np.ndarray], rewards: np.ndarray, counts: np.ndarray,
+    cut: np.ndarray, algo: PPOSection, kl_coef: float, seq_len: int,
+) -> tuple[list[Sample], float]:  # fmt: skip
+    """Advantages, returns and old values of every token, by generalised advantage estimation.
+
+    The verifier's reward is earned by the last token; with the KL in the reward, every token pays kl_coef * k1 at once.
+
+    Args:
+      samples, values_after: [N] of [n].  rewards, counts, cut: [N], reward, whether it counts, whether the episode was cut.
+      kl_coef: the coefficient in force.
+    Returns:
+      the samples with credit, and the share of the returns' variance that the critic explains.
+    """
+    token_rewards, end_values = [], []
+    for sample, values, reward, was_cut in zip(samples, values_after, rewards, cut, strict=True):
+        earned = -kl_coef * _k1(sample) if kl_coef > 0 and algo.kl_in == "reward" else np.zeros(len(sample.tokens), np.float32)
+        earned[np.flatnonzero(sample.completion_mask)[-1]] += reward
+        token_rewards.append(earned)
+        end_values.append(np.where(was_cut and algo.bootstrap_truncated, values, 0).astype(np.float32))
+
+    def rows(sequences: Sequence[np.ndarray], dtype=np.float32) -> np.ndarray:  # [N, T], each in a row of its own
+        return lay_out([[i] for i in range(len(sequences))], sequences, seq_len, dtype)
+
+    mask = rows([sample.completion_mask for sample in samples], bool)
+    segment_ids = rows([np.ones(len(sample.tokens)) for sample in samples], np.int32)
+    estimate = partial(_estimate, algo.gae_level, algo.gamma, algo.gae_lambda, algo.whiten)
+    arrays = (rows(token_rewards), rows(values_after), rows(end_values), mask, segment_ids, mask & counts[:, None])
+    advantages, returns, values, explained = jax.device_get(estimate(*arrays))
+    credited = [
+        replace(sample, advantages=advantages[i, :n], returns=returns[i, :n], old_values=values[i, :n])
+        for i, sample in enumerate(samples)
+        if (n := len(sample.tokens))
+    ]
+    return credited, float(explained)
+
+
+@partial(jax.jit, static_argnums=(0, 1, 2, 3))
+def _estimate(level, gamma, gae_lambda, whitens, rewards, values_after, end_values, mask, segment_ids, counts):
+    values = state_values(values_after, segment_ids)
+    advantages, returns = GAE[level](rewards, values, end_values, mask, segment_ids, gamma, gae_lambda)
+    explained = explained_variance(values, returns, counts)
+    return whiten(advantages, counts) if whitens else advantages, returns, values, explained
+
+
+def _k1(sample: Sample) -> np.ndarray:
+    """[n] estimate of KL(policy || reference) at each token that the policy emitted; 0 elsewhere."""
+    kl = kl_k1(sample.old_logprobs[None], sample.ref_logprobs[None])[0]
+    return np.where(sample.completion_mask, kl, 0).astype(np.float32)
+
+
+def mean_k1(samples: Sequence[Sample]) -> float:
+    """Nats per emitted token."""
+    return float(sum(_k1(s).sum() for s in samples) / max(1, sum(s.completion_mask.sum() for s in samples)))

@@ -1,0 +1,39 @@
+"""What the verifier and the sampler say of a batch of experience, in numbers."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from jaxrl.types import Group, StopReason
+
+
+def rollout_metrics(groups: Sequence[Group]) -> dict[str, float]:
+    """Means, spreads and quantiles over all that was sampled; rewards that are not finite are left out and counted."""
+    trajectories = [t for group in groups for t in group.trajectories]
+    rewards_P_G = np.array([[t.verdict.reward for t in group.trajectories] for group in groups], np.float64)
+    finite = rewards_P_G[np.isfinite(rewards_P_G)]
+    lengths = np.array([len(t.completion.completion_ids) for t in trajectories])
+    p10, p50, p90 = np.quantile(lengths, (0.1, 0.5, 0.9))
+    metrics = {
+        "reward/mean": _mean(finite),
+        "reward/std": float(finite.std()) if len(finite) else 0.0,
+        "reward/flat_groups": _mean(rewards_P_G.max(axis=1) == rewards_P_G.min(axis=1)) if rewards_P_G.shape[1] > 1 else 0.0,
+        "reward/not_finite": float(rewards_P_G.size - finite.size),
+        "sample/accuracy": _mean([t.verdict.correct for t in trajectories]),
+        "sample/format_rate": _mean([t.verdict.format_ok for t in trajectories]),
+        "sample/length_mean": _mean(lengths),
+        "sample/length_p10": float(p10),
+        "sample/length_p50": float(p50),
+        "sample/length_p90": float(p90),
+        "sample/length_max": float(lengths.max()),
+        "sample/truncated": _mean([t.completion.stop_reason is StopReason.MAX_TOKENS for t in trajectories]),
+    }
+    for name in sorted({name for t in trajectories for name in t.verdict.parts}):
+        part = np.array([t.verdict.parts[name] for t in trajectories if name in t.verdict.parts], np.float64)
+        part = part[np.isfinite(part)]
+        metrics |= {f"reward/{name}": _mean(part), f"reward/{name}_std": float(part.std()) if len(part) else 0.0}
+    return metrics
+
+
+def _mean(values) -> float:
+    return float(np.mean(values)) if len(values) else 0.0

@@ -1,0 +1,197 @@
+"""Three games whose best mean reward is known, 1.0, and within a minute's reach of a small model on a CPU: does an algorithm learn at all?
+
+    letter   say six letters           share of the six that are `a`                 0, 1/6 .. 1    a bandit; asks nothing
+    echo     say the letter named      1, another letter 0, anything else -1         -1, 0, 1       a contextual bandit
+    count    say `tick` n times, stop  1 - |m - n| / 4 for m ticks, never below -1   -1 .. 1        the end is what is learnt
+
+A demonstration is a random well-formed answer, each as likely as any other: SFT on them teaches a fresh model the format
+and nothing of the solution, and leaves it at the level of chance. What it gains from there, reinforcement learning did.
+Chance, and the best that a policy can do without reading the prompt (what is above it shows that the prompt is read):
+
+    letter   each of the six is `a` once in 8:                      1/8      blind: 1
+    echo     one letter in 8 is the right one:                      1/8      blind: 1/8
+    count    m and n are uniform on 1 .. 8, E|m - n| = (8*8 - 1) / (3 * 8) = 21/8, and 1 - 21/8 / 4:
+                                                                    11/32    blind: 1/2 (always 4, or always 5)
+
+A prompt is two irrelevant words, an instruction, and what is asked: "quiet fox: say b". The words make problems of one
+question differ; splits repeat each other's questions, there are at most 8, but never a pair of words.
+"""
+
+import random
+from typing import TYPE_CHECKING
+
+from jaxrl.errors import InputError
+from jaxrl.tasks.base import SPLITS, Baseline
+from jaxrl.types import Message, Problem, Verdict
+
+if TYPE_CHECKING:  # pydantic stays out of the verifier processes, which import this file
+    from jaxrl.config import TinySection
+
+CHANCE = {"letter": 1 / 8, "echo": 1 / 8, "count": 11 / 32}  # expected reward of a random well-formed answer
+
+LETTERS = ("a", "b", "c", "d", "e", "f", "g", "h")
+NUM_LETTERS = 6  # in an answer of `letter`
+MAX_COUNT = 8
+
+# Two lists of 48, a number that the splits and the questions both divide.
+ADJECTIVES = (
+    "amber ancient bitter blue brave bright broken calm clever cold crimson damp dark deep dry dusty eager early empty faint "
+    "famous fierce gentle golden green grey hollow humble idle late little lonely loud lucky mellow misty narrow noble odd "
+    "pale plain proud quick quiet rusty shy silver young"
+).split()
+NOUNS = (
+    "acorn anchor apple arrow badger barrel beacon bell boat bridge candle canyon castle cedar clock cloud comet copper crow "
+    "desert dragon eagle falcon fern fox garden glacier harbor hazel island jacket kettle ladder lantern maple meadow mirror "
+    "otter pebble pepper river saddle sparrow temple thunder turtle valley willow"
+).split()
+
+
+class Game:
+    """The rules of one game. It is what verifier processes receive: its instances hold nothing.
+
+    instruction: follows the two words and precedes what is asked. asks: all that can be asked.
+    words: all that a well-formed answer can say. failure_reward: of an answer that cannot be read.
+    """
+
+    instruction: str
+    asks: tuple[str, ...]
+    words: tuple[str, ...]
+    failure_reward: float
+
+    def __call__(self, problem: Problem, text: str) -> Verdict:
+        """Verdict on one completion. Case and kind of white space do not matter; `correct` means that no reward is higher."""
+        return self.judge(problem.data["ask"], text.lower().split())
+
+    def judge(self, ask: str, said: list[str]) -> Verdict:
+        raise NotImplementedError
+
+    def best_answer(self, ask: str) -> str:
+        raise NotImplementedError
+
+    def random_answer(self, rng: random.Random) -> str:
+        """One of the well-formed answers, which are the same whatever is asked, each with the same probability."""
+        raise NotImplementedError
+
+
+class Letter(Game):
+    """Six words, as many of them `a` as possible; further ones do not count, those that are missing are not `a`."""
+
+    instruction, asks, words, failure_reward = ": say six letters", ("",), LETTERS, 0.0
+
+    def judge(self, ask: str, said: list[str]) -> Verdict:
+        hits = said[:NUM_LETTERS].count("a")
+        format_ok = len(said) == NUM_LETTERS and set(said) <= set(LETTERS)
+        parts = {"words": len(said), "hits": hits}
+        return Verdict(hits / NUM_LETTERS, hits == NUM_LETTERS, format_ok, parts, f"{hits} of {NUM_LETTERS} are a")
+
+    def best_answer(self, ask: str) -> str:
+        return " ".join(["a"] * NUM_LETTERS)
+
+    def random_answer(self, rng: random.Random) -> str:
+        return " ".join(rng.choices(LETTERS, k=NUM_LETTERS))
+
+
+class Echo(Game):
+    """One word, the letter that the prompt names."""
+
+    instruction, asks, words, failure_reward = ": say ", LETTERS, LETTERS, -1.0
+
+    def judge(self, ask: str, said: list[str]) -> Verdict:
+        format_ok = len(said) == 1 and said[0] in LETTERS
+        hit = said == [ask]
+        parts = {"words": len(said), "hits": float(hit)}
+        reward = float(hit) if format_ok else self.failure_reward
+        return Verdict(reward, hit, format_ok, parts, f"{ask} asked" if format_ok else f"no single letter; {ask} asked")
+
+    def best_answer(self, ask: str) -> str:
+        return ask
+
+    def random_answer(self, rng: random.Random) -> str:
+        return rng.choice(LETTERS)
+
+
+class Count(Game):
+    """`tick` as often as the prompt says, then the end; silence is no answer, and more than 8 is not well-formed."""
+
+    instruction, asks, words, failure_reward = ": say tick x", tuple(map(str, range(1, MAX_COUNT + 1))), ("tick",), -1.0
+
+    def judge(self, ask: str, said: list[str]) -> Verdict:
+        is_readable = set(said) == {"tick"}
+        distance = abs(len(said) - int(ask))
+        parts = {"words": len(said), "distance": distance}
+        reward = max(self.failure_reward, 1 - 2 * distance / MAX_COUNT) if is_readable else self.failure_reward
+        detail = f"{len(said)} words, {ask} asked" if is_readable else f"other words than tick, or none; {ask} asked"
+        return Verdict(reward, reward == 1, is_readable and len(said) <= MAX_COUNT, parts, detail)
+
+    def best_answer(self, ask: str) -> str:
+        return " ".join(["tick"] * int(ask))
+
+    def random_answer(self, rng: random.Random) -> str:
+        return " ".join(["tick"] * rng.randint(1, MAX_COUNT))
+
+
+GAMES = {"letter": Letter, "echo": Echo, "count": Count}
+
+
+class Tiny:
+    """The task; `section` is documented in `config.py`. `verify` is the game itself."""
+
+    def __init__(self, section: "TinySection"):
+        self.section = section
+        self.verify = self.game = GAMES[section.game]()
+        self.failure_reward = self.game.failure_reward
+
+    def problems(self, split: str) -> list[Problem]:
+        """The split's problems, each as one user message, the questions in turn: any eight neighbours ask all of them.
+
+        The pair of words alone decides the split, so that stages with other sizes never mix the splits.
+
+        Raises:
+          InputError: more problems asked for than there are, or a split that does not exist.
+        """
+        if split not in SPLITS:
+            raise InputError(f"unknown split {split!r}; the splits are: {', '.join(SPLITS)}")
+        asks, pairs = self.game.asks, _pairs(split)
+        count, most = getattr(self.section, split), len(asks) * len(pairs)
+        if count > most:
+            raise InputError(
+                f"task.{split} asks for {count} problems of the game {self.section.game}, and the split has only {most}; "
+                f"set task.{split} to at most {most}"
+            )
+        # Every len(pairs) problems the pairs move on by one against the questions, so that in the end all of them have met.
+        return [self._problem(*pairs[(i + i // len(pairs)) % len(pairs)], asks[i % len(asks)]) for i in range(count)]
+
+    def demonstration(self, problem: Problem) -> str:
+        """A random well-formed answer, the same one whenever the problem is the same."""
+        return self.game.random_answer(random.Random(problem.uid))
+
+    def texts(self) -> list[str]:
+        prompts = [_prompt(*pair, self.game.instruction, ask) for pair in zip(ADJECTIVES, NOUNS) for ask in self.game.asks]
+        return prompts + [f"{word} {word}" for word in self.game.words]
+
+    def phrases(self) -> list[str]:
+        return [self.game.instruction]
+
+    def baselines(self) -> dict[str, Baseline]:
+        """Chance, which knows the format alone; and, unlike the baselines of other tasks, the best that there is."""
+        return {
+            "chance": lambda problem, rng: self.game.random_answer(rng),
+            "optimum": lambda problem, rng: self.game.best_answer(problem.data["ask"]),
+        }
+
+    def _problem(self, adjective: str, noun: str, ask: str) -> Problem:
+        uid = "-".join(filter(None, (self.section.game, adjective, noun, ask)))
+        message = Message(role="user", content=_prompt(adjective, noun, self.game.instruction, ask))
+        return Problem(uid, (message,), {"game": self.section.game, "ask": ask})
+
+
+def _prompt(adjective: str, noun: str, instruction: str, ask: str) -> str:
+    return f"{adjective} {noun}{instruction}{ask}"
+
+
+def _pairs(split: str) -> list[tuple[str, str]]:
+    """The split's third of all pairs, in which every word occurs equally often, shuffled."""
+    remainder = SPLITS.index(split)
+    pairs = [(a, n) for i, a in enumerate(ADJECTIVES) for j, n in enumerate(NOUNS) if (i + j) % len(SPLITS) == remainder]
+    random.Random(split).shuffle(pairs)
+    return pairs

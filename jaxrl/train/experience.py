@@ -1,0 +1,146 @@
+"""A batch of experience: scored by the trainer, credited, and cut into the minibatches of its updates.
+
+Axes: P problems, G completions of each, N = P * G of them, n tokens of one trajectory.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from jaxrl.config import PolicyGradientSection, PPOSection
+from jaxrl.rollout.collate import Sample, collate, make_sample, uncollate
+from jaxrl.rollout.credit import critic_credit, group_credit, is_cut, mean_k1, shaped_rewards
+from jaxrl.rollout.replay import Entry
+from jaxrl.sharding import shard_batch
+from jaxrl.train.state import TrainState, policy_part
+from jaxrl.types import Completion, Group, StopReason
+
+Tree = dict
+
+
+@dataclass(frozen=True)
+class Scorers:
+    """The compiled scorers of a stage, and how batches are laid out for them.
+
+    score: logprobs, and with a critic (logprobs, values), of the state's trainable tree. score_reference: logprobs.
+    """
+
+    mesh: Mesh
+    seq_len: int
+    algo: PolicyGradientSection
+    frozen: Tree
+    score: Callable
+    score_reference: Callable
+
+    def run(self, scorer: Callable, trainable: Tree, samples: Sequence[Sample]) -> list:
+        """What a scorer says of each sample: [n] each, or a list of such lists if it says more than one thing."""
+        num_rows = self.algo.rows_per_update * self.algo.updates_per_batch
+        batch = collate(samples, num_rows, self.seq_len, self.algo.rows_per_piece)
+        said = jax.device_get(scorer(trainable, self.frozen, shard_batch(batch, self.mesh)))
+        return [uncollate(x, samples, self.seq_len) for x in said] if isinstance(said, tuple) else uncollate(said, samples, self.seq_len)
+
+
+@dataclass(frozen=True)
+class Experience:
+    """What the updates of a batch learn from.
+
+    fresh: samples of the policy as it stands, without those that do not count. replayed: others, from the replay buffer.
+    advantages_P_G: of what was sampled (with a critic the mean over a completion's tokens).
+    """
+
+    fresh: list[Sample]
+    replayed: list[Sample]
+    advantages_P_G: np.ndarray
+    metrics: dict[str, float]
+
+
+def give_credit(
+    groups: Sequence[Group], entries: Sequence[Entry], scorers: Scorers, state: TrainState, kl_coef: float, max_new_tokens: int
+) -> Experience:
+    """Score a batch with the policy that sampled it and with the reference, and give every token its advantage.
+
+    The trainer's own logprobs are computed only where something needs them: more than one update (the later ones no
+    longer hold the policy that sampled), a KL penalty in the reward, a critic.
+    """
+    algo = scorers.algo
+    if not groups:
+        return Experience([], [], np.zeros((0, algo.group_size)), {})
+    rewards, counts = shaped_rewards(groups, algo, max_new_tokens)
+    N = counts.size
+    off_policy = [off_policy_sample(entry) for entry in entries] if algo.replay and algo.replay.use == "off_policy" else []
+    samples = [make_sample(t.completion) for group in groups for t in group.trajectories] + off_policy
+    metrics: dict[str, float] = {}
+
+    # ------------------------------------------------------------------------------------------------------- scores
+    needs_kl = kl_coef > 0
+    values_after: list[np.ndarray] = []
+    if isinstance(algo, PPOSection):
+        logprobs, values_after = scorers.run(scorers.score, state.trainable, samples)
+    elif algo.num_updates > 1 or (needs_kl and algo.kl_in == "reward"):
+        logprobs = scorers.run(scorers.score, state.trainable, samples)
+    else:
+        logprobs = [sample.old_logprobs for sample in samples]
+    samples = [replace(s, old_logprobs=x) for s, x in zip(samples[:N], logprobs)] + samples[N:]
+    if needs_kl:
+        ref_logprobs = scorers.run(scorers.score_reference, state.reference, samples)
+        samples = [replace(s, ref_logprobs=x) for s, x in zip(samples, ref_logprobs, strict=True)]
+        if algo.kl_in == "reward":
+            metrics |= {"kl/ref": mean_k1(samples[:N]), "kl/coef": kl_coef}
+
+    # ------------------------------------------------------------------------------------------------------- credit
+    if isinstance(algo, PPOSection):
+        cut = np.concatenate([is_cut(groups).reshape(-1), np.zeros(len(off_policy), bool)])
+        all_rewards = np.concatenate([rewards.reshape(-1), [entry.reward for entry in entries][: len(off_policy)]])
+        all_count = np.concatenate([counts.reshape(-1), np.ones(len(off_policy), bool)])
+        samples, explained = critic_credit(samples, values_after, all_rewards, all_count, cut, algo, kl_coef, scorers.seq_len)
+        metrics["value/explained_variance"] = explained
+        means = [sample.advantages[sample.completion_mask].mean() for sample in samples[:N]]
+        advantages_P_G = np.where(counts, np.reshape(means, counts.shape), 0.0)
+    else:
+        fresh, advantages_P_G = group_credit(samples[:N], rewards, counts, algo)
+        samples = fresh + samples[N:]
+    fresh = [sample for sample, does_count in zip(samples[:N], counts.reshape(-1)) if does_count]
+    imitated = []
+    if algo.replay and algo.replay.use == "sft":
+        fresh = [replace(s, imitation_mask=np.zeros_like(s.completion_mask)) for s in fresh]  # one compiled step, entries or none
+        imitated = [imitation_sample(entry) for entry in entries]
+    return Experience(fresh, samples[N:] + imitated, advantages_P_G, metrics | {"sample/left_out": float(N - len(fresh))})
+
+
+def minibatches(experience: Experience, algo: PolicyGradientSection, seed: tuple[int, ...]) -> Iterator[list[Sample]]:
+    """The samples of each update: a new order in every epoch, cut into updates_per_batch parts as equal as can be.
+
+    In the first one the policy is still the one that sampled: its ratio is exactly 1, whatever rounding says.
+    """
+    everything = experience.fresh + experience.replayed
+    epochs = algo.num_updates // algo.updates_per_batch
+    for epoch in range(epochs):
+        order = np.random.default_rng([*seed, epoch + 1]).permutation(len(everything))
+        for part, rows in enumerate(np.array_split(order, algo.updates_per_batch)):
+            is_first = epoch == part == 0
+            if len(rows):
+                yield [_on_policy(everything[i]) if is_first and i < len(experience.fresh) else everything[i] for i in rows]
+
+
+def off_policy_sample(entry: Entry) -> Sample:
+    """A replayed completion that goes through the policy loss, with the logprobs and the advantage of its own time."""
+    sample = make_sample(_completion(entry))
+    advantages = np.where(sample.completion_mask, entry.advantage, 0).astype(np.float32)
+    return replace(sample, advantages=advantages, old_logprobs=sample.sampler_logprobs)
+
+
+def imitation_sample(entry: Entry) -> Sample:
+    """A replayed completion that is imitated: no part of the policy loss."""
+    sample = make_sample(_completion(entry))
+    return replace(sample, completion_mask=np.zeros_like(sample.completion_mask), imitation_mask=sample.completion_mask)
+
+
+def _on_policy(sample: Sample) -> Sample:
+    return replace(sample, old_logprobs=np.full_like(sample.old_logprobs, np.nan))
+
+
+def _completion(entry: Entry) -> Completion:
+    return Completion(entry.prompt_ids, entry.completion_ids, entry.sampler_logprobs, StopReason.EOS)

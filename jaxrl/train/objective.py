@@ -1,0 +1,123 @@
+"""The objectives of policy gradients, put together from the pieces in `ops/`: read this file to see what is minimised.
+
+    policy:  sum(weights * (surrogate * correction + kl_coef * kl - entropy_coef * entropy)) - coef * sum(imitation * logprobs)
+    value:   vf_coef * sum(weights * clipped_value_loss)
+
+Weights divide by the whole optimiser batch (`ops/policy_loss.py: loss_weights`); the sums here are over one microbatch.
+Metrics carry in their prefix how microbatches are put together, see `train/step.py`. Axes: B rows, T tokens.
+"""
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from jaxrl.batch import PolicyBatch
+from jaxrl.config import GRPOSection, PolicyGradientSection, PPOSection
+from jaxrl.ops.kl import KL_ESTIMATORS
+from jaxrl.ops.masked import masked_max, masked_sum
+from jaxrl.ops.policy_loss import (
+    cispo,
+    clipped_surrogate,
+    importance_ratio,
+    is_clipped_high,
+    is_clipped_low,
+    loss_weights,
+    sampler_weights,
+)
+from jaxrl.ops.value_loss import clipped_value_loss, is_value_clipped
+
+Metrics = dict[str, Array]
+
+
+def weigh(algo: PolicyGradientSection, max_new_tokens: int, batch: PolicyBatch) -> dict[str, Array]:
+    """The weights [M, B, T] of every token in each term of the loss."""
+    mask, segment_ids = batch.completion_mask, batch.segment_ids
+    weights = {"policy": loss_weights(mask, segment_ids, algo.aggregate, max_new_tokens)}
+    if batch.returns is not None:
+        weights["value"] = loss_weights(mask, segment_ids, "token_mean")
+    if batch.imitation_mask is not None:
+        weights["imitation"] = loss_weights(batch.imitation_mask, segment_ids, "token_mean")
+    return weights
+
+
+def policy_objective(
+    algo: PolicyGradientSection, logprobs: Array, entropy: Array, batch: PolicyBatch, weights: dict[str, Array]
+) -> tuple[Array, Metrics]:
+    """The policy's loss over one microbatch.
+
+    Args:
+      logprobs, entropy: [B, T] of the policy being updated; they carry the gradient.
+      weights: [B, T] each, from `weigh`.
+    Returns:
+      loss [] and metrics.
+    Raises:
+      ValueError: a KL term in the loss and no reference logprobs in the batch.
+    """
+    mask = batch.completion_mask
+    said = jnp.where(mask, logprobs, 0.0)  # replayed tokens and prompts have their logprobs, too
+    now = jax.lax.stop_gradient(said)
+    old = jnp.where(mask, jnp.where(jnp.isnan(batch.old_logprobs), now, batch.old_logprobs), 0.0)
+    ratio = importance_ratio(said, old, mask, batch.segment_ids, algo.ratio_level)
+    mismatch = jnp.abs(old - batch.sampler_logprobs)
+
+    surrogate = _surrogate(algo, said, ratio, batch.advantages)
+    if algo.sampler_correction is not None:
+        c = algo.sampler_correction
+        correction = sampler_weights(old, batch.sampler_logprobs, mask, batch.segment_ids, c.level, c.cap, c.how)
+        surrogate = surrogate * correction
+    loss = jnp.sum(weights["policy"] * surrogate)
+    low, high = _clipped(algo, ratio, batch.advantages)
+    metrics = {
+        "sum/loss/policy": loss,
+        "sum/tokens": masked_sum(jnp.ones_like(ratio), mask),
+        "mean/entropy": masked_sum(entropy, mask),
+        "mean/clip_fraction": masked_sum(low | high, mask),
+        "mean/clip_fraction/low": masked_sum(low, mask),
+        "mean/clip_fraction/high": masked_sum(high, mask),
+        "mean/ratio/mean": masked_sum(ratio, mask),
+        "max/ratio/max": masked_max(ratio, mask),
+        "mean/sampler_mismatch/mean": masked_sum(mismatch, mask),
+        "p99/sampler_mismatch/p99": jnp.where(mask, mismatch, jnp.nan),
+        "max/sampler_mismatch/max": masked_max(mismatch, mask),
+    }
+    if algo.kl_coef > 0 and algo.kl_in == "loss":
+        if batch.ref_logprobs is None:
+            raise ValueError(f"kl_coef={algo.kl_coef} and the batch has no ref_logprobs; score it with the reference first")
+        kl = KL_ESTIMATORS[algo.kl_estimator](said, jnp.where(mask, batch.ref_logprobs, 0.0))
+        loss = loss + algo.kl_coef * jnp.sum(weights["policy"] * kl)
+        metrics["mean/kl/ref"] = masked_sum(kl, mask)
+    if algo.entropy_coef > 0:
+        loss = loss - algo.entropy_coef * jnp.sum(weights["policy"] * entropy)
+    if batch.imitation_mask is not None:
+        imitation = -jnp.sum(weights["imitation"] * jnp.where(batch.imitation_mask, logprobs, 0.0))
+        loss = loss + algo.replay.coef * imitation
+        metrics["sum/loss/imitation"] = imitation
+    return loss, metrics
+
+
+def value_objective(
+    algo: PPOSection, values: Array, batch: PolicyBatch, weights: dict[str, Array]
+) -> tuple[Array, Metrics]:
+    """The critic's loss over one microbatch; values [B, T] are of the states before each token."""
+    mask = batch.completion_mask
+    per_token = clipped_value_loss(values, batch.old_values, batch.returns, algo.value_clip)
+    loss = jnp.sum(weights["value"] * jnp.where(mask, per_token, 0.0))
+    metrics = {
+        "sum/loss/value": loss,
+        "mean/value/mean": masked_sum(values, mask),
+        "mean/value/clip_fraction": masked_sum(is_value_clipped(values, batch.old_values, batch.returns, algo.value_clip), mask),
+    }
+    return algo.vf_coef * loss, metrics
+
+
+def _surrogate(algo: PolicyGradientSection, logprobs: Array, ratio: Array, advantages: Array) -> Array:
+    if isinstance(algo, GRPOSection) and algo.loss == "cispo":
+        return cispo(logprobs, ratio, advantages, algo.clip_low, algo.clip_high)
+    return clipped_surrogate(ratio, advantages, algo.clip_low, algo.clip_high, algo.dual_clip)
+
+
+def _clipped(algo: PolicyGradientSection, ratio: Array, advantages: Array) -> tuple[Array, Array]:
+    """[B, T] bool twice: where the lower and the upper bound are in force. CISPO bounds the weight whatever the advantage."""
+    if isinstance(algo, GRPOSection) and algo.loss == "cispo":
+        return ratio < 1.0 - algo.clip_low, ratio > 1.0 + algo.clip_high
+    return is_clipped_low(ratio, advantages, algo.clip_low), is_clipped_high(ratio, advantages, algo.clip_high)

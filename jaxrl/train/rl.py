@@ -1,0 +1,248 @@
+"""Policy gradients, GRPO's family and PPO, from problems to updated adapters: read it from top to bottom.
+
+    problems -> G samples each -> verdicts -> rewards -> advantages -> packed minibatches -> updates
+
+The two differ in how credit is given (`rollout/credit.py`) and in the critic's part of the loss (`train/objective.py`).
+Axes: P problems, G completions of each, N = P * G of them.
+"""
+
+import time
+import zlib
+from dataclasses import dataclass, field
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from jaxrl.checkpoint import Checkpoints, abstract_like
+from jaxrl.config import PolicyGradientSection, PPOSection, RLStage
+from jaxrl.data.packing import stream_at
+from jaxrl.interrupt import Interrupted
+from jaxrl.model.policy import Policy
+from jaxrl.model.value_head import init_value_head
+from jaxrl.ops.kl import adapt_kl_coef
+from jaxrl.rollout.collate import collate
+from jaxrl.rollout.collect import collect
+from jaxrl.rollout.credit import has_spread, shaped_rewards
+from jaxrl.rollout.curriculum import SuccessRates, choose
+from jaxrl.rollout.gather import gather
+from jaxrl.rollout.metrics import rollout_metrics
+from jaxrl.rollout.replay import ReplayBuffer
+from jaxrl.sample.engine import Engine
+from jaxrl.sharding import shard_batch
+from jaxrl.tasks import make_task
+from jaxrl.track.logger import sample_row
+from jaxrl.train.alarms import find_alarms
+from jaxrl.train.experience import Experience, Scorers, give_credit, minibatches
+from jaxrl.train.loop import FinitenessGuard, begin_stage, report_step
+from jaxrl.train.setup import ADAPTERS, CRITIC, DROPOUT, SAMPLING, Run, Weights, enter_stage
+from jaxrl.train.state import TrainState, make_actor_critic_optimizer, make_optimizer, make_schedule, place_state, policy_part
+from jaxrl.train.step import make_critic_fn, make_grpo_step, make_ppo_step, make_score_fn
+from jaxrl.types import Group, Problem
+from jaxrl.verify.pool import VerifierPool
+
+Tree = dict
+DRAW, REPLAY, ORDER = range(1, 4)  # the purposes of host seeds; from 1, since NumPy does not see a trailing 0
+
+
+@dataclass
+class Progress:
+    """What a stage has to know to go on, beside its train state. Saved with every checkpoint.
+
+    rounds: calls of the sampler, each with noise of its own. drawn: problems taken from the stream so far.
+    kl_coef: the one in force; it moves with `kl_target`.
+    """
+
+    kl_coef: float
+    replay: ReplayBuffer | None
+    batches: int = 0
+    rounds: int = 0
+    drawn: int = 0
+    rates: SuccessRates = field(default_factory=SuccessRates)
+
+    def meta(self) -> dict:
+        """Plain JSON, from which `make_progress` makes an equal object."""
+        replay = self.replay.state() if self.replay else []
+        return {**vars(self), "rates": self.rates.state(), "replay": replay}
+
+
+def make_progress(algo: PolicyGradientSection, meta: dict) -> Progress:
+    """Progress at the start of a stage (meta is empty), or as it was saved."""
+    replay = ReplayBuffer(algo.replay.per_problem, algo.replay.capacity, meta.get("replay", ())) if algo.replay else None
+    start = {"kl_coef": algo.kl_coef, "rates": {}, **meta, "replay": replay}
+    return Progress(**{**start, "rates": SuccessRates(start["rates"])})
+
+
+def rl(run: Run, stage: RLStage, index: int, weights: Weights) -> Weights:
+    """Run (or take up again) a GRPO or PPO stage.
+
+    Args:
+      index: the stage's place in the config; its checkpoints are in `checkpoints/<index>_<name>`.
+      weights: what the stage before left.
+    Returns:
+      The weights after the last update, without the critic.
+    """
+    algo, steps, sample = stage.algo, stage.steps, stage.sample
+    seq_len = stage.seq_len or sample.max_prompt_tokens + sample.max_new_tokens
+    task = make_task(stage.task)
+    problems = task.problems("train")
+
+    # ------------------------------------------------------------------------------------------- model and optimiser
+    weights = enter_stage(weights, stage.lora, run.config.model.dtype, run.mesh, run.key(index, ADAPTERS))
+    policy, frozen = weights.policy, weights.frozen
+    if isinstance(algo, PPOSection):
+        critic = make_critic(policy, algo, run.key(index, CRITIC))
+        tx = make_actor_critic_optimizer(stage.optim, algo, steps * algo.num_updates)
+        make_step, make_scorer = make_ppo_step, make_critic_fn
+    else:
+        critic, tx = {}, make_optimizer(stage.optim, steps * algo.num_updates)
+        make_step, make_scorer = make_grpo_step, make_score_fn
+    schedule = make_schedule(stage.optim, steps * algo.num_updates, algo.num_held)
+    state = place_state(weights.trainable | critic, tx, run.key(index, DROPOUT), run.mesh, make_reference(algo, weights.trainable))
+    update = make_step(policy, tx, algo, sample, state, run.mesh)
+    scorers = Scorers(
+        run.mesh, seq_len, algo, frozen, make_scorer(policy, run.mesh, sample.temperature), make_score_fn(policy, run.mesh, sample.temperature)
+    )
+    engine = Engine(policy, sample, run.eos_ids, run.tokenizer.decode, run.mesh)
+
+    verify = run.config.verify
+    with (
+        Checkpoints(run.folder / "checkpoints" / f"{index}_{stage.name}", run.config.checkpoint.keep) as checkpoints,
+        VerifierPool(task.verify, verify.workers, verify.timeout_s, task.failure_reward) as pool,
+    ):
+        # ---------------------------------------------------------------------------------------------------- resume
+        state, meta = checkpoints.restore_latest(abstract_like(state)) or (state, {})
+        progress = make_progress(algo, meta)
+        if progress.batches < steps:
+            begin_stage(run, stage, progress.batches, steps, weights)
+        guard, told = FinitenessGuard(stage.name), set()
+
+        def sample_groups(count: int) -> list[Group]:
+            """The groups of the next `count` problems, each call with noise of its own."""
+            chosen = choose_problems(algo, problems, progress, count, run.config.seed, index)
+            key = run.key(index, SAMPLING, progress.rounds)
+            progress.rounds, progress.drawn = progress.rounds + 1, progress.drawn + count
+            return collect(
+                engine, pool, run.tokenizer, chosen, algo.group_size, policy_part(state.trainable), frozen, key, progress.batches
+            )
+
+        while progress.batches < steps:
+            started = time.perf_counter()
+            # ------------------------------------------------------------------------------------------- experience
+            if isinstance(algo, PPOSection) or algo.dynamic_sampling is None:
+                groups = sampled = sample_groups(algo.problems_per_batch)
+            else:
+                spreads = lambda group: has_spread(*shaped_rewards([group], algo, sample.max_new_tokens)).all()  # noqa: E731
+                groups, sampled = gather(sample_groups, spreads, algo.problems_per_batch, algo.dynamic_sampling)
+            progress.rates.update(sampled)
+            collected = time.perf_counter()
+
+            # ----------------------------------------------------------------------------------------------- credit
+            seed = (run.config.seed, index, progress.batches)
+            replayed = progress.replay.draw(algo.replayed_per_batch, progress.rates, (REPLAY, *seed)) if progress.replay else []
+            experience = give_credit(groups, replayed, scorers, state, progress.kl_coef, sample.max_new_tokens)
+            if progress.replay is not None:
+                progress.replay.add(groups, experience.advantages_P_G, progress.rates)
+
+            # ---------------------------------------------------------------------------------------------- updates
+            updates = []
+            for samples in minibatches(experience, algo, (ORDER, *seed)):
+                batch = collate(samples, algo.rows_per_update, seq_len, algo.rows_per_piece)
+                state, metrics = update(state, frozen, shard_batch(batch, run.mesh))
+                updates.append(jax.device_get(metrics))
+                guard.check(updates[-1])
+            progress.batches += 1
+            if isinstance(algo, PPOSection) and algo.kl_target is not None:
+                num_sequences = algo.problems_per_batch * algo.group_size
+                progress.kl_coef = adapt_kl_coef(progress.kl_coef, experience.metrics["kl/ref"], algo.kl_target, algo.kl_horizon, num_sequences)
+            if algo.reference_every and progress.batches % algo.reference_every == 0:
+                state = renew_reference(state)
+
+            # ------------------------------------------------------------------------------------------- tell and keep
+            step, elapsed = progress.batches, time.perf_counter() - started
+            metrics = rollout_metrics(sampled) | experience.metrics | over_updates(updates)
+            metrics |= {
+                "groups/dropped": len(sampled) - len(groups),
+                "replay/size": len(progress.replay) if progress.replay is not None else 0,
+                "replay/used": len(replayed),
+                "learning_rate": float(schedule(step * algo.num_updates - 1)),
+                **speed(sampled, collected - started, elapsed),
+                "verify/timeouts": pool.counts["timeouts"],
+                "verify/crashes": pool.counts["crashes"],
+                "batch_hash": zlib.crc32(repr([t.completion.completion_ids for g in sampled for t in g.trajectories]).encode()),
+            }
+            report_step(run, stage, step, metrics)
+            for kind, sentence in find_alarms(metrics).items():
+                if kind not in told:
+                    run.console.warn(f"{stage.name}, step {step}: {sentence}")
+                    told.add(kind)
+            rows = samples_to_keep(groups, experience.advantages_P_G)
+            run.logger.log_samples(stage.name, step, rows[: run.config.track.samples_per_step])
+            stops = run.interrupt.requested and step < steps
+            if stops or step == steps or step % run.config.checkpoint.every == 0:
+                checkpoints.save(step, state, progress.meta())
+            if stops:
+                raise Interrupted
+    return Weights(policy, policy_part(state.trainable), frozen, weights.is_new_base)
+
+
+def choose_problems(
+    algo: PolicyGradientSection, problems: list[Problem], progress: Progress, count: int, seed: int, index: int
+) -> list[Problem]:
+    """The next problems: of the stream in which each comes once an epoch, or by their recent success rates."""
+    if algo.curriculum == "success_rate":
+        indices = choose([problem.uid for problem in problems], progress.rates, count, (DRAW, seed, index, progress.rounds))
+    else:
+        indices = stream_at(len(problems), progress.drawn, count, seed)
+    return [problems[i] for i in indices]
+
+
+def make_critic(policy: Policy, algo: PPOSection, key: Array) -> Tree:
+    """Fresh parameters of the critic: its head, and adapters of its own where it has any."""
+    head_key, lora_key = jax.random.split(key)
+    head = {"value_head": init_value_head(head_key, policy.config.d_model)}
+    return head | ({"critic_lora": policy.init_lora(lora_key)} if algo.critic == "separate" else {})
+
+
+def make_reference(algo: PolicyGradientSection, trainable: Tree) -> Tree:
+    """What the KL term measures from: the policy that the stage starts with, or the base, whose adapters do nothing."""
+    if algo.kl_coef == 0:
+        return {}
+    return jax.tree.map(jnp.zeros_like, trainable) if algo.reference == "base" else trainable
+
+
+@jax.jit
+def _copy(tree: Tree) -> Tree:
+    return jax.tree.map(jnp.copy, tree)
+
+
+def renew_reference(state: TrainState) -> TrainState:
+    """The state with the policy of this moment as its reference: a copy, since the state's arrays are consumed by updates."""
+    return TrainState(**{**vars(state), "reference": _copy(policy_part(state.trainable))})
+
+
+def over_updates(updates: list[dict[str, Array]]) -> dict[str, float]:
+    """The metrics of a batch's updates as one: the largest of the maxima and of the skips, the mean of the others."""
+    if not updates:
+        return {}
+    largest = [name for name in updates[0] if name.endswith("/max")]
+    return {name: float((np.max if name in largest else np.mean)([u[name] for u in updates])) for name in updates[0]}
+
+
+def speed(sampled: list[Group], collect_s: float, step_s: float) -> dict[str, float]:
+    """Tokens and seconds."""
+    completions = [t.completion for group in sampled for t in group.trajectories]
+    new = sum(len(c.completion_ids) for c in completions)
+    return {
+        "sample/tokens_per_s": new / collect_s,
+        "train/tokens_per_s": (new + sum(len(c.prompt_ids) for c in completions)) / step_s,
+        "time/collect_s": collect_s,
+        "time/step_s": step_s,
+    }
+
+
+def samples_to_keep(groups: list[Group], advantages_P_G: np.ndarray) -> list[dict]:
+    """Rows of samples.jsonl, group by group."""
+    pairs = zip(groups, advantages_P_G)
+    return [sample_row(t, float(a)) for group, advantages in pairs for t, a in zip(group.trajectories, advantages)]
