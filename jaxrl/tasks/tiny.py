@@ -1,20 +1,22 @@
-"""Three games whose best mean reward is known, 1.0, and within a minute's reach of a small model on a CPU: does an algorithm learn at all?
+"""Three games for models of tens of thousands of parameters on a CPU, to see within a minute whether an algorithm learns at all.
 
-    letter   say six letters           share of the six that are `a`                 0, 1/6 .. 1    a bandit; asks nothing
+The best mean reward is known: 1.
+
+    letter   say six letters           share of the six that are `a`                 0, 1/6 .. 1    a bandit: nothing is asked
     echo     say the letter named      1, another letter 0, anything else -1         -1, 0, 1       a contextual bandit
-    count    say `tick` n times, stop  1 - |m - n| / 4 for m ticks, never below -1   -1 .. 1        the end is what is learnt
+    count    say `tick` n times, stop  1 - |m - n| / 4 for m ticks, at least -1      -1 .. 1        the end is what is learnt
 
 A demonstration is a random well-formed answer, each as likely as any other: SFT on them teaches a fresh model the format
-and nothing of the solution, and leaves it at the level of chance. What it gains from there, reinforcement learning did.
-Chance, and the best that a policy can do without reading the prompt (what is above it shows that the prompt is read):
+and nothing of the solution, and leaves it at the level of chance. What it gains from there is reinforcement learning's
+doing. Chance, and the best that a policy does without reading the prompt (a mean above that shows that it reads):
 
-    letter   each of the six is `a` once in 8:                      1/8      blind: 1
-    echo     one letter in 8 is the right one:                      1/8      blind: 1/8
-    count    m and n are uniform on 1 .. 8, E|m - n| = (8*8 - 1) / (3 * 8) = 21/8, and 1 - 21/8 / 4:
-                                                                    11/32    blind: 1/2 (always 4, or always 5)
+    letter   each of the six is `a` once in 8:                                                1/8      blind: 1
+    echo     one letter in 8 is the one named:                                                1/8      blind: 1/8
+    count    m and n uniform on 1 .. 8: E|m - n| = (8 * 8 - 1) / (3 * 8) = 21/8, 1 - 21/32 =  11/32    blind: 1/2 (always 4)
 
 A prompt is two irrelevant words, an instruction, and what is asked: "quiet fox: say b". The words make problems of one
-question differ; splits repeat each other's questions, there are at most 8, but never a pair of words.
+question differ; splits repeat each other's few questions, but never a pair of words. `letter` does not reward the end: a
+policy at the optimum may go on after six, and lose its format, unless sample.max_new_tokens is 6.
 """
 
 import random

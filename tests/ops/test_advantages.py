@@ -1,30 +1,110 @@
+"""Every estimator by hand, in float64, jitted and not; what constants, scales and signs of rewards do to it."""
+
 import jax
 import numpy as np
 import pytest
 
-from jaxrl.ops.advantages import group_normalize
+from jaxrl.ops.advantages import ADVANTAGES, batch_normalize, group_center, group_normalize, leave_one_out, overlong_penalty, whiten
+
+REWARDS = [[1.0, 0.0, 5.0], [-0.5, 0.25, 1.0], [2.0, 2.0, 2.0]]
+MASK = [[True, True, False], [True, True, True], [True, True, True]]
+# Worked by hand, all completions counting: means 2, 0.25, 2; sample deviations sqrt(7), 0.75, 0; over the batch 12.75 / 9.
+CENTERED = [[-1.0, -2.0, 3.0], [-0.75, 0.0, 0.75], [0.0, 0.0, 0.0]]
+DEVIATIONS = [[7.0**0.5], [0.75], [1.0]]
+# With the 5 left out: means 0.5, 0.25, 2; sample deviations sqrt(0.5), 0.75, 0.
+MASKED = [[0.5, -0.5, 0.0], [-0.75, 0.0, 0.75], [0.0, 0.0, 0.0]]
+MASKED_DEVIATIONS = [[0.5**0.5], [0.75], [1.0]]
+
+
+def batch_table(mask):
+    """Mean and sample deviation over all that count, written out."""
+    rewards = [r for row, row_mask in zip(REWARDS, mask) for r, m in zip(row, row_mask) if m]
+    mean = sum(rewards) / len(rewards)
+    deviation = (sum((r - mean) ** 2 for r in rewards) / (len(rewards) - 1)) ** 0.5
+    return [[(r - mean) / deviation if m else 0.0 for r, m in zip(*rows)] for rows in zip(REWARDS, mask)]
+
+
+ALL = [[True] * 3] * 3
+TABLE = {
+    "grpo": (np.divide(CENTERED, DEVIATIONS), np.divide(MASKED, MASKED_DEVIATIONS)),
+    "center": (CENTERED, MASKED),
+    "rloo": (np.multiply(CENTERED, 1.5), np.multiply(MASKED, [[2.0], [1.5], [1.5]])),  # G / (G - 1) of those that count
+    "reinforce_pp": (batch_table(ALL), batch_table(MASK)),
+}
 
 
 @pytest.mark.parametrize("jit", [False, True])
-def test_hand_table(jit):
-    f = jax.jit(group_normalize) if jit else group_normalize
-    rewards = np.array([[1.0, 0.0], [3.0, 1.0], [5.0, 5.0]], np.float32)
-    half = 0.5 / (0.5 * 2**0.5)  # the sample deviation of two numbers is half their distance times sqrt 2
-    expected = [[half, -half], [half, -half], [0.0, 0.0]]
-    np.testing.assert_allclose(f(rewards), expected, atol=1e-5)
+@pytest.mark.parametrize("name", ADVANTAGES)
+def test_hand_table(name, jit):
+    with jax.enable_x64(True):
+        f = jax.jit(ADVANTAGES[name]) if jit else ADVANTAGES[name]
+        rewards, mask = np.array(REWARDS), np.array(MASK)
+        for found, expected in zip((f(rewards), f(rewards, mask), f(rewards, np.array(ALL))), (*TABLE[name], TABLE[name][0])):
+            assert found.dtype == np.float64
+            np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-12)  # the eps beside the deviation is 1e-6
 
 
-def test_shift_and_scale_of_rewards_change_nothing():
+def test_leave_one_out_is_what_it_says():
+    rewards = np.random.default_rng(0).normal(size=(4, 5)).astype(np.float32)
+    others = (rewards.sum(1, keepdims=True) - rewards) / 4
+    np.testing.assert_allclose(leave_one_out(rewards), rewards - others, atol=1e-6)
+
+
+@pytest.mark.parametrize("name, scale", [("grpo", 1), ("center", 3), ("rloo", 3), ("reinforce_pp", 1)])
+def test_a_constant_changes_nothing_and_a_scale_what_the_formula_says(name, scale):
     rewards = np.random.default_rng(0).normal(size=(4, 8)).astype(np.float32)
-    np.testing.assert_allclose(group_normalize(3 * rewards + 7), group_normalize(rewards), atol=1e-4)
-    np.testing.assert_allclose(group_normalize(-rewards), -group_normalize(rewards), atol=1e-6)
+    f = ADVANTAGES[name]
+    np.testing.assert_allclose(f(3 * rewards + 7), scale * np.asarray(f(rewards)), atol=1e-4)
+    np.testing.assert_allclose(f(-rewards), -f(rewards), atol=1e-6)
 
 
-def test_flat_group_gets_exact_zeros_whatever_the_number():
+def test_a_constant_on_one_group_moves_no_other_group():
+    rewards = np.random.default_rng(1).normal(size=(4, 8)).astype(np.float32)
+    moved = rewards + np.array([[0.0], [5.0], [0.0], [0.0]], np.float32)
+    for name in ("grpo", "center", "rloo"):
+        np.testing.assert_allclose(ADVANTAGES[name](moved), ADVANTAGES[name](rewards), atol=1e-5)
+    assert np.abs(batch_normalize(moved) - batch_normalize(rewards)).max() > 0.1  # REINFORCE++ has one baseline for all
+
+
+@pytest.mark.parametrize("name", ADVANTAGES)
+def test_equal_rewards_get_exact_zeros_whatever_the_number(name):
     for reward in (0.1, -2.0, 1e-8, 3e7):
-        assert not np.any(group_normalize(np.full((2, 7), reward, np.float32)))
+        assert not np.any(ADVANTAGES[name](np.full((2, 7), reward, np.float32)))
 
 
-def test_group_of_one_is_refused():
+@pytest.mark.parametrize("name", ADVANTAGES)
+def test_what_does_not_count_may_be_anything(name):
+    rewards = np.random.default_rng(2).normal(size=(3, 4)).astype(np.float32)
+    mask = np.ones((3, 4), bool)
+    mask[0, 1] = mask[2, :3] = False
+    broken = np.where(mask, rewards, np.nan)
+    found = ADVANTAGES[name](broken, mask)
+    np.testing.assert_array_equal(found, ADVANTAGES[name](rewards, mask))
+    assert np.isfinite(found).all() and not np.any(found[~mask])
+    if name != "reinforce_pp":
+        assert found[2, 3] == 0  # alone in its group
+        np.testing.assert_allclose(found[0, [0, 2, 3]], ADVANTAGES[name](rewards[:1, [0, 2, 3]])[0], rtol=1e-5)
+    assert not np.any(ADVANTAGES[name](broken, np.zeros_like(mask)))
+
+
+@pytest.mark.parametrize("f", [group_normalize, group_center, leave_one_out])
+def test_group_of_one_is_refused_where_groups_are_compared(f):
     with pytest.raises(ValueError, match="group_size"):
-        group_normalize(np.ones((3, 1), np.float32))
+        f(np.ones((3, 1), np.float32))
+    assert np.any(batch_normalize(np.array([[1.0], [0.0]], np.float32)))
+
+
+def test_whitened_advantages_have_mean_zero_and_variance_one_over_the_mask():
+    rng = np.random.default_rng(3)
+    mask = rng.random((4, 9)) < 0.5
+    x = np.where(mask, rng.normal(3.0, 5.0, (4, 9)), np.nan).astype(np.float32)
+    found = np.asarray(whiten(x, mask))
+    np.testing.assert_allclose([found[mask].mean(), found[mask].std()], [0, 1], atol=1e-5)
+    np.testing.assert_allclose(found[mask], (x[mask] - x[mask].mean()) / x[mask].std(), rtol=1e-4, atol=1e-5)
+    assert not np.any(found[~mask])
+    assert not np.any(whiten(np.full((2, 3), 0.7, np.float32), np.ones((2, 3), bool)))
+
+
+def test_overlong_penalty_by_hand():
+    """Limit 20, buffer 4: nothing up to 16, a quarter for each token more, all of it at the limit."""
+    np.testing.assert_allclose(overlong_penalty(np.array([1, 16, 17, 19, 20]), 20, 4), [0, 0, 0.25, 0.75, 1])

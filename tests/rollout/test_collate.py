@@ -1,19 +1,33 @@
 """Collating: every token once, with what belongs to it; how trajectories share rows changes nothing."""
 
+import dataclasses
+
 import jax
 import numpy as np
 import optax
 import pytest
 
 from jaxrl.batch import PolicyBatch
-from jaxrl.config import GRPOSection
+from jaxrl.config import GRPOSection, SampleSection
 from jaxrl.errors import InputError
-from jaxrl.rollout.collate import collate, to_microbatches
+from jaxrl.rollout.collate import collate as collate_samples
+from jaxrl.rollout.collate import make_sample, to_microbatches, uncollate
 from jaxrl.sharding import shard_batch
 from jaxrl.train.state import place_state
 from jaxrl.train.step import make_grpo_step
 from jaxrl.types import Completion, Problem, StopReason, Trajectory, Verdict
 from tests.tiny import max_difference, one_device, policy_and_trees
+
+def with_advantage(t, advantage):
+    sample = make_sample(t.completion)
+    return dataclasses.replace(sample, advantages=np.where(sample.completion_mask, advantage, 0).astype(np.float32))
+
+
+def collate(trajectories, advantages, seq_len, microbatch):
+    """One advantage for all tokens of a completion, and room for a row each."""
+    samples = [with_advantage(t, a) for t, a in zip(trajectories, advantages)]
+    return collate_samples(samples, len(samples), seq_len, microbatch)
+
 
 FIELDS = ("tokens", "positions", "segment_ids", "completion_mask", "advantages", "sampler_logprobs")
 
@@ -61,7 +75,29 @@ def test_two_trajectories_by_hand():
         "sampler_logprobs": [0, 0, -0.5, 0, -0.25, -1, 0, 0],
     }
     assert not any(np.any(getattr(batch, name)[1]) for name in FIELDS)
-    assert batch.old_logprobs is None and batch.ref_logprobs is None
+    old = batch.old_logprobs[0, 0]
+    assert np.isnan(old[:6]).all() and not old[6:].any(), "NaN: as the policy stands"
+    assert batch.ref_logprobs is batch.old_values is batch.returns is batch.imitation_mask is None
+
+
+def test_a_field_that_only_some_samples_have_is_zero_in_the_others():
+    plain, other = (make_sample(trajectory([5, 6], [7], [-0.5]).completion) for _ in range(2))
+    other = dataclasses.replace(other, ref_logprobs=np.full(3, -2.0, np.float32), imitation_mask=np.array([False, True, True]))
+    batch = collate_samples([plain, other], 5, seq_len=8, microbatch=1)
+    assert batch.tokens.shape == (5, 1, 8)
+    assert batch.ref_logprobs[0, 0].tolist() == [0, 0, 0, -2, -2, -2, 0, 0]
+    assert batch.imitation_mask[0, 0].tolist() == [False] * 4 + [True] * 2 + [False] * 2
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("microbatch", [1, 3])
+def test_what_is_laid_out_is_found_again(seed, microbatch):
+    trajectories, _ = random_trajectories(17, seed)
+    samples = [make_sample(t.completion) for t in trajectories]
+    batch = collate_samples(samples, 20, seq_len=32, microbatch=microbatch)
+    for name in ("tokens", "completion_mask", "sampler_logprobs", "old_logprobs"):
+        for found, sample in zip(uncollate(getattr(batch, name), samples, 32), samples, strict=True):
+            np.testing.assert_array_equal(found, getattr(sample, name))
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -117,11 +153,12 @@ def test_packing_changes_nothing_in_the_gradient(aggregate):
     trajectories, advantages = random_trajectories(8, seed=9, longest=6)
     packed = collate(trajectories, advantages, seq_len=24, microbatch=2)
     alone = [collate([t], [a], seq_len=24, microbatch=1) for t, a in zip(trajectories, advantages)]
-    apart = PolicyBatch(np.int32(4), *(np.stack([getattr(batch, name) for batch in alone]).reshape(4, 2, 24) for name in FIELDS))
+    apart = PolicyBatch(np.int32(4), *(np.stack([getattr(batch, name) for batch in alone]).reshape(4, 2, 24) for name in (*FIELDS, "old_logprobs")))
     assert packed.num_microbatches < 4 and np.max(packed.segment_ids) > 1
     policy, trainable, frozen = policy_and_trees()
     tx, mesh = optax.sgd(1.0), one_device()
-    step = make_grpo_step(policy, tx, GRPOSection(aggregate=aggregate), 0.7, place_state(trainable, tx, jax.random.key(0), mesh), mesh)
+    algo, sample = GRPOSection(aggregate=aggregate), SampleSection(temperature=0.7)
+    step = make_grpo_step(policy, tx, algo, sample, place_state(trainable, tx, jax.random.key(0), mesh), mesh)
     changes, losses = [], []
     for batch in (packed, apart):
         after, metrics = step(place_state(trainable, tx, jax.random.key(0), mesh), frozen, shard_batch(batch, mesh))

@@ -1,0 +1,140 @@
+"""From groups to minibatches: what is scored, who gets old logprobs, how replayed samples come in."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import optax
+import pytest
+
+from jaxrl.config import GRPOSection, PPOSection
+from jaxrl.config_algo import ReplaySection
+from jaxrl.model.value_head import init_value_head
+from jaxrl.rollout.replay import Entry
+from jaxrl.train.experience import Scorers, give_credit, minibatches
+from jaxrl.train.state import place_state
+from jaxrl.train.step import make_critic_fn, make_score_fn
+from tests.rollout.episodes import group, trajectory
+from tests.tiny import noisy, one_device, policy_and_trees
+
+POLICY, TRAINABLE, FROZEN = policy_and_trees()
+MESH = one_device()
+SCORE, SCORE_WITH_VALUES = make_score_fn(POLICY, MESH), make_critic_fn(POLICY, MESH)
+ENTRY = Entry("easy", [9, 8], [7, 6], [-0.25, -0.5], 1.0, True, 1.5, 3)
+SEQ_LEN = 16
+
+
+def groups(rewards=((1.0, 0.0), (0.0, 1.0), (1.0, 0.0), (0.0, 1.0))):
+    rng = np.random.default_rng(0)
+    return [
+        group(*(trajectory(r, uid=f"p{p}", prompt=rng.integers(1, 60, 3), said=rng.integers(1, 60, rng.integers(2, 6))) for r in rewards_G))
+        for p, rewards_G in enumerate(rewards)
+    ]
+
+
+def credit(algo, groups=groups(), entries=(), reference=None, kl_coef=None):
+    is_ppo = isinstance(algo, PPOSection)
+    trainable = TRAINABLE | ({"value_head": noisy(init_value_head(jax.random.key(0), 32), 1)} if is_ppo else {})
+    state = place_state(trainable, optax.sgd(1.0), jax.random.key(0), MESH, reference)
+    scorers = Scorers(MESH, SEQ_LEN, algo, FROZEN, SCORE_WITH_VALUES if is_ppo else SCORE, SCORE)
+    return give_credit(groups, entries, scorers, state, algo.kl_coef if kl_coef is None else kl_coef, max_new_tokens=8)
+
+
+def scored(samples, trainable=TRAINABLE):
+    scorers = Scorers(MESH, SEQ_LEN, GRPOSection(problems_per_batch=4, group_size=2), FROZEN, SCORE, SCORE)
+    return scorers.run(SCORE, trainable, samples)
+
+
+def test_one_update_needs_no_old_logprobs_and_more_have_the_trainers():
+    one = credit(GRPOSection(problems_per_batch=4, group_size=2))
+    assert all(np.isnan(s.old_logprobs).all() and s.ref_logprobs is None for s in one.fresh)
+    algo = GRPOSection(problems_per_batch=4, group_size=2, updates_per_batch=2)
+    two = credit(algo)
+    for sample, expected in zip(two.fresh, scored(two.fresh), strict=True):
+        np.testing.assert_allclose(sample.old_logprobs, expected, atol=1e-5)
+        assert sample.old_logprobs[sample.completion_mask].max() < 0
+    first, second = minibatches(two, algo, (0, 0, 1))
+    assert all(np.isnan(s.old_logprobs).all() for s in first), "the policy has not moved: its ratio is exactly 1"
+    assert not any(np.isnan(s.old_logprobs).any() for s in second)
+
+
+def test_every_sample_comes_once_in_every_epoch_and_orders_differ():
+    algo = PPOSection(problems_per_batch=4, group_size=2, updates_per_batch=4, ppo_epochs=2)
+    experience = credit(algo)
+    parts = list(minibatches(experience, algo, (0, 0, 1)))
+    assert [len(part) for part in parts] == [2] * 8 and max(map(len, parts)) <= algo.rows_per_update
+    epochs = [[s.tokens.tolist() for part in parts[i : i + 4] for s in part] for i in (0, 4)]
+    everything = sorted(s.tokens.tolist() for s in experience.fresh)
+    assert sorted(epochs[0]) == sorted(epochs[1]) == everything and epochs[0] != epochs[1]
+    again = [[s.tokens.tolist() for s in part] for part in minibatches(experience, algo, (0, 0, 1))]
+    assert again == [[s.tokens.tolist() for s in part] for part in parts]
+
+
+def test_the_reference_is_scored_where_there_is_a_kl_term():
+    reference = {"lora": noisy(TRAINABLE["lora"], 9)}
+    experience = credit(GRPOSection(problems_per_batch=4, group_size=2, kl_coef=0.1), reference=reference)
+    for sample, expected in zip(experience.fresh, scored(experience.fresh, reference), strict=True):
+        np.testing.assert_allclose(sample.ref_logprobs, expected, atol=1e-5)
+
+
+def test_rewards_that_are_no_numbers_leave_their_sample_out():
+    nan = float("nan")
+    for algo in (GRPOSection(problems_per_batch=4, group_size=2), PPOSection(problems_per_batch=4, group_size=2)):
+        experience = credit(algo, groups(((1.0, 0.0), (nan, 1.0), (nan, nan), (0.0, 1.0))))
+        assert len(experience.fresh) == 5 and experience.metrics["sample/left_out"] == 3
+        assert all(np.isfinite(s.advantages).all() for s in experience.fresh)
+        assert experience.advantages_P_G.shape == (4, 2) and not experience.advantages_P_G[2].any()
+
+
+def test_nothing_kept_is_no_update():
+    algo = GRPOSection(problems_per_batch=4, group_size=2)
+    assert list(minibatches(credit(algo, []), algo, (0, 0, 1))) == []
+
+
+def test_replayed_samples_to_imitate_take_no_part_in_the_policy_loss():
+    algo = GRPOSection(problems_per_batch=4, group_size=2, replay=ReplaySection(ratio=0.2))
+    experience = credit(algo, entries=[ENTRY])
+    (replayed,) = experience.replayed
+    assert replayed.tokens.tolist() == [9, 8, 7, 6] and not replayed.completion_mask.any()
+    assert replayed.imitation_mask.tolist() == [False, False, True, True]
+    assert not any(s.imitation_mask.any() for s in experience.fresh), "the field is there, so that one program serves"
+
+
+@pytest.mark.parametrize("section", [GRPOSection, PPOSection])
+def test_off_policy_samples_keep_the_logprobs_of_their_time(section):
+    algo = section(problems_per_batch=4, group_size=2, updates_per_batch=1, replay=ReplaySection(ratio=0.2, use="off_policy"))
+    experience = credit(algo, entries=[ENTRY])
+    (replayed,) = experience.replayed
+    assert replayed.old_logprobs.tolist() == [0, 0, -0.25, -0.5] and replayed.completion_mask.tolist() == [False, False, True, True]
+    if section is GRPOSection:
+        assert replayed.advantages.tolist() == [0, 0, 1.5, 1.5]
+    else:  # its credit is the critic's of today
+        assert replayed.returns[2:].any() and np.abs(replayed.returns[2:]).max() <= 1.0 + 1e-5
+    first = next(minibatches(experience, algo, (0, 0, 1)))
+    (there,) = [s for s in first if len(s.tokens) == 4 and s.tokens[0] == 9]
+    assert there.old_logprobs.tolist() == [0, 0, -0.25, -0.5], "it was not the policy of now that said it"
+
+
+def test_a_critic_gives_returns_and_old_values():
+    experience = credit(PPOSection(problems_per_batch=4, group_size=2, gae_lambda=1.0, whiten=False))
+    for sample, reward in zip(experience.fresh, (1, 0, 0, 1, 1, 0, 0, 1), strict=True):
+        np.testing.assert_allclose(sample.returns[sample.completion_mask], reward, atol=1e-5)  # gamma 1: what is still to come
+        np.testing.assert_allclose((sample.advantages + sample.old_values)[sample.completion_mask], reward, atol=1e-5)
+    assert "value/explained_variance" in experience.metrics
+
+
+def test_kl_in_the_reward_is_measured_with_the_coefficient_in_force():
+    algo = PPOSection(problems_per_batch=4, group_size=2, kl_coef=0.1, gae_lambda=1.0, whiten=False)
+    reference = {"lora": noisy(TRAINABLE["lora"], 9)}
+    weak, strong = (credit(algo, reference=reference, kl_coef=k) for k in (0.1, 1.0))
+    for a, b in zip(weak.fresh, strong.fresh, strict=True):
+        k1 = np.where(a.completion_mask, a.old_logprobs - a.ref_logprobs, 0)
+        to_come = np.cumsum(k1[::-1])[::-1] * a.completion_mask
+        np.testing.assert_allclose(a.returns - b.returns, 0.9 * to_come, atol=1e-4)
+    assert weak.metrics["kl/coef"] == 0.1 and weak.metrics["kl/ref"] == strong.metrics["kl/ref"] != 0
+
+
+def test_entries_are_not_changed_by_being_replayed():
+    before = dataclasses.asdict(ENTRY)
+    credit(GRPOSection(problems_per_batch=4, group_size=2, replay=ReplaySection(ratio=0.2)), entries=[ENTRY])
+    assert dataclasses.asdict(ENTRY) == before
