@@ -1,6 +1,8 @@
 """The evaluation table: one row for each evaluated policy, with intervals that say how far a number can be trusted."""
 
 import json
+import math
+import statistics
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -40,6 +42,7 @@ def row_from_verdicts(name: str, verdicts: Sequence[Verdict], coverage_key: str 
     if n == 0:
         raise InputError(f"evaluation {name!r} has no problems; check the split and its size")
     correct = sum(v.correct for v in verdicts)
+    rewards = [v.reward for v in verdicts if math.isfinite(v.reward)]  # one that is no number is among the errors
     covered = [v.parts[coverage_key] for v in verdicts if coverage_key in v.parts]
     return Row(
         name=name,
@@ -48,7 +51,7 @@ def row_from_verdicts(name: str, verdicts: Sequence[Verdict], coverage_key: str 
         accuracy=correct / n,
         ci80=_interval(correct, n, 0.80),
         ci95=_interval(correct, n, 0.95),
-        mean_reward=float(sum(v.reward for v in verdicts) / n),
+        mean_reward=statistics.fmean(rewards) if rewards else 0.0,
         coverage=float(sum(covered) / n) if covered else None,
         format_rate=sum(v.format_ok for v in verdicts) / n,
         errors=sum(v.error is not None for v in verdicts),

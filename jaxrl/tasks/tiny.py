@@ -7,8 +7,8 @@ The best mean reward is known: 1.
     count    say `tick` n times, stop  1 - |m - n| / 4 for m ticks, at least -1      -1 .. 1        the end is what is learnt
 
 A demonstration is a random well-formed answer, each as likely as any other: SFT on them teaches a fresh model the format
-and nothing of the solution, and leaves it at the level of chance. What it gains from there is reinforcement learning's
-doing. Chance, and the best that a policy does without reading the prompt (a mean above that shows that it reads):
+and nothing of the solution, and leaves it at the level of chance: whatever it gains from there, reinforcement learning
+has taught it. Chance, and the best mean of a policy that does not read the prompt:
 
     letter   each of the six is `a` once in 8:                                                1/8      blind: 1
     echo     one letter in 8 is the one named:                                                1/8      blind: 1/8

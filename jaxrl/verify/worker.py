@@ -66,13 +66,16 @@ def verdict_values(verdict: Any) -> dict[str, Any]:
     if len(verdict.parts) > MAX_PARTS:
         raise ValueError(f"the verdict has {len(verdict.parts)} parts; at most {MAX_PARTS} are carried")
     parts = {str(name)[:MAX_TEXT]: float(value) for name, value in verdict.parts.items()}
-    for name, value in {"reward": float(verdict.reward), **parts}.items():
+    for name, value in parts.items():
         if not math.isfinite(value):
             raise ValueError(f"{name} is {value}, not a finite number")
+    reward = float(verdict.reward)
     error = None if verdict.error is None else str(verdict.error)[:MAX_TEXT]
+    if not math.isfinite(reward):  # no judgement at all: it goes on as it is, for the trainer to leave the sample out
+        error = error or f"reward is {reward}, not a finite number"
     return {
-        "reward": float(verdict.reward),
-        "correct": bool(verdict.correct),
+        "reward": reward,
+        "correct": bool(verdict.correct) and math.isfinite(reward),
         "format_ok": bool(verdict.format_ok),
         "parts": parts,
         "detail": str(verdict.detail)[:MAX_TEXT],
@@ -93,7 +96,7 @@ def describe(error: BaseException) -> str:
 
 
 def send(connection: socket.socket, ticket: int, values: dict[str, Any]) -> None:
-    body = json.dumps(values, allow_nan=False).encode()
+    body = json.dumps(values).encode()
     connection.sendall(HEADER.pack(ticket, len(body)) + body)
 
 

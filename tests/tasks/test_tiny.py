@@ -64,15 +64,15 @@ def test_the_optimum_is_one_and_nothing_is_above_it(game):
 @each_game
 def test_chance_is_the_mean_over_all_well_formed_answers(game):
     task = make(game)
-    exact = {text: [] for text in WELL_FORMED[game]}
+    twenty_fourths = {text: [] for text in WELL_FORMED[game]}
     for problem in questions(task):
-        for text in WELL_FORMED[game]:
+        for text, seen in twenty_fourths.items():
             verdict = task.verify(problem, text)
-            assert verdict.format_ok
-            exact[text].append(Fraction(verdict.reward).limit_denominator(24))
-    rewards = [reward for values in exact.values() for reward in values]
-    assert sum(rewards) / len(rewards) == Fraction(CHANCE[game])
-    blind = max(sum(values) / len(values) for values in exact.values())
+            seen.append(round(24 * verdict.reward))
+            assert verdict.format_ok and verdict.reward == seen[-1] / 24
+    rewards = [reward for seen in twenty_fourths.values() for reward in seen]
+    assert Fraction(sum(rewards), 24 * len(rewards)) == Fraction(CHANCE[game])
+    blind = max(Fraction(sum(seen), 24 * len(seen)) for seen in twenty_fourths.values())
     assert blind == {"letter": 1, "echo": Fraction(1, 8), "count": Fraction(1, 2)}[game]  # as the docstring says
 
 
@@ -163,7 +163,8 @@ def test_every_eight_problems_ask_everything_once(game):
 @each_game
 def test_asking_too_much_says_how_much_there_is(game):
     most = MOST[game]
-    with pytest.raises(InputError, match=f"task.val asks for {most + 1} problems of the game {game}.*only {most}; set task.val to at most {most}"):
+    message = f"task.val asks for {most + 1} problems of the game {game}.*only {most}; set task.val to at most {most}"
+    with pytest.raises(InputError, match=message):
         make(game, val=most + 1).problems("val")
     assert make(game, val=0).problems("val") == []
 

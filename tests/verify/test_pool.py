@@ -1,5 +1,6 @@
 """The pool's promises: order, one sample lost per misdeed, deadlines, no process left behind, clear errors at the start."""
 
+import math
 import os
 import re
 import signal
@@ -30,7 +31,6 @@ EXPECTED = {
     "interrupt": r"exception: KeyboardInterrupt: ",
     "recursion": r"exception: RecursionError.*",
     "memory": r"exception: MemoryError.*",
-    "nan": r"exception: ValueError: reward is nan, not a finite number",
     "infinite part": r"exception: ValueError: x is inf, not a finite number",
     "object": r"exception: TypeError.*",
     "not a verdict": r"exception: TypeError: verify returned dict, not Verdict",
@@ -66,6 +66,13 @@ def test_verdicts_come_back_whole_and_in_order():
         verdicts = pool.gather(reversed(tickets))
     assert [verdict.reward for verdict in verdicts] == [float(n % 7) for n in reversed(range(200))]
     assert verdicts[0] == Verdict(reward=3.0, correct=True, format_ok=True, parts={"length": 3.0}, detail="p")
+
+
+def test_a_reward_that_is_no_number_arrives_as_what_it_is():
+    """It is no judgement, good or bad: the sample is to be left out, not to be given the failure reward."""
+    with make_pool() as pool:
+        (verdict,) = pool.gather([pool.submit(PROBLEM, "nan")])
+    assert math.isnan(verdict.reward) and not verdict.correct and verdict.error == "reward is nan, not a finite number"
 
 
 def test_every_misdeed_costs_one_sample_and_the_order_holds():
