@@ -18,27 +18,20 @@ from jaxrl.data.tokenizer import eos_ids, find_tokenizer
 from jaxrl.errors import InputError
 from jaxrl.eval.evaluate import baseline_rows, choose_problems, evaluate
 from jaxrl.eval.table import Row
-from jaxrl.model.policy import Policy
 from jaxrl.sample.engine import Engine, Request, length_bucket
-from jaxrl.sharding import num_row_shards, replicated, shard_batch
+from jaxrl.sharding import num_row_shards, shard_batch
 from jaxrl.tasks import make_task
 from jaxrl.train.setup import Weights, load_base, model_folder
 from jaxrl.train.step import make_score_fn
 from jaxrl.types import Completion
 from jaxrl.verify.pool import VerifierPool
-from jaxrl.weights.peft import load_adapter
 
 SCORE_ROWS, SCORE_TOKENS = 16, 8192  # of one batch, at most
 
 
 def load_policy(model: str, adapter: str | None, dtype: str, mesh: Mesh) -> Weights:
     """The policy of a model directory (or hub name), with an adapter folder laid over it if one is given."""
-    base = load_base(ModelSection(path=model, dtype=dtype), vocab_size=0, mesh=mesh, seed=0)
-    if adapter is None:
-        return base
-    lora, section = load_adapter(Path(adapter), base.policy.config)
-    policy = Policy(base.policy.config, section, dtype)
-    return Weights(policy, {"lora": jax.device_put(lora, replicated(mesh))}, base.frozen)
+    return load_base(ModelSection(path=model, adapter=adapter, dtype=dtype), vocab_size=0, mesh=mesh, seed=0)
 
 
 def sample_file(weights: Weights, model: str, prompts: Path, out: Path, sample: SampleSection, seed: int, mesh: Mesh) -> int:

@@ -26,6 +26,7 @@ from jaxrl.track.logger import RunLogger, sample_row
 from jaxrl.track.report import write_report
 from jaxrl.train.preflight import preflight
 from jaxrl.train.rl import rl
+from jaxrl.train.rsft import rsft
 from jaxrl.train.setup import SAMPLING, Run, Weights, load_base, load_run_tokenizer, set_up_jax
 from jaxrl.train.sft import sft
 from jaxrl.verify.pool import VerifierPool
@@ -149,4 +150,4 @@ def export(run: Run, weights: Weights) -> None:
         save_adapter(weights.trainable["lora"], lora, weights.policy.config, run.folder / "adapter", base)
 
 
-STAGE_FUNCTIONS = {"sft": sft, "grpo": rl, "ppo": rl, "eval": evaluation}
+STAGE_FUNCTIONS = {"sft": sft, "rsft": rsft, "grpo": rl, "ppo": rl, "eval": evaluation}

@@ -1,10 +1,12 @@
 """Looking ahead: everything that a later stage would stumble over is found before a run writes its first byte."""
 
+import functools
 import importlib.util
+from collections.abc import Iterator, Mapping, Sequence
 
 from jax.sharding import Mesh
 
-from jaxrl.config import Config, EvalStage, GRPOStage, RLStage, SFTStage
+from jaxrl.config import Config, EvalStage, RLStage, RSFTStage, SFTStage, Stage
 from jaxrl.data.chat import render_for_sampling
 from jaxrl.data.packing import Rows
 from jaxrl.errors import InputError
@@ -13,7 +15,9 @@ from jaxrl.model.config import ModelConfig
 from jaxrl.sample.engine import check_prompt_length
 from jaxrl.sharding import check_rows
 from jaxrl.tasks import make_task
+from jaxrl.tasks.base import Task
 from jaxrl.train.sft import load_rows
+from jaxrl.types import Problem
 
 
 def preflight(config: Config, tokenizer, model: ModelConfig, mesh: Mesh) -> dict[str, tuple[Rows, Rows | None]]:
@@ -22,48 +26,58 @@ def preflight(config: Config, tokenizer, model: ModelConfig, mesh: Mesh) -> dict
     Returns:
       The (training, validation) rows of every SFT stage, by its name: made once, here.
     Raises:
-      InputError: files, records, sizes, lengths or mesh that do not fit.
+      InputError: files, records, sizes, lengths or mesh that do not fit; a stage that would train on a problem of an evaluation.
     """
     if config.track.wandb is not None and importlib.util.find_spec("wandb") is None:
         raise InputError("track.wandb needs the `wandb` library; install it with: pip install 'jaxrl[wandb]', or set track.wandb to null")
+    make = functools.cache(make_task)  # stages with equal sections share a task, and it makes its problems once
+    tasks = {stage.name: make(stage.task) for stage in config.stages if _asks_task(stage)}
     rows = {}
     for stage in config.stages:
+        task = tasks.get(stage.name)
         if isinstance(stage, SFTStage):
-            rows[stage.name] = _check_sft(config, stage, tokenizer, model, mesh)
+            rows[stage.name] = _check_sft(config, stage, task, tokenizer, model, mesh)
+        elif isinstance(stage, RSFTStage):
+            _check_rsft(stage, task, tokenizer, model, mesh)
         elif isinstance(stage, RLStage):
-            _check_grpo(stage, tokenizer, model, mesh)
+            _check_rl(stage, task, tokenizer, model, mesh)
         else:
-            _check_eval(stage, tokenizer, model)
+            _check_eval(stage, task, tokenizer, model)
+    _check_held_out(config.stages, tasks)
     return rows
 
 
-def _check_sft(config: Config, stage: SFTStage, tokenizer, model: ModelConfig, mesh: Mesh) -> tuple[Rows, Rows | None]:
-    microbatch = stage.rows_per_piece
-    if stage.rows % microbatch:
-        raise InputError(f"stage {stage.name}: rows={stage.rows} is not a multiple of microbatch={microbatch}")
-    check_rows(microbatch, mesh, f"stage {stage.name}: microbatch (or rows)")
-    train, val = load_rows(stage, tokenizer, config.seed)
+def _asks_task(stage: Stage) -> bool:
+    """Whether a stage works on its task; an SFT stage with records has inherited one that it does not look at."""
+    return stage.task is not None and not (isinstance(stage, SFTStage) and stage.data is not None)
+
+
+def _check_sft(
+    config: Config, stage: SFTStage, task: Task | None, tokenizer, model: ModelConfig, mesh: Mesh
+) -> tuple[Rows, Rows | None]:
+    _check_microbatch(stage, mesh)
+    train, val = load_rows(stage, task, tokenizer, config.seed)
     longest = max(int(rows.positions.max()) + 1 for rows in (train, val) if rows is not None)
     if longest > model.max_positions:
         raise InputError(f"stage {stage.name}: an example has {longest} tokens, more than the model's {model.max_positions} positions; shorten it")
     return train, val
 
 
-def _check_grpo(stage: GRPOStage, tokenizer, model: ModelConfig, mesh: Mesh) -> None:
-    check_rows(stage.algo.rows_per_piece, mesh, f"stage {stage.name}: algo.microbatch (or problems_per_batch * group_size)")
-    problems = make_task(stage.task).problems("train")
-    if not problems:
-        raise InputError(f"stage {stage.name}: the task's train split is empty; set task.train")
-    longest = _longest_prompt(stage, problems, tokenizer, model)
-    if stage.seq_len is not None and longest + stage.sample.max_new_tokens > stage.seq_len:
+def _check_rsft(stage: RSFTStage, task: Task, tokenizer, model: ModelConfig, mesh: Mesh) -> None:
+    _check_microbatch(stage, mesh)
+    count = _check_problems(stage, task, tokenizer, model)
+    if stage.problems is not None and stage.problems > count:
         raise InputError(
-            f"stage {stage.name}: the longest prompt ({longest} tokens) and sample.max_new_tokens={stage.sample.max_new_tokens} "
-            f"do not fit a row of seq_len={stage.seq_len}; set it to at least {longest + stage.sample.max_new_tokens}"
+            f"stage {stage.name}: problems={stage.problems} are more than the {count} of the task's train split; lower it (null: all)"
         )
 
 
-def _check_eval(stage: EvalStage, tokenizer, model: ModelConfig) -> None:
-    task = make_task(stage.task)
+def _check_rl(stage: RLStage, task: Task, tokenizer, model: ModelConfig, mesh: Mesh) -> None:
+    check_rows(stage.algo.rows_per_piece, mesh, f"stage {stage.name}: algo.microbatch (or problems_per_batch * group_size)")
+    _check_problems(stage, task, tokenizer, model)
+
+
+def _check_eval(stage: EvalStage, task: Task, tokenizer, model: ModelConfig) -> None:
     if stage.name in task.baselines():
         raise InputError(f"an eval stage cannot be named {stage.name!r}: a baseline's row has that name; choose another `name`")
     problems = choose_problems(task, stage)
@@ -72,7 +86,64 @@ def _check_eval(stage: EvalStage, tokenizer, model: ModelConfig) -> None:
     _longest_prompt(stage, problems, tokenizer, model)
 
 
-def _longest_prompt(stage: GRPOStage | EvalStage, problems, tokenizer, model: ModelConfig) -> int:
+def _check_held_out(stages: Sequence[Stage], tasks: Mapping[str, Task]) -> None:
+    """InputError if a stage trains on a problem that an eval stage asks, by its uid or word for word.
+
+    An eval stage that names the train split measures training problems openly; it is left alone.
+    """
+    asked: dict[tuple, str] = {}  # a problem's uid or messages -> the first eval stage that asks it
+    for stage in stages:
+        if isinstance(stage, EvalStage) and stage.split != "train":
+            for problem in choose_problems(tasks[stage.name], stage):
+                for mark in _marks(problem):
+                    asked.setdefault(mark, stage.name)
+    for stage in stages:
+        if isinstance(stage, EvalStage) or stage.name not in tasks:
+            continue
+        for problem in _trained_on(stage, tasks[stage.name]):
+            for mark in _marks(problem):
+                if mark in asked:
+                    raise InputError(
+                        f"stage {stage.name} would train on problem {problem.uid!r}, which eval stage {asked[mark]} asks too "
+                        f"(the same {mark[0]}): its accuracy would be that of problems seen before; set their tasks so that "
+                        "the splits share no problem, or the eval stage's split to train"
+                    )
+
+
+def _trained_on(stage: SFTStage | RSFTStage | RLStage, task: Task) -> list[Problem]:
+    """The problems whose demonstrations or completions a stage trains on."""
+    problems = task.problems("train")
+    if isinstance(stage, SFTStage):
+        return [problem for problem in problems if task.demonstration(problem) is not None]
+    return problems
+
+
+def _marks(problem: Problem) -> Iterator[tuple]:
+    yield "uid", problem.uid
+    yield "messages", *((message["role"], message["content"]) for message in problem.messages)
+
+
+def _check_microbatch(stage: SFTStage | RSFTStage, mesh: Mesh) -> None:
+    if stage.rows % stage.rows_per_piece:
+        raise InputError(f"stage {stage.name}: rows={stage.rows} is not a multiple of microbatch={stage.rows_per_piece}")
+    check_rows(stage.rows_per_piece, mesh, f"stage {stage.name}: microbatch (or rows)")
+
+
+def _check_problems(stage: RLStage | RSFTStage, task: Task, tokenizer, model: ModelConfig) -> int:
+    """The number of problems of the train split, each of which fits a row of the update together with its completion."""
+    problems = task.problems("train")
+    if not problems:
+        raise InputError(f"stage {stage.name}: the task's train split is empty; set task.train")
+    longest = _longest_prompt(stage, problems, tokenizer, model)
+    if stage.seq_len is not None and longest + stage.sample.max_new_tokens > stage.seq_len:
+        raise InputError(
+            f"stage {stage.name}: the longest prompt ({longest} tokens) and sample.max_new_tokens={stage.sample.max_new_tokens} "
+            f"do not fit a row of seq_len={stage.seq_len}; set it to at least {longest + stage.sample.max_new_tokens}"
+        )
+    return len(problems)
+
+
+def _longest_prompt(stage: RLStage | RSFTStage | EvalStage, problems: Sequence[Problem], tokenizer, model: ModelConfig) -> int:
     lengths = [len(render_for_sampling(tokenizer, problem.messages)) for problem in problems]
     for number, length in enumerate(lengths):
         check_prompt_length(number, length, stage.sample.max_prompt_tokens)

@@ -1,6 +1,6 @@
 """What all stages share: the run's resources, and the policy as it is handed from one stage to the next."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import jax
@@ -22,6 +22,7 @@ from jaxrl.tasks import make_task
 from jaxrl.track.console import Console
 from jaxrl.track.logger import RunLogger
 from jaxrl.weights.hf_config import read_hf_config
+from jaxrl.weights.peft import load_adapter
 from jaxrl.weights.safetensors import load_model
 
 Tree = dict
@@ -122,7 +123,11 @@ def model_folder(path: str) -> Path:
 
 
 def load_base(section: ModelSection, vocab_size: int, mesh: Mesh, seed: int) -> Weights:
-    """The base model, each leaf made or read directly in its sharding, in the arithmetic's dtype."""
+    """The base model, each leaf made or read directly in its sharding, in the arithmetic's dtype, and its adapter if it has one.
+
+    Raises:
+      InputError: files that are missing or broken, a tokenizer or an adapter that is not for this model.
+    """
     if section.path is None:
         config = fresh_model_config(section.architecture, vocab_size)
     else:
@@ -141,6 +146,9 @@ def load_base(section: ModelSection, vocab_size: int, mesh: Mesh, seed: int) -> 
         model = jax.jit(init, out_shardings=shardings)(jax.random.key(seed))
     else:
         model = load_model(folder, config, shardings, section.dtype)
+    if section.adapter is not None:
+        lora, lora_section = load_adapter(section.adapter, config)
+        return Weights(replace(policy, lora=lora_section), {"lora": jax.device_put(lora, shardings_for(lora, mesh))}, {"model": model})
     return Weights(policy, {}, {"model": model}, is_new_base=section.path is None)
 
 
@@ -171,8 +179,8 @@ def enter_stage(weights: Weights, lora: LoraSection | None, dtype: str, mesh: Me
     """
     before = weights.policy
     policy = Policy(before.config, lora, before.dtype, before.remat)
-    if weights.trainable and before.lora == lora:
-        return weights
+    if weights.trainable and _go_on(before.lora, lora):
+        return replace(weights, policy=policy)
     model_dtype = jnp.dtype("float32" if lora is None else dtype)
 
     def plain_model(trainable: Tree, frozen: Tree) -> Tree:
@@ -192,6 +200,14 @@ def enter_stage(weights: Weights, lora: LoraSection | None, dtype: str, mesh: Me
     lora_shardings = shardings_for(jax.eval_shape(policy.init_lora, key), mesh)
     adapters = jax.jit(policy.init_lora, out_shardings=lora_shardings)(key)
     return Weights(policy, {"lora": adapters}, {"model": model}, is_new_base)
+
+
+def _go_on(before: LoraSection | None, lora: LoraSection | None) -> bool:
+    """Do the arrays of `before` mean the same under `lora`? Dropout is not in them; PEFT names the targets in any order."""
+    if before is None or lora is None:
+        return before is lora
+    same = {"dropout": before.dropout, "targets": before.targets}
+    return set(before.targets) == set(lora.targets) and lora.model_copy(update=same) == before
 
 
 def _cast(tree: Tree, dtype: str) -> Tree:

@@ -16,7 +16,7 @@ from jaxrl.errors import InputError
 from jaxrl.interrupt import Interrupted
 from jaxrl.rollout.collate import to_microbatches
 from jaxrl.sharding import shard_batch
-from jaxrl.tasks import make_task
+from jaxrl.tasks.base import Task
 from jaxrl.train.loop import FinitenessGuard, begin_stage, report_step
 from jaxrl.train.setup import ADAPTERS, DROPOUT, Run, Weights, enter_stage
 from jaxrl.train.state import TrainState, make_optimizer, make_schedule, place_state
@@ -57,15 +57,11 @@ def sft(run: Run, stage: SFTStage, index: int, weights: Weights) -> Weights:
 
         # ------------------------------------------------------------------------------------------------------ loop
         while not meta["done"]:
-            started = time.perf_counter()
-            batch = as_batch(batch_at(train_rows, stage.rows, run.config.seed, step), microbatch)
-            state, metrics = sft_step(state, frozen, shard_batch(batch, run.mesh))
-            metrics = {name: float(value) for name, value in jax.device_get(metrics).items()}
+            batch = batch_at(train_rows, stage.rows, run.config.seed, step)
+            state, metrics = update(sft_step, state, frozen, batch, microbatch, run.mesh)
             step += 1
             guard.check(metrics)
-            elapsed = time.perf_counter() - started
-            metrics |= {"learning_rate": float(schedule(step - 1)), "time/step_s": elapsed}
-            metrics["train/tokens_per_s"] = int((batch.segment_ids > 0).sum()) / elapsed
+            metrics["learning_rate"] = float(schedule(step - 1))
 
             is_last = step >= steps
             val_loss = None
@@ -95,12 +91,11 @@ def sft(run: Run, stage: SFTStage, index: int, weights: Weights) -> Weights:
     return Weights(policy, state.trainable, frozen, weights.is_new_base)
 
 
-def load_rows(stage: SFTStage, tokenizer, seed: int) -> tuple[Rows, Rows | None]:
-    """Packed training and validation rows, from the records of `stage.data` or the task's demonstrations."""
+def load_rows(stage: SFTStage, task: Task | None, tokenizer, seed: int) -> tuple[Rows, Rows | None]:
+    """Packed training and validation rows, from the records of `stage.data` or, without them, the task's demonstrations."""
     if stage.data is not None:
         train, val = split_records(read_records(stage.data), stage.val_fraction, seed)
-    elif stage.task is not None:
-        task = make_task(stage.task)
+    elif task is not None:
         train, val = (_demonstrations(task, split) for split in ("train", "val"))
     else:
         raise InputError(f"stage {stage.name} has nothing to train on; set its `data`, or a `task` with demonstrations")
@@ -114,6 +109,16 @@ def load_rows(stage: SFTStage, tokenizer, seed: int) -> tuple[Rows, Rows | None]
     if train_rows is None:
         raise InputError(f"stage {stage.name}: the training split is empty; check its `data` or the task's sizes")
     return train_rows, rows(val)
+
+
+def update(sft_step, state: TrainState, frozen: dict, rows: Rows, microbatch: int, mesh) -> tuple[TrainState, dict[str, float]]:
+    """One optimiser step on these rows, and its metrics; the state given is consumed."""
+    started = time.perf_counter()
+    batch = as_batch(rows, microbatch)
+    state, metrics = sft_step(state, frozen, shard_batch(batch, mesh))
+    metrics = {name: float(value) for name, value in jax.device_get(metrics).items()}
+    elapsed = time.perf_counter() - started
+    return state, metrics | {"time/step_s": elapsed, "train/tokens_per_s": int((batch.segment_ids > 0).sum()) / elapsed}
 
 
 def as_batch(rows: Rows, microbatch: int) -> SFTBatch:
@@ -130,6 +135,6 @@ def evaluate_loss(score, state: TrainState, frozen: dict, rows: Rows, microbatch
     return float(-logprobs[batch.loss_mask].mean(dtype=np.float64))
 
 
-def _demonstrations(task, split: str) -> list[list[Message]]:
+def _demonstrations(task: Task, split: str) -> list[list[Message]]:
     shown = [(problem, task.demonstration(problem)) for problem in task.problems(split)]
     return [[*problem.messages, Message(role="assistant", content=text)] for problem, text in shown if text is not None]

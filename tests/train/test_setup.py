@@ -1,14 +1,24 @@
-"""The hand-over of the policy from one stage to the next."""
+"""The policy that a run starts with, and its hand-over from one stage to the next."""
 
 import dataclasses
+import io
+import json
+from pathlib import Path
 
 import jax
 import numpy as np
+import pytest
+from safetensors.numpy import load_file
 
-from jaxrl.config import LoraSection
+from jaxrl.config import LoraSection, ModelSection
+from jaxrl.config_file import parse_yaml, validate_config
+from jaxrl.errors import InputError
 from jaxrl.model.lora import merge_lora
-from jaxrl.train.setup import Weights, enter_stage
-from tests.tiny import LORA, max_difference, one_device, policy_and_trees
+from jaxrl.run import run
+from jaxrl.train.setup import Weights, enter_stage, load_base
+from jaxrl.weights.peft import save_adapter
+from jaxrl.weights.safetensors import save_model
+from tests.tiny import CONFIG, LORA, max_difference, one_device, policy_and_trees
 
 KEY = jax.random.key(0)
 TOKENS = jax.random.randint(jax.random.key(1), (2, 10), 0, 64)
@@ -28,7 +38,18 @@ def logits(weights: Weights):
 
 def test_the_same_adapters_go_on():
     weights = adapted()
-    assert enter_stage(weights, LORA, "float32", one_device(), KEY) is weights
+    assert enter_stage(weights, LORA, "float32", one_device(), KEY) == weights
+
+
+def test_dropout_and_the_order_of_targets_do_not_make_other_adapters():
+    """PEFT writes the targets in any order, and dropout is not in the arrays."""
+    weights = adapted()
+    same = LORA.model_copy(update={"dropout": 0.1, "targets": LORA.targets[::-1]})
+    entered = enter_stage(weights, same, "float32", one_device(), KEY)
+    assert entered.trainable is weights.trainable and entered.frozen is weights.frozen and not entered.is_new_base
+    assert entered.policy == dataclasses.replace(weights.policy, lora=same)
+    for other in ({"alpha": 9.0}, {"rslora": True}, {"targets": LORA.targets[:-1]}):
+        assert enter_stage(weights, LORA.model_copy(update=other), "float32", one_device(), KEY).trainable is not weights.trainable
 
 
 def test_a_loaded_base_is_not_copied_for_its_first_adapters():
@@ -58,3 +79,73 @@ def test_a_small_adapter_survives_the_merge_of_a_bfloat16_base():
     exact = merge_lora(base, small.trainable["lora"], LORA)
     assert max_difference(entered.trainable["model"], exact) < 1e-6
     assert max_difference(exact, base) > 1e-4
+
+
+# ------------------------------------------------------------------------------------------------------ model.adapter
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory) -> tuple[Weights, Path]:
+    """A policy with adapters, and the folder where `model` and `adapter` are."""
+    weights, folder = Weights(*policy_and_trees(config=dataclasses.replace(CONFIG, qkv_bias=False))), tmp_path_factory.mktemp("saved")
+    save_model(weights.frozen["model"], weights.policy.config, folder / "model", "float32", eos_ids=(2,))
+    save_adapter(weights.trainable["lora"], LORA, weights.policy.config, folder / "adapter", str(folder / "model"))
+    return weights, folder
+
+
+def load(folder: Path, adapter: Path) -> Weights:
+    section = ModelSection(path=str(folder / "model"), adapter=str(adapter))
+    return load_base(section, vocab_size=0, mesh=one_device(), seed=0)
+
+
+def test_an_adapter_is_loaded_with_its_base(saved):
+    weights, folder = saved
+    loaded = load(folder, folder / "adapter")
+    assert loaded.policy.lora == LORA and not loaded.is_new_base
+    assert max_difference(loaded.trainable, weights.trainable) == 0 and max_difference(loaded.frozen, weights.frozen) == 0
+    np.testing.assert_array_equal(logits(loaded), logits(weights))
+    assert enter_stage(loaded, LORA, "float32", one_device(), KEY).trainable is loaded.trainable
+    merged = enter_stage(loaded, LoraSection(rank=2), "float32", one_device(), KEY)
+    np.testing.assert_allclose(logits(merged), logits(weights), rtol=1e-4, atol=1e-4)
+
+
+def test_adapters_that_do_not_fit_are_named(saved, tmp_path):
+    weights, folder = saved
+    with pytest.raises(InputError, match="adapter_config.json"):
+        load(folder, tmp_path)
+    shallow = dataclasses.replace(weights.policy.config, num_layers=1)
+    save_adapter(jax.tree.map(lambda x: x[:1], weights.trainable["lora"]), LORA, shallow, tmp_path / "adapter", None)
+    with pytest.raises(InputError, match="the adapter is not one for this model"):
+        load(folder, tmp_path / "adapter")
+
+
+RUN = """
+name: first
+model: {architecture: {d_model: 32, num_layers: 2, num_heads: 4, num_kv_heads: 2, d_ff: 64}}
+lora: {rank: 4, alpha: 8}
+task: {name: knowledge_graph, entities: 24, relations: 4, letters: fixed, hops: [1], eval_hops: [2], train: 60, val: 0, test: 16}
+sample: {max_prompt_tokens: 48, max_new_tokens: 17, slots: 16, window: 8, temperature: 0}
+optim: {learning_rate: 5.0e-3}
+verify: {workers: 1}
+"""
+
+
+def test_a_run_starts_from_the_adapter_of_another(tmp_path):
+    def start(name: str, model: dict | None, *stages: dict) -> Path:
+        values = parse_yaml(RUN) | {"name": name, "runs_dir": str(tmp_path), "stages": list(stages)}
+        return run(validate_config(values | ({"model": model} if model else {}), name), io.StringIO())
+
+    def last_row(folder: Path) -> dict:
+        return json.loads((folder / "eval.json").read_text())[-1]
+
+    sft = {"kind": "sft", "rows": 16, "seq_len": 64}
+    evaluation = {"kind": "eval", "name": "after"}
+    first = start("first", None, sft | {"name": "base", "lora": None, "steps": 30}, sft | {"name": "adapter", "steps": 10}, evaluation)
+    model = {"path": str(first / "model"), "adapter": str(first / "adapter")}
+    assert last_row(start("second", model, evaluation)) == last_row(first)
+    trained = load_file(first / "adapter" / "adapter_model.safetensors")
+    still = start("third", model, sft | {"steps": 1, "optim": {"learning_rate": 1e-30}})
+    assert not (still / "model").exists() and json.loads((still / "adapter" / "adapter_config.json").read_text())["base_model_name_or_path"] == model["path"]
+    for name, tensor in load_file(still / "adapter" / "adapter_model.safetensors").items():
+        np.testing.assert_allclose(tensor, trained[name], rtol=0, atol=1e-29)
+    assert any(np.abs(tensor).max() > 1e-3 for name, tensor in trained.items() if "lora_B" in name)  # it had learnt something

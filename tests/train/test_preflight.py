@@ -1,0 +1,121 @@
+"""Looking ahead: what a stage would stumble over is refused before a run writes anything, and so is training on an evaluation."""
+
+import pytest
+
+from jaxrl.config import MeshSection
+from jaxrl.config_file import parse_yaml, validate_config
+from jaxrl.data.tokenizer import train_tokenizer
+from jaxrl.errors import InputError
+from jaxrl.sharding import make_mesh
+from jaxrl.tasks import TASKS
+from jaxrl.train.preflight import preflight
+from jaxrl.train.setup import fresh_model_config
+from jaxrl.types import Problem
+from tests.tiny import one_device
+
+CONFIG = """
+name: test
+model: {architecture: {d_model: 32, num_heads: 4, max_positions: 64}}
+lora: {rank: 2}
+task: {name: knowledge_graph}
+sample: {max_prompt_tokens: 32, max_new_tokens: 8}
+stages: []
+"""
+SFT = {"kind": "sft", "seq_len": 32}
+RSFT = {"kind": "rsft", "rows": 4, "seq_len": 32}
+GRPO, PPO = {"kind": "grpo"}, {"kind": "ppo"}
+EVAL = {"kind": "eval", "name": "final"}
+
+
+class Overlapping:
+    """A task of three splits, whose problems are (uid, text); `splits` is set by the test."""
+
+    splits: dict[str, list[tuple[str, str]]] = {}
+    failure_reward = 0.0
+
+    def __init__(self, section):
+        pass
+
+    def problems(self, split):
+        return [Problem(uid, ({"role": "user", "content": text},), {}) for uid, text in self.splits[split]]
+
+    def demonstration(self, problem):
+        return None if problem.uid == "silent" else "yes"
+
+    def baselines(self):
+        return {}
+
+
+@pytest.fixture
+def check(monkeypatch):
+    """Preflight of stages on a task with these splits."""
+    monkeypatch.setitem(TASKS, "knowledge_graph", Overlapping)
+    tokenizer = train_tokenizer(["red green blue yes"])
+
+    def check(stages, train=(("a", "red"), ("b", "green")), test=(("c", "blue"), ("d", "blue red")), mesh=None):
+        monkeypatch.setattr(Overlapping, "splits", {"train": list(train), "val": [], "test": list(test)})
+        config = validate_config(parse_yaml(CONFIG) | {"stages": stages}, "test")
+        model = fresh_model_config(config.model.architecture, len(tokenizer))
+        return preflight(config, tokenizer, model, mesh or one_device())
+
+    return check
+
+
+# --------------------------------------------------------------------------------------------- training on evaluations
+
+
+@pytest.mark.parametrize("stage", [SFT, RSFT, GRPO, PPO])
+@pytest.mark.parametrize("leak, mark", [(("d", "green red"), "uid"), (("e", "blue red"), "messages")])
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_problem_of_an_evaluation_is_never_trained_on(check, stage, leak, mark, order):
+    check([stage, EVAL])
+    with pytest.raises(InputError, match=f"stage {stage['kind']} would train on problem '{leak[0]}', which eval stage final asks too .the same {mark}.*; set "):
+        check([stage, EVAL][::order], train=[("a", "red"), leak])
+
+
+@pytest.mark.parametrize("stage", [SFT, RSFT, GRPO])
+def test_what_is_not_asked_or_asked_openly_may_be_trained_on(check, stage):
+    shared = [("a", "red"), ("d", "blue red")]
+    check([stage], train=shared)
+    check([stage, EVAL | {"split": "train"}], train=shared)
+    check([stage, EVAL | {"limit": 1}], train=shared)
+    with pytest.raises(InputError, match="eval stage other asks"):
+        check([stage, EVAL | {"limit": 1}, EVAL | {"name": "other"}], train=shared)
+
+
+def test_records_and_problems_without_a_demonstration_are_not_trained_on(check, tmp_path):
+    shared = [("a", "red"), ("silent", "blue red")]
+    check([SFT, EVAL], train=shared)
+    (tmp_path / "data.jsonl").write_text('{"prompt": "red", "completion": "yes"}\n')
+    check([SFT | {"data": {"file": str(tmp_path / "data.jsonl")}, "val_fraction": 0}, EVAL], train=[("d", "blue red")])
+
+
+# ---------------------------------------------------------------------------------------------------------------- RSFT
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"microbatch": 3}, "stage rsft: rows=4 is not a multiple of microbatch=3"),
+        ({"problems": 3}, "stage rsft: problems=3 are more than the 2 of the task's train split"),
+        ({"seq_len": 10}, r"do not fit a row of seq_len=10; set it to at least \d+"),
+        ({"sample": {"max_new_tokens": 64}, "seq_len": 128}, "more than the model's 64 positions"),
+        ({"sample": {"max_prompt_tokens": 2}}, r"prompt 0 has \d+ tokens and sample.max_prompt_tokens is 2"),
+    ],
+)
+def test_rsft_settings_that_cannot_work_are_named(check, changes, message):
+    check([RSFT | {"problems": 2}])
+    with pytest.raises(InputError, match=message):
+        check([RSFT | changes])
+
+
+@pytest.mark.parametrize("stage", [RSFT, GRPO, PPO])
+def test_nothing_to_train_on_is_named(check, stage):
+    with pytest.raises(InputError, match=f"stage {stage['kind']}: the task's train split is empty"):
+        check([stage], train=[])
+
+
+@pytest.mark.parametrize("changes", [RSFT | {"rows": 5}, RSFT | {"microbatch": 1}, GRPO | {"algo": {"microbatch": 1}}, PPO | {"algo": {"microbatch": 1}}])
+def test_rows_are_spread_over_the_mesh(check, changes):
+    with pytest.raises(InputError, match="cannot be split over 2 row shards"):
+        check([changes], mesh=make_mesh(MeshSection(data=2)))
