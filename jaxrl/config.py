@@ -50,7 +50,8 @@ class ModelSection(Section):
     """Where the base model comes from, and how it is held.
 
     path: a Hugging Face directory (or hub name); null makes a fresh model of `architecture`.
-    adapter: a PEFT directory; the first stage starts from it (its rank, alpha and targets are then the ones in use).
+    adapter: a PEFT directory; the first stage goes on from it if its `lora` has the same rank, alpha and targets, and starts
+      from the base with it merged in if not.
     tokenizer: a tokenizer directory (or hub name); null takes it from `path`, or, without a path, trains one on the
       task's texts (saved in the run folder).
     chat_template: a file with a Jinja chat template, for tokenizers that have none.

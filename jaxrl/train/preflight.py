@@ -2,6 +2,7 @@
 
 import functools
 import importlib.util
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 
 from jax.sharding import Mesh
@@ -9,6 +10,7 @@ from jax.sharding import Mesh
 from jaxrl.config import Config, EvalStage, RLStage, RSFTStage, SFTStage, Stage
 from jaxrl.data.chat import render_for_sampling
 from jaxrl.data.packing import Rows
+from jaxrl.data.records import read_records
 from jaxrl.errors import InputError
 from jaxrl.eval.evaluate import choose_problems
 from jaxrl.model.config import ModelConfig
@@ -98,9 +100,9 @@ def _check_held_out(stages: Sequence[Stage], tasks: Mapping[str, Task]) -> None:
                 for mark in _marks(problem):
                     asked.setdefault(mark, stage.name)
     for stage in stages:
-        if isinstance(stage, EvalStage) or stage.name not in tasks:
+        if isinstance(stage, EvalStage):
             continue
-        for problem in _trained_on(stage, tasks[stage.name]):
+        for problem in _trained_on(stage, tasks.get(stage.name)):
             for mark in _marks(problem):
                 if mark in asked:
                     raise InputError(
@@ -110,8 +112,11 @@ def _check_held_out(stages: Sequence[Stage], tasks: Mapping[str, Task]) -> None:
                     )
 
 
-def _trained_on(stage: SFTStage | RSFTStage | RLStage, task: Task) -> list[Problem]:
-    """The problems whose demonstrations or completions a stage trains on."""
+def _trained_on(stage: SFTStage | RSFTStage | RLStage, task: Task | None) -> list[Problem]:
+    """The problems whose demonstrations or completions a stage trains on; of records, what comes before the first answer."""
+    if isinstance(stage, SFTStage) and stage.data is not None:
+        records = enumerate(read_records(stage.data), start=1)
+        return [Problem(f"record {n}", tuple(itertools.takewhile(lambda m: m["role"] != "assistant", record)), {}) for n, record in records]
     problems = task.problems("train")
     if isinstance(stage, SFTStage):
         return [problem for problem in problems if task.demonstration(problem) is not None]

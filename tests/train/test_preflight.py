@@ -83,11 +83,17 @@ def test_what_is_not_asked_or_asked_openly_may_be_trained_on(check, stage):
         check([stage, EVAL | {"limit": 1}, EVAL | {"name": "other"}], train=shared)
 
 
-def test_records_and_problems_without_a_demonstration_are_not_trained_on(check, tmp_path):
-    shared = [("a", "red"), ("silent", "blue red")]
-    check([SFT, EVAL], train=shared)
+def test_problems_without_a_demonstration_are_not_trained_on(check):
+    check([SFT, EVAL], train=[("a", "red"), ("silent", "blue red")])
+
+
+def test_records_are_held_against_evaluations_and_not_the_task_beside_them(check, tmp_path):
+    stage = SFT | {"data": {"file": str(tmp_path / "data.jsonl")}, "val_fraction": 0}
     (tmp_path / "data.jsonl").write_text('{"prompt": "red", "completion": "yes"}\n')
-    check([SFT | {"data": {"file": str(tmp_path / "data.jsonl")}, "val_fraction": 0}, EVAL], train=[("d", "blue red")])
+    check([stage, EVAL], train=[("d", "blue red")])
+    (tmp_path / "data.jsonl").write_text('{"prompt": "red", "completion": "yes"}\n{"prompt": "blue red", "completion": "no"}\n')
+    with pytest.raises(InputError, match="would train on problem 'record 2', which eval stage final asks too .the same messages"):
+        check([stage, EVAL])
 
 
 # ---------------------------------------------------------------------------------------------------------------- RSFT
