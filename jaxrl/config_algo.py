@@ -179,7 +179,8 @@ class GRPOSection(PolicyGradientSection):
 class PPOSection(PolicyGradientSection):
     """Policy gradients with a critic: generalised advantage estimation over tokens or turns, `ops/gae.py`.
 
-    gamma, gae_lambda: discount and mixing, per token or per turn (`gae_level`). whiten: advantages to mean 0, variance 1.
+    gamma, gae_lambda: discount and mixing, per token or per turn (`gae_level`). 1 and 1 give every token what is still to
+      come less the value, fit for one verified reward at the end; 0.95 trusts the critic more. whiten: advantages to mean 0, variance 1.
     bootstrap_truncated: an episode that was cut by max_new_tokens goes on with the critic's value; one that ended has none.
     critic: a value head on the policy's own hidden states (`shared`), or on those of adapters of its own (`separate`).
     vf_coef: weight of the value loss. value_clip: how far a value may move from the old one and still count (null: any).
@@ -196,7 +197,7 @@ class PPOSection(PolicyGradientSection):
     kl_estimator: Literal["k1", "k2", "k3"] = "k1"
     kl_in: Literal["loss", "reward"] = "reward"
     gamma: Share = 1.0
-    gae_lambda: Share = 0.95
+    gae_lambda: Share = 1.0
     gae_level: Literal["token", "turn"] = "token"
     whiten: bool = True
     bootstrap_truncated: bool = True

@@ -15,7 +15,7 @@ from jaxrl.rollout.collate import Sample, collate, make_sample, uncollate
 from jaxrl.rollout.credit import critic_credit, group_credit, is_cut, mean_k1, shaped_rewards
 from jaxrl.rollout.replay import Entry
 from jaxrl.sharding import shard_batch
-from jaxrl.train.state import TrainState, policy_part
+from jaxrl.train.state import TrainState
 from jaxrl.types import Completion, Group, StopReason
 
 Tree = dict

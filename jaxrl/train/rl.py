@@ -34,7 +34,7 @@ from jaxrl.sharding import shard_batch
 from jaxrl.tasks import make_task
 from jaxrl.track.logger import sample_row
 from jaxrl.train.alarms import find_alarms
-from jaxrl.train.experience import Experience, Scorers, give_credit, minibatches
+from jaxrl.train.experience import Scorers, give_credit, minibatches
 from jaxrl.train.loop import FinitenessGuard, begin_stage, report_step
 from jaxrl.train.setup import ADAPTERS, CRITIC, DROPOUT, SAMPLING, Run, Weights, enter_stage
 from jaxrl.train.state import TrainState, make_actor_critic_optimizer, make_optimizer, make_schedule, place_state, policy_part
@@ -91,19 +91,18 @@ def rl(run: Run, stage: RLStage, index: int, weights: Weights) -> Weights:
     # ------------------------------------------------------------------------------------------- model and optimiser
     weights = enter_stage(weights, stage.lora, run.config.model.dtype, run.mesh, run.key(index, ADAPTERS))
     policy, frozen = weights.policy, weights.frozen
+    score = make_score_fn(policy, run.mesh, sample.temperature)
     if isinstance(algo, PPOSection):
         critic = make_critic(policy, algo, run.key(index, CRITIC))
         tx = make_actor_critic_optimizer(stage.optim, algo, steps * algo.num_updates)
-        make_step, make_scorer = make_ppo_step, make_critic_fn
+        make_step, score_sampled = make_ppo_step, make_critic_fn(policy, run.mesh, sample.temperature)
     else:
         critic, tx = {}, make_optimizer(stage.optim, steps * algo.num_updates)
-        make_step, make_scorer = make_grpo_step, make_score_fn
+        make_step, score_sampled = make_grpo_step, score
     schedule = make_schedule(stage.optim, steps * algo.num_updates, algo.num_held)
     state = place_state(weights.trainable | critic, tx, run.key(index, DROPOUT), run.mesh, make_reference(algo, weights.trainable))
     update = make_step(policy, tx, algo, sample, state, run.mesh)
-    scorers = Scorers(
-        run.mesh, seq_len, algo, frozen, make_scorer(policy, run.mesh, sample.temperature), make_score_fn(policy, run.mesh, sample.temperature)
-    )
+    scorers = Scorers(run.mesh, seq_len, algo, frozen, score_sampled, score)
     engine = Engine(policy, sample, run.eos_ids, run.tokenizer.decode, run.mesh)
 
     verify = run.config.verify
