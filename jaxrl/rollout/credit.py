@@ -10,6 +10,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
 
 from jaxrl.config import GRPOSection, PolicyGradientSection, PPOSection
 from jaxrl.data.packing import lay_out
@@ -65,7 +66,8 @@ def group_credit(
     """
     if algo.kl_coef > 0 and algo.kl_in == "reward":
         rewards = rewards - algo.kl_coef * np.array([_k1(sample).sum() for sample in samples]).reshape(rewards.shape)
-    advantages = np.asarray(ADVANTAGES[algo.advantage](jnp.asarray(rewards, jnp.float32), counts))
+    missing = ((0, algo.problems_per_batch - len(rewards)), (0, 0))  # fewer groups, none of which counts: one compiled shape
+    advantages = np.asarray(_advantages(algo.advantage, np.pad(rewards, missing), np.pad(counts, missing)))[: len(rewards)]
     credited = [
         replace(sample, advantages=np.where(sample.completion_mask, advantage, 0).astype(np.float32))
         for sample, advantage in zip(samples, advantages.reshape(-1), strict=True)
@@ -94,13 +96,17 @@ def critic_credit(
         token_rewards.append(earned)
         end_values.append(np.where(was_cut and algo.bootstrap_truncated, values, 0).astype(np.float32))
 
-    def rows(sequences: Sequence[np.ndarray], dtype=np.float32) -> np.ndarray:  # [N, T], each in a row of its own
-        return lay_out([[i] for i in range(len(sequences))], sequences, seq_len, dtype)
+    num_rows = algo.problems_per_batch * algo.group_size + algo.replayed_per_batch  # one compiled shape, however many there are
+    places = [[i] for i in range(len(samples))] + [[]] * (num_rows - len(samples))
+
+    def rows(sequences: Sequence[np.ndarray], dtype=np.float32) -> np.ndarray:  # [num_rows, T], each in a row of its own
+        return lay_out(places, sequences, seq_len, dtype)
 
     mask = rows([sample.completion_mask for sample in samples], bool)
     segment_ids = rows([np.ones(len(sample.tokens)) for sample in samples], np.int32)
     estimate = partial(_estimate, algo.gae_level, algo.gamma, algo.gae_lambda, algo.whiten)
-    arrays = (rows(token_rewards), rows(values_after), rows(end_values), mask, segment_ids, mask & counts[:, None])
+    count_rows = np.pad(counts, (0, num_rows - len(counts)))
+    arrays = (rows(token_rewards), rows(values_after), rows(end_values), mask, segment_ids, mask & count_rows[:, None])
     advantages, returns, values, explained = jax.device_get(estimate(*arrays))
     credited = [
         replace(sample, advantages=advantages[i, :n], returns=returns[i, :n], old_values=values[i, :n])
@@ -108,6 +114,11 @@ def critic_credit(
         if (n := len(sample.tokens))
     ]
     return credited, float(explained)
+
+
+@partial(jax.jit, static_argnums=0)
+def _advantages(name: str, rewards: Array, counts: Array) -> Array:
+    return ADVANTAGES[name](rewards.astype(jnp.float32), counts)
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2, 3))
