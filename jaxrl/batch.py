@@ -28,11 +28,11 @@ class PolicyBatch:
     tokens: Array  # [M, B, T] int32
     positions: Array  # [M, B, T] int32
     segment_ids: Array  # [M, B, T] int32, one segment per trajectory, 0 = padding
-    completion_mask: Array  # [M, B, T] bool, tokens that the policy emitted and that its loss is taken on
+    completion_mask: Array  # [M, B, T] bool, emitted tokens that the policy loss is taken on
     advantages: Array  # [M, B, T] float32
     sampler_logprobs: Array  # [M, B, T] float32, 0 outside completion_mask
     old_logprobs: Array  # [M, B, T] float32; NaN where the policy being updated is the one that sampled: ratio exactly 1
     ref_logprobs: Array | None = None  # [M, B, T] float32; with a KL term in the loss
     old_values: Array | None = None  # [M, B, T] float32, of the state before token t; with a critic
     returns: Array | None = None  # [M, B, T] float32, what the critic is to learn; with a critic
-    imitation_mask: Array | None = None  # [M, B, T] bool, replayed tokens to be imitated; with replay as an SFT term
+    replay_mask: Array | None = None  # [M, B, T] bool, completions from the replay buffer; with a replay buffer

@@ -284,6 +284,8 @@ class RLStage(Section):
             raise ValueError("reference: base is the model without its adapters, and lora is null; set reference to start")
         if algo.overlong_buffer is not None and algo.overlong_buffer >= limit:
             raise ValueError(f"algo.overlong_buffer={algo.overlong_buffer} must be below sample.max_new_tokens={limit}")
+        if algo.reference_every is not None and algo.reference_every >= self.steps:
+            raise ValueError(f"algo.reference_every={algo.reference_every} never comes in {self.steps} steps; lower it")
         return self
 
 

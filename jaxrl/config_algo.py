@@ -28,8 +28,9 @@ class ReplaySection(Section):
     """The best verified completions of each problem, mixed into later updates.
 
     ratio: share of an update's sequences that are replayed; fewer while the buffer is small.
-    use: `sft` adds coef * cross-entropy on the replayed tokens; `off_policy` puts them through the policy loss, with the
-      logprobs and advantages of the time when they were sampled.
+    use: `sft` adds coef * cross-entropy on the replayed tokens (at the sampling temperature); `off_policy` puts them
+      through the policy loss, with the logprobs of the time when they were sampled, and the advantages: GRPO's of that
+      time, PPO's of today's critic.
     per_problem, capacity: best completions kept for a problem, and in all; the easiest problems make room first.
     """
 
@@ -124,6 +125,17 @@ class PolicyGradientSection(Section):
         return self
 
     @model_validator(mode="after")
+    def _replay_fits(self):
+        if self.replay is not None and self.replayed_per_batch == 0:
+            batch = self.problems_per_batch * self.group_size
+            raise ValueError(f"replay.ratio={self.replay.ratio} of a batch of {batch} is less than one sequence; raise it, or the batch")
+        if self.replay is not None and self.replay.capacity < self.replayed_per_batch:
+            raise ValueError(
+                f"replay.capacity={self.replay.capacity} is less than the {self.replayed_per_batch} sequences that a batch asks for; raise it"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _kl_fits(self):
         if self.kl_coef > 0 and self.reference is None:
             raise ValueError(f"kl_coef={self.kl_coef} needs a reference to measure from; set reference to start or base, or kl_coef to 0")
@@ -179,9 +191,12 @@ class GRPOSection(PolicyGradientSection):
 class PPOSection(PolicyGradientSection):
     """Policy gradients with a critic: generalised advantage estimation over tokens or turns, `ops/gae.py`.
 
-    gamma, gae_lambda: discount and mixing, per token or per turn (`gae_level`). 1 and 1 give every token what is still to
-      come less the value, fit for one verified reward at the end; 0.95 trusts the critic more. whiten: advantages to mean 0, variance 1.
-    bootstrap_truncated: an episode that was cut by max_new_tokens goes on with the critic's value; one that ended has none.
+    gamma, gae_lambda: discount and mixing, per token or per turn (`gae_level`; an episode of one completion is one turn).
+      1 and 1 give every token what is still to come less the value, fit for one verified reward at the end; a lower lambda
+      trusts the critic more. whiten: advantages to mean 0, variance 1.
+    bootstrap_truncated: whether a completion that was cut by max_new_tokens is worth what the critic expects after it, in
+      place of the verdict on it. False: the verdict ends the episode, cut or not; else running out of tokens pays as soon
+      as the critic expects more than the verdict.
     critic: a value head on the policy's own hidden states (`shared`), or on those of adapters of its own (`separate`).
     vf_coef: weight of the value loss. value_clip: how far a value may move from the old one and still count (null: any).
     critic_learning_rate: of the critic's own parameters (null: optim's). critic_warmup: first batches that train the
@@ -200,7 +215,7 @@ class PPOSection(PolicyGradientSection):
     gae_lambda: Share = 1.0
     gae_level: Literal["token", "turn"] = "token"
     whiten: bool = True
-    bootstrap_truncated: bool = True
+    bootstrap_truncated: bool = False
     critic: Literal["shared", "separate"] = "shared"
     vf_coef: Positive = 0.5
     value_clip: Positive | None = 0.2

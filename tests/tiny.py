@@ -52,7 +52,7 @@ def policy_batch(M: int, rows: int = 8, T: int = 24, seed: int = 0, order=None) 
     mask = (rng.random(shape) < 0.6) & is_token
     floats = [np.where(mask, rng.normal(size=shape), 0).astype(np.float32) for _ in range(5)]
     returns = np.where(is_token, rng.normal(size=shape), 0).astype(np.float32)
-    imitation_mask = (rng.random(shape) < 0.5) & is_token & ~mask
+    replay_mask = (rng.random(shape) < 0.5) & is_token & ~mask
     order = np.arange(rows) if order is None else order
 
     def cut(x):
@@ -61,7 +61,7 @@ def policy_batch(M: int, rows: int = 8, T: int = 24, seed: int = 0, order=None) 
     return PolicyBatch(
         np.int32(M), cut(tokens), cut(positions), cut(segment_ids), cut(mask),
         advantages=cut(floats[0]), sampler_logprobs=cut(-4 + 0.3 * floats[1]), old_logprobs=cut(-4 + 0.2 * floats[2]),
-        ref_logprobs=cut(-4 + 0.1 * floats[3]), old_values=cut(0.1 * floats[4]), returns=cut(returns), imitation_mask=cut(imitation_mask),
+        ref_logprobs=cut(-4 + 0.1 * floats[3]), old_values=cut(0.1 * floats[4]), returns=cut(returns), replay_mask=cut(replay_mask),
     )  # fmt: skip
 
 

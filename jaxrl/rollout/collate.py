@@ -3,7 +3,7 @@
 Axes: M microbatches, B rows of each, T tokens of a row, n tokens of one trajectory.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -26,7 +26,7 @@ class Sample:
     ref_logprobs: np.ndarray | None = None
     old_values: np.ndarray | None = None
     returns: np.ndarray | None = None
-    imitation_mask: np.ndarray | None = None
+    replay_mask: np.ndarray | None = None
 
 
 PER_TOKEN = tuple(field.name for field in fields(Sample))
@@ -45,7 +45,9 @@ def make_sample(completion: Completion) -> Sample:
     )
 
 
-def collate(samples: Sequence[Sample], num_rows: int, seq_len: int, microbatch: int) -> PolicyBatch:
+def collate(
+    samples: Sequence[Sample], num_rows: int, seq_len: int, microbatch: int, needed: Collection[str] = ()
+) -> PolicyBatch:
     """Pack samples into rows, one segment each.
 
     The arrays have room for num_rows rows (the worst packing of as many samples), so that their shape depends on settings
@@ -54,6 +56,7 @@ def collate(samples: Sequence[Sample], num_rows: int, seq_len: int, microbatch: 
     Args:
       samples: those of one optimiser batch, at most num_rows. A field that only some of them have is 0 in the others.
       seq_len: T.  microbatch: B.
+      needed: optional fields that the batch has in any case, so that one compiled step serves every mixture of samples.
     Returns:
       PolicyBatch of NumPy arrays, M = ceil(num_rows / B).
     Raises:
@@ -64,9 +67,11 @@ def collate(samples: Sequence[Sample], num_rows: int, seq_len: int, microbatch: 
     arrays = dict(zip(("positions", "segment_ids"), segments(rows, [len(s.tokens) for s in samples], seq_len)))
     for name in PER_TOKEN:
         given = [getattr(sample, name) for sample in samples]
-        if present := [x for x in given if x is not None]:
-            filled = [np.zeros(len(s.tokens), present[0].dtype) if x is None else x for s, x in zip(samples, given)]
-            arrays[name] = lay_out(rows, filled, seq_len, present[0].dtype)
+        present = [x for x in given if x is not None]
+        if present or name in needed:
+            dtype = present[0].dtype if present else bool if name == "replay_mask" else np.float32
+            filled = [np.zeros(len(s.tokens), dtype) if x is None else x for s, x in zip(samples, given)]
+            arrays[name] = lay_out(rows, filled, seq_len, dtype)
     return PolicyBatch(
         num_microbatches=np.int32(-(-len(rows) // microbatch)),
         **{name: to_microbatches(x, M, microbatch) for name, x in arrays.items()},

@@ -23,8 +23,8 @@ from jaxrl.rollout.collate import Sample
 from jaxrl.types import Group, StopReason
 
 
-def shaped_rewards(groups: Sequence[Group], algo: PolicyGradientSection, max_new_tokens: int) -> tuple[np.ndarray, np.ndarray]:
-    """The verifier's rewards less the penalty of long completions, and which of them count.
+def verified_rewards(groups: Sequence[Group], algo: PolicyGradientSection) -> tuple[np.ndarray, np.ndarray]:
+    """The verifier's rewards, and which of them count.
 
     A reward that is not a finite number does not count, nor, where `overlong` says `mask`, a completion that was cut off.
 
@@ -35,6 +35,12 @@ def shaped_rewards(groups: Sequence[Group], algo: PolicyGradientSection, max_new
     counts = np.isfinite(rewards)
     if algo.overlong == "mask":
         counts &= ~is_cut(groups)
+    return np.where(counts, rewards, 0).astype(np.float32), counts
+
+
+def shaped_rewards(groups: Sequence[Group], algo: PolicyGradientSection, max_new_tokens: int) -> tuple[np.ndarray, np.ndarray]:
+    """`verified_rewards` less the penalty of long completions, where there is one: what advantages are made of."""
+    rewards, counts = verified_rewards(groups, algo)
     if algo.overlong == "penalty":
         lengths = np.array([[len(t.completion.completion_ids) for t in group.trajectories] for group in groups])
         rewards = rewards - np.asarray(overlong_penalty(lengths, max_new_tokens, algo.overlong_buffer))
@@ -47,7 +53,7 @@ def is_cut(groups: Sequence[Group]) -> np.ndarray:
 
 
 def has_spread(rewards: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """[P] bool: groups in which not all rewards that count are equal; the others teach nothing."""
+    """[P] bool: groups in which not all of the verifier's rewards that count are equal; the others teach nothing."""
     highest = np.max(rewards, axis=1, where=counts, initial=-np.inf)
     return highest > np.min(rewards, axis=1, where=counts, initial=np.inf)
 
@@ -82,6 +88,8 @@ def critic_credit(
     """Advantages, returns and old values of every token, by generalised advantage estimation.
 
     The verifier's reward is earned by the last token; with the KL in the reward, every token pays kl_coef * k1 at once.
+    With `bootstrap_truncated` an episode that was cut has the critic's value of what would have come in place of the
+    verdict on what there is. In place of, not beside: V = r + V has no solution but V without bound.
 
     Args:
       samples, values_after: [N] of [n].  rewards, counts, cut: [N], reward, whether it counts, whether the episode was cut.
@@ -90,11 +98,12 @@ def critic_credit(
       the samples with credit, and the share of the returns' variance that the critic explains.
     """
     token_rewards, end_values = [], []
-    for sample, values, reward, was_cut in zip(samples, values_after, rewards, cut, strict=True):
+    for sample, values, reward, was_cut in zip(samples, values_after, rewards, cut & algo.bootstrap_truncated, strict=True):
         earned = -kl_coef * _k1(sample) if kl_coef > 0 and algo.kl_in == "reward" else np.zeros(len(sample.tokens), np.float32)
-        earned[np.flatnonzero(sample.completion_mask)[-1]] += reward
+        if not was_cut:
+            earned[np.flatnonzero(sample.completion_mask)[-1]] += reward
         token_rewards.append(earned)
-        end_values.append(np.where(was_cut and algo.bootstrap_truncated, values, 0).astype(np.float32))
+        end_values.append(values if was_cut else np.zeros_like(values))
 
     num_rows = algo.problems_per_batch * algo.group_size + algo.replayed_per_batch  # one compiled shape, however many there are
     places = [[i] for i in range(len(samples))] + [[]] * (num_rows - len(samples))

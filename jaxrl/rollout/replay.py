@@ -38,13 +38,17 @@ class ReplayBuffer:
 
     Args:
       per_problem, capacity: at least 1.
+      needs_advantage: leave out completions whose advantage is 0, those of groups without spread: where the advantage is what
+        is learnt from, they teach nothing, and a newer copy of a problem now solved would displace one that does.
       entries: what `state` returned. Bounds that have become smaller since hold at once, all problems equally easy.
     Raises:
       InputError: entries that `state` did not write.
     """
 
-    def __init__(self, per_problem: int, capacity: int, entries: Iterable[Mapping[str, Any]] = ()):
-        self._per_problem, self._capacity = per_problem, capacity
+    def __init__(
+        self, per_problem: int, capacity: int, entries: Iterable[Mapping[str, Any]] = (), needs_advantage: bool = False
+    ):
+        self._per_problem, self._capacity, self._needs_advantage = per_problem, capacity, needs_advantage
         self._entries: list[Entry] = []  # sorted by _identity: draws depend on what is held, not on how it came
         self._take([_read(i, values) for i, values in enumerate(entries)], SuccessRates())
 
@@ -66,7 +70,7 @@ class ReplayBuffer:
             _entry(trajectory, float(advantage))
             for group, advantages_G in zip(groups, advantages, strict=True)
             for trajectory, advantage in zip(group.trajectories, advantages_G, strict=True)
-            if _is_worth_keeping(trajectory)
+            if _is_worth_keeping(trajectory) and (advantage != 0 or not self._needs_advantage)
         ]
         return self._take(offers, rates)
 

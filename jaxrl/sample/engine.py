@@ -52,7 +52,13 @@ class _Row:
 
 
 class Engine:
-    """Draws completions with given weights. `decode_text` turns ids into text, for stop strings and for the result."""
+    """Draws completions with given weights.
+
+    Args:
+      decode_text: turns ids into text, for stop strings and for the result.
+      usual_prompts, usual_samples: a smaller call is padded up to so many prompts with so many samples each, and runs the
+        program of the usual one.
+    """
 
     def __init__(
         self,
@@ -61,7 +67,11 @@ class Engine:
         eos_ids: Sequence[int],
         decode_text: Callable[[list[int]], str],
         mesh: Mesh,
+        usual_prompts: int = 1,
+        usual_samples: int = 1,
     ):
+        self.fewest_rows = min(sample.slots, next_power_of_two(usual_prompts * usual_samples))
+        self.fewest_prompts = next_power_of_two(min(usual_prompts, -(-sample.slots // usual_samples)))
         self.sample = sample
         self.mesh = mesh
         self.decode_text = decode_text
@@ -91,10 +101,10 @@ class Engine:
     def _lay_out(self, requests: Sequence[Request], rows: list[_Row], key: Array) -> tuple[Array, ...]:
         """The arrays that `Decoder.start` takes, their sizes rounded up so that few programs are compiled."""
         numbers = sorted({row.request for row in rows})
-        P = next_power_of_two(len(numbers))
+        P = max(self.fewest_prompts, next_power_of_two(len(numbers)))
         T = length_bucket(max(len(requests[n].prompt_ids) for n in numbers))
         shards = num_row_shards(self.mesh)
-        B = -(-min(self.sample.slots, next_power_of_two(len(rows))) // shards) * shards
+        B = -(-max(self.fewest_rows, min(self.sample.slots, next_power_of_two(len(rows)))) // shards) * shards
         prompts, lengths = np.zeros((P, T), np.int32), np.ones(P, np.int32)
         for place, n in enumerate(numbers):
             ids = requests[n].prompt_ids

@@ -17,7 +17,7 @@ def find_alarms(metrics: Mapping[str, float]) -> dict[str, str]:
 
     reward, entropy = metrics["reward/mean"], metrics.get("entropy")
     sound(
-        "equal rewards", metrics["reward/std"] == 0,
+        "equal rewards", metrics["reward/std"] == 0 and metrics["reward/not_finite"] == 0,
         f"all rewards are {reward:g}: nothing can be learnt from this batch; check the verifier, the prompt and the temperature",
     )  # fmt: skip
     sound(
@@ -43,5 +43,15 @@ def find_alarms(metrics: Mapping[str, float]) -> dict[str, str]:
     sound(
         "not finite", metrics["reward/not_finite"] > 0,
         f"{metrics['reward/not_finite']:.0f} rewards are not finite numbers; these samples are left out of the update; mend the verifier",
+    )  # fmt: skip
+    sound(
+        "skipped", metrics.get("skipped", 0) > 0,
+        f"{metrics.get('skipped', 0):.0f} updates had a loss or gradient that is not finite and changed nothing; lower optim.learning_rate",
+    )  # fmt: skip
+    used, dropped = metrics.get("groups/used", 1), metrics.get("groups/dropped", 0)
+    sound(
+        "few groups", used < dropped / 4,
+        f"only {used:.0f} of {used + dropped:.0f} groups had rewards that differ, so the update is small; raise algo.dynamic_sampling, or "
+        "choose problems that are neither solved nor hopeless",
     )  # fmt: skip
     return alarms

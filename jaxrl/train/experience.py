@@ -103,11 +103,15 @@ def give_credit(
         fresh, advantages_P_G = group_credit(samples[:N], rewards, counts, algo)
         samples = fresh + samples[N:]
     fresh = [sample for sample, does_count in zip(samples[:N], counts.reshape(-1)) if does_count]
-    imitated = []
-    if algo.replay and algo.replay.use == "sft":
-        fresh = [replace(s, imitation_mask=np.zeros_like(s.completion_mask)) for s in fresh]  # one compiled step, entries or none
-        imitated = [imitation_sample(entry) for entry in entries]
+    imitated = [imitation_sample(entry) for entry in entries] if algo.replay and algo.replay.use == "sft" else []
     return Experience(fresh, samples[N:] + imitated, advantages_P_G, metrics | {"sample/left_out": float(N - len(fresh))})
+
+
+def fields_of(algo: PolicyGradientSection) -> set[str]:
+    """The optional fields that every batch of an update has, whatever samples are in it."""
+    fields = {"ref_logprobs"} if algo.kl_coef > 0 else set()
+    fields |= {"old_values", "returns"} if isinstance(algo, PPOSection) else set()
+    return fields | ({"replay_mask"} if algo.replay else set())
 
 
 def minibatches(experience: Experience, algo: PolicyGradientSection, seed: tuple[int, ...]) -> Iterator[list[Sample]]:
@@ -129,13 +133,13 @@ def off_policy_sample(entry: Entry) -> Sample:
     """A replayed completion that goes through the policy loss, with the logprobs and the advantage of its own time."""
     sample = make_sample(_completion(entry))
     advantages = np.where(sample.completion_mask, entry.advantage, 0).astype(np.float32)
-    return replace(sample, advantages=advantages, old_logprobs=sample.sampler_logprobs)
+    return replace(sample, advantages=advantages, old_logprobs=sample.sampler_logprobs, replay_mask=sample.completion_mask)
 
 
 def imitation_sample(entry: Entry) -> Sample:
     """A replayed completion that is imitated: no part of the policy loss."""
     sample = make_sample(_completion(entry))
-    return replace(sample, completion_mask=np.zeros_like(sample.completion_mask), imitation_mask=sample.completion_mask)
+    return replace(sample, completion_mask=np.zeros_like(sample.completion_mask), replay_mask=sample.completion_mask)
 
 
 def _on_policy(sample: Sample) -> Sample:

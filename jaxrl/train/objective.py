@@ -1,6 +1,7 @@
 """The objectives of policy gradients, put together from the pieces in `ops/`: read this file to see what is minimised.
 
     policy:  sum(weights * (surrogate * correction + kl_coef * kl - entropy_coef * entropy)) - coef * sum(imitation * logprobs)
+             imitation: the mean over replayed tokens, where the replay buffer is used for SFT
     value:   vf_coef * sum(weights * clipped_value_loss)
 
 Weights divide by the whole optimiser batch (`ops/policy_loss.py: loss_weights`); the sums here are over one microbatch.
@@ -13,7 +14,7 @@ from jax import Array
 
 from jaxrl.batch import PolicyBatch
 from jaxrl.config import GRPOSection, PolicyGradientSection, PPOSection
-from jaxrl.ops.kl import KL_ESTIMATORS
+from jaxrl.ops.kl import KL_ESTIMATORS, kl_k3
 from jaxrl.ops.masked import masked_max, masked_sum
 from jaxrl.ops.policy_loss import (
     cispo,
@@ -35,8 +36,8 @@ def weigh(algo: PolicyGradientSection, max_new_tokens: int, batch: PolicyBatch) 
     weights = {"policy": loss_weights(mask, segment_ids, algo.aggregate, max_new_tokens)}
     if batch.returns is not None:
         weights["value"] = loss_weights(mask, segment_ids, "token_mean")
-    if batch.imitation_mask is not None:
-        weights["imitation"] = loss_weights(batch.imitation_mask, segment_ids, "token_mean")
+    if algo.replay is not None and algo.replay.use == "sft":
+        weights["imitation"] = loss_weights(batch.replay_mask, segment_ids, "token_mean")
     return weights
 
 
@@ -67,29 +68,31 @@ def policy_objective(
         surrogate = surrogate * correction
     loss = jnp.sum(weights["policy"] * surrogate)
     low, high = _clipped(algo, ratio, batch.advantages)
+    fresh = mask if batch.replay_mask is None else mask & ~batch.replay_mask  # what is old says nothing of this update
     metrics = {
         "sum/loss/policy": loss,
-        "sum/tokens": masked_sum(jnp.ones_like(ratio), mask),
-        "mean/entropy": masked_sum(entropy, mask),
-        "mean/clip_fraction": masked_sum(low | high, mask),
-        "mean/clip_fraction/low": masked_sum(low, mask),
-        "mean/clip_fraction/high": masked_sum(high, mask),
-        "mean/ratio/mean": masked_sum(ratio, mask),
-        "max/ratio/max": masked_max(ratio, mask),
-        "mean/sampler_mismatch/mean": masked_sum(mismatch, mask),
-        "p99/sampler_mismatch/p99": jnp.where(mask, mismatch, jnp.nan),
-        "max/sampler_mismatch/max": masked_max(mismatch, mask),
+        "sum/tokens": masked_sum(jnp.ones_like(ratio), fresh),
+        "mean/entropy": masked_sum(entropy, fresh),
+        "mean/clip_fraction": masked_sum(low | high, fresh),
+        "mean/clip_fraction/low": masked_sum(low, fresh),
+        "mean/clip_fraction/high": masked_sum(high, fresh),
+        "mean/ratio/mean": masked_sum(ratio, fresh),
+        "max/ratio/max": masked_max(ratio, fresh),
+        "mean/kl/old": masked_sum(kl_k3(old, said), fresh),  # of the policy that sampled, from the one that is updated
+        "mean/sampler_mismatch/mean": masked_sum(mismatch, fresh),
+        "p99/sampler_mismatch/p99": jnp.where(fresh, mismatch, jnp.nan),
+        "max/sampler_mismatch/max": masked_max(mismatch, fresh),
     }
     if algo.kl_coef > 0 and algo.kl_in == "loss":
         if batch.ref_logprobs is None:
             raise ValueError(f"kl_coef={algo.kl_coef} and the batch has no ref_logprobs; score it with the reference first")
         kl = KL_ESTIMATORS[algo.kl_estimator](said, jnp.where(mask, batch.ref_logprobs, 0.0))
         loss = loss + algo.kl_coef * jnp.sum(weights["policy"] * kl)
-        metrics["mean/kl/ref"] = masked_sum(kl, mask)
+        metrics["mean/kl/ref"] = masked_sum(kl, fresh)
     if algo.entropy_coef > 0:
         loss = loss - algo.entropy_coef * jnp.sum(weights["policy"] * entropy)
-    if batch.imitation_mask is not None:
-        imitation = -jnp.sum(weights["imitation"] * jnp.where(batch.imitation_mask, logprobs, 0.0))
+    if "imitation" in weights:
+        imitation = -jnp.sum(weights["imitation"] * jnp.where(batch.replay_mask, logprobs, 0.0))
         loss = loss + algo.replay.coef * imitation
         metrics["sum/loss/imitation"] = imitation
     return loss, metrics
@@ -100,12 +103,14 @@ def value_objective(
 ) -> tuple[Array, Metrics]:
     """The critic's loss over one microbatch; values [B, T] are of the states before each token."""
     mask = batch.completion_mask
+    fresh = mask if batch.replay_mask is None else mask & ~batch.replay_mask
     per_token = clipped_value_loss(values, batch.old_values, batch.returns, algo.value_clip)
     loss = jnp.sum(weights["value"] * jnp.where(mask, per_token, 0.0))
+    clipped = is_value_clipped(values, batch.old_values, batch.returns, algo.value_clip)
     metrics = {
         "sum/loss/value": loss,
-        "mean/value/mean": masked_sum(values, mask),
-        "mean/value/clip_fraction": masked_sum(is_value_clipped(values, batch.old_values, batch.returns, algo.value_clip), mask),
+        "mean/value/mean": masked_sum(values, fresh),
+        "mean/value/clip_fraction": masked_sum(clipped, fresh),
     }
     return algo.vf_coef * loss, metrics
 
@@ -120,4 +125,7 @@ def _clipped(algo: PolicyGradientSection, ratio: Array, advantages: Array) -> tu
     """[B, T] bool twice: where the lower and the upper bound are in force. CISPO bounds the weight whatever the advantage."""
     if isinstance(algo, GRPOSection) and algo.loss == "cispo":
         return ratio < 1.0 - algo.clip_low, ratio > 1.0 + algo.clip_high
-    return is_clipped_low(ratio, advantages, algo.clip_low), is_clipped_high(ratio, advantages, algo.clip_high)
+    low, high = is_clipped_low(ratio, advantages, algo.clip_low), is_clipped_high(ratio, advantages, algo.clip_high)
+    if algo.dual_clip is not None:
+        high |= (ratio > algo.dual_clip) & (advantages < 0)
+    return low, high

@@ -8,7 +8,8 @@ Axes: P problems, G completions of each, N = P * G of them.
 
 import time
 import zlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -16,15 +17,14 @@ import numpy as np
 from jax import Array
 
 from jaxrl.checkpoint import Checkpoints, abstract_like
-from jaxrl.config import PolicyGradientSection, PPOSection, RLStage
+from jaxrl.config import GRPOSection, PolicyGradientSection, PPOSection, RLStage
 from jaxrl.data.packing import stream_at
 from jaxrl.interrupt import Interrupted
-from jaxrl.model.policy import Policy
 from jaxrl.model.value_head import init_value_head
 from jaxrl.ops.kl import adapt_kl_coef
 from jaxrl.rollout.collate import collate
 from jaxrl.rollout.collect import collect
-from jaxrl.rollout.credit import has_spread, shaped_rewards
+from jaxrl.rollout.credit import has_spread, verified_rewards
 from jaxrl.rollout.curriculum import SuccessRates, choose
 from jaxrl.rollout.gather import gather
 from jaxrl.rollout.metrics import rollout_metrics
@@ -34,7 +34,7 @@ from jaxrl.sharding import shard_batch
 from jaxrl.tasks import make_task
 from jaxrl.track.logger import sample_row
 from jaxrl.train.alarms import find_alarms
-from jaxrl.train.experience import Scorers, give_credit, minibatches
+from jaxrl.train.experience import Scorers, fields_of, give_credit, minibatches
 from jaxrl.train.loop import FinitenessGuard, begin_stage, report_step
 from jaxrl.train.setup import ADAPTERS, CRITIC, DROPOUT, SAMPLING, Run, Weights, enter_stage
 from jaxrl.train.state import TrainState, make_actor_critic_optimizer, make_optimizer, make_schedule, place_state, policy_part
@@ -69,7 +69,11 @@ class Progress:
 
 def make_progress(algo: PolicyGradientSection, meta: dict) -> Progress:
     """Progress at the start of a stage (meta is empty), or as it was saved."""
-    replay = ReplayBuffer(algo.replay.per_problem, algo.replay.capacity, meta.get("replay", ())) if algo.replay else None
+    replay = None
+    if algo.replay:
+        # Without a critic the advantage of its own time is all that an off-policy sample teaches.
+        is_bare = isinstance(algo, GRPOSection) and algo.replay.use == "off_policy"
+        replay = ReplayBuffer(algo.replay.per_problem, algo.replay.capacity, meta.get("replay", ()), needs_advantage=is_bare)
     start = {"kl_coef": algo.kl_coef, "rates": {}, **meta, "replay": replay}
     return Progress(**{**start, "rates": SuccessRates(start["rates"])})
 
@@ -93,7 +97,7 @@ def rl(run: Run, stage: RLStage, index: int, weights: Weights) -> Weights:
     policy, frozen = weights.policy, weights.frozen
     score = make_score_fn(policy, run.mesh, sample.temperature)
     if isinstance(algo, PPOSection):
-        critic = make_critic(policy, algo, run.key(index, CRITIC))
+        critic = make_critic(algo, policy.config.d_model, weights.trainable, run.key(index, CRITIC))
         tx = make_actor_critic_optimizer(stage.optim, algo, steps * algo.num_updates)
         make_step, score_sampled = make_ppo_step, make_critic_fn(policy, run.mesh, sample.temperature)
     else:
@@ -103,7 +107,7 @@ def rl(run: Run, stage: RLStage, index: int, weights: Weights) -> Weights:
     state = place_state(weights.trainable | critic, tx, run.key(index, DROPOUT), run.mesh, make_reference(algo, weights.trainable))
     update = make_step(policy, tx, algo, sample, state, run.mesh)
     scorers = Scorers(run.mesh, seq_len, algo, frozen, score_sampled, score)
-    engine = Engine(policy, sample, run.eos_ids, run.tokenizer.decode, run.mesh)
+    engine = Engine(policy, sample, run.eos_ids, run.tokenizer.decode, run.mesh, algo.problems_per_batch, algo.group_size)
 
     verify = run.config.verify
     with (
@@ -132,14 +136,17 @@ def rl(run: Run, stage: RLStage, index: int, weights: Weights) -> Weights:
             if isinstance(algo, PPOSection) or algo.dynamic_sampling is None:
                 groups = sampled = sample_groups(algo.problems_per_batch)
             else:
-                spreads = lambda group: has_spread(*shaped_rewards([group], algo, sample.max_new_tokens)).all()  # noqa: E731
+                spreads = partial(group_has_spread, algo)
                 groups, sampled = gather(sample_groups, spreads, algo.problems_per_batch, algo.dynamic_sampling)
             progress.rates.update(sampled)
             collected = time.perf_counter()
 
             # ----------------------------------------------------------------------------------------------- credit
             seed = (run.config.seed, index, progress.batches)
-            replayed = progress.replay.draw(algo.replayed_per_batch, progress.rates, (REPLAY, *seed)) if progress.replay else []
+            share = len(groups) / algo.problems_per_batch  # of a batch that could not be filled as much is replayed
+            replayed = []
+            if progress.replay is not None:
+                replayed = progress.replay.draw(round(share * algo.replayed_per_batch), progress.rates, (REPLAY, *seed))
             experience = give_credit(groups, replayed, scorers, state, progress.kl_coef, sample.max_new_tokens)
             if progress.replay is not None:
                 progress.replay.add(groups, experience.advantages_P_G, progress.rates)
@@ -147,12 +154,12 @@ def rl(run: Run, stage: RLStage, index: int, weights: Weights) -> Weights:
             # ---------------------------------------------------------------------------------------------- updates
             updates = []
             for samples in minibatches(experience, algo, (ORDER, *seed)):
-                batch = collate(samples, algo.rows_per_update, seq_len, algo.rows_per_piece)
+                batch = collate(samples, algo.rows_per_update, seq_len, algo.rows_per_piece, fields_of(algo))
                 state, metrics = update(state, frozen, shard_batch(batch, run.mesh))
                 updates.append(jax.device_get(metrics))
                 guard.check(updates[-1])
             progress.batches += 1
-            if isinstance(algo, PPOSection) and algo.kl_target is not None:
+            if isinstance(algo, PPOSection) and algo.kl_target is not None and progress.batches > algo.critic_warmup:
                 num_sequences = algo.problems_per_batch * algo.group_size
                 progress.kl_coef = adapt_kl_coef(progress.kl_coef, experience.metrics["kl/ref"], algo.kl_target, algo.kl_horizon, num_sequences)
             if algo.reference_every and progress.batches % algo.reference_every == 0:
@@ -165,7 +172,7 @@ def rl(run: Run, stage: RLStage, index: int, weights: Weights) -> Weights:
                 "groups/dropped": len(sampled) - len(groups),
                 "replay/size": len(progress.replay) if progress.replay is not None else 0,
                 "replay/used": len(replayed),
-                "learning_rate": float(schedule(step * algo.num_updates - 1)),
+                "learning_rate": float(schedule(max(0, int(state.step) - 1))),
                 **speed(sampled, collected - started, elapsed),
                 "verify/timeouts": pool.counts["timeouts"],
                 "verify/crashes": pool.counts["crashes"],
@@ -197,11 +204,15 @@ def choose_problems(
     return [problems[i] for i in indices]
 
 
-def make_critic(policy: Policy, algo: PPOSection, key: Array) -> Tree:
-    """Fresh parameters of the critic: its head, and adapters of its own where it has any."""
-    head_key, lora_key = jax.random.split(key)
-    head = {"value_head": init_value_head(head_key, policy.config.d_model)}
-    return head | ({"critic_lora": policy.init_lora(lora_key)} if algo.critic == "separate" else {})
+def make_critic(algo: PPOSection, d_model: int, trainable: Tree, key: Array) -> Tree:
+    """Parameters of the critic: a fresh head, and where it has adapters of its own, those that the policy starts with."""
+    head = {"value_head": init_value_head(key, d_model)}
+    return head | ({"critic_lora": trainable["lora"]} if algo.critic == "separate" else {})
+
+
+def group_has_spread(algo: PolicyGradientSection, group: Group) -> bool:
+    """Whether the verifier's rewards of a group differ, so that it teaches something; lengths alone do not count."""
+    return bool(has_spread(*verified_rewards([group], algo))[0])
 
 
 def make_reference(algo: PolicyGradientSection, trainable: Tree) -> Tree:
@@ -218,15 +229,20 @@ def _copy(tree: Tree) -> Tree:
 
 def renew_reference(state: TrainState) -> TrainState:
     """The state with the policy of this moment as its reference: a copy, since the state's arrays are consumed by updates."""
-    return TrainState(**{**vars(state), "reference": _copy(policy_part(state.trainable))})
+    return replace(state, reference=_copy(policy_part(state.trainable)))
 
 
 def over_updates(updates: list[dict[str, Array]]) -> dict[str, float]:
-    """The metrics of a batch's updates as one: the largest of the maxima and of the skips, the mean of the others."""
+    """The metrics of a batch's updates as one: the largest of the maxima, the sum of tokens and skips, of the others the
+    mean over tokens. An update without fresh tokens (it only imitates) has none of these to tell."""
     if not updates:
         return {}
-    largest = [name for name in updates[0] if name.endswith("/max")]
-    return {name: float((np.max if name in largest else np.mean)([u[name] for u in updates])) for name in updates[0]}
+    telling = [u for u in updates if u["tokens"] > 0]
+    metrics = {"skipped": float(sum(u["skipped"] for u in updates)), "tokens": float(sum(u["tokens"] for u in updates))}
+    for name in sorted(set(updates[0]) - set(metrics)) if telling else ():
+        values = [u[name] for u in telling]
+        metrics[name] = float(max(values) if name.endswith("/max") else np.average(values, weights=[u["tokens"] for u in telling]))
+    return metrics
 
 
 def speed(sampled: list[Group], collect_s: float, step_s: float) -> dict[str, float]:

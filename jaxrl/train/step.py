@@ -59,6 +59,8 @@ def make_grpo_step(
 ):
     """The step of GRPO and its family; `objective.policy_objective` is what is minimised.
 
+    Policy gradients know no dropout: its noise would be taken for a change of the policy.
+
     Args:
       sample: its temperature divides the logits, as it did when sampling; its max_new_tokens is the constant of
         `aggregate: constant`.
@@ -67,7 +69,7 @@ def make_grpo_step(
     """
 
     def loss(trainable, frozen, batch: PolicyBatch, weights, key):
-        hidden = policy.apply(trainable, frozen, batch.tokens, batch.positions, batch.segment_ids, key)
+        hidden = policy.apply(trainable, frozen, batch.tokens, batch.positions, batch.segment_ids)
         value, metrics = _policy_loss(policy, algo, sample, trainable, frozen, hidden, batch, weights)
         return value, {**metrics, "sum/loss": value}
 
@@ -83,7 +85,7 @@ def make_ppo_step(
     """
 
     def loss(trainable, frozen, batch: PolicyBatch, weights, key):
-        hidden = policy.apply(trainable, frozen, batch.tokens, batch.positions, batch.segment_ids, key)
+        hidden = policy.apply(trainable, frozen, batch.tokens, batch.positions, batch.segment_ids)
         value, metrics = _policy_loss(policy, algo, sample, trainable, frozen, hidden, batch, weights)
         values = state_values(_values_after(policy, trainable, frozen, hidden, batch), batch.segment_ids)
         critic_value, critic_metrics = value_objective(algo, values, batch, weights)
@@ -123,7 +125,7 @@ def make_critic_fn(policy: Policy, mesh: Mesh, temperature: float = 1.0):
 
 
 def _policy_loss(policy: Policy, algo: PolicyGradientSection, sample, trainable, frozen, hidden, batch: PolicyBatch, weights):
-    mask = batch.completion_mask if batch.imitation_mask is None else batch.completion_mask | batch.imitation_mask
+    mask = batch.completion_mask if batch.replay_mask is None else batch.completion_mask | batch.replay_mask
     logprobs, entropy = _score_tokens(
         policy, trainable, frozen, hidden, batch, mask, sample.temperature, entropy_gradient=algo.entropy_coef > 0
     )

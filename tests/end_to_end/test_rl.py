@@ -33,6 +33,7 @@ stages:
   - kind: grpo
     steps: 4
     seq_len: 32
+    sample: {temperature: 1.3}
     algo:
       {problems_per_batch: 4, group_size: 4, updates_per_batch: 2, kl_coef: 0.05, reference_every: 2, dynamic_sampling: 3,
        curriculum: success_rate, sampler_correction: {level: sequence}, replay: {ratio: 0.3, capacity: 8}}
@@ -75,7 +76,7 @@ def test_what_is_promised_is_logged(whole):
     common = {
         "reward/mean", "reward/std", "reward/flat_groups", "reward/not_finite", "sample/truncated", "sample/length_p10", "sample/length_p90",
         "clip_fraction/low", "clip_fraction/high", "ratio/mean", "ratio/max", "entropy", "sampler_mismatch/mean", "sampler_mismatch/p99",
-        "sampler_mismatch/max", "groups/dropped", "grad_norm", "kl/ref", "replay/size", "replay/used", "loss/policy", "learning_rate",
+        "sampler_mismatch/max", "kl/old", "groups/dropped", "grad_norm", "kl/ref", "replay/size", "replay/used", "loss/policy", "learning_rate",
     }  # fmt: skip
     for rows, own in ((grpo, {"loss/imitation"}), (ppo, {"loss/value", "value/explained_variance", "value/clip_fraction", "kl/coef"})):
         assert len(rows) == 4
@@ -84,7 +85,13 @@ def test_what_is_promised_is_logged(whole):
     assert max(row["sampler_mismatch/p99"] for row in grpo + ppo) <= max(row["sampler_mismatch/max"] for row in grpo + ppo) < 1e-4
     assert grpo[-1]["groups/dropped"] + sum(row["groups/dropped"] for row in grpo[:-1]) > 0, "a new policy has groups without spread"
     assert 0 < grpo[-1]["replay/size"] <= 8 and grpo[-1]["replay/used"] > 0
-    assert len({row["kl/coef"] for row in ppo}) > 1, "the coefficient adapts"
+
+
+def test_the_kl_coefficient_goes_up_where_the_kl_is_above_its_target_and_down_below(whole):
+    ppo = rows_of(whole, "ppo")
+    assert ppo[0]["kl/coef"] == ppo[1]["kl/coef"] == 0.1, "while the critic warms up there is no KL to adapt to"
+    for row, after in zip(ppo[1:], ppo[2:]):
+        assert (after["kl/coef"] > row["kl/coef"]) == (row["kl/ref"] > 0.01) and after["kl/coef"] != row["kl/coef"]
 
 
 def test_the_policy_of_ppo_starts_where_grpo_ended_and_holds_still_while_the_critic_warms_up(whole):

@@ -77,16 +77,16 @@ def test_two_trajectories_by_hand():
     assert not any(np.any(getattr(batch, name)[1]) for name in FIELDS)
     old = batch.old_logprobs[0, 0]
     assert np.isnan(old[:6]).all() and not old[6:].any(), "NaN: as the policy stands"
-    assert batch.ref_logprobs is batch.old_values is batch.returns is batch.imitation_mask is None
+    assert batch.ref_logprobs is batch.old_values is batch.returns is batch.replay_mask is None
 
 
 def test_a_field_that_only_some_samples_have_is_zero_in_the_others():
     plain, other = (make_sample(trajectory([5, 6], [7], [-0.5]).completion) for _ in range(2))
-    other = dataclasses.replace(other, ref_logprobs=np.full(3, -2.0, np.float32), imitation_mask=np.array([False, True, True]))
+    other = dataclasses.replace(other, ref_logprobs=np.full(3, -2.0, np.float32), replay_mask=np.array([False, True, True]))
     batch = collate_samples([plain, other], 5, seq_len=8, microbatch=1)
     assert batch.tokens.shape == (5, 1, 8)
     assert batch.ref_logprobs[0, 0].tolist() == [0, 0, 0, -2, -2, -2, 0, 0]
-    assert batch.imitation_mask[0, 0].tolist() == [False] * 4 + [True] * 2 + [False] * 2
+    assert batch.replay_mask[0, 0].tolist() == [False] * 4 + [True] * 2 + [False] * 2
 
 
 @pytest.mark.parametrize("seed", range(3))

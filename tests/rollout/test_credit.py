@@ -7,7 +7,7 @@ import pytest
 
 from jaxrl.config import GRPOSection, PPOSection
 from jaxrl.rollout.collate import make_sample
-from jaxrl.rollout.credit import critic_credit, group_credit, has_spread, is_cut, mean_k1, shaped_rewards
+from jaxrl.rollout.credit import critic_credit, group_credit, has_spread, is_cut, mean_k1, shaped_rewards, verified_rewards
 from tests.rollout.episodes import group, group_of, trajectory
 
 
@@ -35,7 +35,28 @@ def test_completions_that_were_cut_are_kept_masked_or_punished():
 def test_groups_without_spread_are_seen():
     nan = float("nan")
     groups = [group_of(1.0, 1.0, 1.0), group_of(1.0, 0.5, 1.0), group_of(1.0, nan, 1.0), group_of(nan, nan, nan), group_of(2.0, nan, nan)]
-    assert has_spread(*shaped_rewards(groups, GRPOSection(), 10)).tolist() == [False, True, False, False, False]
+    assert has_spread(*verified_rewards(groups, GRPOSection())).tolist() == [False, True, False, False, False]
+
+
+def test_lengths_alone_are_no_spread():
+    algo = GRPOSection(overlong="penalty", overlong_buffer=4)
+    groups = [group(trajectory(0.0, said=[3] * 9), trajectory(0.0, said=[3] * 2))]
+    assert shaped_rewards(groups, algo, 10)[0].tolist() == [[-0.75, 0]]
+    assert not has_spread(*verified_rewards(groups, algo)).any()
+
+
+def test_a_critic_of_cut_episodes_does_not_run_away():
+    """All episodes cut, all rewards 1: with the value beside the verdict V = 1 + V would grow with every batch."""
+    groups = [group_of(1.0, cut=True), group_of(1.0, cut=True)]
+    samples, value = samples_of(groups), 0.0
+    for bootstraps, limit in ((False, 1.0), (True, 0.0)):
+        algo = PPOSection(bootstrap_truncated=bootstraps, whiten=False)
+        for _ in range(5):
+            after = [np.full(5, value, np.float32) for _ in samples]
+            credited, _ = critic_credit(samples, after, np.ones(2), np.ones(2, bool), np.ones(2, bool), algo, 0.0, seq_len=8)
+            value = float(credited[0].returns[-1])
+        assert value == pytest.approx(limit)
+        value = 0.0
 
 
 def test_group_credit_is_one_number_for_all_tokens_of_a_completion():
@@ -80,14 +101,15 @@ def test_critic_credit_against_a_naive_loop(bootstraps):
     values_after = [rng.normal(size=len(s.tokens)).astype(np.float32) for s in samples]
     algo = PPOSection(gamma=0.97, gae_lambda=0.9, whiten=False, kl_coef=0.3, bootstrap_truncated=bootstraps)
     cut = np.array([False, True])
+    replaces = cut & bootstraps  # the value of what would have come stands in place of the verdict, not beside it
     credited, explained = critic_credit(samples, values_after, np.array([0.25, -1.5]), np.ones(2, bool), cut, algo, kl_coef=0.1, seq_len=12)
     targets, predicted = [], []
-    for sample, after, reward, was_cut in zip(credited, values_after, (0.25, -1.5), cut):
+    for sample, after, reward, replaced in zip(credited, values_after, (0.25, -1.5), replaces):
         emitted = np.flatnonzero(sample.completion_mask)
         rewards = -0.1 * (sample.old_logprobs - sample.ref_logprobs)[emitted]
-        rewards[-1] += reward
+        rewards[-1] += 0 if replaced else reward
         values = after[emitted - 1]
-        expected = naive_gae(rewards, values, after[-1] if was_cut and bootstraps else 0.0, 0.97, 0.9)
+        expected = naive_gae(rewards, values, after[-1] if replaced else 0.0, 0.97, 0.9)
         np.testing.assert_allclose(sample.advantages[emitted], expected, rtol=1e-5, atol=1e-6)
         np.testing.assert_allclose(sample.returns[emitted], expected + values, rtol=1e-5, atol=1e-6)
         np.testing.assert_allclose(sample.old_values[emitted], values)

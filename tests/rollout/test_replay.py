@@ -251,3 +251,14 @@ def test_a_state_of_another_make_is_refused(change):
         ReplayBuffer(2, 10, entries=state)
     with pytest.raises(InputError, match="entry 0 of a saved replay buffer has .'str'. where"):
         ReplayBuffer(2, 10, entries=["uid"])
+
+
+def test_where_the_advantage_is_what_teaches_none_enters_without_one():
+    """And a newer copy from a group that is solved by now does not displace the one that teaches."""
+    buffer = ReplayBuffer(2, 10, needs_advantage=True)
+    teaches, _ = offer("a", [1, 2], version=1)
+    newer, _ = offer("a", [1, 2], version=2)
+    other, _ = offer("b", [3], version=2)
+    buffer.add([Group(teaches.problem, (teaches,))], [[0.7]], SuccessRates())
+    assert buffer.add([Group(t.problem, (t,)) for t in (newer, other)], [[0.0], [0.0]], SuccessRates()) == 0
+    assert [(entry["uid"], entry["advantage"]) for entry in buffer.state()] == [("a", 0.7)]

@@ -7,13 +7,15 @@ import numpy as np
 import optax
 import pytest
 
-from jaxrl.config import GRPOSection, PPOSection
+from jaxrl.config import GRPOSection, PPOSection, SampleSection
 from jaxrl.config_algo import ReplaySection
 from jaxrl.model.value_head import init_value_head
+from jaxrl.rollout.collate import collate
 from jaxrl.rollout.replay import Entry
-from jaxrl.train.experience import Scorers, give_credit, minibatches
+from jaxrl.sharding import shard_batch
+from jaxrl.train.experience import Scorers, fields_of, give_credit, minibatches
 from jaxrl.train.state import place_state
-from jaxrl.train.step import make_critic_fn, make_score_fn
+from jaxrl.train.step import make_critic_fn, make_grpo_step, make_ppo_step, make_score_fn
 from tests.rollout.episodes import group, trajectory
 from tests.tiny import noisy, one_device, policy_and_trees
 
@@ -96,8 +98,26 @@ def test_replayed_samples_to_imitate_take_no_part_in_the_policy_loss():
     experience = credit(algo, entries=[ENTRY])
     (replayed,) = experience.replayed
     assert replayed.tokens.tolist() == [9, 8, 7, 6] and not replayed.completion_mask.any()
-    assert replayed.imitation_mask.tolist() == [False, False, True, True]
-    assert not any(s.imitation_mask.any() for s in experience.fresh), "the field is there, so that one program serves"
+    assert replayed.replay_mask.tolist() == [False, False, True, True] and "replay_mask" in fields_of(algo)
+
+
+@pytest.mark.parametrize("section", [GRPOSection, PPOSection])
+def test_a_minibatch_of_replayed_samples_alone_is_a_batch_like_any_other(section):
+    """Where all rewards are no numbers, say: the run goes on, with what there is to imitate."""
+    algo = section(problems_per_batch=4, group_size=2, updates_per_batch=1, kl_coef=0.1, kl_in="loss", replay=ReplaySection(ratio=0.2))
+    nan = float("nan")
+    trainable = TRAINABLE | ({"value_head": init_value_head(jax.random.key(0), 32)} if section is PPOSection else {})
+    experience = credit(algo, groups(((nan, nan),) * 4), [ENTRY], reference=TRAINABLE)
+    (samples,) = list(minibatches(experience, algo, (0, 0, 1)))[:1]
+    assert not experience.fresh and len(samples) == 1
+    state = place_state(trainable, optax.sgd(1.0), jax.random.key(0), MESH, TRAINABLE)
+    make_step = make_ppo_step if section is PPOSection else make_grpo_step
+    step = make_step(POLICY, optax.sgd(1.0), algo, SampleSection(max_new_tokens=8), state, MESH)
+    batch = collate(samples, algo.rows_per_update, SEQ_LEN, algo.rows_per_piece, fields_of(algo))
+    after, metrics = step(state, FROZEN, shard_batch(batch, MESH))
+    assert metrics["skipped"] == 0 and metrics["tokens"] == 0 and metrics["grad_norm"] > 0 and metrics["loss/imitation"] > 0
+    full = collate(credit(algo, entries=[ENTRY], reference=TRAINABLE).fresh, algo.rows_per_update, SEQ_LEN, algo.rows_per_piece, fields_of(algo))
+    assert jax.tree.map(np.shape, full) == jax.tree.map(np.shape, batch), "one compiled step serves both"
 
 
 @pytest.mark.parametrize("section", [GRPOSection, PPOSection])

@@ -55,7 +55,7 @@ def only_what_is_used(algo, batch):
     """The batch without the fields that this algorithm does without."""
     unused = {"ref_logprobs"} if algo.kl_coef == 0 or algo.kl_in == "reward" else set()
     unused |= set() if isinstance(algo, PPOSection) else {"old_values", "returns"}
-    unused |= set() if algo.replay else {"imitation_mask"}
+    unused |= set() if algo.replay else {"replay_mask"}
     return dataclasses.replace(batch, **dict.fromkeys(unused))
 
 
