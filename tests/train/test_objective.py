@@ -24,7 +24,7 @@ NO_SETTING_OF_OURS = {"grpo_kl_times_ratio"}  # TRL's KL term times a ratio that
 CASES = [name for name in GOLDEN["cases"] if name not in NO_SETTING_OF_OURS]
 # (layout, microbatches, dtype, rtol, atol); the weights are float32 whatever the rest is.
 NEAR = [("rows", 2, np.float64, 1e-6, 1e-8), ("packed", 1, np.float64, 1e-6, 1e-8), ("packed", 1, np.float32, 1e-5, 1e-7)]
-JUNK = -7.0  # logprobs of what is not part of a completion
+JUNK = -100.0  # logprobs of what is not part of a completion; its ratio to anything has no float32
 close = lambda found, expected: np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)  # noqa: E731
 
 
@@ -230,11 +230,12 @@ def test_a_token_that_the_sampler_found_less_likely_than_the_trainer_counts_more
     old = np.array([-2.0, -2.0, -2.0])
     algo = GRPOSection(**PLAIN, sampler_correction=CorrectionSection(level="token", how=how, cap=2.0))
     expected = np.array([math.exp(0.3), math.exp(-0.3), above_the_cap])
-    for old_logprobs in (old, [math.nan] * 3):  # the policy as it stands takes the place of old logprobs that there are not
+    # The policy as it stands takes the place of old logprobs that there are not; elsewhere its moving on changes no weight.
+    for old_logprobs, ratio in ((old, 1.1), ([math.nan] * 3, 1.0)):
         batch = by_hand([1.0, 1.0, 1.0], old_logprobs=old_logprobs, sampler_logprobs=old - gaps)
-        loss, grad, _, metrics = policy(algo, batch, old)
-        close(loss, -expected.mean())
-        close(grad, -expected / 3)  # the weight itself has no gradient
+        loss, grad, _, metrics = policy(algo, batch, old + math.log(ratio))
+        close(loss, -ratio * expected.mean())
+        close(grad, -ratio * expected / 3)  # the weight itself has no gradient
         close(metrics["mean/sampler_mismatch/mean"], np.abs(gaps).sum())
         close(metrics["max/sampler_mismatch/max"], 1.5)
     sequence = GRPOSection(**PLAIN, sampler_correction=CorrectionSection(level="sequence", cap=9.0))
