@@ -181,8 +181,8 @@ def test_where_some_tokens_have_old_logprobs_the_others_still_have_ratio_one():
 
 
 # Bounds 0.9 and 1.5: had they been taken for each other, every other number here would differ.
-RATIOS = np.array([0.8, 0.8, 0.95, 1.4, 1.4, 1.6, 1.6])
-SIGNS = np.array([-1.0, 1.0, -1.0, 1.0, -1.0, 1.0, -1.0])
+RATIOS = np.array([0.7, 0.8, 0.8, 0.95, 1.4, 1.4, 1.6, 1.6])
+SIGNS = np.array([-1.0, -1.0, 1.0, -1.0, 1.0, -1.0, 1.0, -1.0])
 CLIP = dict(clip_low=0.1, clip_high=0.5)
 
 
@@ -194,27 +194,27 @@ def moved(advantages=SIGNS, **fields) -> tuple[PolicyBatch, np.ndarray]:
 
 def test_bad_tokens_are_clipped_below_and_good_ones_above():
     loss, grad, _, metrics = policy(GRPOSection(**PLAIN, **CLIP), *moved())
-    close(loss, -np.mean(SIGNS * [0.9, 0.8, 0.95, 1.4, 1.4, 1.5, 1.6]))
-    close(grad, -SIGNS * RATIOS * [0, 1, 1, 1, 1, 0, 1] / 7)
-    assert [metrics[f"mean/clip_fraction{which}"] for which in ("", "/low", "/high")] == [2, 1, 1]
+    close(loss, -np.mean(SIGNS * [0.9, 0.9, 0.8, 0.95, 1.4, 1.4, 1.5, 1.6]))
+    close(grad, -SIGNS * RATIOS * [0, 0, 1, 1, 1, 1, 0, 1] / 8)
+    assert [metrics[f"mean/clip_fraction{which}"] for which in ("", "/low", "/high")] == [3, 2, 1]
     close(metrics["mean/ratio/mean"], RATIOS.sum())
     close(metrics["max/ratio/max"], 1.6)
 
 
 def test_dual_clip_bounds_the_loss_of_bad_tokens_that_became_likelier():
     loss, grad, _, metrics = policy(GRPOSection(**PLAIN, **CLIP, dual_clip=1.55), *moved())
-    close(loss, -np.mean(SIGNS * [0.9, 0.8, 0.95, 1.4, 1.4, 1.5, 1.55]))
-    close(grad, -SIGNS * RATIOS * [0, 1, 1, 1, 1, 0, 0] / 7)
-    assert [metrics[f"mean/clip_fraction{which}"] for which in ("", "/low", "/high")] == [3, 1, 2]
+    close(loss, -np.mean(SIGNS * [0.9, 0.9, 0.8, 0.95, 1.4, 1.4, 1.5, 1.55]))
+    close(grad, -SIGNS * RATIOS * [0, 0, 1, 1, 1, 1, 0, 0] / 8)
+    assert [metrics[f"mean/clip_fraction{which}"] for which in ("", "/low", "/high")] == [4, 2, 2]
 
 
 def test_cispo_bounds_the_weight_of_every_token_and_leaves_its_gradient():
     batch, logprobs = moved()
     loss, grad, _, metrics = policy(GRPOSection(**PLAIN, **CLIP, loss="cispo"), batch, logprobs)
-    weights = SIGNS * [0.9, 0.9, 0.95, 1.4, 1.4, 1.5, 1.5]
+    weights = SIGNS * [0.9, 0.9, 0.9, 0.95, 1.4, 1.4, 1.5, 1.5]
     close(loss, -np.mean(weights * logprobs))
-    close(grad, -weights / 7)
-    assert [metrics[f"mean/clip_fraction{which}"] for which in ("", "/low", "/high")] == [4, 2, 2]
+    close(grad, -weights / 8)
+    assert [metrics[f"mean/clip_fraction{which}"] for which in ("", "/low", "/high")] == [5, 3, 2]
 
 
 def test_the_kl_from_the_policy_that_sampled_is_a_mean_over_what_it_sampled():
