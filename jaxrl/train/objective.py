@@ -105,7 +105,7 @@ def value_objective(
     mask = batch.completion_mask
     fresh = mask if batch.replay_mask is None else mask & ~batch.replay_mask
     per_token = clipped_value_loss(values, batch.old_values, batch.returns, algo.value_clip)
-    loss = jnp.sum(weights["value"] * jnp.where(mask, per_token, 0.0))
+    loss = jnp.sum(weights["value"] * per_token)
     clipped = is_value_clipped(values, batch.old_values, batch.returns, algo.value_clip)
     metrics = {
         "sum/loss/value": loss,
