@@ -38,7 +38,7 @@ class Scorers:
     def run(self, scorer: Callable, trainable: Tree, samples: Sequence[Sample]) -> list:
         """What a scorer says of each sample: [n] each, or a list of such lists if it says more than one thing."""
         num_rows = self.algo.rows_per_update * self.algo.updates_per_batch
-        batch = collate(samples, num_rows, self.seq_len, self.algo.rows_per_piece)
+        batch = collate(samples, num_rows, self.seq_len, self.algo.rows_per_piece, fields_of(self.algo) & {"replay_mask"})
         said = jax.device_get(scorer(trainable, self.frozen, shard_batch(batch, self.mesh)))
         return [uncollate(x, samples, self.seq_len) for x in said] if isinstance(said, tuple) else uncollate(said, samples, self.seq_len)
 
