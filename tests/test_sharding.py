@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec as P
 
-from jaxrl.config import MeshSection, OptimSection
+from jaxrl.config import MeshSection, OptimSection, PPOSection
 from jaxrl.errors import InputError
 from jaxrl.model.policy import Policy
+from jaxrl.model.value_head import init_value_head
 from jaxrl.sharding import check_rows, gather_weights, make_mesh, num_row_shards, path_name, shard_batch, shardings_for
-from jaxrl.train.state import init_state, make_optimizer, place_state
+from jaxrl.train.state import init_state, make_actor_critic_optimizer, make_optimizer, place_state
 from tests.tiny import CONFIG, LORA, one_device, policy_and_trees, policy_batch
 from tests.weights.goldens import CONFIGS
 
@@ -41,6 +42,15 @@ def test_every_leaf_of_every_family_has_a_rule(name, lora, cube):
         for leaf, sharding in zip(jax.tree.leaves(tree), jax.tree.leaves(shardings)):
             assert len(sharding.spec) <= len(leaf.shape)
             sharding.shard_shape(leaf.shape)  # raises where an axis is not cut evenly
+
+
+def test_a_critic_and_a_reference_have_rules_and_so_have_their_moments(cube):
+    _, state = abstract_trees(CONFIG, LORA)
+    head = jax.eval_shape(lambda key: init_value_head(key, CONFIG.d_model), jax.random.key(0))
+    trainable = state.trainable | {"value_head": head, "critic_lora": state.trainable["lora"]}
+    tx = make_actor_critic_optimizer(OptimSection(), PPOSection(), 10)
+    state = jax.eval_shape(lambda t: init_state(t, tx, jax.random.key(0), {"lora": t["lora"]}), trainable)
+    assert state.reference and all(s.spec == P() for s in jax.tree.leaves(shardings_for(state, cube)))
 
 
 def test_matrices_are_cut_and_small_things_are_copied(cube):

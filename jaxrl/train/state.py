@@ -77,11 +77,9 @@ def make_actor_critic_optimizer(optim: OptimSection, algo: PPOSection, total_ste
     return optax.partition(optimizers, lambda tree: {name: "critic" if name in CRITIC else "policy" for name in tree})
 
 
-def init_state(trainable: Tree, tx: optax.GradientTransformation, key: Array, reference: Tree) -> TrainState:
+def init_state(trainable: Tree, tx: optax.GradientTransformation, key: Array, reference: Tree | None = None) -> TrainState:
     """State before the first update."""
-    return TrainState(
-        step=jnp.int32(0), trainable=trainable, opt_state=tx.init(trainable), key=key, reference=reference
-    )
+    return TrainState(step=jnp.int32(0), trainable=trainable, opt_state=tx.init(trainable), key=key, reference=reference or {})
 
 
 def place_state(
