@@ -35,5 +35,17 @@ def rollout_metrics(groups: Sequence[Group]) -> dict[str, float]:
     return metrics
 
 
+def speed(sampled: Sequence[Group], collect_s: float, step_s: float) -> dict[str, float]:
+    """Tokens and seconds."""
+    completions = [t.completion for group in sampled for t in group.trajectories]
+    new = sum(len(c.completion_ids) for c in completions)
+    return {
+        "sample/tokens_per_s": new / collect_s,
+        "train/tokens_per_s": (new + sum(len(c.prompt_ids) for c in completions)) / step_s,
+        "time/collect_s": collect_s,
+        "time/step_s": step_s,
+    }
+
+
 def _mean(values) -> float:
     return float(np.mean(values)) if len(values) else 0.0

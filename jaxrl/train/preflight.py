@@ -19,7 +19,7 @@ from jaxrl.sharding import check_rows
 from jaxrl.tasks import make_task
 from jaxrl.tasks.base import Task
 from jaxrl.train.sft import load_rows
-from jaxrl.types import Problem
+from jaxrl.types import Message, Problem
 
 
 def preflight(config: Config, tokenizer, model: ModelConfig, mesh: Mesh) -> dict[str, tuple[Rows, Rows | None]]:
@@ -34,18 +34,21 @@ def preflight(config: Config, tokenizer, model: ModelConfig, mesh: Mesh) -> dict
         raise InputError("track.wandb needs the `wandb` library; install it with: pip install 'jaxrl[wandb]', or set track.wandb to null")
     make = functools.cache(make_task)  # stages with equal sections share a task, and it makes its problems once
     tasks = {stage.name: make(stage.task) for stage in config.stages if _asks_task(stage)}
+    records = {stage.name: read_records(stage.data) for stage in config.stages if isinstance(stage, SFTStage) and stage.data is not None}
     rows = {}
     for stage in config.stages:
         task = tasks.get(stage.name)
         if isinstance(stage, SFTStage):
-            rows[stage.name] = _check_sft(config, stage, task, tokenizer, model, mesh)
+            _check_microbatch(stage, mesh)
+            rows[stage.name] = load_rows(stage, task, records.get(stage.name), tokenizer, config.seed)
+            _check_positions(stage, rows[stage.name], model)
         elif isinstance(stage, RSFTStage):
             _check_rsft(stage, task, tokenizer, model, mesh)
         elif isinstance(stage, RLStage):
             _check_rl(stage, task, tokenizer, model, mesh)
         else:
             _check_eval(stage, task, tokenizer, model)
-    _check_held_out(config.stages, tasks)
+    _check_held_out(config.stages, tasks, records)
     return rows
 
 
@@ -54,15 +57,10 @@ def _asks_task(stage: Stage) -> bool:
     return stage.task is not None and not (isinstance(stage, SFTStage) and stage.data is not None)
 
 
-def _check_sft(
-    config: Config, stage: SFTStage, task: Task | None, tokenizer, model: ModelConfig, mesh: Mesh
-) -> tuple[Rows, Rows | None]:
-    _check_microbatch(stage, mesh)
-    train, val = load_rows(stage, task, tokenizer, config.seed)
-    longest = max(int(rows.positions.max()) + 1 for rows in (train, val) if rows is not None)
+def _check_positions(stage: SFTStage, rows: tuple[Rows, Rows | None], model: ModelConfig) -> None:
+    longest = max(int(part.positions.max()) + 1 for part in rows if part is not None)
     if longest > model.max_positions:
         raise InputError(f"stage {stage.name}: an example has {longest} tokens, more than the model's {model.max_positions} positions; shorten it")
-    return train, val
 
 
 def _check_rsft(stage: RSFTStage, task: Task, tokenizer, model: ModelConfig, mesh: Mesh) -> None:
@@ -88,7 +86,7 @@ def _check_eval(stage: EvalStage, task: Task, tokenizer, model: ModelConfig) -> 
     _longest_prompt(stage, problems, tokenizer, model)
 
 
-def _check_held_out(stages: Sequence[Stage], tasks: Mapping[str, Task]) -> None:
+def _check_held_out(stages: Sequence[Stage], tasks: Mapping[str, Task], records: Mapping[str, list[list[Message]]]) -> None:
     """InputError if a stage trains on a problem that an eval stage asks, by its uid or word for word.
 
     An eval stage that names the train split measures training problems openly; it is left alone.
@@ -102,7 +100,7 @@ def _check_held_out(stages: Sequence[Stage], tasks: Mapping[str, Task]) -> None:
     for stage in stages:
         if isinstance(stage, EvalStage):
             continue
-        for problem in _trained_on(stage, tasks.get(stage.name)):
+        for problem in _trained_on(stage, tasks.get(stage.name), records.get(stage.name)):
             for mark in _marks(problem):
                 if mark in asked:
                     raise InputError(
@@ -112,11 +110,13 @@ def _check_held_out(stages: Sequence[Stage], tasks: Mapping[str, Task]) -> None:
                     )
 
 
-def _trained_on(stage: SFTStage | RSFTStage | RLStage, task: Task | None) -> list[Problem]:
+def _trained_on(
+    stage: SFTStage | RSFTStage | RLStage, task: Task | None, records: list[list[Message]] | None
+) -> list[Problem]:
     """The problems whose demonstrations or completions a stage trains on; of records, what comes before the first answer."""
-    if isinstance(stage, SFTStage) and stage.data is not None:
-        records = enumerate(read_records(stage.data), start=1)
-        return [Problem(f"record {n}", tuple(itertools.takewhile(lambda m: m["role"] != "assistant", record)), {}) for n, record in records]
+    if records is not None:
+        prompts = (tuple(itertools.takewhile(lambda m: m["role"] != "assistant", record)) for record in records)
+        return [Problem(f"record {n}", prompt, {}) for n, prompt in enumerate(prompts, start=1)]
     problems = task.problems("train")
     if isinstance(stage, SFTStage):
         return [problem for problem in problems if task.demonstration(problem) is not None]

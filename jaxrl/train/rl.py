@@ -6,6 +6,7 @@ The two differ in how credit is given (`rollout/credit.py`) and in the critic's 
 Axes: P problems, G completions of each, N = P * G of them.
 """
 
+import itertools
 import time
 import zlib
 from dataclasses import dataclass, field, replace
@@ -27,7 +28,7 @@ from jaxrl.rollout.collect import collect
 from jaxrl.rollout.credit import has_spread, verified_rewards
 from jaxrl.rollout.curriculum import SuccessRates, choose
 from jaxrl.rollout.gather import gather
-from jaxrl.rollout.metrics import rollout_metrics
+from jaxrl.rollout.metrics import rollout_metrics, speed
 from jaxrl.rollout.replay import ReplayBuffer
 from jaxrl.sample.engine import Engine
 from jaxrl.sharding import shard_batch
@@ -183,8 +184,8 @@ def rl(run: Run, stage: RLStage, index: int, weights: Weights) -> Weights:
                 if kind not in told:
                     run.console.warn(f"{stage.name}, step {step}: {sentence}")
                     told.add(kind)
-            rows = samples_to_keep(groups, experience.advantages_P_G)
-            run.logger.log_samples(stage.name, step, rows[: run.config.track.samples_per_step])
+            kept = samples_to_keep(groups, experience.advantages_P_G, run.config.track.samples_per_step)
+            run.logger.log_samples(stage.name, step, kept)
             stops = run.interrupt.requested and step < steps
             if stops or step == steps or step % run.config.checkpoint.every == 0:
                 checkpoints.save(step, state, progress.meta())
@@ -245,19 +246,7 @@ def over_updates(updates: list[dict[str, Array]]) -> dict[str, float]:
     return metrics
 
 
-def speed(sampled: list[Group], collect_s: float, step_s: float) -> dict[str, float]:
-    """Tokens and seconds."""
-    completions = [t.completion for group in sampled for t in group.trajectories]
-    new = sum(len(c.completion_ids) for c in completions)
-    return {
-        "sample/tokens_per_s": new / collect_s,
-        "train/tokens_per_s": (new + sum(len(c.prompt_ids) for c in completions)) / step_s,
-        "time/collect_s": collect_s,
-        "time/step_s": step_s,
-    }
-
-
-def samples_to_keep(groups: list[Group], advantages_P_G: np.ndarray) -> list[dict]:
-    """Rows of samples.jsonl, group by group."""
-    pairs = zip(groups, advantages_P_G)
-    return [sample_row(t, float(a)) for group, advantages in pairs for t, a in zip(group.trajectories, advantages)]
+def samples_to_keep(groups: list[Group], advantages_P_G: np.ndarray, limit: int) -> list[dict]:
+    """Rows of samples.jsonl: the first `limit` of a batch, group by group."""
+    trajectories = (t for group in groups for t in group.trajectories)
+    return [sample_row(t, float(a)) for t, a in itertools.islice(zip(trajectories, advantages_P_G.flat), limit)]

@@ -11,7 +11,7 @@ from jaxrl.checkpoint import CheckpointCorrupt, Checkpoints, abstract_like
 from jaxrl.config import SFTStage
 from jaxrl.data.chat import render_for_training
 from jaxrl.data.packing import Rows, batch_at, num_steps, pack
-from jaxrl.data.records import read_records, split_records
+from jaxrl.data.records import split_records
 from jaxrl.errors import InputError
 from jaxrl.interrupt import Interrupted
 from jaxrl.rollout.collate import to_microbatches
@@ -91,10 +91,12 @@ def sft(run: Run, stage: SFTStage, index: int, weights: Weights) -> Weights:
     return Weights(policy, state.trainable, frozen, weights.is_new_base)
 
 
-def load_rows(stage: SFTStage, task: Task | None, tokenizer, seed: int) -> tuple[Rows, Rows | None]:
+def load_rows(
+    stage: SFTStage, task: Task | None, records: list[list[Message]] | None, tokenizer, seed: int
+) -> tuple[Rows, Rows | None]:
     """Packed training and validation rows, from the records of `stage.data` or, without them, the task's demonstrations."""
-    if stage.data is not None:
-        train, val = split_records(read_records(stage.data), stage.val_fraction, seed)
+    if records is not None:
+        train, val = split_records(records, stage.val_fraction, seed)
     elif task is not None:
         train, val = (_demonstrations(task, split) for split in ("train", "val"))
     else:
