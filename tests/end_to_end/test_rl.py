@@ -1,22 +1,18 @@
 """GRPO's family and PPO as whole stages with everything switched on: what they log, that stopping them changes nothing."""
 
 import io
-import json
 import math
-import os
-import signal
 from pathlib import Path
 
 import pytest
 
-from jaxrl import run as run_module
 from jaxrl.checkpoint import Checkpoints
 from jaxrl.config_file import load_config
-from jaxrl.interrupt import Interrupted
 from jaxrl.run import run
 from jaxrl.tasks import TASKS
 from jaxrl.tasks.tiny import Tiny
 from jaxrl.types import Problem, Verdict
+from tests.end_to_end.runs import interrupted_after, lines
 
 CONFIG = """
 name: tiny
@@ -66,9 +62,7 @@ def whole(config_file, tmp_path_factory) -> Path:
 
 def rows_of(folder: Path, stage: str | None = None) -> list[dict]:
     """metrics.jsonl without what the clock and the machine have a say in."""
-    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    rows = [{k: v for k, v in row.items() if not k.startswith(("time", "memory")) and not k.endswith("tokens_per_s")} for row in rows]
-    return [row for row in rows if stage in (None, row["stage"])]
+    return [row for row in lines(folder, "metrics.jsonl") if stage in (None, row["stage"])]
 
 
 def test_what_is_promised_is_logged(whole):
@@ -103,17 +97,8 @@ def test_the_policy_of_ppo_starts_where_grpo_ended_and_holds_still_while_the_cri
 @pytest.mark.parametrize("stop_after", [("grpo", 1), ("grpo", 3), ("ppo", 1), ("ppo", 3)])
 def test_interrupted_and_resumed_is_uninterrupted(stop_after, whole, config_file, tmp_path, monkeypatch):
     """Replay buffer, success rates, stream position, KL coefficient and reference included."""
-    log = run_module.RunLogger.log
-
-    def stop_then(self, stage, step, metrics):
-        log(self, stage, step, metrics)
-        if (stage, step) == stop_after:
-            os.kill(os.getpid(), signal.SIGINT)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(run_module.RunLogger, "log", stop_then)
-        with pytest.raises(Interrupted):
-            start(config_file, tmp_path)
+    with interrupted_after(stop_after, monkeypatch):
+        start(config_file, tmp_path)
     folder, _ = start(config_file, tmp_path)
     assert rows_of(folder) == rows_of(whole)
     for name in ("adapter/adapter_model.safetensors", "eval.json", "samples.jsonl"):

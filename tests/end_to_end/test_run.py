@@ -12,12 +12,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from jaxrl import run as run_module
 from jaxrl.cli import main
 from jaxrl.config_file import load_config
 from jaxrl.errors import InputError
-from jaxrl.interrupt import Interrupted
 from jaxrl.run import run
+from tests.end_to_end.runs import interrupted_after, lines
 
 CONFIG = """
 name: tiny
@@ -51,12 +50,6 @@ def load(config_file: Path, folder: Path, *overrides: str):
 def whole(config_file, tmp_path_factory) -> Path:
     """The folder of a run that nobody disturbed."""
     return run(load(config_file, tmp_path_factory.mktemp("whole")), io.StringIO())
-
-
-def lines(folder: Path, name: str) -> list[dict]:
-    """Rows of a JSONL file without what the clock and the machine have a say in."""
-    rows = [json.loads(line) for line in (folder / name).read_text().splitlines()]
-    return [{k: v for k, v in row.items() if not k.startswith(("time", "memory")) and not k.endswith("tokens_per_s")} for row in rows]
 
 
 def assert_same_run(folder: Path, whole: Path) -> None:
@@ -99,17 +92,8 @@ def test_the_same_command_again_changes_nothing_and_another_config_is_refused(wh
 def test_interrupted_and_resumed_is_uninterrupted(stop_after, whole, config_file, tmp_path, monkeypatch):
     """Ctrl-C after a step: the state is saved there, and what follows is bit for bit what would have followed."""
     config = load(config_file, tmp_path)
-    log = run_module.RunLogger.log
-
-    def stop_then(self, stage, step, metrics):
-        log(self, stage, step, metrics)
-        if (stage, step) == stop_after:
-            os.kill(os.getpid(), signal.SIGINT)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(run_module.RunLogger, "log", stop_then)
-        with pytest.raises(Interrupted):
-            run(config, io.StringIO())
+    with interrupted_after(stop_after, monkeypatch):
+        run(config, io.StringIO())
     assert not (tmp_path / "tiny" / "adapter").exists()
     assert_same_run(run(config, io.StringIO()), whole)
 

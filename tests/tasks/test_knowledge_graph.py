@@ -16,6 +16,7 @@ from jaxrl.errors import InputError
 from jaxrl.tasks import TASKS, make_task
 from jaxrl.tasks.graph_questions import LETTERS, prompt_text, reference_text, walk_of
 from jaxrl.tasks.graph_walks import pieces
+from tests.tasks.fresh import output_of
 
 ROOT = Path(__file__).parents[2]
 KG = ROOT.parent / "shared" / "data" / "kg"
@@ -216,9 +217,7 @@ print(hashlib.sha256(json.dumps(values).encode()).hexdigest())
 
 @pytest.mark.parametrize("hash_seed", ["1", "2"])
 def test_the_same_config_gives_the_same_bytes_everywhere(hash_seed):
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONHASHSEED": hash_seed}
-    ended = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, env=environment)
-    assert ended.stdout.strip() == DIGEST, ended.stderr
+    assert output_of(PROGRAM, hash_seed) == DIGEST
 
 
 # ------------------------------------------------------------------------------------- the files of multi-hop-reasoning

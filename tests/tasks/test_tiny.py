@@ -1,14 +1,10 @@
 """The three games: the optimum is 1, chance is what the docstring says, splits never mix, rewards are exact."""
 
 import itertools
-import os
 import pickle
 import random
-import subprocess
-import sys
 from collections import Counter
 from fractions import Fraction
-from pathlib import Path
 
 import pytest
 
@@ -20,8 +16,8 @@ from jaxrl.tasks import make_task
 from jaxrl.tasks.tiny import CHANCE, GAMES, LETTERS
 from jaxrl.types import Message, Problem
 from jaxrl.verify.pool import VerifierPool
+from tests.tasks.fresh import output_of
 
-ROOT = Path(__file__).parents[2]
 SPLITS = ("train", "val", "test")
 MOST = {"letter": 768, "echo": 6144, "count": 6144}
 WELL_FORMED = {
@@ -254,6 +250,4 @@ print(hashlib.sha256(json.dumps(values).encode()).hexdigest())
 
 @pytest.mark.parametrize("hash_seed", ["1", "2"])
 def test_the_same_config_gives_the_same_bytes_everywhere(hash_seed):
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONHASHSEED": hash_seed}
-    ended = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, env=environment)
-    assert ended.stdout.strip() == DIGEST, ended.stderr
+    assert output_of(PROGRAM, hash_seed) == DIGEST

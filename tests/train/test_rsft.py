@@ -18,6 +18,7 @@ from jaxrl.rollout.winners import choose_winners, load_winners
 from jaxrl.run import run
 from jaxrl.train import rsft as rsft_module
 from jaxrl.train.rsft import choose_problems
+from tests.end_to_end.runs import lines
 
 SHARED = """
 lora: {rank: 4, alpha: 8, dropout: 0.1}
@@ -64,12 +65,6 @@ def rsft_config(base: str, folder: Path, **changes):
 def whole(base, tmp_path_factory) -> Path:
     """The folder of a run that nobody disturbed."""
     return run(rsft_config(base, tmp_path_factory.mktemp("whole")), io.StringIO())
-
-
-def lines(folder: Path, name: str) -> list[dict]:
-    """Rows of a JSONL file without what the clock and the machine have a say in."""
-    rows = [json.loads(line) for line in (folder / name).read_text().splitlines()]
-    return [{k: v for k, v in row.items() if not k.startswith(("time", "memory")) and not k.endswith("tokens_per_s")} for row in rows]
 
 
 def starts(folder: Path) -> list[dict]:
