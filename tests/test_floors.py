@@ -12,7 +12,7 @@ import pytest
 LIBRARY = Path(__file__).resolve().parents[1] / "jaxrl"
 
 FLOORS = {
-    0: ["__init__", "train/__init__", "eval/__init__", "errors", "types", "batch", "config_base", "config_algo", "config", "config_file", "checks", "interrupt"],
+    0: ["__init__", "train/__init__", "eval/__init__", "errors", "types", "batch", "config_base", "config_algo", "config_tasks", "config", "config_file", "checks", "interrupt"],
     1: ["ops/*", "stats", "track/*"],
     2: ["sharding", "model/*"],
     3: ["weights/*", "checkpoint", "train/state", "train/objective", "train/step"],
@@ -105,7 +105,7 @@ def test_worlds_and_arithmetic_do_not_know_each_other():
         ("orbax", ["checkpoint"]),
         ("jax", [*(p for floor in (1, 2, 3, 5, 6, 7, 8) for p in FLOORS[floor]), "batch"]),
         ("transformers", ["data/tokenizer"]),
-        ("pydantic", ["config", "config_base", "config_algo", "config_file"]),
+        ("pydantic", ["config", "config_base", "config_algo", "config_tasks", "config_file"]),
     ],
 )
 def test_a_package_is_imported_only_where_it_belongs(package, allowed):
