@@ -18,6 +18,9 @@ from jaxrl.model.rope import rotate
 
 # (q [B, T, N, H], k [B, T, K, H], v [B, T, K, H]) -> (out [B, T, N, H], what the caller wants kept of this layer)
 Attend = Callable[[Array, Array, Array], tuple[Array, Any]]
+Project = Callable[..., list[Array]]
+Norm = Callable[[Array, str], Array]
+LINEARS = ("q", "k", "v", "o", "gate", "up", "down")
 
 
 class Linear(nnx.Module):
@@ -87,19 +90,35 @@ class Block(nnx.Module):
         self, x: Array, angles: tuple[Array, Array], attend: Attend, dropout_key: Array | None = None
     ) -> tuple[Array, Any]:
         """x [B, T, D], angles from `rope_angles` -> x [B, T, D] and what `attend` wants kept."""
-        B, T, _ = x.shape
-        keys = [None] * 7 if dropout_key is None else jax.random.split(dropout_key, 7)
-        h = self.attn_norm(x)
-        q, k, v = (
-            layer(h, key).reshape(B, T, -1, self.head_dim) for layer, key in zip((self.q, self.k, self.v), keys)
-        )
-        if self.q_norm is not None:
-            q, k = self.q_norm(q), self.k_norm(k)
-        out, kept = attend(rotate(q, angles), rotate(k, angles), v)
-        x = x + self.o(out.reshape(B, T, -1), keys[3])
-        h = self.mlp_norm(x)
-        x = x + self.down(jax.nn.silu(self.gate(h, keys[4])) * self.up(h, keys[5]), keys[6])
-        return x, kept
+        keys = dict(zip(LINEARS, [None] * 7 if dropout_key is None else jax.random.split(dropout_key, 7)))
+
+        def project(x: Array, *names: str) -> list[Array]:
+            return [getattr(self, name)(x, keys[name]) for name in names]
+
+        def norm(x: Array, name: str) -> Array:
+            layer = getattr(self, name)
+            return x if layer is None else layer(x)
+
+        return layer_forward(x, angles, attend, project, norm, self.head_dim)
+
+
+def layer_forward(x: Array, angles: tuple[Array, Array], attend: Attend, project: Project, norm: Norm, head_dim: int) -> tuple[Array, Any]:
+    """The arithmetic of a layer, whatever form its weights are in: those of `Block`, or those that decoding reads.
+
+    Args:
+      x: [B, T, D].
+      project: (x, names of linear layers) -> one output per name.
+      norm: (x, name) -> x normed, or x itself where the model has no such norm.
+    """
+    B, T, _ = x.shape
+    q, k, v = (y.reshape(B, T, -1, head_dim) for y in project(norm(x, "attn_norm"), "q", "k", "v"))
+    q, k = norm(q, "q_norm"), norm(k, "k_norm")
+    out, kept = attend(rotate(q, angles), rotate(k, angles), v)
+    (out,) = project(out.reshape(B, T, -1), "o")
+    x = x + out
+    gate, up = project(norm(x, "mlp_norm"), "gate", "up")
+    (out,) = project(jax.nn.silu(gate) * up, "down")
+    return x + out, kept
 
 
 def rms_norm(x: Array, scale: Array, eps: float) -> Array:
