@@ -14,7 +14,6 @@ from jaxrl.config_algo import GRPOSection, PolicyGradientSection, PPOSection
 from jaxrl.config_base import Fraction, NonNegative, NonNegativeInt, Positive, PositiveInt, Section, Seed, Share, merge
 from jaxrl.config_tasks import TaskSection
 
-Strings = Annotated[tuple[str, ...], Field(strict=False)]
 StageName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9 ._-]*$")]  # it becomes the name of a folder
 
 LORA_TARGETS = ("q", "k", "v", "o", "gate", "up", "down")
@@ -97,20 +96,35 @@ class MeshSection(Section):
 
 
 class SampleSection(Section):
-    """How completions are drawn. `temperature: 0` is greedy; `top_k: 0` and `top_p: 1` are off.
+    """How completions are drawn, and with what means.
 
-    slots: rows decoded together. window: decode steps inside one compiled call, between which the host looks for rows
-    that have ended. max_prompt_tokens: a longer prompt is an error, never cut.
+    temperature: 0 is greedy. top_k: 0, top_p: 1 and min_p: 0 are off. stop, stop_ids: texts and token ids that end a
+      completion, beside the tokenizer's own ids.
+    max_prompt_tokens: a longer prompt is an error, never cut.
+    slots: rows decoded together at most; null means as many as the memory for the cache holds. kv_gib: that memory, GiB
+      per device; null means most of what is free. What does not fit waits, and takes the places of rows that have ended.
+    window: decode steps inside one compiled call; between two of them the host looks for rows that have ended.
+    compact: between windows, go on without the rows that have ended and with a cache no longer than the rows are.
+    merge_lora: sample from W + scale * A B, rounded to `model.dtype`, instead of with the adapters beside W: fewer steps
+      on the device, and not quite the trainer's policy. weight_dtype, kv_dtype: int8 weights or cache, which is less to
+      read, and further from it. How far is in the metrics (`sampler_mismatch/...`), and `algo.sampler_correction` corrects for it.
     """
 
     temperature: NonNegative = 1.0
     top_k: NonNegativeInt = 0
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    min_p: Fraction = 0.0
     max_new_tokens: PositiveInt = 256
     max_prompt_tokens: PositiveInt = 1024
-    stop: Strings = ()
-    slots: PositiveInt = 128
+    stop: Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(strict=False)] = ()
+    stop_ids: Annotated[tuple[NonNegativeInt, ...], Field(strict=False)] = ()
+    slots: PositiveInt | None = None
+    kv_gib: Positive | None = None
     window: PositiveInt = 32
+    compact: bool = True
+    merge_lora: bool = False
+    weight_dtype: Literal["model", "int8"] = "model"
+    kv_dtype: Literal["model", "int8"] = "model"
 
 
 class OptimSection(Section):

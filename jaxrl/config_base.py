@@ -12,7 +12,6 @@ NonNegative = Annotated[float, Field(ge=0)]
 Positive = Annotated[float, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
-Strings = Annotated[tuple[str, ...], Field(strict=False)]
 
 class Section(BaseModel):
     """Base of all sections: frozen, typed strictly (a string is not a number), unknown keys are errors with a suggestion."""

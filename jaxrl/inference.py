@@ -18,7 +18,9 @@ from jaxrl.data.tokenizer import eos_ids, find_tokenizer
 from jaxrl.errors import InputError
 from jaxrl.eval.evaluate import baseline_rows, choose_problems, evaluate
 from jaxrl.eval.table import Row
-from jaxrl.sample.engine import Engine, Request, length_bucket
+from jaxrl.sample.buckets import length_bucket
+from jaxrl.sample.engine import Engine
+from jaxrl.sample.rows import Request
 from jaxrl.sharding import num_row_shards, shard_batch
 from jaxrl.tasks import make_task
 from jaxrl.train.setup import Weights, load_base, model_folder

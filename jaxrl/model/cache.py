@@ -1,60 +1,121 @@
-"""The key/value cache of a decode batch: one pair of arrays per layer, so that each is updated in place.
+"""The key/value cache of a decode batch: arrays of their own for each layer, so that each is updated in place.
 
-Axes: B rows, K key/value heads, S cache positions, H head width. All rows write at one shared cursor: a row's prompt
-ends where the cursor starts, and what lies before a row's `start` is never read. One dynamic_update_slice then serves
-the whole batch (a scatter per row is slow on TPU).
+Axes: B rows, K key/value heads, S cache positions, H head width, T new tokens. All rows write at one shared cursor: a
+row's tokens end where the cursor stands, and what lies before its `start` is never read. One dynamic_update_slice then
+serves the whole batch (a scatter per row is slow on TPU). How many positions there are is the reader's business: the
+engine moves the rows into larger arrays as they grow, so that attention never reads far beyond what is there.
 """
 
 from dataclasses import dataclass
+from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
 
+class Entry(NamedTuple):
+    """One layer's keys and values; int8 with a scale per token and head, or in the arithmetic's dtype without."""
+
+    k: Array  # [B, K, S, H]
+    v: Array  # [B, K, S, H]
+    k_scale: Array | None = None  # [B, K, S] float32
+    v_scale: Array | None = None
+
+
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class KVCache:
-    k: tuple[Array, ...]  # L arrays [B, K, S, H]
-    v: tuple[Array, ...]  # L arrays [B, K, S, H]
+    layers: tuple[Entry, ...]
     start: Array  # [B] int32, first position that belongs to the row
     cursor: Array  # [] int32, next position to write
 
-    def readable(self) -> Array:
-        """Which positions a token written at the cursor may attend to, itself included: [B, S] bool."""
-        s = jnp.arange(self.k[0].shape[2])
-        return (s >= self.start[:, None]) & (s <= self.cursor)
+    def readable(self, places: Array) -> Array:
+        """Which positions a token at each of the places [T] may attend to, itself included: [B, T, S] bool."""
+        s = jnp.arange(self.layers[0].k.shape[2])
+        return (s >= self.start[:, None, None]) & (s <= places[:, None])
 
 
-def cache_from_prefill(k: Array, v: Array, lengths: Array, rows: Array, room: int) -> KVCache:
-    """Lay prefilled prompts out for decoding, each copied to the rows that continue it.
+def quantize(x: Array, axis: int) -> tuple[Array, Array]:
+    """int8 values and float32 scales, x ~ scale * values with scale = max |x| / 127 along `axis`, which the scales lack."""
+    x = x.astype(jnp.float32)
+    scale = jnp.maximum(jnp.max(jnp.abs(x), axis=axis, keepdims=True), 1e-12) / 127
+    return jnp.round(x / scale).astype(jnp.int8), jnp.squeeze(scale, axis)
+
+
+def make_entry(k: Array, v: Array, int8: bool) -> Entry:
+    """Keys and values [B, T, K, H] in the cache's layout."""
+    k, v = k.swapaxes(1, 2), v.swapaxes(1, 2)
+    if not int8:
+        return Entry(k, v)
+    (k, k_scale), (v, v_scale) = quantize(k, axis=-1), quantize(v, axis=-1)
+    return Entry(k, v, k_scale, v_scale)
+
+
+def empty_entry(like: Entry, rows: int, size: int, sharding) -> Entry:
+    """Zeros [rows, K, size, H] and so on, of the kinds that `like` has."""
+    shape = lambda x: (rows, x.shape[1], size, *x.shape[3:])  # noqa: E731
+    return Entry(*(None if x is None else jnp.zeros(shape(x), x.dtype, device=sharding) for x in like))
+
+
+def write(entry: Entry, k: Array, v: Array, cursor: Array, is_new: Array | None) -> Entry:
+    """Put k, v [B, T, K, H] at the cursor; where `is_new` [B, T] is false the old values stay."""
+    new = make_entry(k, v, int8=entry.k_scale is not None)
+
+    def put(old: Array | None, values: Array | None) -> Array | None:
+        if old is None:
+            return None
+        if is_new is not None:
+            before = jax.lax.dynamic_slice_in_dim(old, cursor, values.shape[2], axis=2)
+            values = jnp.where(is_new.reshape(is_new.shape[0], 1, -1, *(1,) * (values.ndim - 3)), values, before)
+        return jax.lax.dynamic_update_slice_in_dim(old, values.astype(old.dtype), cursor, axis=2)
+
+    return Entry(*(put(old, values) for old, values in zip(entry, new)))
+
+
+# ------------------------------------------------------------------------------------------- moving rows between caches
+
+
+@partial(jax.jit, static_argnames=("size", "shards"))
+def move_rows(entry: Entry, rows: Array, shift: Array, size: int, shards: int) -> Entry:
+    """Rows of a cache in a new order, with each row's tokens `shift` positions further, in arrays of `size` positions.
+
+    What comes to lie outside a row's tokens is arbitrary. Rows are spread over `shards` devices and stay on theirs.
 
     Args:
-      k, v: [L, P, T, K, H] of P left-aligned prompts.
-      lengths: [P] int32, tokens of each prompt.
-      rows: [B] int32, the prompt that each row of the decode batch continues.
-      room: positions to add for the tokens to come.
+      entry: [B, K, S, H] and so on. rows: [shards, b] int32, numbers within the shard. shift: [shards, b] int32.
     Returns:
-      A cache with S = T + room and the cursor at T; prompts end at T - 1.
+      [shards * b, K, size, H] and so on.
     """
-    T = k.shape[2]
-    start = T - lengths  # [P]
-    source = jnp.maximum(jnp.arange(T) - start[:, None], 0)  # [P, T]: right-aligned place -> left-aligned place
 
-    def lay_out(layer: Array) -> Array:  # [P, T, K, H] -> [B, K, S, H]
-        right_aligned = jnp.take_along_axis(layer, source[:, :, None, None], axis=1)
-        per_row = right_aligned.swapaxes(1, 2)[rows]
-        return jnp.pad(per_row, ((0, 0), (0, 0), (0, room), (0, 0)))
+    def move(x: Array | None) -> Array | None:
+        if x is None:
+            return None
+        local = x.reshape(shards, -1, *x.shape[1:])
+        places = jnp.clip(jnp.arange(size) - shift[..., None], 0, x.shape[2] - 1)  # [shards, b, size]
+        pick = jax.vmap(jax.vmap(lambda cache, row, place: cache[row][:, place], (None, 0, 0)))
+        return pick(local, rows, places).reshape(-1, x.shape[1], size, *x.shape[3:])
 
-    layers = range(k.shape[0])
-    return KVCache(
-        k=tuple(lay_out(k[i]) for i in layers),
-        v=tuple(lay_out(v[i]) for i in layers),
-        start=start[rows].astype(jnp.int32),
-        cursor=jnp.int32(T),
-    )
+    return Entry(*map(move, entry))
 
 
-def write(cache_layer: Array, new: Array, cursor: Array) -> Array:
-    """Put new [B, K, H] at the cursor of cache_layer [B, K, S, H]."""
-    return jax.lax.dynamic_update_slice_in_dim(cache_layer, new[:, :, None], cursor, axis=2)
+@partial(jax.jit, donate_argnums=0, static_argnames="shards")
+def put_rows(entry: Entry, source: Entry, rows: Array, shift: Array, slots: Array, shards: int) -> Entry:
+    """Copy rows of `source`, which every device has whole, into slots of `entry`, each `shift` positions further.
+
+    Args:
+      source: [P, K, T, H] and so on. rows: [shards, n] int32, rows of the source. shift: [shards, n] int32.
+      slots: [shards, n] int32, numbers within the shard; one beyond its rows is passed over.
+    """
+
+    def put(x: Array | None, y: Array | None) -> Array | None:
+        if x is None:
+            return None
+        local = x.reshape(shards, -1, *x.shape[1:])
+        places = jnp.clip(jnp.arange(x.shape[2]) - shift[..., None], 0, y.shape[2] - 1)
+        picked = jax.vmap(jax.vmap(lambda row, place: y[row][:, place]))(rows, places)  # [shards, n, K, S, H]
+        put_local = jax.vmap(lambda cache, slot, values: cache.at[slot].set(values, mode="drop"))
+        return put_local(local, slots, picked).reshape(x.shape)
+
+    return Entry(*(put(x, y) for x, y in zip(entry, source)))

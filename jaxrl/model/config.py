@@ -42,3 +42,10 @@ class ModelConfig:
     qk_norm: bool = False
     tie_embeddings: bool = False
     max_positions: int = 4096
+
+    @property
+    def linear_sizes(self) -> dict[str, tuple[int, int]]:
+        """(in, out) of each of the seven linear layers."""
+        D, F = self.d_model, self.d_ff
+        q, kv = self.num_heads * self.head_dim, self.num_kv_heads * self.head_dim
+        return {"q": (D, q), "k": (D, kv), "v": (D, kv), "o": (q, D), "gate": (D, F), "up": (D, F), "down": (F, D)}

@@ -3,8 +3,8 @@
     trainable = {"lora": {...}}   frozen = {"model": {...}}      with adapters
     trainable = {"model": {...}}  frozen = {}                    without (everything is trained)
 
-Layers are stacked on axis 0 of every leaf: the forward pass scans over them (one layer is compiled), decoding unrolls
-them (no copy of a layer's weights out of the stack in every step). Axes: B rows, T tokens, D width, V vocabulary.
+Layers are stacked on axis 0 of every leaf, and the forward pass scans over them (one layer is compiled). What decoding
+reads is made of the same trees by `decoding.py`. Axes: B rows, T tokens, D width, V vocabulary.
 """
 
 from dataclasses import dataclass
@@ -16,11 +16,10 @@ from flax import nnx
 from jax import Array
 
 from jaxrl.config import LoraSection
-from jaxrl.model.cache import KVCache, write
 from jaxrl.model.config import ModelConfig
 from jaxrl.model.rope import rope_angles
 from jaxrl.model.transformer import Block, rms_norm
-from jaxrl.ops.attention import attention, decode_attention, segment_mask
+from jaxrl.ops.attention import attention, segment_mask
 
 Tree = dict
 
@@ -81,29 +80,6 @@ class Policy:
         positions = jnp.broadcast_to(jnp.arange(tokens.shape[1]), tokens.shape)
         hidden, (k, v) = self._forward(trainable, frozen, tokens, positions, segment_ids, None, keep_kv=True)
         return hidden, k, v
-
-    def decode(self, trainable: Tree, frozen: Tree, tokens: Array, cache: KVCache) -> tuple[Array, KVCache]:
-        """One token per row: tokens [B] written at the cache's cursor -> float32 logits [B, V] and the cache after it."""
-        params = {**frozen, **trainable}
-        positions = cache.cursor - cache.start  # [B]
-        angles = rope_angles(self.config, positions[:, None])
-        readable = cache.readable()
-        x = self._embed(params, tokens[:, None])  # [B, 1, D]
-        keys, values = [], []
-        for i in range(self.config.num_layers):
-
-            def attend(q: Array, k: Array, v: Array, i: int = i):
-                layer_k = write(cache.k[i], k[:, 0], cache.cursor)
-                layer_v = write(cache.v[i], v[:, 0], cache.cursor)
-                return decode_attention(q[:, 0], layer_k, layer_v, readable)[:, None], (layer_k, layer_v)
-
-            block = self._block(jax.tree.map(lambda leaf, i=i: leaf[i], self._layers(params)))
-            x, (layer_k, layer_v) = block(x, angles, attend)
-            keys.append(layer_k)
-            values.append(layer_v)
-        hidden = self._final_norm(params, x)[:, 0]
-        after = KVCache(k=tuple(keys), v=tuple(values), start=cache.start, cursor=cache.cursor + 1)
-        return self.logits(trainable, frozen, hidden), after
 
     def logits(self, trainable: Tree, frozen: Tree, hidden: Array) -> Array:
         """hidden [..., D] -> float32 logits [..., V]."""

@@ -29,22 +29,28 @@ def attention(q: Array, k: Array, v: Array, mask: Array) -> Array:
     return out.reshape(B, T, N, H)
 
 
-def decode_attention(q: Array, k: Array, v: Array, mask: Array) -> Array:
-    """Attention of one new token per row over the cache.
+def cached_attention(q: Array, k: Array, v: Array, k_scale: Array | None, v_scale: Array | None, mask: Array) -> Array:
+    """Attention of the newest tokens of each row over the cache.
 
     Args:
-      q: [B, N, H].  k, v: [B, K, S, H], the cache's layout.
-      mask: [B, S] bool.
+      q: [B, T, N, H].  k, v: [B, K, S, H], the cache's layout.
+      k_scale, v_scale: [B, K, S] float32 where the cache is int8 (key = k_scale * k), else None.
+      mask: [B, T, S] bool.
     Returns:
-      [B, N, H] in q's dtype.
+      [B, T, N, H] in q's dtype.
     """
-    check_shapes(q=(q, "B N H"), k=(k, "B K S H"), v=(v, "B K S H"), mask=(mask, "B S"))
-    B, N, H = q.shape
+    check_shapes(q=(q, "B T N H"), k=(k, "B K S H"), v=(v, "B K S H"), mask=(mask, "B T S"))
+    B, T, N, H = q.shape
     K = k.shape[1]
-    grouped = q.reshape(B, K, N // K, H)
-    scores = jnp.einsum("bkgh,bksh->bkgs", grouped, k, preferred_element_type=jnp.float32) * H**-0.5
-    probs = _softmax(scores, mask[:, None, None])
-    return jnp.einsum("bkgs,bksh->bkgh", probs.astype(v.dtype), v).reshape(B, N, H)
+    grouped = q.reshape(B, T, K, N // K, H).transpose(0, 2, 1, 3, 4).reshape(B, K, -1, H)  # for each head its T * G queries
+    scores = jnp.einsum("bkqh,bksh->bkqs", grouped, k.astype(q.dtype), preferred_element_type=jnp.float32) * H**-0.5
+    if k_scale is not None:
+        scores = scores * k_scale[:, :, None]
+    probs = _softmax(scores.reshape(B, K, T, N // K, -1), mask[:, None, :, None]).reshape(scores.shape)
+    if v_scale is not None:
+        probs = probs * v_scale[:, :, None]
+    out = jnp.einsum("bkqs,bksh->bkqh", probs.astype(q.dtype), v.astype(q.dtype))
+    return out.reshape(B, K, T, N // K, H).transpose(0, 2, 1, 3, 4).reshape(B, T, N, H)
 
 
 def segment_mask(segment_ids: Array) -> Array:

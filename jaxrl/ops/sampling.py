@@ -7,50 +7,86 @@ from jax import Array
 from jaxrl.checks import check_shapes
 
 
-def sample_tokens(logits: Array, keys: Array, temperature: float, top_k: int, top_p: float) -> tuple[Array, Array]:
+BLOCK = 128  # tokens of the vocabulary whose probabilities are added up together
+
+
+def sample_tokens(
+    logits: Array, keys: Array, temperature: Array, filters: tuple[Array, Array, Array] | None = None
+) -> tuple[Array, Array]:
     """Draw one token per row, and say how likely it was.
 
-        token = argmax(filtered + Gumbel noise);   logprob = log softmax(logits / temperature)[token]
+        p = softmax(filtered);   token = the first with p_0 + ... + p_token > u,  u uniform in [0, 1)
+        logprob = log softmax(logits / temperature)[token]
+
+    One uniform number per row, where Gumbel noise would be one per row and token: V times fewer, and the sum over the
+    vocabulary is there anyway for the logprob. The sum is taken in blocks, so that float32 rounds little.
 
     The logprob is that of the unfiltered distribution: it is what the trainer recomputes. With temperature 0 the
-    likeliest token is taken and its logprob is given at temperature 1.
+    likeliest token is taken (of several the first) and its logprob is given at temperature 1.
 
     Args:
       logits: [B, V] float32.
-      keys: [B] PRNG keys, one per row, so that a row's noise does not depend on its neighbours.
-      temperature, top_k, top_p: as in `config.SampleSection`; static numbers.
+      keys: [B] PRNG keys, one per row, so that a row's draw does not depend on its neighbours.
+      temperature: [B] float32.
+      filters: top_k [B] int32, top_p [B] and min_p [B] float32, as `keep_likely` takes them; None where no row has any
+        (they cost a sort of the vocabulary).
     Returns:
       tokens [B] int32 and logprobs [B] float32.
     """
-    check_shapes(logits=(logits, "B V"), keys=(keys, "B"))
-    scaled = logits / temperature if temperature > 0 else logits
-    if temperature > 0:
-        noise = jax.vmap(lambda key: jax.random.gumbel(key, logits.shape[1:], jnp.float32))(keys)  # [B, V]
-        tokens = jnp.argmax(keep_top_p(keep_top_k(scaled, top_k), top_p) + noise, axis=-1)
-    else:
-        tokens = jnp.argmax(logits, axis=-1)
+    check_shapes(logits=(logits, "B V"), keys=(keys, "B"), temperature=(temperature, "B"))
+    is_greedy = (temperature == 0)[:, None]
+    scaled = logits / jnp.where(is_greedy, 1.0, temperature[:, None])
+    largest = jnp.max(scaled, axis=-1, keepdims=True)
+    kept = scaled if filters is None else keep_likely(scaled, *filters)
+    weights = jnp.where(is_greedy, scaled == largest, jnp.exp(kept - largest))  # [B, V], in proportion to the probabilities
+    u = jax.vmap(lambda key: jax.random.uniform(key, dtype=jnp.float32))(keys)
+    tokens = _draw(weights.astype(jnp.float32), jnp.where(is_greedy[:, 0], 0.0, u))
     chosen = jnp.take_along_axis(scaled, tokens[:, None], axis=-1)[:, 0]
-    return tokens.astype(jnp.int32), chosen - jax.nn.logsumexp(scaled, axis=-1)
+    return tokens, chosen - jax.nn.logsumexp(scaled, axis=-1)
 
 
-def keep_top_k(logits: Array, top_k: int) -> Array:
-    """-inf below the k-th largest logit of each row (ties with it stay); 0 keeps all. [B, V] -> [B, V]."""
-    if top_k == 0 or top_k >= logits.shape[-1]:
-        return logits
-    kth = jax.lax.top_k(logits, top_k)[0][:, -1:]  # [B, 1]
-    return jnp.where(logits >= kth, logits, -jnp.inf)
+def _draw(weights: Array, u: Array) -> Array:
+    """Indices [B] drawn in proportion to weights [B, V] by uniform numbers [B]: first the block, then the place in it."""
+    B, V = weights.shape
+    blocks = jnp.pad(weights, ((0, 0), (0, -V % BLOCK))).reshape(B, -1, BLOCK)
+    sums = jnp.sum(blocks, axis=-1)  # [B, V / BLOCK]
+    target = u * jnp.sum(sums, axis=-1)
+    block = _first_above(sums, target)
+    before = jnp.sum(jnp.where(jnp.arange(sums.shape[1]) < block[:, None], sums, 0.0), axis=-1)
+    inside = jnp.take_along_axis(blocks, block[:, None, None], axis=1)[:, 0]  # [B, BLOCK]
+    return (block * BLOCK + _first_above(inside, target - before)).astype(jnp.int32)
 
 
-def keep_top_p(logits: Array, top_p: float) -> Array:
-    """-inf outside the smallest set of likeliest tokens whose probabilities add up to top_p; 1 keeps all.
+def _first_above(weights: Array, target: Array) -> Array:
+    """The first index whose running sum is above the target and whose weight is not 0; the last such where rounding left none."""
+    n = weights.shape[1]
+    is_above = (jnp.cumsum(weights, axis=-1) > target[:, None]) & (weights > 0)
+    last = n - 1 - jnp.argmax(weights[:, ::-1] > 0, axis=-1)
+    return jnp.where(jnp.any(is_above, axis=-1), jnp.argmax(is_above, axis=-1), last)
 
-    The likeliest token always stays. [B, V] -> [B, V].
-    Source: Holtzman et al. 2020 (nucleus sampling), section 3.1.
+
+def keep_likely(logits: Array, top_k: Array, top_p: Array, min_p: Array) -> Array:
+    """-inf for what top-k, then top-p among what is left, or min-p leaves out; the likeliest token always stays.
+
+        top-k: the k likeliest (0 keeps all; ties with the last stay)
+        top-p: the smallest set of likeliest tokens whose probabilities add up to top_p (1 keeps all)
+        min-p: tokens at least min_p times as probable as the likeliest (0 keeps all)
+
+    Args:
+      logits: [B, V] float32.  top_k: [B] int32.  top_p, min_p: [B] float32.
+    Returns:
+      [B, V].
+    Source: Holtzman et al. 2020 (nucleus sampling), section 3.1; Nguyen et al. 2024 (min-p), section 3.
     """
-    if top_p >= 1.0:
-        return logits
+    check_shapes(logits=(logits, "B V"), top_k=(top_k, "B"), top_p=(top_p, "B"), min_p=(min_p, "B"))
+    V = logits.shape[1]
     descending = -jnp.sort(-logits, axis=-1)
-    probs = jax.nn.softmax(descending, axis=-1)
+    last = jnp.where((top_k == 0) | (top_k > V), V, top_k) - 1
+    kth = jnp.take_along_axis(descending, last[:, None], axis=-1)  # [B, 1]
+    probs = jax.nn.softmax(jnp.where(descending >= kth, descending, -jnp.inf), axis=-1)
     mass_before = jnp.cumsum(probs, axis=-1) - probs
-    threshold = jnp.min(jnp.where(mass_before < top_p, descending, jnp.inf), axis=-1, keepdims=True)  # [B, 1]
-    return jnp.where(logits >= threshold, logits, -jnp.inf)
+    in_nucleus = (mass_before < top_p[:, None]) & (probs > 0)
+    nucleus = jnp.min(jnp.where(in_nucleus, descending, jnp.inf), axis=-1, keepdims=True)
+    nucleus = jnp.where(top_p[:, None] < 1, nucleus, -jnp.inf)
+    floor = descending[:, :1] + jnp.log(min_p)[:, None]
+    return jnp.where(logits >= jnp.maximum(jnp.maximum(kth, nucleus), floor), logits, -jnp.inf)

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from jax import Array
 
 from jaxrl.data.chat import render_for_sampling
-from jaxrl.sample.engine import Engine, Request
+from jaxrl.sample.engine import Engine
+from jaxrl.sample.rows import Request
 from jaxrl.types import Group, Problem, Trajectory
 from jaxrl.verify.pool import VerifierPool
 

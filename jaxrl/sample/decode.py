@@ -1,7 +1,7 @@
-"""The jitted programs of sampling: prefill prompts and lay them out for their rows, then decode windows of steps.
+"""The jitted programs of sampling: prefill prompts, draw first tokens, decode windows of steps, feed what an environment says.
 
 A window has a fixed number of steps and nothing in it depends on data: rows that have ended go on computing and are
-masked, and the host looks between windows. Axes: P prompts, B rows, T prompt positions, W steps of a window.
+masked, and the host looks between windows. Axes: P prompts, B rows, T prompt positions, W steps of a window, E stop ids.
 """
 
 from dataclasses import dataclass, replace
@@ -12,37 +12,43 @@ import jax.numpy as jnp
 from jax import Array
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from jaxrl.config import SampleSection
-from jaxrl.model.cache import KVCache, cache_from_prefill
+from jaxrl.model.cache import Entry, KVCache, make_entry
+from jaxrl.model.decoding import DecodeWeights, decode_logits, extend
 from jaxrl.model.policy import Policy
 from jaxrl.ops.sampling import sample_tokens
-from jaxrl.sharding import ROWS, gather_weights
+from jaxrl.sharding import ROWS
 
 Tree = dict
-SCORE_ELEMENTS = 1 << 28  # float32 attention scores of one layer alive at once in prefill: 1 GiB
-
-
-def next_power_of_two(n: int) -> int:
-    """The smallest power of two that is at least n (n >= 1)."""
-    return 1 << (n - 1).bit_length()
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
-class SamplerState:
-    """A decode batch between two steps."""
+class Draw:
+    """How each row's tokens are drawn, and when it ends."""
 
-    cache: KVCache
-    last_tokens: Array  # [B] int32, sampled and not yet in the cache
-    count: Array  # [B] int32, tokens emitted so far
+    keys: Array  # [B] PRNG keys; the token that comes after n others is drawn with fold_in(key, n)
+    temperature: Array  # [B] float32
+    top_k: Array  # [B] int32
+    top_p: Array  # [B] float32
+    min_p: Array  # [B] float32
+    stop_ids: Array  # [B, E] int32, -1 where there is none
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Rows:
+    """The rows of a decode batch between two steps, beside their caches."""
+
+    last_tokens: Array  # [B] int32, drawn and not yet in the cache
+    left: Array  # [B] int32, tokens that the row may still draw
     is_done: Array  # [B] bool
-    keys: Array  # [B] PRNG keys; token number t of a row is drawn with fold_in(key, t)
+    draw: Draw
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Emitted:
-    """What the rows emitted: tokens and logprobs count only where `is_live`."""
+    """What the rows emitted: tokens and logprobs count only where `is_live`; a row's live steps are the first ones."""
 
     tokens: Array  # [W, B] int32
     logprobs: Array  # [W, B] float32
@@ -51,84 +57,75 @@ class Emitted:
 
 @dataclass(frozen=True)
 class Decoder:
-    """The static part of both programs; hashable."""
+    """The static part of the programs; hashable. filters: some row uses top-k, top-p or min-p."""
 
     policy: Policy
-    sample: SampleSection
-    eos_ids: tuple[int, ...]
     mesh: Mesh
+    int8_cache: bool = False
+    filters: bool = False
 
     @partial(jax.jit, static_argnums=0)
-    def start(
-        self, trainable: Tree, frozen: Tree, prompts: Array, lengths: Array, rows: Array, keys: Array, is_done: Array
-    ) -> tuple[SamplerState, Emitted]:
-        """Run every prompt once, copy it to its rows, and draw each row's first token.
+    def prefill(self, trainable: Tree, frozen: Tree, prompts: Array, lengths: Array) -> tuple[Array, tuple[Entry, ...]]:
+        """Run left-aligned prompts [P, T] of `lengths` [P] -> logits after each [P, V], and their keys and values."""
+        in_prompt = jnp.arange(prompts.shape[1]) < lengths[:, None]
+        hidden, k, v = self.policy.prefill(trainable, frozen, prompts, in_prompt.astype(jnp.int32))
+        last = jnp.take_along_axis(hidden, (lengths - 1)[:, None, None], axis=1)[:, 0]
+        entries = tuple(make_entry(k[i], v[i], self.int8_cache) for i in range(self.policy.config.num_layers))
+        return self._constrain((self.policy.logits(trainable, frozen, last), entries), rows=None)
+
+    @partial(jax.jit, static_argnums=0, donate_argnums=2)
+    def feed(
+        self, weights: DecodeWeights, layers: tuple[Entry, ...], start: Array, cursor: Array, tokens: Array, num_new: Array
+    ) -> tuple[Array, tuple[Entry, ...]]:
+        """Right-aligned new tokens [B, T] of rows with a cache -> logits after the last [B, V], and the cache's layers."""
+        hidden, cache = extend(self.policy, weights, tokens, num_new, KVCache(layers, start, cursor))
+        return self._constrain((decode_logits(weights, hidden), cache.layers), rows=None)
+
+    @partial(jax.jit, static_argnums=0)
+    def begin(self, rows: Rows, lengths: Array, logits: Array, source: Array) -> tuple[Rows, Emitted]:
+        """Draw the first token of rows that have just been filled.
 
         Args:
-          prompts: [P, T] int32, left-aligned. lengths: [P] int32.
-          rows: [B] int32, the prompt of each row. keys: [B]. is_done: [B] bool, true for rows that only fill the batch.
+          lengths: [B] int32, tokens of each row so far. logits: [P, V].
+          source: [B] int32, whose logits are the row's; -1 for rows that stay as they are.
         """
-        last, k, v = self._prefill(trainable, frozen, prompts, lengths)
-        logits = self.policy.logits(trainable, frozen, last)[rows]
-        state = SamplerState(
-            cache=cache_from_prefill(k, v, lengths, rows, room=self.num_windows * self.sample.window),
-            last_tokens=jnp.zeros_like(rows),
-            count=jnp.zeros_like(rows),
-            is_done=is_done,
-            keys=keys,
-        )
-        state, emitted = self._draw(state, logits)
-        return self._spread(state), jax.tree.map(lambda x: x[None], emitted)
+        begins = source >= 0
+        drawn, emitted = self._draw(rows, lengths, logits[jnp.maximum(source, 0)])
+        keep = lambda new, old: jnp.where(begins, new, old)  # noqa: E731
+        rows = replace(rows, **{name: keep(getattr(drawn, name), getattr(rows, name)) for name in ("last_tokens", "left", "is_done")})
+        emitted = replace(emitted, is_live=emitted.is_live & begins)
+        return self._constrain(rows), jax.tree.map(lambda x: x[None], emitted)
 
-    @partial(jax.jit, static_argnums=0, donate_argnums=3)
-    def window(self, trainable: Tree, frozen: Tree, state: SamplerState) -> tuple[SamplerState, Emitted]:
-        """`sample.window` steps for every row. The state given is consumed: its cache is updated in place."""
-        trainable, frozen = gather_weights(trainable, self.mesh), gather_weights(frozen, self.mesh)
+    @partial(jax.jit, static_argnums=(0, 4), donate_argnums=(2, 3))
+    def window(self, weights: DecodeWeights, cache: KVCache, rows: Rows, steps: int) -> tuple[KVCache, Rows, Emitted]:
+        """`steps` steps for every row. Cache and rows given are consumed: the cache is updated in place."""
 
-        def step(state: SamplerState, _):
-            logits, cache = self.policy.decode(trainable, frozen, state.last_tokens, state.cache)
-            return self._draw(replace(state, cache=cache), logits)
+        def step(carry: tuple[KVCache, Rows], _):
+            cache, rows = carry
+            hidden, cache = extend(self.policy, weights, rows.last_tokens[:, None], None, cache)
+            rows, emitted = self._draw(rows, cache.cursor - cache.start, decode_logits(weights, hidden))
+            return (cache, rows), emitted
 
-        return jax.lax.scan(step, state, length=self.sample.window)
+        (cache, rows), emitted = jax.lax.scan(step, self._constrain((cache, rows)), length=steps)
+        return *self._constrain((cache, rows)), emitted
 
-    @property
-    def num_windows(self) -> int:
-        """Windows that the longest completion needs; its first token comes from `start`."""
-        return -(-(self.sample.max_new_tokens - 1) // self.sample.window)
-
-    def _prefill(self, trainable: Tree, frozen: Tree, prompts: Array, lengths: Array) -> tuple[Array, Array, Array]:
-        """Last hidden state of each prompt [P, D], keys and values [L, P, T, K, H]; so many prompts at a time that the
-        attention scores stay small."""
-
-        def run(prompts: Array, lengths: Array) -> tuple[Array, Array, Array]:
-            in_prompt = jnp.arange(prompts.shape[1]) < lengths[:, None]
-            hidden, k, v = self.policy.prefill(trainable, frozen, prompts, in_prompt.astype(jnp.int32))
-            return jnp.take_along_axis(hidden, (lengths - 1)[:, None, None], axis=1)[:, 0], k, v
-
-        P, T = prompts.shape
-        pieces = min(P, next_power_of_two(-(-P * self.policy.config.num_heads * T * T // SCORE_ELEMENTS)))  # P is a power of two
-        if pieces == 1:
-            return run(prompts, lengths)
-        last, k, v = jax.lax.map(lambda x: run(*x), (prompts.reshape(pieces, -1, T), lengths.reshape(pieces, -1)))
-        join = lambda x: jnp.moveaxis(x, 0, 1).reshape(x.shape[1], P, *x.shape[3:])  # noqa: E731  [pieces, L, P/pieces, ...]
-        return last.reshape(P, -1), join(k), join(v)
-
-    def _draw(self, state: SamplerState, logits: Array) -> tuple[SamplerState, Emitted]:
-        keys = jax.vmap(jax.random.fold_in)(state.keys, state.count)
-        tokens, logprobs = sample_tokens(logits, keys, self.sample.temperature, self.sample.top_k, self.sample.top_p)
-        is_live = ~state.is_done
-        count = state.count + is_live
-        is_eos = jnp.isin(tokens, jnp.array(self.eos_ids, jnp.int32))
-        is_done = state.is_done | is_eos | (count >= self.sample.max_new_tokens)
-        after = replace(state, last_tokens=tokens, count=count, is_done=is_done)
+    def _draw(self, rows: Rows, lengths: Array, logits: Array) -> tuple[Rows, Emitted]:
+        draw = rows.draw
+        keys = jax.vmap(jax.random.fold_in)(draw.keys, lengths)
+        filters = (draw.top_k, draw.top_p, draw.min_p) if self.filters else None
+        tokens, logprobs = sample_tokens(logits, keys, draw.temperature, filters)
+        is_live = ~rows.is_done
+        left = rows.left - is_live
+        is_stop = jnp.any(tokens[:, None] == draw.stop_ids, axis=1)
+        after = replace(rows, last_tokens=tokens, left=left, is_done=rows.is_done | is_stop | (left <= 0))
         return after, Emitted(tokens=tokens, logprobs=logprobs, is_live=is_live)
 
-    def _spread(self, state: SamplerState) -> SamplerState:
-        """Rows over the row shards; key/value heads over `tensor` where they can be cut."""
+    def _constrain(self, tree, rows=ROWS):
+        """Rows over the row shards (None: a copy everywhere), key/value heads over `tensor` where they can be cut."""
         heads = "tensor" if self.policy.config.num_kv_heads % self.mesh.shape["tensor"] == 0 else None
 
         def constrain(x: Array) -> Array:
-            spec = {0: PartitionSpec(), 1: PartitionSpec(ROWS), 4: PartitionSpec(ROWS, heads)}[x.ndim]
-            return jax.lax.with_sharding_constraint(x, NamedSharding(self.mesh, spec))
+            spec = (rows, None, heads)[: x.ndim] if x.ndim < 3 else (rows, heads)
+            return jax.lax.with_sharding_constraint(x, NamedSharding(self.mesh, PartitionSpec(*spec)))
 
-        return jax.tree.map(constrain, state)
+        return jax.tree.map(constrain, tree)

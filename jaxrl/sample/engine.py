@@ -1,63 +1,36 @@
-"""The host's side of sampling: which rows are decoded together, and when a row has ended. Knows token ids, owns no weights."""
+"""Sampling as the rest of the project sees it: requests in, completions out as they end. Knows token ids, owns no weights."""
 
-import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
 
-import jax
-import jax.numpy as jnp
-import numpy as np
 from jax import Array
 from jax.sharding import Mesh
 
 from jaxrl.config import SampleSection
 from jaxrl.errors import InputError
+from jaxrl.memory import explain_out_of_memory, free_bytes
+from jaxrl.model.decoding import DecodeWeights, decode_weights
 from jaxrl.model.policy import Policy
-from jaxrl.sample.decode import Decoder, Emitted, next_power_of_two
-from jaxrl.sharding import num_row_shards, replicated, rows_sharding
-from jaxrl.types import Completion, StopReason
+from jaxrl.sample.buckets import next_power_of_two
+from jaxrl.sample.decode import Decoder
+from jaxrl.sample.rows import Request, Sampled
+from jaxrl.sample.session import Session
+from jaxrl.sharding import num_row_shards
 
 Tree = dict
-
-
-@dataclass(frozen=True)
-class Request:
-    """num_samples completions of one prompt. Sample i is drawn from (the run's key, uid, first_index + i) and from nothing else."""
-
-    prompt_ids: list[int]
-    uid: int
-    num_samples: int = 1
-    first_index: int = 0
-
-
-@dataclass(frozen=True)
-class Sampled:
-    """One finished completion and where it belongs."""
-
-    request: int
-    index: int
-    completion: Completion
-
-
-@dataclass
-class _Row:
-    """A row of the decode batch while it runs."""
-
-    request: int
-    index: int
-    ids: list[int] = field(default_factory=list)
-    logprobs: list[float] = field(default_factory=list)
-    stop_reason: StopReason | None = None
-    text: str | None = None
+MOST_ROWS = 1024  # decoded together where neither `slots` nor memory asks for fewer
+CACHE_SHARE = 0.6  # of the memory that is free when the first cache is made; the rest is for prefill, logits and updates
 
 
 class Engine:
     """Draws completions with given weights.
 
     Args:
-      decode_text: turns ids into text, for stop strings and for the result.
+      decode_text: turns ids into text, for stop texts and for the result.
       usual_prompts, usual_samples: a smaller call is padded up to so many prompts with so many samples each, and runs the
         program of the usual one.
+
+    times: seconds of the last run: `prefill_s` (first tokens included), `decode_s`, and `idle_s`, in which the device waited
+    for the host. counts: what it did, see `Session`.
     """
 
     def __init__(
@@ -70,110 +43,88 @@ class Engine:
         usual_prompts: int = 1,
         usual_samples: int = 1,
     ):
-        self.fewest_rows = min(sample.slots, next_power_of_two(usual_prompts * usual_samples))
-        self.fewest_prompts = next_power_of_two(min(usual_prompts, -(-sample.slots // usual_samples)))
-        self.sample = sample
-        self.mesh = mesh
-        self.decode_text = decode_text
-        self.decoder = Decoder(policy, sample, tuple(eos_ids), mesh)
+        self.policy, self.sample, self.eos_ids, self.decode_text, self.mesh = policy, sample, tuple(eos_ids), decode_text, mesh
+        self.shards = num_row_shards(mesh)
+        most = sample.slots or MOST_ROWS
+        self.fewest_rows = min(most, next_power_of_two(usual_prompts * usual_samples))
+        self.fewest_prompts = next_power_of_two(min(usual_prompts, -(-most // usual_samples)))
+        self.decoder = Decoder(policy, mesh, sample.kv_dtype == "int8")
+        self.times: dict[str, float] = {}
+        self.counts: dict[str, int] = {}
+        self._cache_bytes: float | None = None
 
     def run(self, trainable: Tree, frozen: Tree, requests: Sequence[Request], key: Array) -> Iterator[Sampled]:
-        """Yield every completion of every request as its row ends; completions of one batch come together.
+        """Yield every completion of every request as its row ends.
+
+        A completion depends on the weights, its prompt, and (key, uid, index): not on the other requests, the number of
+        slots, windows or devices.
 
         Raises:
-          InputError: if a prompt is empty or longer than `sample.max_prompt_tokens`.
+          InputError: a prompt that cannot be completed (see `check`); memory that does not hold one row, or runs out.
         """
-        for number, request in enumerate(requests):
-            self._check_prompt(number, request)
-        rows = [_Row(number, i) for number, request in enumerate(requests) for i in range(request.num_samples)]
-        for first in range(0, len(rows), self.sample.slots):
-            yield from self._run_batch(trainable, frozen, requests, rows[first : first + self.sample.slots], key)
+        session = self.session(trainable, frozen, key)
+        for request in requests:
+            session.add(request)
+        advice = "set sample.slots (rows decoded together) to half of what it is, or sample.kv_gib"
+        with explain_out_of_memory("sampling", lambda: f"{session.num_rows} rows were decoded together; {advice}"):
+            yield from session.run()
 
-    def _run_batch(self, trainable, frozen, requests, rows: list[_Row], key: Array) -> Iterator[Sampled]:
-        state, emitted = self.decoder.start(trainable, frozen, *self._lay_out(requests, rows, key))
-        yield from self._take_in(emitted, requests, rows)
-        for _ in range(self.decoder.num_windows):
-            if all(row.stop_reason for row in rows):
-                return
-            state, emitted = self.decoder.window(trainable, frozen, state)
-            yield from self._take_in(emitted, requests, rows)
+    def session(self, trainable: Tree, frozen: Tree, key: Array) -> Session:
+        """A run that requests can be added to while it goes on: turns of a conversation, for example."""
+        session = Session(self, trainable, frozen, key)
+        self.times, self.counts = session.times, session.counts
+        return session
 
-    def _lay_out(self, requests: Sequence[Request], rows: list[_Row], key: Array) -> tuple[Array, ...]:
-        """The arrays that `Decoder.start` takes, their sizes rounded up so that few programs are compiled."""
-        numbers = sorted({row.request for row in rows})
-        P = max(self.fewest_prompts, next_power_of_two(len(numbers)))
-        T = length_bucket(max(len(requests[n].prompt_ids) for n in numbers))
-        shards = num_row_shards(self.mesh)
-        B = -(-max(self.fewest_rows, min(self.sample.slots, next_power_of_two(len(rows)))) // shards) * shards
-        prompts, lengths = np.zeros((P, T), np.int32), np.ones(P, np.int32)
-        for place, n in enumerate(numbers):
-            ids = requests[n].prompt_ids
-            prompts[place, : len(ids)] = ids
-            lengths[place] = len(ids)
-        sources, uids, indices = (np.zeros(B, np.int32), np.zeros(B, np.uint32), np.zeros(B, np.uint32))
-        for b, row in enumerate(rows):
-            sources[b] = numbers.index(row.request)
-            request = requests[row.request]
-            uids[b], indices[b] = request.uid, request.first_index + row.index
-        is_done = np.arange(B) >= len(rows)
-        by_row = rows_sharding(self.mesh)
-        keys = _row_keys(key, jnp.asarray(uids), jnp.asarray(indices))
-        whole = jax.device_put((prompts, lengths), replicated(self.mesh))
-        return *whole, *jax.device_put((sources, keys, is_done), by_row)
+    def make_weights(self, trainable: Tree, frozen: Tree) -> DecodeWeights:
+        """The weights as decoding reads them, made anew for every run."""
+        is_int8 = self.sample.weight_dtype == "int8"
+        return decode_weights(self.policy, trainable, frozen, self.mesh, self.sample.merge_lora, is_int8)
 
-    def _take_in(self, emitted: Emitted, requests: Sequence[Request], rows: list[_Row]) -> Iterator[Sampled]:
-        """Append what the rows emitted, and yield those that ended with it."""
-        tokens, logprobs, is_live = jax.device_get((emitted.tokens, emitted.logprobs, emitted.is_live))
-        for b, row in enumerate(rows):
-            if row.stop_reason:
-                continue
-            before = len(row.ids)
-            live = int(is_live[:, b].sum())  # a row's live steps are the first ones
-            row.ids += tokens[:live, b].tolist()
-            row.logprobs += logprobs[:live, b].tolist()
-            self._find_end(row, before)
-            if row.stop_reason:
-                yield Sampled(row.request, row.index, self._completion(requests[row.request], row))
+    def capacity(self, size: int) -> int:
+        """How many rows of `size` cache positions are decoded together at most, over all devices.
 
-    def _find_end(self, row: _Row, before: int) -> None:
-        """Set the row's stop reason if it has one; a stop string cuts what was sampled after it."""
-        if self.sample.stop and self._find_stop_string(row, before):
-            return
-        if row.ids[-1] in self.decoder.eos_ids:
-            row.stop_reason = StopReason.EOS
-        elif len(row.ids) >= self.sample.max_new_tokens:
-            row.stop_reason = StopReason.MAX_TOKENS
+        A row takes its keys and values, 2 * L * K * H numbers per position (and a scale for every H of them in int8), and
+        three float32 rows of logits.
 
-    def _find_stop_string(self, row: _Row, before: int) -> bool:
-        if not any(stop in self.decode_text(row.ids) for stop in self.sample.stop):
-            return False
-        for count in range(before + 1, len(row.ids) + 1):  # the shortest prefix that holds a stop string
-            text = self.decode_text(row.ids[:count])
-            places = [place for stop in self.sample.stop if (place := text.find(stop)) >= 0]
-            if places:
-                del row.ids[count:], row.logprobs[count:]
-                row.stop_reason, row.text = StopReason.STOP_STRING, text[: min(places)]
-                return True
-        return False
-
-    def _completion(self, request: Request, row: _Row) -> Completion:
-        if row.text is None:
-            spoken = row.ids[:-1] if row.stop_reason is StopReason.EOS else row.ids
-            row.text = self.decode_text(spoken)
-        return Completion(request.prompt_ids, row.ids, row.logprobs, row.stop_reason, row.text)
-
-    def _check_prompt(self, number: int, request: Request) -> None:
-        length = len(request.prompt_ids)
-        check_prompt_length(number, length, self.sample.max_prompt_tokens)
-        config = self.decoder.policy.config
-        if length + self.sample.max_new_tokens > config.max_positions:
+        Raises:
+          InputError: if not one row fits on each device.
+        """
+        c = self.policy.config
+        per_head = c.head_dim + 4 if self.sample.kv_dtype == "int8" else c.head_dim * (2 if self.policy.dtype == "bfloat16" else 4)
+        row_bytes = 2 * c.num_layers * c.num_kv_heads * per_head * size + 12 * c.vocab_size
+        per_device = int(self._budget() // row_bytes)
+        if per_device == 0:
             raise InputError(
-                f"prompt {number} has {length} tokens and {self.sample.max_new_tokens} are to be added, more than the "
+                f"a row of {size} tokens needs {row_bytes / 2**30:.3g} GiB of cache, and {self._budget() / 2**30:.3g} GiB per device are "
+                "there for all; raise sample.kv_gib, or lower sample.max_new_tokens or the length of the prompts"
+            )
+        most = -(-(self.sample.slots or MOST_ROWS) // self.shards)
+        return self.shards * min(most, per_device)
+
+    def _budget(self) -> float:
+        """Bytes per device that the caches may take: as configured, or a share of what is free now."""
+        if self.sample.kv_gib is not None:
+            return self.sample.kv_gib * 2**30
+        if self._cache_bytes is None:
+            self._cache_bytes = CACHE_SHARE * free_bytes(self.mesh)
+        return self._cache_bytes
+
+    def check(self, number: int, request: Request) -> SampleSection:
+        """How the samples of a request are drawn.
+
+        Raises:
+          InputError: a prompt without tokens, with more than `max_prompt_tokens`, with unknown ones, or with no room behind it.
+        """
+        sample, config, length = request.sample or self.sample, self.policy.config, len(request.prompt_ids)
+        check_prompt_length(number, length, self.sample.max_prompt_tokens)
+        if length + sample.max_new_tokens > config.max_positions:
+            raise InputError(
+                f"prompt {number} has {length} tokens and {sample.max_new_tokens} are to be added, more than the "
                 f"model's {config.max_positions} positions; shorten the prompt or lower max_new_tokens"
             )
-        vocab_size = config.vocab_size
-        if not all(0 <= i < vocab_size for i in request.prompt_ids):
-            raise InputError(f"prompt {number} holds a token id outside 0..{vocab_size - 1}; was it made by another tokenizer?")
+        if not all(0 <= i < config.vocab_size for i in request.prompt_ids):
+            raise InputError(f"prompt {number} holds a token id outside 0..{config.vocab_size - 1}; was it made by another tokenizer?")
+        return sample
 
 
 def check_prompt_length(number: int, length: int, limit: int) -> None:
@@ -182,15 +133,3 @@ def check_prompt_length(number: int, length: int, limit: int) -> None:
         raise InputError(f"prompt {number} has no tokens; give at least one")
     if length > limit:
         raise InputError(f"prompt {number} has {length} tokens and sample.max_prompt_tokens is {limit}; raise it or shorten the prompt")
-
-
-@jax.jit
-def _row_keys(key: Array, uids: Array, indices: Array) -> Array:
-    """[B] keys: fold_in(fold_in(key, uid), index)."""
-    return jax.vmap(lambda uid, index: jax.random.fold_in(jax.random.fold_in(key, uid), index))(uids, indices)
-
-
-def length_bucket(n: int) -> int:
-    """n rounded up to one of four lengths per doubling, and at least to a multiple of 16."""
-    step = max(16, (1 << int(math.log2(n))) // 4)
-    return -(-n // step) * step

@@ -47,13 +47,6 @@ TABLE: dict[str, HFName] = {
 }
 
 
-def linear_sizes(config: ModelConfig) -> dict[str, tuple[int, int]]:
-    """(in, out) of each of the seven linear layers."""
-    D, F = config.d_model, config.d_ff
-    q, kv = config.num_heads * config.head_dim, config.num_kv_heads * config.head_dim
-    return {"q": (D, q), "k": (D, kv), "v": (D, kv), "o": (q, D), "gate": (D, F), "up": (D, F), "down": (F, D)}
-
-
 def leaf_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
     """Path -> shape of every leaf of the model's tree, in the table's order."""
     L, D, H = config.num_layers, config.d_model, config.head_dim
@@ -62,7 +55,7 @@ def leaf_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
     shapes |= {"layers/attn_norm/scale": (L, D), "layers/mlp_norm/scale": (L, D)}
     if config.qk_norm:
         shapes |= {"layers/q_norm/scale": (L, H), "layers/k_norm/scale": (L, H)}
-    for module, (d_in, d_out) in linear_sizes(config).items():
+    for module, (d_in, d_out) in config.linear_sizes.items():
         shapes[f"layers/{module}/kernel"] = (L, d_in, d_out)
         if has_bias.get(module, config.mlp_bias):
             shapes[f"layers/{module}/bias"] = (L, d_out)

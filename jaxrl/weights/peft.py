@@ -17,7 +17,7 @@ from jaxrl.errors import InputError
 from jaxrl.model.config import ModelConfig
 from jaxrl.weights.files import check_tensors, open_tensors, saving
 from jaxrl.weights.hf_config import read_json
-from jaxrl.weights.names import LAYER, MODULES, Tree, leaf_at, linear_sizes, nest
+from jaxrl.weights.names import LAYER, MODULES, Tree, leaf_at, nest
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 PREFIX = "base_model.model."  # PEFT's wrapper around the model that our table names
@@ -134,7 +134,7 @@ def _refusal(path: Path, values: dict[str, Any], key: str, supported: str) -> In
 def _adapter_tensors(section: LoraSection, config: ModelConfig) -> dict[str, tuple[str, int, tuple[int, int]]]:
     """Every tensor of the adapter's file: name -> (our path, layer, their shape: A [R, in], B [out, R])."""
     tensors: dict[str, tuple[str, int, tuple[int, int]]] = {}
-    sizes = linear_sizes(config)
+    sizes = config.linear_sizes
     for target in LORA_TARGETS:
         if target not in section.targets:
             continue

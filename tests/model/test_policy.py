@@ -7,7 +7,6 @@ import pytest
 from flax import nnx
 
 from jaxrl.config import LoraSection
-from jaxrl.model.cache import cache_from_prefill
 from jaxrl.model.config import ModelConfig
 from jaxrl.model.lora import count_params, merge_lora, params_line
 from jaxrl.model.policy import Policy
@@ -53,20 +52,6 @@ def test_scan_over_layers_is_the_layers_one_by_one():
     unrolled = policy._final_norm(params, x)
     scanned = policy.apply(trainable, frozen, TOKENS, positions, segment_ids)
     np.testing.assert_allclose(scanned, unrolled, rtol=1e-5, atol=1e-5)
-
-
-def test_cached_decode_is_the_full_forward():
-    policy, trainable, frozen = policy_and_trees()
-    full = logits_of(policy, trainable, frozen, TOKENS)
-    lengths, rows = jnp.array([5, 7]), jnp.array([1, 0, 1])
-    in_prompt = jnp.arange(7) < lengths[:, None]
-    _, k, v = policy.prefill(trainable, frozen, TOKENS[:, :7] * in_prompt, in_prompt.astype(jnp.int32))
-    cache = cache_from_prefill(k, v, lengths, rows, room=5)
-    decode = jax.jit(policy.decode)
-    for i in range(5):
-        at = lengths[rows] + i
-        logits, cache = decode(trainable, frozen, TOKENS[rows, at], cache)
-        np.testing.assert_allclose(logits, full[rows, at], rtol=1e-4, atol=1e-4)
 
 
 def test_packed_is_padded():

@@ -1,6 +1,6 @@
 import numpy as np
 
-from jaxrl.ops.attention import attention, decode_attention, segment_mask
+from jaxrl.ops.attention import attention, cached_attention, segment_mask
 
 B, T, N, K, H = 2, 7, 4, 2, 8
 
@@ -24,11 +24,23 @@ def test_agrees_with_a_loop_over_queries():
                 np.testing.assert_allclose(out[b, t, n], expected, rtol=1e-5, atol=1e-5)
 
 
-def test_decoding_the_last_token_is_the_last_row_of_the_whole():
+def test_the_newest_tokens_over_a_cache_are_the_last_rows_of_the_whole():
     q, k, v = arrays()
-    whole = attention(q, k, v, np.tril(np.ones((B, T, T), bool)))[:, -1]
-    one = decode_attention(q[:, -1], k.swapaxes(1, 2), v.swapaxes(1, 2), np.ones((B, T), bool))
-    np.testing.assert_allclose(one, whole, rtol=1e-6, atol=1e-6)
+    causal = np.tril(np.ones((B, T, T), bool))
+    whole = attention(q, k, v, causal)
+    for new in (1, 3):
+        newest = cached_attention(q[:, -new:], k.swapaxes(1, 2), v.swapaxes(1, 2), None, None, causal[:, -new:])
+        np.testing.assert_allclose(newest, whole[:, -new:], rtol=1e-6, atol=1e-6)
+
+
+def test_an_int8_cache_is_what_its_scales_make_of_it():
+    q, k, v = arrays()
+    mask = np.tril(np.ones((B, T, T), bool))
+    rng = np.random.default_rng(1)
+    k8, v8 = (rng.integers(-127, 128, (B, K, T, H)).astype(np.int8) for _ in range(2))
+    k_scale, v_scale = (rng.uniform(0.01, 0.02, (B, K, T)).astype(np.float32) for _ in range(2))
+    plain = cached_attention(q, k8 * k_scale[..., None], v8 * v_scale[..., None], None, None, mask)
+    np.testing.assert_allclose(cached_attention(q, k8, v8, k_scale, v_scale, mask), plain, rtol=1e-4, atol=1e-5)
 
 
 def test_segments_do_not_see_each_other():

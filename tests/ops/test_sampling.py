@@ -2,24 +2,43 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrl.ops.sampling import keep_top_k, keep_top_p, sample_tokens
+import pytest
+
+from jaxrl.ops.sampling import keep_likely, sample_tokens
 
 LOGITS = np.log(np.array([[0.5, 0.25, 0.15, 0.1]], np.float32))
 
 
-def test_top_k_and_top_p_by_hand():
-    kept = lambda x: np.isfinite(np.asarray(x))[0].tolist()  # noqa: E731
-    assert kept(keep_top_k(LOGITS, 2)) == [True, True, False, False]
-    assert kept(keep_top_k(LOGITS, 0)) == kept(keep_top_k(LOGITS, 9)) == [True] * 4
-    assert kept(keep_top_p(LOGITS, 0.4)) == [True, False, False, False]  # the likeliest always stays
-    assert kept(keep_top_p(LOGITS, 0.6)) == [True, True, False, False]
-    assert kept(keep_top_p(LOGITS, 0.76)) == [True, True, True, False]
-    assert kept(keep_top_p(LOGITS, 1.0)) == [True] * 4
+@pytest.mark.parametrize(
+    "settings, kept",
+    [
+        ({"top_k": 2}, [0, 1]),
+        ({"top_k": 9}, [0, 1, 2, 3]),
+        ({}, [0, 1, 2, 3]),
+        ({"top_p": 0.4}, [0]),  # the likeliest always stays
+        ({"top_p": 0.6}, [0, 1]),
+        ({"top_p": 0.76}, [0, 1, 2]),
+        ({"top_k": 3, "top_p": 0.8}, [0, 1]),  # 0.5 and 0.25 of 0.9 are more than 0.8
+        ({"min_p": 0.25}, [0, 1, 2]),
+        ({"min_p": 0.6}, [0]),
+        ({"top_p": 0.99, "min_p": 0.4}, [0, 1]),
+    ],
+)
+def test_filters_by_hand(settings, kept):
+    filters = {"top_k": 0, "top_p": 1.0, "min_p": 0.0} | settings
+    order = np.array([2, 0, 3, 1])  # the filters look at probabilities, not at places
+    alone = np.isfinite(keep_likely(LOGITS[:, order], *(np.array([v]) for v in filters.values())))[0]
+    assert sorted(order[alone].tolist()) == kept
+    # beside a row that asks for nothing
+    two = np.isfinite(keep_likely(np.repeat(LOGITS, 2, 0), np.array([filters["top_k"], 0]), np.array([filters["top_p"], 1.0]), np.array([filters["min_p"], 0.0])))
+    assert np.flatnonzero(two[0]).tolist() == kept and two[1].all()
 
 
-def draw(count, temperature, top_k=0, top_p=1.0):
+def draw(count, temperature, top_k=0, top_p=1.0, logits=LOGITS):
     keys = jax.random.split(jax.random.key(0), count)
-    return sample_tokens(jnp.repeat(LOGITS, count, axis=0), keys, temperature, top_k, top_p)
+    full = lambda value: jnp.full(count, value)  # noqa: E731
+    filters = (full(top_k), full(top_p), full(0.0)) if top_k or top_p < 1 else None
+    return sample_tokens(jnp.repeat(logits, count, axis=0), keys, full(float(temperature)), filters)
 
 
 def test_frequencies_are_the_probabilities():
@@ -41,12 +60,42 @@ def test_greedy_takes_the_likeliest_and_tells_its_logprob_at_temperature_one():
     tokens, logprobs = draw(3, 0.0)
     assert tokens.tolist() == [0, 0, 0]
     np.testing.assert_allclose(logprobs, np.log(0.5), rtol=1e-6)
+    ties = np.array([[0.0, 2.0, 1.0, 2.0]], np.float32)
+    assert draw(2, 0.0, logits=ties)[0].tolist() == [1, 1]
+
+
+def test_greedy_rows_stand_beside_others():
+    keys = jax.random.split(jax.random.key(0), 4000)
+    temperature = jnp.where(jnp.arange(4000) % 2 == 0, 0.0, 1.0)
+    tokens, _ = sample_tokens(jnp.repeat(LOGITS, 4000, axis=0), keys, temperature)
+    assert set(np.asarray(tokens[::2]).tolist()) == {0} and set(np.asarray(tokens[1::2]).tolist()) == {0, 1, 2, 3}
+
+
+@pytest.mark.parametrize("V", [3, 128, 1000])
+def test_every_token_of_a_vocabulary_of_any_size_comes_as_often_as_it_should(V):
+    p = np.random.default_rng(V).dirichlet(np.ones(V))
+    tokens, _ = draw(40_000, 1.0, logits=np.log(p)[None].astype(np.float32))
+    frequencies = np.bincount(tokens, minlength=V) / 40_000
+    assert np.abs(frequencies - p).max() < 4 * np.sqrt(p.max() / 40_000)
+    statistic = np.sum((frequencies - p) ** 2 / p) * 40_000  # chi-square with V - 1 degrees of freedom
+    assert statistic < V + 5 * np.sqrt(2 * V)
+
+
+def test_what_is_filtered_out_never_comes_whatever_the_uniform_number():
+    """Also where rounding leaves the running sum below its target: the ends of [0, 1)."""
+    from jaxrl.ops.sampling import _draw
+
+    weights = np.zeros((6, 300), np.float32)
+    weights[:, [7, 140, 290]] = [0.1, 0.2, 0.7]
+    u = np.array([0.0, 0.0999, 0.1001, 0.2999, 0.3001, np.nextafter(np.float32(1), np.float32(0))], np.float32)
+    assert _draw(weights, u).tolist() == [7, 7, 140, 140, 290, 290]
 
 
 def test_a_rows_draw_does_not_depend_on_its_neighbours():
     rng = np.random.default_rng(0)
     logits = rng.normal(size=(8, 50)).astype(np.float32)
     keys = jax.random.split(jax.random.key(1), 8)
-    together, _ = sample_tokens(logits, keys, 1.0, 0, 0.9)
-    alone = [int(sample_tokens(logits[i : i + 1], keys[i : i + 1], 1.0, 0, 0.9)[0][0]) for i in range(8)]
-    assert together.tolist() == alone
+    filters = (np.zeros(8, np.int32), np.full(8, 0.9, np.float32), np.zeros(8, np.float32))
+    together, _ = sample_tokens(logits, keys, np.ones(8, np.float32), filters)
+    part = lambda i: (logits[i : i + 1], keys[i : i + 1], np.ones(1, np.float32), tuple(f[i : i + 1] for f in filters))  # noqa: E731
+    assert together.tolist() == [int(sample_tokens(*part(i))[0][0]) for i in range(8)]

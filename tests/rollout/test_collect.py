@@ -10,7 +10,8 @@ from jaxrl.config import SampleSection
 from jaxrl.data.chat import render_for_sampling
 from jaxrl.data.tokenizer import train_tokenizer
 from jaxrl.rollout.collect import collect
-from jaxrl.sample.engine import Engine, Request
+from jaxrl.sample.engine import Engine
+from jaxrl.sample.rows import Request
 from jaxrl.types import Problem, StopReason
 from jaxrl.verify.pool import VerifierPool
 from tests.rollout import judge

@@ -8,7 +8,9 @@ from jaxrl.batch import SFTBatch
 from jaxrl.config import MeshSection, SampleSection
 from jaxrl.errors import InputError
 from jaxrl.sample.decode import Decoder
-from jaxrl.sample.engine import Engine, Request, length_bucket
+from jaxrl.sample.buckets import length_bucket
+from jaxrl.sample.engine import Engine
+from jaxrl.sample.rows import Request
 from jaxrl.sharding import make_mesh, shard_batch, shardings_for
 from jaxrl.train.step import make_score_fn
 from jaxrl.types import StopReason
@@ -204,11 +206,11 @@ def test_no_requests_give_no_completions():
 def test_programs_are_compiled_once_per_shape(plain):
     engine = make_engine()
     completions(engine, requests_for(PROMPTS))
-    before = Decoder.start._cache_size(), Decoder.window._cache_size()
+    before = Decoder.prefill._cache_size(), Decoder.window._cache_size()
     for seed in range(3):
         prompts = ragged_sequences(6, seed=seed)
         completions(make_engine(), requests_for(prompts), key=jax.random.key(seed))
-    assert (Decoder.start._cache_size(), Decoder.window._cache_size()) == before
+    assert (Decoder.prefill._cache_size(), Decoder.window._cache_size()) == before
 
 
 def test_length_buckets_by_hand():
@@ -217,16 +219,3 @@ def test_length_buckets_by_hand():
     ]  # fmt: skip
     for n in range(1, 5000, 7):
         assert n <= length_bucket(n) <= max(16, 1.25 * n + 15) and length_bucket(n) % 16 == 0
-
-
-def test_prefill_in_pieces_is_prefill_at_once(monkeypatch):
-    from jaxrl.sample import decode
-
-    policy, trainable, frozen = policy_and_trees()
-    prompts = np.random.default_rng(0).integers(1, 64, (8, 16)).astype(np.int32)
-    lengths = np.array([3, 16, 5, 9, 1, 2, 16, 8], np.int32)
-    decoder = decode.Decoder(policy, SampleSection(), (0,), one_device())
-    whole = decoder._prefill(trainable, frozen, prompts, lengths)
-    monkeypatch.setattr(decode, "SCORE_ELEMENTS", 2 * 4 * 16 * 16)  # two prompts at a time
-    for ours, theirs in zip(decoder._prefill(trainable, frozen, prompts, lengths), whole):
-        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-5)
