@@ -67,48 +67,47 @@ def decode_weights(policy: Policy, trainable: Tree, frozen: Tree, mesh: Mesh, me
     Returns:
       Joined over `GROUPS`; over a mesh with `tensor` above 1 each linear layer stays by itself, since heads are cut there.
     """
-    layers = _make_layers(policy, trainable, frozen, mesh, merge, int8)
-    model = {**frozen, **trainable}["model"]
-    if mesh.shape["fsdp"] > 1:  # else they are read as they are: a jitted function would copy what it only hands through
-        whole = {"model": {name: leaf for name, leaf in model.items() if name != "layers"}}
-        model = jax.jit(gather_weights, static_argnums=1)(whole, mesh)["model"]
+    params = {**frozen, **trainable}
+    stacks = {name: {"layers": tree["layers"]} for name, tree in params.items()}
+    layers = tuple(_make_layer(policy, stacks, jnp.int32(i), mesh, merge, int8) for i in range(policy.config.num_layers))
+    model = {name: leaf for name, leaf in params["model"].items() if name != "layers"}
+    if mesh.shape["fsdp"] > 1:  # else they are read where they are: a jitted function would copy what it only hands through
+        model = jax.jit(gather_weights, static_argnums=1)({"model": model}, mesh)["model"]
     head = policy.head({}, {"model": model})
     joined = Joined(*jax.jit(quantize, static_argnums=1)(head, 1)) if int8 else Joined(head)
     return DecodeWeights(model["embed"]["kernel"], joined, model["norm"]["scale"], layers)
 
 
 @partial(jax.jit, static_argnums=(0, 3, 4, 5))
-def _make_layers(policy: Policy, trainable: Tree, frozen: Tree, mesh: Mesh, merge: bool, int8: bool) -> tuple[Layer, ...]:
-    trainable, frozen = gather_weights(trainable, mesh), gather_weights(frozen, mesh)
-    params, lora = {**frozen, **trainable}, policy.lora
-    model, adapters = params["model"], params["lora"]["layers"] if lora else {}
-    if merge and lora:
-        model, adapters = merge_lora(model, params["lora"], lora), {}
-    is_cut = mesh.shape["tensor"] > 1
-    dtype = jnp.dtype(policy.dtype)
+def _make_layer(policy: Policy, stacks: Tree, i: Array, mesh: Mesh, merge: bool, int8: bool) -> Layer:
+    """Layer i out of the stacks; one program for all layers, and never two copies of more than one."""
+    one = gather_weights(jax.tree.map(lambda stack: jax.lax.dynamic_slice_in_dim(stack, i, 1), stacks), mesh)
+    if merge and policy.lora:
+        one = {"model": merge_lora(one["model"], one["lora"], policy.lora)}
+    one = jax.tree.map(lambda leaf: leaf[0], one)
+    base, adapters = one["model"]["layers"], one.get("lora", {"layers": {}})["layers"]
+    is_cut, dtype = mesh.shape["tensor"] > 1, jnp.dtype(policy.dtype)
 
-    def join(names: tuple[str, ...], i: int) -> Joined:
-        kernels = [model["layers"][name]["kernel"][i] for name in names]
-        bias = [model["layers"][name]["bias"][i].astype(dtype) for name in names if "bias" in model["layers"][name]]
-        joined = Joined(_side_by_side(kernels).astype(dtype), bias=_side_by_side(bias) if bias else None)
+    def join(names: tuple[str, ...]) -> Joined:
+        adapted = [name for name in names if name in adapters]
+        kernels = [base[name]["kernel"].astype(dtype) for name in names]
+        a = [adapters[name]["lora_a"].astype(dtype) for name in adapted]
+        b = [(adapters[name]["lora_b"].astype(dtype) if name in adapters else None, k.shape[1]) for name, k in zip(names, kernels)]
+        bias = [base[name]["bias"].astype(dtype) for name in names if "bias" in base[name]]
+        is_beside = adapted and not is_cut and not int8
+        joined = Joined(
+            _side_by_side(kernels + a if is_beside else kernels),
+            bias=_side_by_side(bias) if bias else None,
+            a=_side_by_side(a) if adapted and not is_beside else None,
+            b=_block_diagonal(b) if adapted else None,
+        )
         if int8:
             kernel, scale = quantize(joined.kernel, axis=0)
             joined = replace(joined, kernel=kernel, scale=scale)
-        adapted = [name for name in names if name in adapters]
-        if not adapted:
-            return joined
-        a = _side_by_side([adapters[name]["lora_a"][i].astype(dtype) for name in adapted])
-        b = _block_diagonal([(adapters[name]["lora_b"][i] if name in adapters else None, k.shape[1]) for name, k in zip(names, kernels)])
-        if is_cut or int8:
-            return replace(joined, a=a, b=b.astype(dtype))
-        return replace(joined, kernel=_side_by_side([joined.kernel, a]), b=b.astype(dtype))
+        return joined
 
-    def layer(i: int) -> Layer:
-        groups = [(name,) for name in LINEARS] if is_cut else GROUPS
-        norms = {name: leaf["scale"][i] for name, leaf in model["layers"].items() if "scale" in leaf}
-        return Layer({names: join(names, i) for names in groups}, norms)
-
-    return tuple(layer(i) for i in range(policy.config.num_layers))
+    groups = [(name,) for name in LINEARS] if is_cut else GROUPS
+    return Layer({names: join(names) for names in groups}, {name: leaf["scale"] for name, leaf in base.items() if "scale" in leaf})
 
 
 def extend(policy: Policy, weights: DecodeWeights, tokens: Array, num_new: Array | None, cache: KVCache) -> tuple[Array, KVCache]:
