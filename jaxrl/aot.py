@@ -1,0 +1,199 @@
+"""Compile for accelerators that this machine does not have, and read off what the program would do there.
+
+The compilers come with the extra `aot`: libtpu for TPU, the CUDA plugin for GPU. Nothing is executed, and GEMMs are not
+autotuned, so bytes and launches on GPU are those of the compiler's own guesses; there are no times.
+
+Compile in a process that does nothing else: libtpu takes over the handlers of SIGTERM and other signals, and environment
+variables and jax's own settings are set here for compiling alone.
+"""
+
+import importlib.util
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental import topologies
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from jaxrl import hlo
+from jaxrl.errors import InputError
+from jaxrl.model.cache import KVCache, make_entry
+from jaxrl.model.decoding import DecodeWeights, decode_weights
+from jaxrl.model.policy import Policy
+from jaxrl.sample.decode import Decoder, Draw, Rows
+from jaxrl.sharding import ROWS
+
+TPUS = {"v5e": "v5e:2x4", "v6e": "v6e:2x4"}  # the smallest topology with eight chips; fewer may be used
+GPUS = {  # (name, memory in MiB, memory bandwidth in GB/s) of NVIDIA's data sheets, SXM
+    "h100": ("NVIDIA H100 80GB HBM3", 81_559, 3_350),
+    "h200": ("NVIDIA H200", 143_771, 4_800),
+}
+TARGETS = (*TPUS, *GPUS)
+# What libtpu would otherwise ask of a machine with TPUs, and its log files; several processes may compile at once.
+LIBTPU = {
+    "TPU_SKIP_MDS_QUERY": "1",
+    "TPU_ACCELERATOR_TYPE": "v5litepod-8",
+    "TPU_WORKER_HOSTNAMES": "localhost",
+    "TPU_LOG_DIR": "disabled",
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "true",
+}
+
+
+@dataclass(frozen=True)
+class Program:
+    """A compiled program. Bytes are per device; alias_bytes are those of results that take over an argument's buffer."""
+
+    module: hlo.Module
+    argument_bytes: int
+    alias_bytes: int
+    temp_bytes: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class WindowReport:
+    """What the compiled decode window does, per device.
+
+    bytes, launches: of one step. given_bytes: of the bytes, those of weights and cache; the rest goes between launches.
+    weight_bytes, cache_bytes: what a step must read. moves, collectives: of the instructions in the steps' loop, those
+    that only copy, cut or rearrange weights or cache (`hlo.Module.moves`, from the size of the smallest matrix on), and
+    those between devices.
+    """
+
+    bytes: int
+    given_bytes: int
+    weight_bytes: int
+    cache_bytes: int
+    launches: int
+    moves: list[str]
+    collectives: list[str]
+    alias_bytes: int
+    temp_bytes: int
+    seconds: float
+
+    @property
+    def over_floor(self) -> float:
+        """bytes / (weights + cache)"""
+        return self.bytes / (self.weight_bytes + self.cache_bytes)
+
+
+def missing_compiler(target: str) -> str | None:
+    """What is not installed that compiling for a target needs."""
+    package = "libtpu" if target in TPUS else "jax_cuda12_plugin"
+    return None if importlib.util.find_spec(package) else f"compiling for {target} needs {package}: pip install 'jaxrl[aot]'"
+
+
+def target_mesh(target: str, data: int = 1) -> Mesh:
+    """A mesh over `data` devices of a target, as `sharding.make_mesh` makes one of devices that exist.
+
+    Raises:
+      InputError: an unknown target, one whose compiler is not installed, or more TPU chips than eight.
+    """
+    if target not in TARGETS:
+        raise InputError(f"target {target!r} is unknown; choose one of {', '.join(TARGETS)}")
+    if missing := missing_compiler(target):
+        raise InputError(missing)
+    jax.config.update("jax_platforms", "cpu")  # the CUDA plugin fails where it looks for a GPU and finds none
+    if target in TPUS:
+        for name, value in LIBTPU.items():
+            os.environ.setdefault(name, value)
+        devices = topologies.get_topology_desc(TPUS[target], platform="tpu").devices
+    else:
+        devices = topologies.get_topology_desc(platform="cuda", topology=f"1x1x{data}", target_config=_hopper(*GPUS[target])).devices
+    if data > len(devices):
+        raise InputError(f"{data} devices are more than the {len(devices)} of {TPUS[target]}; ask for fewer")
+    return Mesh(np.array(devices[:data]).reshape(data, 1, 1), ("data", "fsdp", "tensor"), axis_types=(AxisType.Auto,) * 3)
+
+
+def compile_for(mesh: Mesh, jitted: Callable, *args, options: dict[str, int | str] | None = None) -> Program:
+    """Compile a jitted function for the devices of a mesh.
+
+    Args:
+      args: static arguments as they are, arrays as `jax.ShapeDtypeStruct`; those without a sharding have a copy on every device.
+      options: XLA's, for this program alone, e.g. {"xla_gpu_dot_merger_threshold_mb": 0}.
+    """
+    everywhere = NamedSharding(mesh, PartitionSpec())
+    place = lambda x: x.update(sharding=everywhere) if isinstance(x, jax.ShapeDtypeStruct) and x.sharding is None else x  # noqa: E731
+    jax.config.update("jax_enable_compilation_cache", False)  # programs for other devices are written to it and cannot be read
+    started = time.monotonic()
+    compiled = jitted.trace(*jax.tree.map(place, args)).lower().compile(compiler_options=options or None)
+    memory = compiled.memory_analysis()
+    return Program(
+        hlo.parse(compiled.as_text()),
+        memory.argument_size_in_bytes,
+        memory.alias_size_in_bytes,
+        memory.temp_size_in_bytes,
+        time.monotonic() - started,
+    )
+
+
+def decode_window_args(
+    policy: Policy, mesh: Mesh, rows: int, length: int, merge: bool = False, int8_weights: bool = False, int8_cache: bool = False
+) -> tuple[DecodeWeights, KVCache, Rows]:
+    """What `Decoder.window` takes beside its number of steps, without arrays: `rows` rows on all devices together, with caches
+    of `length` positions and one stop id, and a model stored in the arithmetic's dtype with float32 adapters."""
+    c, key = policy.config, jax.random.key(0)
+    model = jax.eval_shape(lambda: jax.tree.map(lambda x: x.astype(policy.dtype), policy.init_model(key)))
+    lora = {"lora": jax.eval_shape(policy.init_lora, key)} if policy.lora else {}
+    weights = jax.eval_shape(lambda t, f: decode_weights(policy, t, f, mesh, merge, int8_weights), lora, {"model": model})
+
+    by_row = NamedSharding(mesh, PartitionSpec(ROWS))
+    array = lambda dtype, *shape: jax.ShapeDtypeStruct((rows, *shape), dtype, sharding=by_row)  # noqa: E731
+    kv = jax.ShapeDtypeStruct((rows, length, c.num_kv_heads, c.head_dim), policy.dtype)
+    entry = jax.tree.map(lambda x: x.update(sharding=by_row), jax.eval_shape(lambda k, v: make_entry(k, v, int8_cache), kv, kv))
+    i32, f32 = jnp.int32, jnp.float32
+    draw = Draw(keys=array(key.dtype), temperature=array(f32), top_k=array(i32), top_p=array(f32), min_p=array(f32), stop_ids=array(i32, 1))
+    cache = KVCache((entry,) * c.num_layers, start=array(i32), cursor=jax.ShapeDtypeStruct((), i32))
+    return weights, cache, Rows(last_tokens=array(i32), left=array(i32), is_done=array(jnp.bool_), draw=draw)
+
+
+def compile_window(
+    target: str, policy: Policy, rows: int, length: int, steps: int = 32, data: int = 1, options: dict[str, int | str] | None = None, **forms
+) -> WindowReport:
+    """Compile the decode window for a target and report on it. forms: `merge`, `int8_weights`, `int8_cache`."""
+    mesh = target_mesh(target, data)
+    weights, cache, state = decode_window_args(policy, mesh, rows * data, length, **forms)
+    decoder = Decoder(policy, mesh, int8_cache=forms.get("int8_cache", False))
+    program = compile_for(mesh, Decoder.window, decoder, weights, cache, state, steps, options=options)
+    body, step = program.module.loop(steps), program.module
+    itemsize = jnp.dtype(jnp.int8 if forms.get("int8_weights") else policy.dtype).itemsize
+    smallest = min(d_in * d_out for d_in, d_out in policy.config.linear_sizes.values()) * itemsize
+    embedded = rows * policy.config.d_model * jnp.dtype(policy.dtype).itemsize
+    return WindowReport(
+        bytes=step.traffic(body),
+        given_bytes=step.given_traffic(body),
+        weight_bytes=_nbytes(weights) - _nbytes(weights.embed),  # of the embedding, B rows are read
+        cache_bytes=_nbytes(cache.layers) // data,
+        launches=step.launches(body),
+        moves=[str(i) for i in step.moves(body, at_least=max(smallest, embedded + 1))],
+        collectives=[str(i) for i in step.collectives(body)],
+        alias_bytes=program.alias_bytes,
+        temp_bytes=program.temp_bytes,
+        seconds=program.seconds,
+    )
+
+
+def _nbytes(tree) -> int:
+    return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(tree))
+
+
+def _hopper(name: str, memory_mib: int, bandwidth: int) -> str:
+    """A GPU of compute capability 9.0 with 132 multiprocessors, in the text form that XLA reads (GpuTargetConfigProto)."""
+    return f"""
+      platform_name: "CUDA"
+      device_description_str: "{name}"
+      dnn_version_info {{ major: 9 minor: 8 }}
+      gpu_device_info {{
+        cuda_compute_capability {{ major: 9 }}
+        core_count: 132  fpus_per_core: 128  clock_rate_ghz: 1.98
+        device_memory_size: {memory_mib << 20}  memory_bandwidth: {bandwidth * 10**9}  l2_cache_size: {50 << 20}
+        shared_memory_per_core: {228 << 10}  shared_memory_per_block: {48 << 10}  shared_memory_per_block_optin: {227 << 10}
+        threads_per_warp: 32  threads_per_block_limit: 1024  threads_per_core_limit: 2048
+        registers_per_core_limit: {64 << 10}  registers_per_block_limit: {64 << 10}
+        block_dim_limit_x: {2**31 - 1}  block_dim_limit_y: 65535  block_dim_limit_z: 65535
+      }}
+    """

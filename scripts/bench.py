@@ -1,0 +1,358 @@
+"""How fast is jaxrl on this device, and how far from what the device can do? One JSON line.
+
+    python scripts/bench.py sample --shape smollm-135m --prompts 4 --group 8 --prompt-len 128 --new 128 --dtype float32
+    python scripts/bench.py sft    --shape smollm-135m --rows 4 --seq-len 256
+    python scripts/bench.py grpo   --shape smollm-135m --lengths lognormal --set window=16 algo.updates_per_batch=2
+
+Random weights of the true shape, with LoRA adapters of rank 16 on all linears that do something. No row ends by itself:
+each emits the tokens of its budget. `sample` is one call of the engine; `sft` one optimiser step on full rows; `grpo` and
+`ppo` one whole step: rollout, a trivial reward in this process, credit (with PPO a scoring pass), packing, one update.
+
+The line:
+    tokens_per_s     of the median run after a warm-up
+    compilations     programs that XLA built (or took from its cache on disk) in set-up and warm-up, and in the measured runs,
+                     where there must be none: else exit code 1
+    peak_memory_gib  the device's own count, or the process's where the device has none (CPU); taken before the floor
+    parts            seconds of the median run, the engine's own within `rollout_s`, and what the engine counted
+    load             the machine's load average before: on a busy machine the times mean little
+    share_of_floor   floor_s / median, by the formulas of `bench_common.py` and two numbers measured here:
+
+    peak       FLOP/s of a square matmul in the benchmark's dtype, the best of several sizes
+    bandwidth  bytes/s of a sum over an array much larger than any cache
+
+A model that fits into the cache (`tiny`) is not bound by this bandwidth; its floor is the arithmetic's, and far away.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from bench_common import ALPHA, RANK, Work, add_work_arguments, costs, load, peak_rss_gib, reward, work_of
+from jaxrl.config import Config, GRPOSection, LoraSection, MeshSection, OptimSection, PPOSection, SampleSection
+from jaxrl.config_file import make_section, parse_yaml
+from jaxrl.data.packing import Rows
+from jaxrl.errors import InputError
+from jaxrl.model.config import ModelConfig
+from jaxrl.model.policy import Policy
+from jaxrl.rollout.collate import collate
+from jaxrl.sample.engine import Engine
+from jaxrl.sample.rows import Request
+from jaxrl.sharding import make_mesh, shard_batch, shardings_for
+from jaxrl.train.experience import Scorers, fields_of, give_credit, minibatches
+from jaxrl.train.rl import make_critic, make_reference
+from jaxrl.train.setup import set_up_jax
+from jaxrl.train.sft import as_batch
+from jaxrl.train.state import make_actor_critic_optimizer, make_optimizer, place_state, policy_part
+from jaxrl.train.step import make_critic_fn, make_grpo_step, make_ppo_step, make_score_fn, make_sft_step
+from jaxrl.types import Completion, Group, Problem, Trajectory, Verdict
+
+Tree = dict
+Settings = dict[str, dict]  # what --set says, by section
+Run = Callable[[int], dict[str, float]]  # number of the run -> seconds of its parts, and what the engine counted
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_work_arguments(parser, tuple(BENCHES))
+    add_engine_arguments(parser)
+    arguments = parser.parse_args()
+    try:
+        set_up_jax(Config.model_fields["compilation_cache"].default)
+        line = measure(work_of(arguments), settings_of(arguments), arguments.runs)
+    except InputError as error:
+        print(error, file=sys.stderr)
+        return 2
+    print(json.dumps(line))
+    return 1 if line["compilations"]["runs"] else 0
+
+
+def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
+    """The flags that only jaxrl understands; `settings_of` reads them."""
+    parser.add_argument("--no-compact", action="store_true", help="finished rows go on taking part in decoding")
+    parser.add_argument("--set", dest="overrides", nargs="*", default=[], metavar="key=value", help="of the sample section, or algo.key")
+
+
+def settings_of(arguments: argparse.Namespace) -> Settings:
+    settings: Settings = {"sample": {"compact": False} if arguments.no_compact else {}, "algo": {}}
+    for override in arguments.overrides:
+        dotted, equals, text = override.partition("=")
+        section, _, key = dotted.rpartition(".")
+        if not equals or (section or "sample") not in settings:
+            raise InputError(f"--set {override} is neither key=value of the sample section nor algo.key=value; write for example window=16")
+        settings[section or "sample"][key] = parse_yaml(text)
+    return settings
+
+
+def measure(work: Work, settings: Settings, runs: int) -> dict:
+    """The JSON line."""
+    busy = load()
+    compiled: list[str] = []
+    listen = lambda event, *_, **__: compiled.append(event) if "backend_compile" in event else None  # noqa: E731
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    run = BENCHES[work.what](work, settings)
+    warm_up_s, _ = timed(run, 0)
+    in_warm_up = len(compiled)
+    results = sorted((timed(run, number) for number in range(1, runs + 1)), key=lambda result: result[0])
+    in_runs = len(compiled) - in_warm_up
+    jax.monitoring.unregister_event_duration_listener(listen)
+    memory, memory_of = peak_memory_gib()
+
+    del run  # its weights make room
+    seconds = [result[0] for result in results]
+    median = statistics.median(seconds)
+    peak, bandwidth = measured_peak(work.dtype), measured_bandwidth()
+    floor = sum(cost.seconds(peak, bandwidth) for cost in costs(work))
+    arithmetic = sum(cost.flops / peak for cost in costs(work))
+    device = jax.devices()[0]
+    line = work.describe() | {
+        "device": device.device_kind if device.platform != "cpu" else f"{os.cpu_count()} CPU cores",
+        "load": busy,
+        "runs": runs,
+        "tokens": work.tokens(),
+        "tokens_per_s": work.tokens() / median,
+        "seconds": {"median": median, "min": seconds[0], "max": seconds[-1]},
+        "parts": results[len(results) // 2][1],
+        "peak_memory_gib": memory,
+        "memory_of": memory_of,
+        "compilations": {"warm_up": in_warm_up, "runs": in_runs},
+        "warm_up_s": warm_up_s,
+        "share_of_floor": floor / median,
+        "floor_s": floor,
+        "floor_arithmetic_s": arithmetic,  # equal to floor_s where bytes never bind
+        "peak_gflop_per_s": peak / 1e9,
+        "bandwidth_gb_per_s": bandwidth / 1e9,
+        "set": settings,
+    }
+    return rounded(line)
+
+
+class Parts(dict):
+    """Seconds by name. A lap books the time since the one before."""
+
+    def __init__(self):
+        self.last = time.perf_counter()
+
+    def lap(self, name: str) -> None:
+        now = time.perf_counter()
+        self[name] = self.get(name, 0.0) + now - self.last
+        self.last = now
+
+
+def timed(run: Run, number: int) -> tuple[float, dict[str, float]]:
+    """(seconds, seconds of the parts) of one run."""
+    started = time.perf_counter()
+    parts = run(number)
+    return time.perf_counter() - started, parts
+
+
+# --------------------------------------------------------------------------------------------------------- the benchmarks
+
+
+def sample_bench(work: Work, settings: Settings) -> Run:
+    """One call of the engine."""
+    policy, trainable, frozen, mesh = random_policy(work)
+    engine, requests = make_engine(work, sample_section(work, settings), policy, mesh)
+
+    def run(number: int) -> dict[str, float]:
+        check_tokens(work, roll_out(work, engine, requests, trainable, frozen, number))
+        return engine.times | engine.counts
+
+    return run
+
+
+def sft_bench(work: Work, _: Settings) -> Run:
+    """One optimiser step."""
+    policy, trainable, frozen, mesh = random_policy(work)
+    tx = make_optimizer(OptimSection(), 1000)
+    state = place_state(trainable, tx, jax.random.key(1), mesh)
+    step = make_sft_step(policy, tx, state, mesh)
+    positions = np.broadcast_to(np.arange(work.seq_len, dtype=np.int32), (work.rows, work.seq_len))
+    rows = Rows(work.sft_ids().astype(np.int32), positions, np.ones_like(positions), positions > 0)
+
+    def run(_: int) -> dict[str, float]:
+        nonlocal state
+        state, metrics = step(state, frozen, shard_batch(as_batch(rows, work.piece), mesh))
+        check_finite(jax.device_get(metrics))
+        return {}
+
+    return run
+
+
+def rl_bench(work: Work, settings: Settings) -> Run:
+    """One step of GRPO or PPO as `jaxrl/train/rl.py` does it, without tasks, checkpoints and logs."""
+    policy, trainable, frozen, mesh = random_policy(work)
+    sample, seq_len = sample_section(work, settings), work.prompt_len + work.new
+    values = {"problems_per_batch": work.prompts, "group_size": work.group, "microbatch": work.microbatch, "updates_per_batch": 1}
+    score = make_score_fn(policy, mesh, sample.temperature)
+    if work.what == "ppo":
+        algo = make_section(PPOSection, "--set algo", **{**values, "ppo_epochs": 1, **settings["algo"]})
+        critic = make_critic(algo, policy.config.d_model, trainable, jax.random.key(2))
+        tx = make_actor_critic_optimizer(OptimSection(), algo, 1000)
+        make_step, score_sampled = make_ppo_step, make_critic_fn(policy, mesh, sample.temperature)
+    else:
+        algo = make_section(GRPOSection, "--set algo", **{**values, **settings["algo"]})
+        critic, tx = {}, make_optimizer(OptimSection(), 1000)
+        make_step, score_sampled = make_grpo_step, score
+    state = place_state(trainable | critic, tx, jax.random.key(1), mesh, make_reference(algo, trainable))
+    update = make_step(policy, tx, algo, sample, state, mesh)
+    scorers = Scorers(mesh, seq_len, algo, frozen, score_sampled, score)
+    engine, requests = make_engine(work, sample, policy, mesh)
+
+    def run(number: int) -> dict[str, float]:
+        nonlocal state
+        parts = Parts()
+        completions = roll_out(work, engine, requests, policy_part(state.trainable), frozen, number)
+        groups = make_groups(work, completions)
+        parts.lap("rollout_s")
+        experience = give_credit(groups, [], scorers, state, algo.kl_coef, sample.max_new_tokens)
+        parts.lap("credit_s")
+        for samples in minibatches(experience, algo, (0, number)):
+            batch = collate(samples, algo.rows_per_update, seq_len, algo.rows_per_piece, fields_of(algo))
+            parts.lap("collate_s")
+            state, metrics = update(state, frozen, shard_batch(batch, mesh))
+            check_finite(jax.device_get(metrics))
+            parts.lap("update_s")
+        check_tokens(work, completions)
+        return parts | engine.times | engine.counts
+
+    return run
+
+
+BENCHES = {"sample": sample_bench, "sft": sft_bench, "grpo": rl_bench, "ppo": rl_bench}
+
+
+# ------------------------------------------------------------------------------------------------------------ their parts
+
+
+def make_policy(work: Work) -> Policy:
+    """The model of the shape, with adapters on all linears."""
+    s = work.sizes
+    config = ModelConfig(
+        family="qwen3" if s.qk_norm else "qwen2" if s.qkv_bias else "llama",
+        vocab_size=s.V, d_model=s.D, num_layers=s.L, num_heads=s.N, num_kv_heads=s.K, head_dim=s.H, d_ff=s.F,
+        qkv_bias=s.qkv_bias, qk_norm=s.qk_norm, tie_embeddings=s.tied, max_positions=max(4096, work.prompt_len + work.new),
+    )  # fmt: skip
+    return Policy(config, LoraSection(rank=RANK, alpha=ALPHA), work.dtype)
+
+
+def random_policy(work: Work) -> tuple[Policy, Tree, Tree, jax.sharding.Mesh]:
+    """(policy, trainable, frozen, mesh) with random weights and adapters whose B is not zero."""
+    policy, mesh = make_policy(work), make_mesh(MeshSection())
+
+    def init(key: jax.Array) -> tuple[Tree, Tree]:
+        model = jax.tree.map(lambda x: x.astype(work.dtype), policy.init_model(key))
+        lora = policy.init_lora(jax.random.fold_in(key, 1))
+        noisy = jax.tree.map(lambda x: x + 0.01 * jax.random.normal(jax.random.fold_in(key, 2), x.shape), lora)
+        return {"lora": noisy}, {"model": model}
+
+    shardings = shardings_for(jax.eval_shape(init, jax.random.key(0)), mesh)
+    return policy, *jax.jit(init, out_shardings=shardings)(jax.random.key(0)), mesh
+
+
+def sample_section(work: Work, settings: Settings) -> SampleSection:
+    """Temperature 1, nothing filtered; --set has the last word."""
+    sizes = {"max_prompt_tokens": work.prompt_len, "max_new_tokens": work.new}
+    return make_section(SampleSection, "--set", **{**sizes, **settings["sample"]})
+
+
+def make_engine(work: Work, sample: SampleSection, policy: Policy, mesh) -> tuple[Engine, list[Request]]:
+    """An engine in which no token ends a row, and the requests: one per prompt, or one per row where budgets differ."""
+    say = lambda ids: " ".join(map(str, ids))  # noqa: E731  stands for a tokenizer
+    engine = Engine(policy, sample, (), say, mesh, work.prompts, work.group)
+    prompts = work.prompt_ids().tolist()
+    if work.lengths == "fixed":
+        return engine, [Request(ids, uid, work.group) for uid, ids in enumerate(prompts)]
+    own = [sample.model_copy(update={"max_new_tokens": int(budget)}) for budget in work.budgets()]
+    places = [(p, g) for p in range(work.prompts) for g in range(work.group)]
+    return engine, [Request(prompts[p], p, first_index=g, sample=own[p * work.group + g]) for p, g in places]
+
+
+def roll_out(work: Work, engine: Engine, requests: list[Request], trainable: Tree, frozen: Tree, number: int) -> list[Completion]:
+    """The completions of all rows, in the order of the rows."""
+    per_request = work.num_samples // len(requests)
+    completions: dict[int, Completion] = {}
+    for sampled in engine.run(trainable, frozen, requests, jax.random.fold_in(jax.random.key(3), number)):
+        completions[sampled.request * per_request + sampled.index] = sampled.completion
+    return [completions[row] for row in range(work.num_samples)]
+
+
+def make_groups(work: Work, completions: list[Completion]) -> list[Group]:
+    def trajectory(problem: Problem, completion: Completion) -> Trajectory:
+        verdict = Verdict(reward(completion.completion_ids), correct=False, format_ok=True)
+        return Trajectory(problem, completion, verdict, policy_version=0)
+
+    problems = [Problem(str(p), (), {}) for p in range(work.prompts)]
+    pieces = [completions[p * work.group : (p + 1) * work.group] for p in range(work.prompts)]
+    return [Group(problem, tuple(map(partial(trajectory, problem), piece))) for problem, piece in zip(problems, pieces)]
+
+
+def check_tokens(work: Work, completions: list[Completion]) -> None:
+    lengths = [len(completion.completion_ids) for completion in completions]
+    if lengths != work.budgets().tolist():
+        raise RuntimeError(f"the rows emitted {lengths} tokens, and their budgets are {work.budgets().tolist()}")
+
+
+def check_finite(metrics: dict) -> None:
+    if metrics["skipped"] > 0:
+        raise RuntimeError(f"an update was skipped, since its loss or gradient is not finite: {metrics}")
+
+
+# -------------------------------------------------------------------------------------------------------------- the device
+
+
+def peak_memory_gib() -> tuple[float, str]:
+    """The most memory held so far, in GiB, and whose count it is."""
+    stats = jax.devices()[0].memory_stats()
+    if stats and "peak_bytes_in_use" in stats:
+        return stats["peak_bytes_in_use"] / 2**30, "device"
+    return peak_rss_gib(), "process"
+
+
+def measured_peak(dtype: str) -> float:
+    """FLOP/s of the best square matmul."""
+    sizes = (2048, 4096) if jax.devices()[0].platform == "cpu" else (4096, 8192, 16384)
+
+    def speed(n: int) -> float:
+        a = jax.random.normal(jax.random.key(0), (n, n)).astype(dtype)
+        return 2 * n**3 / best_seconds(jax.jit(jnp.matmul), a, a)
+
+    return max(map(speed, sizes))
+
+
+def measured_bandwidth() -> float:
+    """Bytes/s at which a large array is read."""
+    gibibytes = 1 if jax.devices()[0].platform == "cpu" else 4
+    x = jnp.ones((gibibytes << 16, 4096), jnp.float32)
+    return x.nbytes / best_seconds(jax.jit(lambda x: x.sum(axis=1)), x)
+
+
+def best_seconds(function: Callable, *arguments) -> float:
+    """Seconds of one call, the best of five; on an accelerator four calls are queued, which hides the host's part."""
+    jax.block_until_ready(function(*arguments))
+    calls = 1 if jax.devices()[0].platform == "cpu" else 4
+    found = []
+    for _ in range(5):
+        started = time.perf_counter()
+        jax.block_until_ready([function(*arguments) for _ in range(calls)])
+        found.append((time.perf_counter() - started) / calls)
+    return min(found)
+
+
+def rounded(value):
+    """Floats to four digits that count, in whatever they stand."""
+    if isinstance(value, dict):
+        return {key: rounded(x) for key, x in value.items()}
+    return float(f"{value:.4g}") if isinstance(value, float) else value
+
+
+if __name__ == "__main__":
+    sys.exit(main())
