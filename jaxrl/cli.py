@@ -1,6 +1,7 @@
-"""The command line: `jaxrl run|eval|sample|score`. Nothing heavy is imported before a command needs it."""
+"""The command line: `jaxrl run|eval|sample|score|verify|generate`. Nothing heavy is imported before a command needs it."""
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from jaxrl.interrupt import Interrupted
 
 def main(argv: list[str] | None = None) -> int:
     """Run a command. Returns the exit code: 0 done, 2 bad input (one message on stderr), 130 interrupted and saved."""
-    arguments = build_parser().parse_args(argv)
+    arguments = parse(argv)
     try:
         arguments.function(arguments)
     except InputError as error:
@@ -21,9 +22,23 @@ def main(argv: list[str] | None = None) -> int:
         print("stopped; the state is saved, and the same command goes on from it", file=sys.stderr)
         return 130
     except KeyboardInterrupt:
-        print("stopped at once; the same command goes on from the last checkpoint", file=sys.stderr)
+        remains = "the same command goes on from the last checkpoint" if arguments.function is _run else "no file was written"
+        print(f"stopped at once; {remains}", file=sys.stderr)
         return 130
     return 0
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    """The arguments; `key=value` may stand among the flags too, where argparse alone takes positionals from one place only."""
+    parser = build_parser()
+    arguments, rest = parser.parse_known_args(argv)
+    late = [word for word in rest if "=" in word and not word.startswith("-")]
+    unknown = [word for word in rest if word not in late or "overrides" not in arguments]
+    if unknown:
+        parser.error(f"unrecognized arguments: {' '.join(unknown)}")
+    if late:
+        arguments.overrides += late
+    return arguments
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -61,6 +76,23 @@ def build_parser() -> argparse.ArgumentParser:
     score.add_argument("--tokens", "--prompts", "--input", dest="tokens", type=Path, required=True, metavar="IN.jsonl", help="lines with `tokens`, a list of ids")
     score.add_argument("--out", type=Path, required=True, metavar="OUT.jsonl")
     score.set_defaults(function=_score)
+
+    verify = commands.add_parser("verify", help="judge the completions in a file with a task's verifier; no model, no accelerator")
+    verify.add_argument("task", metavar="TASK", help="a task's name, as in a config")
+    verify.add_argument("--input", type=Path, required=True, metavar="IN.jsonl", help="per line a problem's fields and `completion`")
+    verify.add_argument("--out", type=Path, required=True, metavar="OUT.jsonl", help="the lines with `reward`, `correct`, ... added")
+    verify.add_argument("--workers", type=int, help="processes (default: one per core)")
+    verify.add_argument("--timeout", type=float, default=10.0, metavar="S", help="seconds for one completion (default 10)")
+    verify.add_argument("overrides", nargs="*", metavar="key=value", help="keys of the config's task section")
+    verify.set_defaults(function=_verify)
+
+    generate = commands.add_parser("generate", help="write fresh problems of a task")
+    generate.add_argument("task", metavar="TASK", help="a task's name, as in a config")
+    generate.add_argument("--n", type=int, required=True, metavar="N", help="how many")
+    generate.add_argument("--seed", type=int, default=0)
+    generate.add_argument("--out", type=Path, required=True, metavar="OUT.jsonl")
+    generate.add_argument("overrides", nargs="*", metavar="key=value", help="keys of the config's task section")
+    generate.set_defaults(function=_generate)
     return parser
 
 
@@ -87,8 +119,9 @@ def _eval(arguments: argparse.Namespace) -> None:
     stages = [stage for stage in config.stages if isinstance(stage, EvalStage)]
     if not stages:
         raise InputError(f"{arguments.config} has no stage of kind eval; add one to say what is evaluated and how")
+    from jaxrl.data.jsonl import check_out
     from jaxrl.eval.table import render_table, save_rows
-    from jaxrl.inference import check_out, evaluate_model, load_policy
+    from jaxrl.inference import evaluate_model, load_policy
     from jaxrl.sharding import make_mesh
     from jaxrl.train.setup import set_up_jax
 
@@ -97,8 +130,7 @@ def _eval(arguments: argparse.Namespace) -> None:
     set_up_jax(config.compilation_cache)
     mesh = make_mesh(config.mesh)
     weights = load_policy(arguments.model, arguments.adapter, arguments.dtype, mesh)
-    verify = config.verify
-    rows = evaluate_model(weights, arguments.model, stages[-1], verify.workers, verify.timeout_s, config.seed, mesh)
+    rows = evaluate_model(weights, arguments.model, stages[-1], config.verify, config.seed, mesh)
     print(render_table(rows))
     if arguments.out is not None:
         save_rows(arguments.out, rows)
@@ -134,6 +166,21 @@ def _score(arguments: argparse.Namespace) -> None:
     from jaxrl.inference import score_file
 
     print(f"{score_file(weights, arguments.tokens, arguments.out, mesh)} lines scored in {arguments.out}")
+
+
+def _verify(arguments: argparse.Namespace) -> None:
+    from jaxrl.verification import verify_file
+
+    workers = arguments.workers if arguments.workers is not None else len(os.sched_getaffinity(0))
+    tally = verify_file(arguments.task, arguments.overrides, arguments.input, arguments.out, workers, arguments.timeout)
+    print(f"{tally} in {arguments.out}")
+
+
+def _generate(arguments: argparse.Namespace) -> None:
+    from jaxrl.verification import generate_file
+
+    count = generate_file(arguments.task, arguments.overrides, arguments.n, arguments.seed, arguments.out)
+    print(f"{count} problems in {arguments.out}")
 
 
 def _open_model(arguments: argparse.Namespace):

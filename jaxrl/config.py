@@ -142,10 +142,20 @@ class OptimSection(Section):
 
 
 class VerifySection(Section):
-    """The verifier pool: worker processes, and the wall time after which one is killed and its sample failed."""
+    """The verifier pool: a sample that fails (timeout, crash, exception) gets the task's failure reward and is counted as an error.
+
+    workers: processes. timeout_s: wall time of one sample, after which its worker is killed.
+    batch_timeout_s: wall time that a batch may still take once its last completion has been sampled; what is not verified
+      by then fails.
+    recycle_after: samples after which a worker makes way for a fresh one, against verifiers that leak.
+    max_error_share: a run stops where more than this share of the last batches' samples are errors.
+    """
 
     workers: PositiveInt = 2
     timeout_s: Positive = 10.0
+    batch_timeout_s: Positive = 3600.0
+    recycle_after: PositiveInt = 10_000
+    max_error_share: Share = 0.5
 
 
 class CheckpointSection(Section):
@@ -333,7 +343,7 @@ class EvalStage(Section):
     sample: SampleSection = SampleSection()
 
 
-TASKS = ("knowledge_graph", "tiny")
+TASKS = ("abduction", "arithmetic", "code", "countdown", "custom", "deduction", "knowledge_graph", "math", "sat", "tiny")
 Stage = Annotated[SFTStage | RSFTStage | GRPOStage | PPOStage | EvalStage, Field(discriminator="kind")]
 STAGES = {"sft": SFTStage, "rsft": RSFTStage, "grpo": GRPOStage, "ppo": PPOStage, "eval": EvalStage}
 INHERITED = ("lora", "task", "sample", "optim")

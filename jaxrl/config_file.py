@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from jaxrl.config import INHERITED, STAGES, TASKS, Config
 from jaxrl.config_base import Section, merge
+from jaxrl.config_tasks import TaskSection
 from jaxrl.errors import InputError
 
 
@@ -73,6 +74,24 @@ def make_section(section: type[Section], source: str, **values: Any) -> Section:
         return section.model_validate(values)
     except ValidationError as error:
         raise InputError("\n".join(f"{source}: {_place(p['loc'])}: {_reason(p)}" for p in error.errors())) from None
+
+
+def make_task_section(name: str, overrides: list[str]) -> Section:
+    """The section of a task from `key=value` alone, without a config around it.
+
+    Raises:
+      InputError: unknown task or key, wrong type.
+    """
+    if name not in TASKS:
+        raise InputError(f"unknown task {name!r}; the tasks are: {', '.join(TASKS)}")
+    values = {"name": name}
+    for override in overrides:
+        _override(values, override)
+
+    class Command(Section):
+        task: TaskSection
+
+    return make_section(Command, name, task=values).task
 
 
 def dump_config(config: Config) -> str:

@@ -1,15 +1,66 @@
 """The config of each task: what its `task` section may say, and every default. The tasks themselves are in `tasks/`."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from jaxrl.config_base import NonNegativeInt, PositiveInt, Section
+from jaxrl.config_base import NonNegativeInt, Positive, PositiveInt, Section, Share
 
 Hops = Annotated[tuple[PositiveInt, ...], Field(strict=False, min_length=1)]
 
 
-class KnowledgeGraphSection(Section):
+def _in_order(span: tuple[int, int]) -> tuple[int, int]:
+    if span[0] > span[1]:
+        raise ValueError(f"{list(span)} must be the smallest and the largest number, in this order; swap them")
+    return span
+
+
+def _span(least: int, most: int) -> Any:
+    """The type of a pair of whole numbers, smallest and largest, both between `least` and `most`."""
+    end = Annotated[int, Field(ge=least, le=most)]
+    return Annotated[tuple[end, end], Field(strict=False), AfterValidator(_in_order)]
+
+
+Operators = Annotated[tuple[Literal["+", "-", "*", "//"], ...], Field(strict=False, min_length=1)]
+
+
+class AnyTaskSection(Section):
+    """What every task's section may say.
+
+    reward: a Python file whose function `reward(problem, text, verdict)` has the last word on a reward (`FILE.py:NAME` for
+      a function of another name); see `tasks/rewards.py`. Paths are taken from the folder that the command runs in.
+    failure_reward: of a sample whose verification timed out, crashed or raised; null is the task's own. Set it where a
+      reward function has units of its own: it should be what an unreadable answer gets, so that breaking the verifier
+      never pays.
+    """
+
+    reward: str | None = None
+    failure_reward: float | None = None
+
+
+class Options(BaseModel):
+    """Values of any names; what they mean is for the user's task to say."""
+
+    model_config = ConfigDict(frozen=True, extra="allow", allow_inf_nan=False)
+
+
+class CustomSection(AnyTaskSection):
+    """A task of the user's own; see `tasks/custom.py`.
+
+    file: a Python file with a class `Task` (`FILE.py:NAME` for a class of another name). options: what it is made with,
+      `Task(**options)`.
+    train, val, test: a file of records, JSONL or parquet, for each split; read where the class has no `problems` of its own.
+    """
+
+    name: Literal["custom"]
+    file: str
+    options: Options = Options()
+    train: str | None = None
+    val: str | None = None
+    test: str | None = None
+
+
+class KnowledgeGraphSection(AnyTaskSection):
     """Multi-hop questions over a graph of typed entities; see `tasks/knowledge_graph.py`.
 
     graph: a `kg.json`, or null for a generated graph of `entities` entities with `relations` outgoing edges each, seeded
@@ -45,7 +96,7 @@ class KnowledgeGraphSection(Section):
     entity_match: Literal["word", "substring"] = "word"
 
 
-class TinySection(Section):
+class TinySection(AnyTaskSection):
     """Three games with a known optimum, for models of tens of thousands of parameters; see `tasks/tiny.py`.
 
     game: `letter`, `echo` or `count`. train, val, test: numbers of problems in each split; a multiple of 8 asks each
@@ -59,4 +110,186 @@ class TinySection(Section):
     test: NonNegativeInt = 128
 
 
-TaskSection = Annotated[KnowledgeGraphSection | TinySection, Field(discriminator="name")]
+class SatSection(AnyTaskSection):
+    """Random k-SAT near the threshold; see `tasks/sat.py`.
+
+    variables: fewest and most variables of a formula. clause_sizes: literals of a clause; each formula has one of these.
+      (20 variables are 85 clauses of 3, 199 of 4 or 422 of 5: prompts of about 2, 5 and 14 thousand characters.)
+    ratio: clauses per variable; null means the threshold: 4.26 for clauses of 3, 9.93 of 4, 21.12 of 5, 2^k ln 2 above.
+    planting: how formulas with a solution are made. `quiet`: each clause drawn among those that a hidden assignment
+      satisfies. `none`: formulas drawn freely, and kept if a solver finds a solution. `affine`: as the Affine environment
+      makes them, problem for problem (its task ids are 0, 1, ... for seed 0), with a ratio of 4.26 for all clause sizes;
+      these can be guessed.
+    unsatisfiable: share of formulas without a solution, which a solver has refuted; null means 0.15, and 0 for `affine`.
+    train, val, test: numbers of problems in each split, drawn with `seed`; a problem's split hangs on its content alone.
+    """
+
+    name: Literal["sat"]
+    variables: _span(2, 10_000) = (10, 20)
+    clause_sizes: Annotated[tuple[Annotated[int, Field(ge=2, le=20)], ...], Field(strict=False, min_length=1)] = (3,)
+    ratio: Positive | None = None
+    planting: Literal["quiet", "none", "affine"] = "quiet"
+    unsatisfiable: Share | None = None
+    seed: NonNegativeInt = 0
+    train: NonNegativeInt = 1000
+    val: NonNegativeInt = 100
+    test: NonNegativeInt = 100
+
+    @model_validator(mode="after")
+    def _check_sizes(self) -> "SatSection":
+        if max(self.clause_sizes) > self.variables[0]:
+            raise ValueError(
+                f"a clause of {max(self.clause_sizes)} different variables does not fit a formula of {self.variables[0]}; "
+                f"raise variables or lower clause_sizes"
+            )
+        if self.planting == "affine" and self.unsatisfiable:
+            raise ValueError("planting: affine always has a solution; leave unsatisfiable out, or set planting to quiet or none")
+        return self
+
+
+class MathSection(AnyTaskSection):
+    """Questions with a number or an expression as their answer, from files or the hub; see `tasks/math.py`.
+
+    train_file, test_file: records in JSONL (.gz too) or parquet, with the fields of GSM8K (`question`, `answer`), MATH
+      (`problem`, `solution`) or MATH-500 (`problem`, `answer`). hub: a dataset of the hub, or a folder that it was saved to,
+      for what no file is named for; hub_config: its configuration (`main` for openai/gsm8k).
+    train, val, test: at most so many problems, the first ones; null means all. The val split is taken out of the train
+      file: a twentieth of it, chosen by content alone.
+    answer_format: how the prompt asks for the answer, and demonstrations end: `hashes` (#### 42) or `boxed`. Both are read.
+    symbolic: compare what exact arithmetic cannot (2\\sqrt{3} and \\sqrt{12}) with math-verify, the extra `math`.
+    """
+
+    name: Literal["math"]
+    train_file: str | None = None
+    test_file: str | None = None
+    hub: str | None = None
+    hub_config: str | None = None
+    train: NonNegativeInt | None = None
+    val: NonNegativeInt | None = 100
+    test: NonNegativeInt | None = None
+    answer_format: Literal["hashes", "boxed"] = "hashes"
+    symbolic: bool = False
+
+
+class ArithmeticSection(AnyTaskSection):
+    """Expressions of whole numbers to work out, as hard as wished; see `tasks/arithmetic.py`.
+
+    terms: fewest and most operands. digits: fewest and most digits of an operand. operators: what they are joined by; `//`
+      is division rounded down. train, val, test, seed: as those of `sat`.
+    """
+
+    name: Literal["arithmetic"]
+    terms: _span(2, 20) = (2, 3)
+    digits: _span(1, 12) = (1, 2)
+    operators: Operators = ("+", "-", "*", "//")
+    seed: NonNegativeInt = 0
+    train: NonNegativeInt = 1000
+    val: NonNegativeInt = 100
+    test: NonNegativeInt = 100
+
+
+class CountdownSection(AnyTaskSection):
+    """Reach a target from given numbers with + - * /, each used at most once; see `tasks/countdown.py`.
+
+    numbers: fewest and most numbers given. largest: the largest that is drawn. targets: smallest and largest target.
+    train, val, test, seed: as those of `sat`.
+    """
+
+    name: Literal["countdown"]
+    numbers: _span(2, 6) = (3, 4)
+    largest: Annotated[int, Field(ge=2, le=10_000)] = 99
+    targets: _span(1, 1_000_000) = (10, 99)
+    seed: NonNegativeInt = 0
+    train: NonNegativeInt = 1000
+    val: NonNegativeInt = 100
+    test: NonNegativeInt = 100
+
+
+class ProgramSection(AnyTaskSection):
+    """What the tasks that run programs have in common; see `tasks/code_sandbox.py` and `verify/sandbox.py`.
+
+    train_file, test_file: records in JSONL (.gz too) or parquet. hub: a dataset of the hub, or a folder that it was saved to,
+      for what no file is named for; hub_config: its configuration; hub_split, hub_test_split: its splits for train and test.
+      A twentieth of the train source, chosen by content alone, is the val split; where test has no source of its own,
+      another twentieth is the test split.
+    train, val, test: at most so many problems, the first ones; null means all.
+    wall_s, cpu_s: seconds of one program on one input, or in all calls of its functions. total_s: after so many seconds no
+      further case of a completion is begun. wall_s + total_s should stay below verify.timeout_s.
+    memory_mb: address space. output_kb: of what is printed.
+    min_level: how well programs must be shut in, or they are not run.
+    """
+
+    train_file: str | None = None
+    test_file: str | None = None
+    hub: str | None = None
+    hub_config: str | None = None
+    hub_split: str = "train"
+    hub_test_split: str | None = None
+    train: NonNegativeInt | None = None
+    val: NonNegativeInt | None = 100
+    test: NonNegativeInt | None = None
+    wall_s: Positive = 5.0
+    cpu_s: Positive = 3.0
+    total_s: Positive = 4.0
+    memory_mb: Annotated[int, Field(ge=64)] = 512
+    output_kb: PositiveInt = 1024
+    min_level: Literal["process", "kernel", "namespaces"] = "kernel"
+
+
+class BundledSection(ProgramSection):
+    """Where no source is named, the problems are made here (`tasks/programs.py`), drawn with `seed`; null then means 1000, 100, 100."""
+
+    seed: NonNegativeInt = 0
+
+    @property
+    def has_files(self) -> bool:
+        return any((self.train_file, self.test_file, self.hub))
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        return {
+            split: size if (size := getattr(self, split)) is not None else default
+            for split, default in (("train", 1000), ("val", 100), ("test", 100))
+        }
+
+
+class AbductionSection(BundledSection):
+    """A program and its output, and an input that gives it; see `tasks/abduction.py`.
+
+    check_programs: run the programs of a file on their own inputs first, and ask for what they print then; those that fail
+      are left out. False takes the file's outputs as they are.
+    """
+
+    name: Literal["abduction"]
+    check_programs: bool = True
+
+
+class DeductionSection(BundledSection):
+    """A problem in words, and a complete program; see `tasks/deduction.py`.
+
+    partial_credit: the reward's share for the share of cases passed; 0 stops at the first case that fails.
+    """
+
+    name: Literal["deduction"]
+    partial_credit: Share = 0.0
+
+
+class CodeSection(ProgramSection):
+    """A function that passes tests: HumanEval, MBPP, records with cases; see `tasks/code.py`. The fields are `ProgramSection`'s."""
+
+    name: Literal["code"]
+
+
+TaskSection = Annotated[
+    AbductionSection
+    | ArithmeticSection
+    | CodeSection
+    | CountdownSection
+    | CustomSection
+    | DeductionSection
+    | KnowledgeGraphSection
+    | MathSection
+    | SatSection
+    | TinySection,
+    Field(discriminator="name"),
+]

@@ -1,7 +1,6 @@
 """Using a model directory without an experiment: drawing completions, scoring tokens, evaluating on a task. One JSONL in, one out."""
 
 import json
-import os
 import zlib
 from pathlib import Path
 from typing import Any
@@ -11,13 +10,15 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jaxrl.batch import SFTBatch
-from jaxrl.config import EvalStage, ModelSection, SampleSection
+from jaxrl.config import EvalStage, ModelSection, SampleSection, VerifySection
 from jaxrl.data.chat import render_for_sampling
+from jaxrl.data.jsonl import check_out, write_rows
 from jaxrl.data.records import parse_messages, parse_text
 from jaxrl.data.tokenizer import eos_ids, find_tokenizer
 from jaxrl.errors import InputError
 from jaxrl.eval.evaluate import baseline_rows, choose_problems, evaluate
 from jaxrl.eval.table import Row
+from jaxrl.rollout.collect import open_pool
 from jaxrl.sample.buckets import length_bucket
 from jaxrl.sample.engine import Engine
 from jaxrl.sample.rows import Request
@@ -26,7 +27,6 @@ from jaxrl.tasks import make_task
 from jaxrl.train.setup import Weights, load_base, model_folder
 from jaxrl.train.step import make_score_fn
 from jaxrl.types import Completion
-from jaxrl.verify.pool import VerifierPool
 
 SCORE_ROWS, SCORE_TOKENS = 16, 8192  # of one batch, at most
 
@@ -65,7 +65,7 @@ def sample_file(weights: Weights, model: str, prompts: Path, out: Path, sample: 
     completions: dict[int, Completion] = {}
     for sampled in engine.run(weights.trainable, weights.frozen, requests, jax.random.key(seed)):
         completions[places[sampled.request][sampled.index]] = sampled.completion
-    write_lines(out, [record | _completion_fields(completions[line]) for line, (_, record) in enumerate(records)])
+    write_rows(out, [record | _completion_fields(completions[line]) for line, (_, record) in enumerate(records)])
     return len(records)
 
 
@@ -97,11 +97,11 @@ def score_file(weights: Weights, tokens_file: Path, out: Path, mesh: Mesh) -> in
         values = jax.device_get(score(weights.trainable, weights.frozen, shard_batch(batch, mesh)))[0]
         for b, i in enumerate(members):
             logprobs[i] = values[b, : len(rows[i])].tolist()
-    write_lines(out, [record | {"logprobs": logprobs[i]} for i, (_, record) in enumerate(records)])
+    write_rows(out, [record | {"logprobs": logprobs[i]} for i, (_, record) in enumerate(records)])
     return len(records)
 
 
-def evaluate_model(weights: Weights, model: str, stage: EvalStage, workers: int, timeout_s: float, seed: int, mesh: Mesh) -> list[Row]:
+def evaluate_model(weights: Weights, model: str, stage: EvalStage, verify: VerifySection, seed: int, mesh: Mesh) -> list[Row]:
     """The baselines' rows and the policy's, on the task and split of an eval stage."""
     task = make_task(stage.task)
     problems = choose_problems(task, stage)
@@ -110,9 +110,9 @@ def evaluate_model(weights: Weights, model: str, stage: EvalStage, workers: int,
     if tokenizer is None:
         raise InputError(f"{folder} has no tokenizer; an evaluation needs the one that belongs to the model")
     engine = Engine(weights.policy, stage.sample, eos_ids(tokenizer, folder), tokenizer.decode, mesh)
-    with VerifierPool(task.verify, workers, timeout_s, task.failure_reward) as pool:
+    with open_pool(task, verify) as pool:
         row, _ = evaluate(engine, pool, tokenizer, problems, weights.trainable, weights.frozen, jax.random.key(seed), stage.name)
-    return [*baseline_rows(task, problems, seed), row]
+        return [*baseline_rows(task, pool, problems, seed), row]
 
 
 # ------------------------------------------------------------------------------------------------------------- files
@@ -142,23 +142,6 @@ def read_lines(path: Path) -> list[tuple[int, dict[str, Any]]]:
     if not records:
         raise InputError(f"{path} has no lines; give one JSON object per line")
     return records
-
-
-def check_out(path: Path) -> None:
-    """InputError unless a file can be written there: found before hours of sampling, not after."""
-    if not path.absolute().parent.is_dir() or path.is_dir():
-        raise InputError(f"{path} cannot be written: {'it is a folder' if path.is_dir() else 'its folder does not exist'}; check --out")
-
-
-def write_lines(path: Path, records: list[dict[str, Any]]) -> None:
-    """One JSON object per line; the file appears whole or not at all."""
-    path = Path(path)
-    unfinished = path.with_name(path.name + ".tmp")
-    try:
-        unfinished.write_text("".join(json.dumps(r) + "\n" for r in records), encoding="utf-8")
-        os.replace(unfinished, path)
-    except OSError as error:
-        raise InputError(f"{path} cannot be written: {error.strerror}; check the folder") from None
 
 
 def _prompt_ids(record: dict[str, Any], tokenizer, place: str, vocab_size: int) -> list[int]:

@@ -18,6 +18,7 @@ from jaxrl.errors import InputError
 from jaxrl.eval.evaluate import baseline_rows, choose_problems, evaluate
 from jaxrl.eval.table import load_rows, render_table, save_rows
 from jaxrl.interrupt import Interrupt, Interrupted
+from jaxrl.rollout.collect import open_pool
 from jaxrl.sample.engine import Engine
 from jaxrl.sharding import make_mesh
 from jaxrl.tasks import make_task
@@ -29,7 +30,6 @@ from jaxrl.train.rl import rl
 from jaxrl.train.rsft import rsft
 from jaxrl.train.setup import SAMPLING, Run, Weights, load_base, load_run_tokenizer, set_up_jax
 from jaxrl.train.sft import sft
-from jaxrl.verify.pool import VerifierPool
 from jaxrl.weights.peft import save_adapter
 from jaxrl.weights.safetensors import save_model
 
@@ -115,13 +115,12 @@ def evaluation(run: Run, stage: EvalStage, index: int, weights: Weights) -> Weig
     run.console.stage(stage.name, len(problems), detail=f"{stage.split} split, temperature {stage.sample.temperature}")
     asked = (stage.task, stage.split, stage.limit)
     earlier = [(s.task, s.split, s.limit) for s in run.config.stages[:index] if isinstance(s, EvalStage)]
-    if asked not in earlier:  # the baselines of these problems stand before the first policy that was asked them
-        suffix = f" ({stage.name})" if earlier else ""
-        rows = rows + [replace(row, name=row.name + suffix) for row in baseline_rows(task, problems, run.config.seed)]
     policy = replace(weights.policy, remat="none")
     engine = Engine(policy, stage.sample, run.eos_ids, run.tokenizer.decode, run.mesh)
-    verify = run.config.verify
-    with VerifierPool(task.verify, verify.workers, verify.timeout_s, task.failure_reward) as pool:
+    with open_pool(task, run.config.verify) as pool:
+        if asked not in earlier:  # the baselines of these problems stand before the first policy that was asked them
+            suffix = f" ({stage.name})" if earlier else ""
+            rows = rows + [replace(row, name=row.name + suffix) for row in baseline_rows(task, pool, problems, run.config.seed)]
         row, trajectories = evaluate(
             engine, pool, run.tokenizer, problems, weights.trainable, weights.frozen, run.key(index, SAMPLING), stage.name
         )

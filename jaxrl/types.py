@@ -38,7 +38,8 @@ class Verdict:
     """A verifier's answer about one completion.
 
     `reward` is in the task's own units. `parts` holds the named numbers that the reward is made of (logged one by one).
-    `error` is None, or says why there is no verdict (`timeout`, `crash`, `exception: ...`); `reward` is then the failure reward.
+    `error` is None, or says why there is no verdict (`timeout`, `crash: ...`, `exception: ...`, `sandbox: ...`). `reward` is then
+    the failure reward; or NaN, where the completion has no part in it (`sandbox`): the sample is then left out.
     """
 
     reward: float

@@ -20,10 +20,10 @@ FLOORS = {
     5: ["sample/*"],
     6: ["rollout/*", "eval/evaluate", "eval/table"],
     7: ["train/setup", "train/preflight", "train/loop", "train/sft", "train/rsft", "train/rl", "train/experience", "train/alarms"],
-    8: ["run", "inference", "aot"],
+    8: ["run", "inference", "verification", "aot"],
     9: ["cli"],
 }
-WORLDS = ["data/*", "verify/*", "tasks/*", "stats", "track/*", "eval/table"]  # run without an accelerator, start fast
+WORLDS = ["data/*", "verify/*", "tasks/*", "stats", "track/*", "eval/table", "verification"]  # run without an accelerator, start fast
 FLAX_NAMES = {"Module", "Param", "LoRAParam", "Rngs", "split", "merge", "eval_shape", "to_pure_dict"}
 LONG_FILES = {"config"}  # every section and every default in one place
 MAX_LINES = 300

@@ -9,7 +9,6 @@ and may carry `thinking`: beside `completion`, beside an assistant message's `co
 belongs to the last assistant message).
 """
 
-import gzip
 import hashlib
 import json
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxrl.config import DataSection
+from jaxrl.data.jsonl import read_rows, short
 from jaxrl.errors import InputError
 from jaxrl.types import Message
 
@@ -28,7 +28,7 @@ def read_records(section: DataSection) -> list[list[Message]]:
       InputError: a file that cannot be read, a broken or ill-formed record (file, line and place are named), no records.
     """
     source = section.file if section.file is not None else section.hub
-    rows = _file_rows(Path(section.file)) if section.file is not None else _hub_rows(section.hub, section.hub_split)
+    rows = read_rows(section.file) if section.file is not None else _hub_rows(section.hub, section.hub_split)
     records = [parse_record(value, place) for place, value in rows]
     if not records:
         raise InputError(f"{source} holds no records; check the data section")
@@ -67,7 +67,7 @@ def with_thinking(thinking: str, answer: str) -> str:
 def parse_record(value: Any, place: str) -> list[Message]:
     """One record's messages; `place` (file and line) begins every error."""
     if not isinstance(value, dict):
-        raise InputError(f"{place}: a record must be an object, and this is {_kind(value)}: {_short(value)}")
+        raise InputError(f"{place}: a record must be an object, and this is {_kind(value)}: {short(value)}")
     if value.get("messages") is not None:
         messages = parse_messages(value["messages"], place, "messages")
     elif value.get("prompt") is not None and value.get("completion") is not None:
@@ -96,12 +96,12 @@ def _prompt(value: Any, place: str) -> list[Message]:
 
 def parse_messages(value: Any, place: str, key: str) -> list[Message]:
     if not isinstance(value, list) or not value:
-        raise InputError(f"{place}: {key} must be a list of messages with at least one, and is {_kind(value)}: {_short(value)}")
+        raise InputError(f"{place}: {key} must be a list of messages with at least one, and is {_kind(value)}: {short(value)}")
     messages = []
     for i, item in enumerate(value):
         at = f"{key}[{i}]"
         if not isinstance(item, dict):
-            raise InputError(f"{place}: {at} must be an object with `role` and `content`, and is {_kind(item)}: {_short(item)}")
+            raise InputError(f"{place}: {at} must be an object with `role` and `content`, and is {_kind(item)}: {short(item)}")
         if item.get("tool_calls"):
             raise InputError(f"{place}: {at}.tool_calls: tool calls are not supported; write them into `content`, or remove the record")
         role, content = parse_text(item.get("role"), place, f"{at}.role"), parse_text(item.get("content"), place, f"{at}.content")
@@ -115,39 +115,13 @@ def parse_messages(value: Any, place: str, key: str) -> list[Message]:
 
 def parse_text(value: Any, place: str, key: str) -> str:
     if not isinstance(value, str):
-        raise InputError(f"{place}: {key} must be a string, and is {_kind(value)}: {_short(value)}")
+        raise InputError(f"{place}: {key} must be a string, and is {_kind(value)}: {short(value)}")
     try:
         value.encode("utf-8")
     except UnicodeEncodeError as error:
         # JSON can spell half a surrogate pair; no tokenizer can take it.
         raise InputError(f"{place}: {key} holds half a surrogate pair at character {error.start}; repair the text") from None
     return value
-
-
-def _file_rows(path: Path) -> Iterator[tuple[str, Any]]:
-    """(file and line, value) of each line that is not blank; plain or gzip."""
-    number = 0
-    try:
-        with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as lines:
-            for number, line in enumerate(lines, start=1):
-                if line.strip():
-                    yield f"{path}, line {number}", _json(line, path, number)
-    except (OSError, EOFError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise InputError(f"data file {path} cannot be read after line {number}: {reason}; check the file") from None
-
-
-def _json(line: bytes, path: Path, number: int) -> Any:
-    try:
-        text = line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
-        return json.loads(text)
-    except UnicodeDecodeError as error:
-        found = f"byte 0x{line[error.start]:02x}"
-        raise InputError(f"{path}, line {number}, column {error.start + 1}: not UTF-8: found {found}; save the file as UTF-8") from None
-    except json.JSONDecodeError as error:
-        found = _short(text[error.pos : error.pos + 20]) if text[error.pos :].strip() else "the end of the line"
-        reason = f"{error.msg}, found {found}; one JSON object per line is expected"
-        raise InputError(f"{path}, line {number}, column {error.colno}: not JSON: {reason}") from None
 
 
 def _hub_rows(name: str, split: str) -> Iterator[tuple[str, Any]]:
@@ -172,8 +146,3 @@ def _digest(record: list[Message], seed: int) -> str:
 
 def _kind(value: Any) -> str:
     return "missing" if value is None else {dict: "an object", list: "a list", str: "a string"}.get(type(value), f"{type(value).__name__}")
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."

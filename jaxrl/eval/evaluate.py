@@ -30,10 +30,10 @@ def evaluate(
     return row_from_verdicts(name, [t.verdict for t in trajectories]), trajectories
 
 
-def baseline_rows(task: Task, problems: Sequence[Problem], seed: int) -> list[Row]:
+def baseline_rows(task: Task, pool: VerifierPool, problems: Sequence[Problem], seed: int) -> list[Row]:
     """A row for each of the task's baselines: what completions that know nothing would get on the same problems."""
     rows = []
     for name, baseline in task.baselines().items():
         rng = random.Random(f"{name}/{seed}")
-        rows.append(row_from_verdicts(name, [task.verify(problem, baseline(problem, rng)) for problem in problems]))
+        rows.append(row_from_verdicts(name, list(pool.stream((problem, baseline(problem, rng)) for problem in problems))))
     return rows

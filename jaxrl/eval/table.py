@@ -15,10 +15,14 @@ from jaxrl.types import Verdict
 
 @dataclass(frozen=True)
 class Row:
-    """A policy on a split. Shares are between 0 and 1; the intervals are Jeffreys intervals of `accuracy`."""
+    """A policy on a split. Shares are between 0 and 1; the intervals are Jeffreys intervals of `accuracy`.
+
+    A completion whose verification timed out or crashed counts as wrong: it may have brought that about. One that could
+    not be judged through no fault of its own (a reward that is no number, as where a sandbox fails) is not among the n.
+    """
 
     name: str
-    n: int
+    n: int  # completions judged
     correct: int
     accuracy: float
     ci80: tuple[float, float]
@@ -26,7 +30,7 @@ class Row:
     mean_reward: float
     coverage: float | None  # None: the task has none
     format_rate: float
-    errors: int  # verdicts that are missing (timeout, crash); they count as wrong
+    errors: int  # verdicts that are missing, for either reason
 
 
 def row_from_verdicts(name: str, verdicts: Sequence[Verdict], coverage_key: str = "path_coverage") -> Row:
@@ -36,14 +40,17 @@ def row_from_verdicts(name: str, verdicts: Sequence[Verdict], coverage_key: str 
     counts as 0, so that failing cannot raise the mean.
 
     Raises:
-      InputError: no verdicts.
+      InputError: no verdicts, or none of a completion that could be judged.
     """
-    n = len(verdicts)
-    if n == 0:
+    if not verdicts:
         raise InputError(f"evaluation {name!r} has no problems; check the split and its size")
-    correct = sum(v.correct for v in verdicts)
-    rewards = [v.reward for v in verdicts if math.isfinite(v.reward)]  # one that is no number is among the errors
-    covered = [v.parts[coverage_key] for v in verdicts if coverage_key in v.parts]
+    judged = [v for v in verdicts if math.isfinite(v.reward)]
+    if not judged:
+        error = verdicts[0].error
+        raise InputError(f"evaluation {name!r}: none of {len(verdicts)} completions could be judged ({error}); mend the verifier")
+    n = len(judged)
+    correct = sum(v.correct for v in judged)
+    covered = [v.parts[coverage_key] for v in judged if coverage_key in v.parts]
     return Row(
         name=name,
         n=n,
@@ -51,9 +58,9 @@ def row_from_verdicts(name: str, verdicts: Sequence[Verdict], coverage_key: str 
         accuracy=correct / n,
         ci80=_interval(correct, n, 0.80),
         ci95=_interval(correct, n, 0.95),
-        mean_reward=statistics.fmean(rewards) if rewards else 0.0,
+        mean_reward=statistics.fmean(v.reward for v in judged),
         coverage=float(sum(covered) / n) if covered else None,
-        format_rate=sum(v.format_ok for v in verdicts) / n,
+        format_rate=sum(v.format_ok for v in judged) / n,
         errors=sum(v.error is not None for v in verdicts),
     )
 

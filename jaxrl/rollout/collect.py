@@ -6,13 +6,23 @@ from collections.abc import Sequence
 
 from jax import Array
 
+from jaxrl.config import VerifySection
 from jaxrl.data.chat import render_for_sampling
 from jaxrl.sample.engine import Engine
 from jaxrl.sample.rows import Request
+from jaxrl.tasks.base import Task
 from jaxrl.types import Group, Problem, Trajectory
 from jaxrl.verify.pool import VerifierPool
 
 Tree = dict
+
+
+def open_pool(task: Task, section: VerifySection) -> VerifierPool:
+    """The pool that verifies a task's completions, as a config's `verify` section has it."""
+    return VerifierPool(
+        task.verify, section.workers, section.timeout_s, task.failure_reward,
+        batch_timeout_s=section.batch_timeout_s, recycle_after=section.recycle_after, max_error_share=section.max_error_share,
+    )  # fmt: skip
 
 
 def collect(
@@ -33,6 +43,8 @@ def collect(
       policy_version: updates done by the weights given, kept with each trajectory.
     Returns:
       One group per problem, in the order of the problems.
+    Raises:
+      InputError: too many of the last batches' samples are errors of the verifier.
     """
     seen: Counter[str] = Counter()
     requests = []

@@ -1,5 +1,7 @@
 """What the verifier and the sampler say of a batch of experience, in numbers."""
 
+import math
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -8,8 +10,14 @@ from jaxrl.types import Group, StopReason
 
 
 def rollout_metrics(groups: Sequence[Group]) -> dict[str, float]:
-    """Means, spreads and quantiles over all that was sampled; rewards that are not finite are left out and counted."""
+    """Means, spreads and quantiles over all that was sampled; rewards that are not finite are left out and counted.
+
+    `verify/errors` counts the samples without a verdict, whatever reward they were given; most of them are of the four
+    kinds that follow. Shares are of the samples whose reward is finite: what a sandbox failed to judge is not wrong.
+    """
     trajectories = [t for group in groups for t in group.trajectories]
+    judged = [t.verdict for t in trajectories if math.isfinite(t.verdict.reward)]
+    errors = Counter(t.verdict.error.split(":")[0] for t in trajectories if t.verdict.error is not None)
     rewards_P_G = np.array([[t.verdict.reward for t in group.trajectories] for group in groups], np.float64)
     finite = rewards_P_G[np.isfinite(rewards_P_G)]
     lengths = np.array([len(t.completion.completion_ids) for t in trajectories])
@@ -19,8 +27,13 @@ def rollout_metrics(groups: Sequence[Group]) -> dict[str, float]:
         "reward/std": float(finite.std()) if len(finite) else 0.0,
         "reward/flat_groups": _mean(rewards_P_G.max(axis=1) == rewards_P_G.min(axis=1)) if rewards_P_G.shape[1] > 1 else 0.0,
         "reward/not_finite": float(rewards_P_G.size - finite.size),
-        "sample/accuracy": _mean([t.verdict.correct for t in trajectories]),
-        "sample/format_rate": _mean([t.verdict.format_ok for t in trajectories]),
+        "verify/errors": errors.total(),
+        "verify/timeouts": errors["timeout"],
+        "verify/crashes": errors["crash"],
+        "verify/exceptions": errors["exception"],
+        "verify/sandbox": errors["sandbox"],
+        "sample/accuracy": _mean([verdict.correct for verdict in judged]),
+        "sample/format_rate": _mean([verdict.format_ok for verdict in judged]),
         "sample/length_mean": _mean(lengths),
         "sample/length_p10": float(p10),
         "sample/length_p50": float(p50),

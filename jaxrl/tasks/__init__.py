@@ -3,18 +3,35 @@
 from typing import Any
 
 from jaxrl.errors import InputError
+from jaxrl.tasks.abduction import Abduction
+from jaxrl.tasks.arithmetic import Arithmetic
 from jaxrl.tasks.base import Task
+from jaxrl.tasks.code import Code
+from jaxrl.tasks.countdown import Countdown
+from jaxrl.tasks.custom import Custom
+from jaxrl.tasks.deduction import Deduction
 from jaxrl.tasks.knowledge_graph import KnowledgeGraph
+from jaxrl.tasks.math import Math
+from jaxrl.tasks.rewards import Shaped
+from jaxrl.tasks.sat import Sat
 from jaxrl.tasks.tiny import Tiny
 
 TASKS = {
+    "abduction": Abduction,
+    "arithmetic": Arithmetic,
+    "code": Code,
+    "countdown": Countdown,
+    "custom": Custom,
+    "deduction": Deduction,
     "knowledge_graph": KnowledgeGraph,
+    "math": Math,
+    "sat": Sat,
     "tiny": Tiny,
 }
 
 
 def make_task(section: Any) -> Task:
-    """The task that a config section describes.
+    """The task that a config section describes, with the user's reward where the section names one.
 
     Args:
       section: a `task` section; its `name` chooses the task.
@@ -23,4 +40,9 @@ def make_task(section: Any) -> Task:
     """
     if section.name not in TASKS:
         raise InputError(f"unknown task {section.name!r}; the tasks are: {', '.join(sorted(TASKS))}")
-    return TASKS[section.name](section)
+    task = TASKS[section.name](section)
+    if section.reward is not None:
+        task.verify = Shaped(task.verify, section.reward)
+    if section.failure_reward is not None:
+        task.failure_reward = section.failure_reward
+    return task

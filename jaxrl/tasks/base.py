@@ -1,14 +1,15 @@
 """What a task is: problems with a verifiable answer, in three splits. The protocol alone; the tasks are in their own files."""
 
 import random
-from collections.abc import Callable, Iterable
-from typing import Protocol
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Protocol
 
 from jaxrl.types import Problem, Verdict
 
 SPLITS = ("train", "val", "test")
 
 Baseline = Callable[[Problem, random.Random], str]
+Record = dict[str, Any]  # plain JSON: a line of a file
 
 
 class Task(Protocol):
@@ -29,7 +30,8 @@ class Task(Protocol):
         """A reference completion to imitate, or None where the task has none."""
 
     def verify(self, problem: Problem, text: str) -> Verdict:
-        """Judge one completion."""
+        """Judge one completion. Where that fails through no fault of the completion's (a sandbox that cannot start), the reward
+        is NaN and `error` says why, beginning with `sandbox:`; the sample is then left out and counted."""
 
     def texts(self) -> Iterable[str]:
         """Texts that hold every word of the task's prompts and completions: what a tokenizer made for the task knows."""
@@ -39,3 +41,17 @@ class Task(Protocol):
 
     def baselines(self) -> dict[str, Baseline]:
         """Completions that know nothing of the answer, by name: every table of results shows these beside the policy."""
+
+    def generate(self, count: int, seed: int) -> Iterator[Record]:
+        """`count` fresh records, each with a `prompt`; the same bytes on every machine, whatever the split sizes are.
+
+        Raises:
+          InputError: the task has no generator, or cannot make so many.
+        """
+
+    def problem(self, record: Record) -> Problem:
+        """A record of `generate`, or one with the dataset's own field names, as a problem; other fields do not matter.
+
+        Raises:
+          InputError: naming the field that is missing or wrong, and saying what it should hold. The caller says where it stands.
+        """

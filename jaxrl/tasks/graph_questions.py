@@ -215,13 +215,16 @@ def read_records(path: str | Path, graph: Graph) -> list[Record]:
             record = json.loads(line)
         except ValueError as error:
             raise InputError(f"{where}: not valid JSON: {error}") from None
-        _check_record(where, record, graph)
+        if not isinstance(record, dict):
+            raise InputError(f"{where}: must be a JSON object with the columns of a question, not {type(record).__name__}")
+        try:
+            record = complete_record(record, graph)
+        except InputError as error:
+            raise InputError(f"{where}, {error}") from None
         if record["id"] in ids:
             raise InputError(f"{where}, column 'id': {record['id']!r} occurs twice; give each question its own id")
         ids.add(record["id"])
-        reference = {"trace": reference_text(walk_of(record), record["answer_star"]), "style_rules": STYLE_RULES}
-        prompt = prompt_text(record["question"], record["options"])
-        records.append({"split": "test", "prompt": prompt, "ref": reference, "meta": {}} | record)
+        records.append(record)
     if not records:
         raise InputError(f"question file {path} holds no questions; it needs one JSON object per line")
     return records
@@ -231,13 +234,23 @@ def write_records(path: str | Path, records: Iterable[Record]) -> None:
     Path(path).write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
 
 
-def _check_record(where: str, record: Any, graph: Graph) -> None:
+def complete_record(record: Record, graph: Graph) -> Record:
+    """The record, checked against the graph; `prompt`, `ref`, `split` and `meta` are made where missing.
+
+    Raises:
+      InputError: naming the column that is missing or wrong.
+    """
+    _check_record(record, graph)
+    reference = {"trace": reference_text(walk_of(record), record["answer_star"]), "style_rules": STYLE_RULES}
+    prompt = prompt_text(record["question"], record["options"])
+    return {"split": "test", "prompt": prompt, "ref": reference, "meta": {}} | record
+
+
+def _check_record(record: Record, graph: Graph) -> None:
     def need(holds: bool, column: str, reason: str) -> None:
         if not holds:
-            raise InputError(f"{where}, column {column!r}: {reason}")
+            raise InputError(f"column {column!r}: {reason}")
 
-    if not isinstance(record, dict):
-        raise InputError(f"{where}: must be a JSON object with the columns of a question, not {type(record).__name__}")
     columns = {"id": str, "question": str, "hop_len": int, "options": dict, "answer_star": str, "path_star": dict}
     for column, kind in columns.items():
         need(column in record, column, f"is missing; the file must have {', '.join(columns)}")

@@ -7,13 +7,14 @@ that have one answer.
 
 import json
 import random
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jaxrl.errors import InputError
 from jaxrl.tasks.base import SPLITS, Baseline
 from jaxrl.tasks.graph import GENERATED, Edge, Graph, generate_graph, graph_values, read_graph
-from jaxrl.tasks.graph_questions import LETTERS, Record, edge_text, fixed_letters, make_record, phrases, read_records, walk_of, wordings_of, write_records
+from jaxrl.tasks.graph_questions import LETTERS, Record, complete_record, edge_text, fixed_letters, make_record, phrases, read_records, walk_of, wordings_of, write_records
 from jaxrl.tasks.graph_walks import WalkRules, choose_walks, reserve
 from jaxrl.tasks.trace_reward import FORMAT_FAILURE, TraceReward
 from jaxrl.types import Message, Problem
@@ -71,6 +72,14 @@ class KnowledgeGraph:
     def baselines(self) -> dict[str, Baseline]:
         return {"chance": self._chance, "first_option": self._first_option, "nearest": self._nearest}
 
+    def generate(self, count: int, seed: int) -> Iterator[Record]:
+        """Questions on paths of the train split, drawn with a seed of their own; `problem` knows those of this graph alone."""
+        return iter(self._questions("train", self.section.hops, count, [str(seed)]))
+
+    def problem(self, record: Record) -> Problem:
+        """A record of `generate`, or of a file of questions on this graph."""
+        return _problem(complete_record(record, self.graph))
+
     def write(self, folder: str | Path) -> None:
         """kg.json, train.jsonl, val.jsonl and test.jsonl, which `graph` and `eval_file` of another config can name."""
         folder = Path(folder)
@@ -91,10 +100,13 @@ class KnowledgeGraph:
                 f"for training only; add longer hops, set task.eval_hops, or set task.{split} to 0"
             )
         seed = str(self.section.question_seed)
-        walks = choose_walks(self._rules, split, hops, count, seed) if count else []
         variants = self.section.variants if split == "train" else 1
+        return self._questions(split, hops, count, [f"{seed}/{v}" if v else seed for v in range(variants)])
+
+    def _questions(self, split: str, hops: tuple[int, ...], count: int, seeds: list[str]) -> list[Record]:
+        """`count` paths, drawn with the first seed, each asked once with every seed."""
+        walks = choose_walks(self._rules, split, hops, count, seeds[0]) if count else []
         letters = fixed_letters(self.graph) if self.section.letters == "fixed" else None
-        seeds = [f"{seed}/{v}" if v else seed for v in range(variants)]
         return [make_record(self.graph, walk, split, seed, letters, self._wordings) for seed in seeds for walk in walks]
 
     # The baselines know the format and the question's words, not the answer.

@@ -20,10 +20,12 @@ policy at the optimum may go on after six, and lose its format, unless sample.ma
 """
 
 import random
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from jaxrl.errors import InputError
-from jaxrl.tasks.base import SPLITS, Baseline
+from jaxrl.tasks.base import SPLITS, Baseline, Record
+from jaxrl.tasks.fields import field, is_text
 from jaxrl.types import Message, Problem, Verdict
 
 if TYPE_CHECKING:  # pydantic stays out of the verifier processes, which import this file
@@ -180,6 +182,21 @@ class Tiny:
             "chance": lambda problem, rng: self.game.random_answer(rng),
             "optimum": lambda problem, rng: self.game.best_answer(problem.data["ask"]),
         }
+
+    def generate(self, count: int, seed: int) -> Iterator[Record]:
+        """Records of any two words and any question of the game, whatever split they belong to; they may repeat."""
+        rng = random.Random(f"{self.section.game}/{seed}")
+        for _ in range(count):
+            problem = self._problem(rng.choice(ADJECTIVES), rng.choice(NOUNS), rng.choice(self.game.asks))
+            yield {"uid": problem.uid, "prompt": problem.messages[0]["content"], **problem.data}
+
+    def problem(self, record: Record) -> Problem:
+        """A record of `generate`: `prompt`, and what it asks for in `ask`."""
+        asks = self.game.asks
+        prompt = field(record, "prompt", "what the model was asked", is_text)
+        ask = field(record, "ask", f"one of {', '.join(map(repr, asks))} in the game {self.section.game}", lambda value: value in asks)
+        message = Message(role="user", content=prompt)
+        return Problem(str(record.get("uid", prompt)), (message,), {"game": self.section.game, "ask": ask})
 
     def _problem(self, adjective: str, noun: str, ask: str) -> Problem:
         uid = "-".join(filter(None, (self.section.game, adjective, noun, ask)))

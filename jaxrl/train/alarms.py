@@ -44,6 +44,12 @@ def find_alarms(metrics: Mapping[str, float]) -> dict[str, str]:
         "not finite", metrics["reward/not_finite"] > 0,
         f"{metrics['reward/not_finite']:.0f} rewards are not finite numbers; these samples are left out of the update; mend the verifier",
     )  # fmt: skip
+    errors = metrics.get("verify/errors", 0)
+    sound(
+        "verifier errors", errors > 0,
+        f"{errors:.0f} samples have no verdict, which is not the same as a wrong answer; samples.jsonl says why (`error`), and "
+        "verify/timeouts, crashes, exceptions and sandbox how often",
+    )  # fmt: skip
     sound(
         "skipped", metrics.get("skipped", 0) > 0,
         f"{metrics.get('skipped', 0):.0f} updates had a loss or gradient that is not finite and changed nothing; lower optim.learning_rate",

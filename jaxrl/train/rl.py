@@ -24,7 +24,7 @@ from jaxrl.interrupt import Interrupted
 from jaxrl.model.value_head import init_value_head
 from jaxrl.ops.kl import adapt_kl_coef
 from jaxrl.rollout.collate import collate
-from jaxrl.rollout.collect import collect
+from jaxrl.rollout.collect import collect, open_pool
 from jaxrl.rollout.credit import has_spread, verified_rewards
 from jaxrl.rollout.curriculum import SuccessRates, choose
 from jaxrl.rollout.gather import gather
@@ -41,7 +41,6 @@ from jaxrl.train.setup import ADAPTERS, CRITIC, DROPOUT, SAMPLING, Run, Weights,
 from jaxrl.train.state import TrainState, make_actor_critic_optimizer, make_optimizer, make_schedule, place_state, policy_part
 from jaxrl.train.step import make_critic_fn, make_grpo_step, make_ppo_step, make_score_fn
 from jaxrl.types import Group, Problem
-from jaxrl.verify.pool import VerifierPool
 
 Tree = dict
 DRAW, REPLAY, ORDER = range(1, 4)  # the purposes of host seeds; from 1, since NumPy does not see a trailing 0
@@ -110,10 +109,9 @@ def rl(run: Run, stage: RLStage, index: int, weights: Weights) -> Weights:
     scorers = Scorers(run.mesh, seq_len, algo, frozen, score_sampled, score)
     engine = Engine(policy, sample, run.eos_ids, run.tokenizer.decode, run.mesh, algo.problems_per_batch, algo.group_size)
 
-    verify = run.config.verify
     with (
         Checkpoints(run.folder / "checkpoints" / f"{index}_{stage.name}", run.config.checkpoint.keep) as checkpoints,
-        VerifierPool(task.verify, verify.workers, verify.timeout_s, task.failure_reward) as pool,
+        open_pool(task, run.config.verify) as pool,
     ):
         # ---------------------------------------------------------------------------------------------------- resume
         state, meta = checkpoints.restore_latest(abstract_like(state)) or (state, {})
@@ -168,15 +166,13 @@ def rl(run: Run, stage: RLStage, index: int, weights: Weights) -> Weights:
 
             # ------------------------------------------------------------------------------------------- tell and keep
             step, elapsed = progress.batches, time.perf_counter() - started
-            metrics = rollout_metrics(sampled) | experience.metrics | over_updates(updates)
+            metrics = rollout_metrics(sampled) | pool.take_times() | experience.metrics | over_updates(updates)
             metrics |= {
                 "groups/dropped": len(sampled) - len(groups),
                 "replay/size": len(progress.replay) if progress.replay is not None else 0,
                 "replay/used": len(replayed),
                 "learning_rate": float(schedule(max(0, int(state.step) - 1))),
                 **speed(sampled, collected - started, elapsed),
-                "verify/timeouts": pool.counts["timeouts"],
-                "verify/crashes": pool.counts["crashes"],
                 "batch_hash": zlib.crc32(repr([t.completion.completion_ids for g in sampled for t in g.trajectories]).encode()),
             }
             report_step(run, stage, step, metrics)

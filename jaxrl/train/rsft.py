@@ -15,7 +15,7 @@ from jaxrl.config import RSFTStage
 from jaxrl.data.packing import batch_at, indices_at, num_steps, pack
 from jaxrl.errors import InputError
 from jaxrl.interrupt import Interrupted
-from jaxrl.rollout.collect import collect
+from jaxrl.rollout.collect import collect, open_pool
 from jaxrl.rollout.winners import WinnerStatistics, choose_winners, load_winners, save_winners
 from jaxrl.sample.engine import Engine
 from jaxrl.tasks import make_task
@@ -27,7 +27,6 @@ from jaxrl.train.sft import update
 from jaxrl.train.state import make_optimizer, make_schedule, place_state
 from jaxrl.train.step import make_sft_step
 from jaxrl.types import Problem
-from jaxrl.verify.pool import VerifierPool
 
 MIN_WINNERS = 10  # fewer are learnt by heart
 
@@ -62,10 +61,9 @@ def rsft(run: Run, stage: RSFTStage, index: int, weights: Weights) -> Weights:
         tx, schedule = make_optimizer(stage.optim, steps), make_schedule(stage.optim, steps)
         return make_sft_step(policy, tx, abstract, run.mesh), schedule
 
-    verify = run.config.verify
     with (
         Checkpoints(folder, run.config.checkpoint.keep) as checkpoints,
-        VerifierPool(task.verify, verify.workers, verify.timeout_s, task.failure_reward) as pool,
+        open_pool(task, run.config.verify) as pool,
     ):
         # ---------------------------------------------------------------------------------------------------- resume
         state, meta = checkpoints.restore_latest(abstract) or (state, {"iteration": 0, "first_step": 0})

@@ -6,6 +6,7 @@ crashes, prints without end) costs one sample. This keeps a run alive; it is no 
 """
 
 import json
+import math
 import pickle
 import selectors
 import time
@@ -15,11 +16,12 @@ from typing import Any
 
 from jaxrl.errors import InputError
 from jaxrl.types import Problem, Verdict
-from jaxrl.verify.process import START_TIMEOUT_S, WorkerProcess
-from jaxrl.verify.worker import HEADER
+from jaxrl.verify.guard import ErrorGuard
+from jaxrl.verify.process import START_TIMEOUT_S, HungUp, WorkerProcess
+from jaxrl.verify.worker import describe
 
 MAX_FAILED_STARTS = 3
-MAX_ANSWER_BYTES = 1 << 20
+MAX_WAITING_BYTES = 64 << 20
 
 Verify = Callable[[Problem, str], Verdict]
 
@@ -32,7 +34,8 @@ class VerifierPool:
             pool.poll()                       # now and then, while something else goes on
             verdicts = pool.gather(tickets)   # in the order of the tickets
 
-    Work advances inside `submit`, `poll`, `results` and `gather`; a worker that has finished waits for the next of these calls.
+    Work advances inside these calls; a worker that has finished waits for the next of them. `submit` waits where
+    MAX_WAITING_BYTES of samples are queued already, so that any number can be submitted; `stream` bounds the verdicts too.
 
     Args:
       verify: pickled once into each worker, so a function of an importable module, or a small object of such a class.
@@ -40,18 +43,26 @@ class VerifierPool:
       timeout_s: wall seconds that one sample may take, its worker's start-up not included.
       failure_reward: reward of a sample that timed out, crashed or raised; its Verdict says which in `error`
         (`timeout`, `crash: ...`, `exception: ...`) and `counts` keeps the totals.
+      batch_timeout_s: wall seconds that `gather` waits for its tickets; those not finished then time out.
+      recycle_after: samples after which a worker is replaced by a fresh one.
+      max_error_share: see `ErrorGuard`, to which `gather` shows its verdicts.
     Raises:
       InputError: verify cannot be sent to, or imported by, a worker process.
     """
 
-    def __init__(self, verify: Verify, workers: int, timeout_s: float, failure_reward: float):
-        if workers < 1 or timeout_s <= 0:
+    def __init__(
+        self, verify: Verify, workers: int, timeout_s: float, failure_reward: float,
+        *, batch_timeout_s: float = math.inf, recycle_after: int = 10_000, max_error_share: float = 1.0,
+    ):  # fmt: skip
+        if workers < 1 or not timeout_s > 0:
             raise InputError(f"a pool of {workers} workers with a timeout of {timeout_s} s cannot work; set both above 0")
         self.counts = {"timeouts": 0, "crashes": 0, "exceptions": 0}
+        self._batch_timeout_s, self._recycle_after, self._guard = batch_timeout_s, recycle_after, ErrorGuard(max_error_share)
+        self._sample_times, self._waited_s = [], 0.0
         self._verify_name = getattr(verify, "__qualname__", None) or type(verify).__qualname__
-        self._timeout_s = timeout_s
-        self._failure_reward = failure_reward
+        self._timeout_s, self._failure_reward = timeout_s, failure_reward
         self._waiting: deque[tuple[int, bytes]] = deque()
+        self._waiting_bytes = 0
         self._pending: set[int] = set()  # tickets without a verdict: waiting or with a worker
         self._verdicts: dict[int, Verdict] = {}
         self._last_ticket = 0
@@ -83,10 +94,18 @@ class VerifierPool:
     def submit(self, problem: Problem, text: str) -> int:
         """Queue one sample; the ticket is for `results` and `gather`."""
         self._check_open()
+        while self._waiting_bytes > MAX_WAITING_BYTES:
+            self._advance(wait=True)
         self._last_ticket += 1
         self._pending.add(self._last_ticket)
-        self._waiting.append((self._last_ticket, pickle.dumps((problem, text))))
-        self._hand_out()
+        try:
+            request = pickle.dumps((problem, text))
+        except Exception as error:  # whatever the problem's objects raise is one sample's error
+            self._fail(self._last_ticket, "exceptions", f"exception: cannot be sent to a worker: {describe(error)}")
+        else:
+            self._waiting.append((self._last_ticket, request))
+            self._waiting_bytes += len(request)
+            self._hand_out()
         return self._last_ticket
 
     def poll(self) -> int:
@@ -98,16 +117,39 @@ class VerifierPool:
     def results(self, tickets: Iterable[int]) -> Iterator[Verdict]:
         """The verdicts in the order of the tickets, each as soon as it is there. A ticket can be redeemed once."""
         for ticket in tickets:
-            while ticket not in self._verdicts:
-                self._check_open()
-                if ticket not in self._pending:
-                    raise KeyError(f"ticket {ticket} was never given out, or its verdict has been taken already")
-                self._advance(wait=True)
+            self._wait_for(ticket, until=math.inf)
             yield self._verdicts.pop(ticket)
 
     def gather(self, tickets: Iterable[int]) -> list[Verdict]:
-        """The verdicts in the order of the tickets; waits until all are there."""
-        return list(self.results(tickets))
+        """The verdicts of a batch in the order of its tickets; waits until all are there, or the batch's time is up.
+
+        Raises:
+          InputError: too many of the last batches' samples are errors.
+        """
+        tickets = list(tickets)
+        until = time.monotonic() + self._batch_timeout_s
+        for ticket in tickets:
+            if not self._wait_for(ticket, until):
+                self._give_up(set(tickets))
+        verdicts = list(self.results(tickets))
+        self._guard.check(verdicts)
+        return verdicts
+
+    def stream(self, samples: Iterable[tuple[Problem, str]], ahead: int = 1024) -> Iterator[Verdict]:
+        """The verdicts of samples in their order, however many; never more than `ahead` are taken before their verdicts are out."""
+        tickets: deque[int] = deque()
+        for problem, text in samples:
+            tickets.append(self.submit(problem, text))
+            self.poll()
+            if len(tickets) == ahead:
+                yield from self.results([tickets.popleft()])
+        yield from self.results(tickets)
+
+    def take_times(self) -> dict[str, float]:
+        """Seconds since the last call: the mean and the longest of a sample, and how long callers have waited."""
+        times, waited_s = self._sample_times or [0.0], self._waited_s
+        self._sample_times, self._waited_s = [], 0.0
+        return {"time/verify_mean_s": sum(times) / len(times), "time/verify_max_s": max(times), "time/verify_wait_s": waited_s}
 
     def close(self) -> None:
         """Kill all workers and what they started. Samples not finished are lost."""
@@ -119,19 +161,44 @@ class VerifierPool:
 
     # --------------------------------------------------------------------------------------------------------- advance
 
-    def _advance(self, wait: bool) -> None:
+    def _wait_for(self, ticket: int, until: float) -> bool:
+        """Whether the ticket's verdict came before that moment."""
+        while ticket not in self._verdicts:
+            self._check_open()
+            if ticket not in self._pending:
+                raise KeyError(f"ticket {ticket} was never given out, or its verdict has been taken already")
+            if time.monotonic() >= until:
+                return False
+            self._advance(wait=True, until=until)
+        return True
+
+    def _give_up(self, tickets: set[int]) -> None:
+        """Fail what is not finished of a batch whose time is up."""
+        self._advance(wait=False)
+        for worker in list(self._workers):
+            if worker.ticket in tickets:
+                self._replace(worker, "timeout")
+        for ticket in tickets & self._pending:
+            self._fail(ticket, "timeouts", "timeout: the batch's")
+        self._waiting = deque((ticket, request) for ticket, request in self._waiting if ticket not in tickets)
+        self._waiting_bytes = sum(len(request) for _, request in self._waiting)
+
+    def _advance(self, wait: bool, until: float = math.inf) -> None:
         """One round: read, write, then look at deadlines. In this order, so that an answer that is there counts as in time.
 
         The time during which this process does something else, while an answer waits or a text is half sent, is not the sample's.
         """
-        next_deadline = min(worker.deadline for worker in self._workers)
-        timeout = max(0.0, min(next_deadline - time.monotonic(), START_TIMEOUT_S)) if wait else 0.0
-        for key, events in self._selector.select(timeout):
+        began = time.monotonic()
+        next_deadline = min(until, *(worker.deadline for worker in self._workers))
+        events_by_worker = self._selector.select(max(0.0, min(next_deadline - began, START_TIMEOUT_S)) if wait else 0.0)
+        self._waited_s += time.monotonic() - began if wait else 0.0
+        for key, events in events_by_worker:
             worker = key.data
             if events & selectors.EVENT_READ:
                 self._read(worker)
             if events & selectors.EVENT_WRITE and worker in self._workers:
-                self._write(worker)
+                worker.flush()
+                self._watch(worker)
         for worker in list(self._workers):
             if worker.deadline <= time.monotonic():
                 self._read(worker)  # the answer may have come while others were being killed
@@ -144,88 +211,73 @@ class VerifierPool:
     def _hand_out(self) -> None:
         for worker in self._workers:
             if self._waiting and worker.ready and worker.ticket is None:
-                worker.ticket, request = self._waiting.popleft()
-                worker.outgoing += HEADER.pack(worker.ticket, len(request)) + request
-                self._write(worker)
+                ticket, request = self._waiting.popleft()
+                self._waiting_bytes -= len(request)
+                worker.send(ticket, request)
+                self._watch(worker)
 
     def _read(self, worker: WorkerProcess) -> None:
         try:
-            chunk = worker.socket.recv(1 << 16)
-        except BlockingIOError:
-            return
-        except OSError:
-            chunk = b""
-        worker.incoming += chunk
-        if not chunk:
-            self._replace(worker, "crash")
-        elif len(worker.incoming) >= HEADER.size:
-            ticket, size = HEADER.unpack_from(worker.incoming)
-            if ticket != worker.ticket or size > MAX_ANSWER_BYTES:
-                self._replace(worker, "crash")  # not an answer of worker.py: something else wrote to its socket
-            elif len(worker.incoming) >= HEADER.size + size:
-                body = bytes(worker.incoming[HEADER.size :])
-                worker.incoming.clear()
-                self._take_answer(worker, body)
-
-    def _take_answer(self, worker: WorkerProcess, body: bytes) -> None:
-        try:
-            values = json.loads(body)
-            if worker.ready:
-                verdict = self._verdict(values)
-                self._finish(worker.ticket, verdict)
-            elif values["ready"]:
-                worker.ready, self._failed_starts = True, 0
-            else:
-                self._start_error = self._cannot_start(values["error"])
-        except (ValueError, KeyError, TypeError):  # as above
+            body = worker.receive()
+            if body is None:
+                return
+            self._take_answer(worker, json.loads(body))
+        except (HungUp, ValueError, KeyError, TypeError, AttributeError):  # it died, or what came is no answer of worker.py
             self._replace(worker, "crash")
         else:
-            worker.ticket, worker.deadline = None, float("inf")
+            if worker.served >= self._recycle_after:
+                self._replace(worker, "recycled")
 
-    def _verdict(self, values: dict[str, Any]) -> Verdict:
-        if "error" in values:
-            self.counts["exceptions"] += 1
-            return self._failure(str(values["error"]))
-        return Verdict(**{("error" if name == "verdict_error" else name): value for name, value in values.items()})
+    def _take_answer(self, worker: WorkerProcess, values: dict[str, Any]) -> None:
+        if worker.ready:
+            seconds = float(values.pop("seconds"))
+            if "error" in values:
+                self._fail(worker.ticket, "exceptions", str(values["error"]))
+            else:
+                values["error"] = values.pop("verdict_error")
+                self._finish(worker.ticket, Verdict(**values))
+            self._sample_times.append(seconds)
+            worker.served += 1
+        elif values["ready"]:
+            worker.ready, self._failed_starts = True, 0
+        else:
+            self._start_error = self._cannot_start(values["error"])
+        worker.ticket, worker.deadline = None, math.inf
 
-    def _write(self, worker: WorkerProcess) -> None:
-        """Send what the socket takes now; the rest when it takes more. Never waits, so both directions can be full."""
-        try:
-            while worker.outgoing:
-                del worker.outgoing[: worker.socket.send(worker.outgoing[: 1 << 16])]
-                if worker.ready:
-                    worker.deadline = time.monotonic() + self._timeout_s  # of a sample: counts from its last byte
-        except BlockingIOError:
-            pass
-        except OSError:
-            worker.outgoing.clear()  # it has died; reading will tell
-        if worker.is_blocked != bool(worker.outgoing):
-            worker.is_blocked = bool(worker.outgoing)
-            events = selectors.EVENT_READ | (selectors.EVENT_WRITE if worker.is_blocked else 0)
+    def _watch(self, worker: WorkerProcess) -> None:
+        """Have `select` tell when the worker's socket takes more, as long as there is more to send."""
+        events = selectors.EVENT_READ | (selectors.EVENT_WRITE if worker.outgoing else 0)
+        if self._selector.get_key(worker.socket).events != events:
             self._selector.modify(worker.socket, events, worker)
 
     # ---------------------------------------------------------------------------------------------------------- workers
 
     def _start_worker(self) -> None:
-        worker = WorkerProcess(self._timeout_s)
+        try:
+            worker = WorkerProcess(self._timeout_s)
+        except OSError as error:
+            raise InputError(f"a verifier process cannot be started: {error}; lower verify.workers, or raise the system's limits") from None
         self._workers.append(worker)
         self._selector.register(worker.socket, selectors.EVENT_READ, worker)
-        worker.outgoing += HEADER.pack(worker.ticket, len(self._pickled_verify)) + self._pickled_verify
-        self._write(worker)
+        worker.send(0, self._pickled_verify)
+        self._watch(worker)
 
     def _replace(self, worker: WorkerProcess, reason: str) -> None:
         """A worker has died or must; its sample, if it had one, fails, and a new worker takes its place."""
         self._selector.unregister(worker.socket)
         self._workers.remove(worker)
-        ending = worker.kill(grace_s=0.0 if reason == "timeout" else 0.1)
+        ending = worker.kill(grace_s=0.1 if reason == "crash" else 0.0)
         if not worker.ready:
             self._failed_starts += 1
             if self._failed_starts >= MAX_FAILED_STARTS:
                 last = f"{ending} {worker.stderr_tail}".strip()
                 self._start_error = self._cannot_start(f"{MAX_FAILED_STARTS} workers in a row did not start; the last: {last}")
         elif worker.ticket is not None:
-            self.counts["timeouts" if reason == "timeout" else "crashes"] += 1
-            self._finish(worker.ticket, self._failure("timeout" if reason == "timeout" else f"crash: {ending}"))
+            if reason == "timeout":
+                self._sample_times.append(self._timeout_s)
+                self._fail(worker.ticket, "timeouts", "timeout")
+            else:
+                self._fail(worker.ticket, "crashes", f"crash: {ending}")
         self._start_worker()
 
     def _cannot_start(self, reason: str) -> InputError:
@@ -238,8 +290,9 @@ class VerifierPool:
         self._pending.discard(ticket)
         self._verdicts[ticket] = verdict
 
-    def _failure(self, error: str) -> Verdict:
-        return Verdict(self._failure_reward, correct=False, format_ok=False, error=error)
+    def _fail(self, ticket: int, count: str, error: str) -> None:
+        self.counts[count] += 1
+        self._finish(ticket, Verdict(self._failure_reward, correct=False, format_ok=False, error=error))
 
     def _check_open(self) -> None:
         if not self._workers:

@@ -1,4 +1,7 @@
-"""One child process of a verifier pool, as the parent sees it: started, spoken to, killed. What it does is in `worker.py`."""
+"""One child process of a verifier pool, as the parent sees it: started, spoken to, killed. What it does is in `worker.py`.
+
+Nothing here waits for the child, whatever it does.
+"""
 
 import os
 import signal
@@ -9,22 +12,36 @@ import tempfile
 import time
 from contextlib import suppress
 
+from jaxrl.verify.worker import HEADER
+
 START_TIMEOUT_S = 60.0
+MAX_ANSWER_BYTES = 1 << 20
 MEMORY_BYTES = 8 << 30  # of address space, a backstop; libraries of numbers reserve much that they never touch
 
 
+class HungUp(Exception):
+    """The child has closed its socket, or something other than `worker.py` has written to it."""
+
+
 class WorkerProcess:
-    """One child process with its socket, and what has been sent to and heard from it. Ticket 0 is the start-up."""
+    """One child process with its socket.
+
+    ready: it has loaded its verify function. served: samples it has answered.
+    ticket: of the request that it works on, None when idle; 0 is the start-up.
+    deadline: when the answer must be there (`time.monotonic`).
+    outgoing: what is to be sent when the socket takes more.
+    """
 
     def __init__(self, timeout_s: float):
         """Start it; timeout_s is the wall time of one sample, from which the backstop for CPU time follows."""
         self.ready = False
-        self.ticket: int | None = 0
+        self.served = 0
+        self.ticket: int | None = None
         self.deadline = time.monotonic() + START_TIMEOUT_S
         self.outgoing = bytearray()
-        self.incoming = bytearray()
-        self.is_blocked = False
         self.stderr_tail = ""
+        self._incoming = bytearray()
+        self._timeout_s = timeout_s
         self._stderr = tempfile.TemporaryFile()
         self.socket, child_socket = socket.socketpair()
         self.socket.setblocking(False)
@@ -41,6 +58,50 @@ class WorkerProcess:
                 stderr=self._stderr,
                 start_new_session=True,
             )
+
+    def send(self, ticket: int, body: bytes) -> None:
+        """Begin a request; the socket takes what it can, `flush` sends the rest."""
+        self.ticket = ticket
+        self.outgoing += HEADER.pack(ticket, len(body)) + body
+        self.flush()
+
+    def flush(self) -> None:
+        """Send what the socket takes now. Both directions can be full without a lock-up."""
+        try:
+            while self.outgoing:
+                del self.outgoing[: self.socket.send(self.outgoing[: 1 << 16])]
+                if self.ready:
+                    self.deadline = time.monotonic() + self._timeout_s  # of a sample: counts from its last byte
+        except BlockingIOError:
+            pass
+        except OSError:
+            self.outgoing.clear()  # it has died; reading will tell
+
+    def receive(self) -> bytes | None:
+        """The answer to the request, or None if it is not all there yet.
+
+        Raises:
+          HungUp: the child is of no more use.
+        """
+        try:
+            chunk = self.socket.recv(1 << 16)
+        except BlockingIOError:
+            return None
+        except OSError:
+            chunk = b""
+        if not chunk:
+            raise HungUp
+        self._incoming += chunk
+        if len(self._incoming) < HEADER.size:
+            return None
+        ticket, size = HEADER.unpack_from(self._incoming)
+        if ticket != self.ticket or size > MAX_ANSWER_BYTES:
+            raise HungUp
+        if len(self._incoming) < HEADER.size + size:
+            return None
+        body = bytes(self._incoming[HEADER.size :])
+        self._incoming.clear()
+        return body
 
     def kill(self, grace_s: float) -> str:
         """Kill the process and what it has started, close everything. Returns how it ended, as text.

@@ -17,6 +17,7 @@ import signal
 import socket
 import struct
 import sys
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -52,12 +53,14 @@ def main(arguments: list[str]) -> int:
 
 
 def answer(verify: Callable[..., Any], body: bytes) -> dict[str, Any]:
-    """The verdict as JSON values, or `error`; whatever verify raises, SystemExit included, is an error of one sample."""
+    """The verdict as JSON values, or `error`, and its seconds; whatever verify raises, SystemExit included, is one sample's error."""
+    began = time.monotonic()
     try:
         problem, text = pickle.loads(body)
-        return verdict_values(verify(problem, text))
+        values = verdict_values(verify(problem, text))
     except BaseException as error:
-        return {"error": f"exception: {describe(error)}"}
+        values = {"error": f"exception: {describe(error)}"}
+    return values | {"seconds": time.monotonic() - began}
 
 
 def verdict_values(verdict: Any) -> dict[str, Any]:

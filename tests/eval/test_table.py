@@ -21,6 +21,14 @@ def test_row_by_hand():
     assert 0 <= row.ci95[0] < row.ci80[0] < row.accuracy < row.ci80[1] < row.ci95[1] <= 1
 
 
+def test_what_could_not_be_judged_is_an_error_and_not_wrong():
+    missing = [Verdict(float("nan"), False, False, error="sandbox: no memory")] * 3
+    row, without = row_from_verdicts("base", [*missing, *VERDICTS]), row_from_verdicts("base", VERDICTS)
+    assert row == dataclasses.replace(without, errors=4) and without.errors == 1 and row.n == 4
+    with pytest.raises(InputError, match="'base': none of 3 completions could be judged .sandbox: no memory.; mend the verifier"):
+        row_from_verdicts("base", missing)
+
+
 def test_task_without_coverage():
     assert row_from_verdicts("base", [dataclasses.replace(v, parts={}) for v in VERDICTS]).coverage is None
     assert row_from_verdicts("base", VERDICTS, coverage_key="other").coverage is None

@@ -31,5 +31,14 @@ def test_rewards_that_are_no_numbers_are_counted_and_left_out():
     assert rollout_metrics([group_of(math.nan, math.nan)])["reward/mean"] == 0
 
 
+def test_errors_are_counted_by_kind_and_what_could_not_be_judged_is_not_wrong():
+    errors = ["timeout", "timeout: the batch's", "crash: killed by SIGSEGV", "exception: ValueError: no", "sandbox: no memory", "something else", None]
+    missing = [trajectory(math.nan if error and "sandbox" in error else -1.0, error=error) for error in errors]
+    metrics = rollout_metrics([group(*missing, trajectory(1.0))])
+    counted = {"verify/errors": 6, "verify/timeouts": 2, "verify/crashes": 1, "verify/exceptions": 1, "verify/sandbox": 1, "reward/not_finite": 1}
+    assert {name: metrics[name] for name in counted} == counted
+    assert metrics["sample/accuracy"] == pytest.approx(1 / 7), "of eight samples, the one that the sandbox failed to judge is left out"
+
+
 def test_groups_of_one_are_not_called_flat():
     assert rollout_metrics([group_of(1.0), group_of(0.0)])["reward/flat_groups"] == 0

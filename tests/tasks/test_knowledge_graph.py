@@ -46,6 +46,22 @@ def test_the_splits_have_their_sizes_and_lengths(large):
     assert edges == set(large[0].graph.edges)  # every fact is seen in training
 
 
+def test_records_are_problems_and_problems_are_records(large):
+    task, splits = large
+    for problem in splits["train"][:50] + splits["test"][:50]:
+        assert task.problem(json.loads(json.dumps(problem.data))) == problem
+    records = list(task.generate(40, 5))
+    assert records == list(make().generate(40, 5)) != list(task.generate(40, 6)), "whatever the sizes of the splits are"
+    assert {record["split"] for record in records} == {"train"}
+    for problem in map(task.problem, records):
+        assert task.verify(problem, task.demonstration(problem)).reward == 1.5
+    broken = {key: value for key, value in records[0].items() if key != "options"}
+    with pytest.raises(InputError, match="^column 'options': is missing"):
+        task.problem(broken)
+    with pytest.raises(InputError, match="not in the graph"):
+        make(graph_seed=1).problem(records[0])
+
+
 def test_every_demonstration_earns_the_full_reward(large):
     task, splits = large
     for problem in splits["train"] + splits["test"]:

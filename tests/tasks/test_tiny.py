@@ -188,6 +188,25 @@ def test_demonstrations_are_well_formed_know_nothing_and_repeat(game):
     assert all(abs(count - 96) < 4 * (768 * 7 / 64) ** 0.5 for count in counts.values())  # each 1/8, within 4 deviations
 
 
+@each_game
+def test_records_are_problems_and_problems_are_records(game):
+    task = make(game, **dict.fromkeys(SPLITS, 96))
+    records = list(task.generate(500, 3))
+    assert records == list(make(game).generate(500, 3)) != list(task.generate(500, 4)) and len(records) == 500
+    assert {record["ask"] for record in records} == set(GAMES[game].asks)
+    optimum = task.baselines()["optimum"]
+    for problem in map(task.problem, records):
+        assert task.verify(problem, optimum(problem, random.Random(0))).correct
+    for problem in task.problems("test"):
+        assert task.problem({"uid": problem.uid, "prompt": problem.messages[0]["content"], **problem.data}) == problem
+
+
+@pytest.mark.parametrize("record, field", [({"prompt": "say c"}, "ask"), ({"ask": "c"}, "prompt"), ({"prompt": "say 3", "ask": "3"}, "ask"), ({"prompt": ["c"], "ask": "c"}, "prompt")])
+def test_a_record_that_is_none_of_the_games_is_refused(record, field):
+    with pytest.raises(InputError, match=f"field '{field}' is .*; it should hold "):
+        make("echo").problem(record)
+
+
 # ----------------------------------------------------------------------------------------------------------- tokenizer
 
 

@@ -25,6 +25,7 @@ def test_a_healthy_step_is_silent():
         ("truncated", {"sample/truncated": 1.0}, "max_new_tokens"),
         ("not finite", {"reward/not_finite": 3.0}, "3 rewards are not finite"),
         ("not finite", {"reward/not_finite": 3.0, "reward/std": 0.0, "reward/mean": 0.0}, "mend the verifier"),
+        ("verifier errors", {"verify/errors": 3}, "3 samples have no verdict"),
         ("skipped", {"skipped": 1.0}, "1 updates had a loss or gradient that is not finite"),
         ("few groups", {"groups/used": 1.0, "groups/dropped": 31.0}, "only 1 of 32 groups"),
     ],

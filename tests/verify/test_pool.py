@@ -2,6 +2,7 @@
 
 import math
 import os
+import random
 import re
 import signal
 import subprocess
@@ -13,7 +14,8 @@ import pytest
 
 from jaxrl.errors import InputError
 from jaxrl.types import Problem, Verdict
-from jaxrl.verify.pool import VerifierPool
+from jaxrl.verify import pool as pool_module
+from jaxrl.verify.pool import MAX_WAITING_BYTES, VerifierPool
 from tests.verify import hostile
 
 PROBLEM = Problem(uid="p", messages=({"role": "user", "content": "?"},), data={})
@@ -41,8 +43,8 @@ EXPECTED = {
 }
 
 
-def make_pool(verify=hostile.verify, workers=2, timeout_s=0.5):
-    return VerifierPool(verify, workers=workers, timeout_s=timeout_s, failure_reward=-2.0)
+def make_pool(verify=hostile.verify, workers=2, timeout_s=0.5, **limits):
+    return VerifierPool(verify, workers=workers, timeout_s=timeout_s, failure_reward=-2.0, **limits)
 
 
 def is_alive(pid):
@@ -159,6 +161,110 @@ def test_the_deadline_is_kept():
         begun = time.monotonic()
         (verdict,) = pool.gather([pool.submit(PROBLEM, "loop in c")])
         assert verdict.error == "timeout" and 0.25 < time.monotonic() - begun < 1.5
+
+
+def test_a_batch_has_a_deadline_and_what_was_done_by_then_counts():
+    with make_pool(hostile.slow, workers=1, timeout_s=30, batch_timeout_s=0.5) as pool:
+        later = []
+        batch = [pool.submit(PROBLEM, text) for text in ("0", "20", "0", "0")]
+        later.append(pool.submit(PROBLEM, "0"))  # of no batch yet
+        begun = time.monotonic()
+        verdicts = pool.gather(batch)
+        assert 0.4 < time.monotonic() - begun < 3
+        assert [verdict.error for verdict in verdicts] == [None, "timeout", "timeout: the batch's", "timeout: the batch's"]
+        assert [verdict.reward for verdict in verdicts[1:]] == [-2.0] * 3 and pool.counts["timeouts"] == 3
+        assert pool.gather(later) == [hostile.GOOD] and pool.poll() == 0
+
+
+def test_workers_are_recycled_without_losing_a_sample():
+    with make_pool(hostile.pid_of_worker, workers=1, recycle_after=3) as pool:
+        pids = [verdict.reward for verdict in pool.gather([pool.submit(PROBLEM, "") for _ in range(10)])]
+    assert [pids.count(pid) for pid in dict.fromkeys(pids)] == [3, 3, 3, 1] and pids == sorted(pids, key=pids.index)
+    assert pool.counts == {"timeouts": 0, "crashes": 0, "exceptions": 0}
+
+
+def test_a_problem_that_cannot_be_sent_costs_its_own_sample():
+    unpicklable = Problem(uid="p", messages=(), data={"f": lambda: 0})
+    with make_pool() as pool:
+        good, bad, after = pool.gather([pool.submit(problem, "good") for problem in (PROBLEM, unpicklable, PROBLEM)])
+    assert good.reward == after.reward == 4.0
+    assert bad.reward == -2.0 and bad.error.startswith("exception: cannot be sent to a worker: ") and pool.counts["exceptions"] == 1
+
+
+def test_a_process_that_cannot_be_started_is_one_clear_error(monkeypatch):
+    def refuse(timeout_s):
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(pool_module, "WorkerProcess", refuse)
+    with pytest.raises(InputError, match="cannot be started: .*Resource temporarily unavailable; lower verify.workers"):
+        make_pool()
+
+
+def test_a_stream_keeps_its_order_and_takes_no_more_than_it_may():
+    taken, returned, most = 0, 0, 0
+
+    def samples():
+        nonlocal taken, most
+        for n in range(3000):
+            taken += 1
+            most = max(most, taken - returned)
+            yield PROBLEM, "raise" if n % 100 == 50 else "x" * (n % 7)
+
+    with make_pool() as pool:
+        for n, verdict in enumerate(pool.stream(samples(), ahead=64)):
+            returned += 1
+            assert verdict.reward == (-2.0 if n % 100 == 50 else n % 7)
+        assert list(pool.stream([])) == []
+    assert taken == returned == 3000 and most <= 64
+
+
+def test_times_are_those_of_the_samples_and_of_waiting():
+    with make_pool(hostile.slow, workers=2, timeout_s=1) as pool:
+        pool.take_times()
+        pool.gather([pool.submit(PROBLEM, text) for text in ("0.1", "0.3", "30")])
+        times = pool.take_times()
+        assert times["time/verify_max_s"] == 1 and 1.4 / 3 <= times["time/verify_mean_s"] < 0.6
+        assert 1 <= times["time/verify_wait_s"] < 3
+        assert set(pool.take_times().values()) == {0.0}
+
+
+def test_a_verifier_that_fails_too_often_ends_the_run():
+    with make_pool(max_error_share=0.5) as pool:
+        assert len(pool.gather([pool.submit(PROBLEM, text) for text in ("good", "none") * 32])) == 64
+        with pytest.raises(InputError, match=r"66% of the last 128 samples have no verdict, .* is 0.5; 53 of 85 say 'exception: RuntimeE"):
+            pool.gather([pool.submit(PROBLEM, "raise" if n < 53 else "good") for n in range(64)])
+
+
+def memory_in_use():
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="reads /proc")
+def test_any_number_can_be_submitted_in_bounded_memory():
+    before, text = memory_in_use(), "y" * 10_000
+    with make_pool(timeout_s=30) as pool:
+        tickets = [pool.submit(PROBLEM, text) for _ in range(100_000)]  # a gigabyte
+        assert memory_in_use() - before < MAX_WAITING_BYTES + (200 << 20)
+        assert all(verdict.reward == 10_000 for verdict in pool.results(tickets))
+
+
+@pytest.mark.slow
+def test_ten_thousand_mixed_samples_of_which_a_twentieth_is_hostile():
+    rng = random.Random(0)
+    texts = [rng.choice(list(EXPECTED)) if rng.random() < 0.05 else "x" * rng.randint(0, 50) for _ in range(10_000)]
+    with make_pool(timeout_s=0.2, recycle_after=1000) as pool:
+        verdicts = pool.gather([pool.submit(PROBLEM, text) for text in texts])
+        workers = [worker._process.pid for worker in pool._workers]
+    assert len(verdicts) == 10_000
+    for text, verdict in zip(texts, verdicts):
+        if text in EXPECTED:
+            assert verdict.reward == -2.0 and re.fullmatch(EXPECTED[text], verdict.error, re.DOTALL), (text, verdict)
+        else:
+            assert verdict.reward == len(text) and verdict.error is None, (text, verdict)
+    assert sum(pool.counts.values()) == sum(text in EXPECTED for text in texts) > 400
+    assert wait_until(lambda: not any(map(is_alive, workers)))
 
 
 def test_a_ticket_is_redeemed_once_and_must_exist():

@@ -1,0 +1,100 @@
+"""JSONL files, plain or gzip: one JSON value per line, read and written line by line, so that a file need not fit into memory."""
+
+import gzip
+import json
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+from jaxrl.errors import InputError
+
+
+def read_rows(path: str | Path) -> Iterator[tuple[str, Any]]:
+    """(file and line, value) of each line that is not blank.
+
+    Raises:
+      InputError: a file that cannot be read, a line that is not UTF-8 or not JSON.
+    """
+    path, number = Path(path), 0
+    try:
+        with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as lines:
+            for number, line in enumerate(lines, start=1):
+                if line.strip():
+                    yield f"{path}, line {number}", _value(line, path, number)
+    except (OSError, EOFError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"data file {path} cannot be read after line {number}: {reason}; check the file") from None
+
+
+def read_objects(path: str | Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """`read_rows` where every value must be an object; any other is an InputError."""
+    for place, value in read_rows(path):
+        if not isinstance(value, dict):
+            raise InputError(f"{place}: must be a JSON object, and is {short(value)}")
+        yield place, value
+
+
+def write_rows(path: str | Path, rows: Iterable[dict[str, Any]]) -> int:
+    """Write one JSON object per line, each as it comes; the file appears whole or not at all, gzip if it ends in `.gz`.
+
+    Returns:
+      The number of rows.
+    Raises:
+      InputError: the file cannot be written; a row holds a number that JSON does not have.
+    """
+    path, count = Path(path), 0
+    unfinished = path.with_name(path.name + ".tmp")
+    try:
+        with _new_file(unfinished, path.suffix == ".gz") as file:
+            for count, row in enumerate(rows, start=1):
+                file.write(_line(row, path, count))
+        os.replace(unfinished, path)
+    except OSError as error:
+        raise InputError(f"{path} cannot be written: {error.strerror}; check the folder") from None
+    finally:
+        unfinished.unlink(missing_ok=True)
+    return count
+
+
+def check_out(path: Path) -> None:
+    """InputError unless a file can be written there: found before hours of work, not after."""
+    if not path.absolute().parent.is_dir() or path.is_dir():
+        raise InputError(f"{path} cannot be written: {'it is a folder' if path.is_dir() else 'its folder does not exist'}; check --out")
+
+
+def short(value: Any) -> str:
+    """A value as it is shown in an error."""
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+@contextmanager
+def _new_file(path: Path, is_gzip: bool) -> Iterator[IO[bytes]]:
+    with path.open("wb") as file:
+        if is_gzip:  # without name and time, which it would write into its header: equal rows are equal bytes
+            with gzip.GzipFile(filename="", mode="wb", fileobj=file, mtime=0) as compressed:
+                yield compressed
+        else:
+            yield file
+
+
+def _line(row: dict[str, Any], path: Path, number: int) -> bytes:
+    try:
+        return json.dumps(row, allow_nan=False).encode() + b"\n"
+    except ValueError:
+        raise InputError(f"{path}, line {number} would hold a number that JSON does not have (NaN or infinity); mend its record") from None
+
+
+def _value(line: bytes, path: Path, number: int) -> Any:
+    try:
+        text = line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
+        return json.loads(text)
+    except UnicodeDecodeError as error:
+        found = f"byte 0x{line[error.start]:02x}"
+        raise InputError(f"{path}, line {number}, column {error.start + 1}: not UTF-8: found {found}; save the file as UTF-8") from None
+    except json.JSONDecodeError as error:
+        found = short(text[error.pos : error.pos + 20]) if text[error.pos :].strip() else "the end of the line"
+        reason = f"{error.msg}, found {found}; one JSON object per line is expected"
+        raise InputError(f"{path}, line {number}, column {error.colno}: not JSON: {reason}") from None

@@ -1,0 +1,117 @@
+"""Functions with tests: HumanEval, MBPP, and records with cases (`code_records.py`). The problems come from files or the hub.
+
+A completion is a whole program with the function in it, fenced or not, or the bare body that continues the record's prompt.
+"""
+
+import random
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from jaxrl.errors import InputError
+from jaxrl.tasks.base import Baseline, Record
+from jaxrl.tasks.code_cases import run_cases
+from jaxrl.tasks.code_files import FileProblems, Unfit
+from jaxrl.tasks.code_records import Form, read_form
+from jaxrl.tasks.code_sandbox import SandboxVerify, limits_of, no_verdict
+from jaxrl.tasks.code_text import final_program
+from jaxrl.types import Message, Problem, Verdict
+from jaxrl.verify.checker import BrokenTests, run_tests
+
+if TYPE_CHECKING:  # pydantic stays out of the verifier processes, which import this file
+    from jaxrl.config_tasks import CodeSection
+
+ORDER = "Give the whole function, and whatever it needs, in one ```python block."
+
+
+class Code:
+    """The task; `section` is documented in `config_tasks.py`. There is no generator: problems come from files."""
+
+    failure_reward = 0.0
+
+    def __init__(self, section: "CodeSection"):
+        self.section = section
+        self.verify = CodeVerify(*limits_of(section), section.total_s)
+        self._source = FileProblems(section, self._fit_problem)
+
+    def problems(self, split: str) -> list[Problem]:
+        return self._source.problems(split)
+
+    def problem(self, record: Record) -> Problem:
+        uid, asked, form = read_form(record)
+        return Problem(uid, (Message(role="user", content=f"{asked}\n\n{ORDER}"),), form)
+
+    def demonstration(self, problem: Problem) -> str | None:
+        solution = problem.data["solution"]
+        return f"```python\n{solution.strip()}\n```" if solution else None
+
+    def texts(self) -> list[str]:
+        problems = self.problems("train")
+        return [text for p in problems for text in (p.messages[0]["content"], self.demonstration(p)) if text is not None]
+
+    def phrases(self) -> list[str]:
+        return []
+
+    def baselines(self) -> dict[str, Baseline]:
+        """identity: returns its first argument. constant: returns one of 0, 1, True, False, '' and [], drawn."""
+        return {
+            "identity": lambda problem, rng: _returning(problem, "args[0] if args else None"),
+            "constant": lambda problem, rng: _returning(problem, rng.choice(("0", "1", "True", "False", "''", "[]"))),
+        }
+
+    def generate(self, count: int, seed: int) -> Iterator[Record]:
+        raise InputError("the task code has no generator, since its problems come from files; try deduction or abduction")
+
+    def _fit_problem(self, record: Record) -> Problem:
+        problem = self.problem(record)
+        if problem.data["unfit"]:
+            raise Unfit(problem.data["unfit"])
+        return problem
+
+
+@dataclass(frozen=True)
+class CodeVerify(SandboxVerify):
+    """1 for a function that passes all tests, else 0. A record whose tests cannot judge anyone gives an error, not a reward."""
+
+    total_s: float
+
+    def judge(self, data: dict[str, Any], text: str) -> Verdict:
+        if data["unfit"]:
+            return no_verdict(f"tests: {data['unfit']}")
+        program, format_ok = program_of(data, text)
+        if not program:
+            return Verdict(0.0, False, False, {"passed": 0.0}, "no program")
+        if data["cases"]:
+            done = run_cases(self.sandbox, program, data["cases"], self.total_s)
+            passed, detail = done.all, done.failure or f"all {done.total} cases passed"
+        else:
+            try:
+                checked = run_tests(self.sandbox, program, data["setup"], data["names"], data["tests"])
+            except BrokenTests as error:
+                return no_verdict(f"tests: {error}")
+            passed, detail = checked.passed, checked.failure or f"all tests passed, with {checked.calls} calls"
+        return Verdict(float(passed), passed, format_ok, {"passed": float(passed)}, detail)
+
+
+def program_of(form: Form, text: str) -> tuple[str, bool]:
+    """The program that a completion stands for, and whether it is a fenced block, a definition of the function, or a body.
+
+    Where the record has a prompt: code whose first line is indented, or that nowhere defines the function, is its body and
+    goes on from the prompt. A whole function gets what stands before it in the prompt: imports and helpers.
+    """
+    code, is_fenced = final_program(text)
+    if not code.strip():
+        return "", False
+    prompt, name = form["prompt"], re.escape(form["name"])
+    defines = re.compile(rf"^(?:async[ \t]+def|def|class)[ \t]+{name}\b|^{name}[ \t]*=", re.MULTILINE)
+    if prompt and code[:1] in (" ", "\t"):
+        return prompt + code, True
+    if prompt and not defines.search(code):
+        return f"{prompt}    {code}", is_fenced  # a body that has lost the indentation of its first line
+    before = defines.search(prompt)
+    return f"{prompt[: before.start()] if before else prompt}\n{code}", is_fenced or bool(defines.search(code))
+
+
+def _returning(problem: Problem, value: str) -> str:
+    return f"```python\ndef {problem.data['name']}(*args):\n    return {value}\n```"

@@ -1,0 +1,188 @@
+"""Cases of a program: an input and the output, or arguments and the value. Read from records, and run, with early stop.
+
+    {"type": "stdin_stdout", "input": "1 2\n", "output": "3\n"}
+    {"type": "function_call", "fn_name": "add", "input": [1, 2], "output": 3}
+
+A list as input or output of the first type is its elements on lines of their own. In the second, a list is the positional
+arguments, an object the arguments by name, anything else the only argument; an output [3] stands for 3, or for [3]: data sets
+that wrap the value and data sets that do not cannot be told apart. The trusted side compares; nothing expected is sent anywhere.
+"""
+
+import ast
+import json
+import math
+import time
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+from jaxrl.data.jsonl import short
+from jaxrl.errors import InputError
+from jaxrl.tasks.base import Record
+from jaxrl.tasks.code_text import same_output
+from jaxrl.tasks.fields import field
+from jaxrl.verify.endings import ending, failing, shown
+from jaxrl.verify.sandbox import Functions, Sandbox
+
+TYPES = ("stdin_stdout", "function_call")
+FIELDS = ("verification_info", "test_cases")
+CLOSE = 1e-9  # relative and absolute difference of two floats that count as equal
+
+# LeetCode's way of asking for a function: behind the program, and at work in the process that runs it.
+SOLUTION = """
+
+if {name!r} not in globals() and "Solution" in globals():
+    {name} = Solution().{name}
+"""
+
+Case = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Passed:
+    """How many of the cases passed, the total, and what was wrong with the first that did not."""
+
+    passed: int
+    total: int
+    failure: str = ""
+
+    @property
+    def all(self) -> bool:
+        return self.passed == self.total
+
+
+def read_cases(record: Record) -> list[Case]:
+    """The cases of a record of the `rl-python` schema: in `verification_info`, or else in `test_cases`.
+
+    The field holds a list of cases or {"test_cases": [...]}, as it is or written as JSON or as a Python literal.
+
+    Raises:
+      InputError: no such field, no cases, or a case that is not as it should be, an unknown type above all.
+    """
+    name = next((name for name in FIELDS if record.get(name) is not None), None)
+    if name is None:
+        raise InputError("fields 'verification_info' and 'test_cases' are both missing; one should hold the cases to pass")
+    value = _parsed(record[name], name)
+    cases = value.get("test_cases") if isinstance(value, dict) else value
+    if not isinstance(cases, list) or not cases:
+        raise InputError(f"field {name!r} is {short(record[name])}; it should hold at least one case, under 'test_cases'")
+    return [_read_case(case, f"{name}, case {number}") for number, case in enumerate(cases, start=1)]
+
+
+def run_cases(sandbox: Sandbox, program: str, cases: list[Case], total_s: float, stop_early: bool = True) -> Passed:
+    """Run a program on each case, in a process of its own for each input, and in one for all calls.
+
+    Args:
+      total_s: seconds after which no further case is begun; those left have not passed.
+    Raises:
+      SandboxError: the sandbox broke down.
+    """
+    began, passed, failure = time.monotonic(), 0, ""
+    with ExitStack() as stack:
+        children: dict[str, Functions] = {}
+        for number, case in enumerate(cases, start=1):
+            if time.monotonic() - began > total_s:
+                wrong = f"not begun: those before it took {total_s:g} s"
+            elif case["type"] == "stdin_stdout":
+                wrong = _run(sandbox, program, case)
+            else:
+                name = case["fn_name"]
+                if name not in children:
+                    children[name] = stack.enter_context(sandbox.functions(program + SOLUTION.format(name=name)))
+                wrong = _call(children[name], case)
+            passed += not wrong
+            failure = failure or (wrong and f"case {number} of {len(cases)}: {wrong}")
+            if wrong and stop_early:
+                break
+    return Passed(passed, len(cases), failure)
+
+
+def same_value(expected: Any, value: Any) -> bool:
+    """Whether a returned value is the expected JSON value.
+
+    A tuple counts as a list, a key as its text, since JSON has no others; true is not 1; floats may differ by CLOSE.
+    """
+    if isinstance(expected, bool) or isinstance(value, bool):
+        return expected is value
+    if isinstance(expected, (list, tuple)) and isinstance(value, (list, tuple)):
+        return len(expected) == len(value) and all(map(same_value, expected, value))
+    if isinstance(expected, dict) and isinstance(value, dict):
+        texts = {shown(key) if not isinstance(key, str) else key: item for key, item in value.items()}
+        is_alike = len(texts) == len(value) and texts.keys() == expected.keys()
+        return is_alike and all(same_value(expected[key], texts[key]) for key in expected)
+    if isinstance(expected, float) or isinstance(value, float):
+        numbers = isinstance(expected, (int, float)) and isinstance(value, (int, float))
+        return numbers and _close(expected, value)
+    return type(expected) is type(value) and expected == value
+
+
+def _close(a: float, b: float) -> bool:
+    try:
+        return math.isclose(a, b, rel_tol=CLOSE, abs_tol=CLOSE)
+    except OverflowError:  # an integer beyond all floats
+        return False
+
+
+def _run(sandbox: Sandbox, program: str, case: Case) -> str:
+    """What is wrong, or nothing."""
+    outcome = sandbox.run(program, case["input"].encode("utf-8", "replace"))
+    if not outcome.ok:
+        return f"the program {ending(outcome)}"
+    if same_output(case["output"], outcome.stdout):
+        return ""
+    return f"printed {shown(outcome.stdout.decode('utf-8', 'replace'))!r}, {shown(case['output'])!r} expected"
+
+
+def _call(functions: Functions, case: Case) -> str:
+    """What is wrong, or nothing."""
+    called = functions.call(case["fn_name"], case["args"], case["kwargs"])
+    if not called.ok:
+        return f"{case['fn_name']} {failing(called)}"
+    if any(same_value(expected, called.value) for expected in case["expected"]):
+        return ""
+    return f"{case['fn_name']} returned {shown(called.value)}, {shown(case['expected'][0])} expected"
+
+
+# -------------------------------------------------------------------------------------------------------------- reading
+
+
+def _parsed(value: Any, name: str) -> Any:
+    if not isinstance(value, str):
+        return value
+    for parse in (json.loads, lambda text: json.loads(json.dumps(ast.literal_eval(text)))):
+        try:
+            return parse(value)
+        except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
+            continue
+    raise InputError(f"field {name!r} is {short(value)}; it should hold JSON or a Python literal")
+
+
+def _read_case(case: Any, place: str) -> Case:
+    if not isinstance(case, dict):
+        raise InputError(f"{place} is {short(case)}; it should be an object with `type`, `input` and `output`")
+    kind = case.get("type")
+    if kind not in TYPES:
+        raise InputError(f"{place} has the type {short(kind)}; the types are: {', '.join(TYPES)}")
+    for name in ("input", "output"):
+        if name not in case:
+            raise InputError(f"{place} has no {name!r}; give it")
+    if kind == "stdin_stdout":
+        return {"type": kind, "input": _text(case["input"]) + "\n", "output": _text(case["output"])}
+    name = field(case, "fn_name", "the name of a function", lambda value: isinstance(value, str) and value.isidentifier())
+    output = case["output"]
+    unwrapped = output if isinstance(output, list) and len(output) == 1 else []
+    return call_case(name, case["input"], [*unwrapped, output])
+
+
+def call_case(name: str, given: Any, expected: list[Any]) -> Case:
+    """A case of type function_call. expected: the values, any of which is right."""
+    args = given if isinstance(given, list) else [] if isinstance(given, dict) else [given]
+    kwargs = given if isinstance(given, dict) else {}
+    return {"type": "function_call", "fn_name": name, "args": args, "kwargs": kwargs, "expected": expected}
+
+
+def _text(value: Any) -> str:
+    """Input or output as text: of a list, its elements line by line; of what is no text, its JSON. Without line ends at the end."""
+    if isinstance(value, list):
+        return "\n".join(map(_text, value))
+    return value.rstrip("\n") if isinstance(value, str) else json.dumps(value)

@@ -1,0 +1,58 @@
+"""Rewards put together: weighted parts, and a function of the user's that has the last word on the reward of any task."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+from jaxrl.tasks.user_file import load
+from jaxrl.types import Problem, Verdict
+
+Reward = Callable[[Problem, str, Verdict], Verdict | float]
+
+
+def weighted(
+    parts: Mapping[str, float], weights: Mapping[str, float], correct: bool, format_ok: bool = True, detail: str = ""
+) -> Verdict:
+    """A verdict whose reward is a weighted sum of named parts.
+
+        reward = sum over the parts of weight * part
+
+    The parts are logged one by one, unweighted, as `reward/<name>`.
+
+    Raises:
+      ValueError: parts and weights are not of the same names.
+    """
+    if set(parts) != set(weights):
+        raise ValueError(f"the parts are {sorted(parts)} and the weights {sorted(weights)}; give each part its weight")
+    numbers = {name: float(value) for name, value in parts.items()}
+    return Verdict(sum(weights[name] * numbers[name] for name in numbers), correct, format_ok, numbers, detail)
+
+
+class Shaped:
+    """A task's verify function, and after it the `reward` of a user's file, which sees the task's verdict.
+
+    A function that returns a number sets the reward alone: the verdict stays correct or not, and the task's own reward
+    becomes its part `task`. One that returns a Verdict replaces it. Where the task has no verdict (`error`) there is
+    nothing to shape, and the function is not asked.
+
+    Args:
+      verify: the task's. place: `FILE.py` or `FILE.py:NAME`.
+    Raises:
+      InputError: a file that does not run or has no such function.
+    """
+
+    def __init__(self, verify: Callable[[Problem, str], Verdict], place: str):
+        self.verify, self.place = verify, place
+        self.reward: Reward = load(place, "reward")
+        self.__qualname__ = place  # how errors call it
+
+    def __call__(self, problem: Problem, text: str) -> Verdict:
+        verdict = self.verify(problem, text)
+        if verdict.error is not None:
+            return verdict
+        given = self.reward(problem, text, verdict)
+        if isinstance(given, Verdict):
+            return given
+        return replace(verdict, reward=float(given), parts={**verdict.parts, "task": verdict.reward})
+
+    def __reduce__(self) -> tuple:
+        return Shaped, (self.verify, self.place)  # the process that receives it runs the file itself

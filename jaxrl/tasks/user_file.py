@@ -1,0 +1,72 @@
+"""Names of a user's Python file, here and in verifier processes, which cannot import it by a name of its own."""
+
+import importlib.util
+import pickle
+import sys
+import traceback
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from jaxrl.errors import InputError
+from jaxrl.types import Problem, Verdict
+
+
+def load(place: str, default: str) -> Any:
+    """What `FILE.py:NAME` stands for; without `:NAME`, the file's `default`.
+
+    Raises:
+      InputError: no such file, a file that does not run, a name that it does not have.
+    """
+    file, _, name = place.partition(":")
+    name = name or default
+    module = load_file(file)
+    if not hasattr(module, name):
+        raise InputError(f"{file} has no {name!r}; define it, or name another as {file}:NAME")
+    return getattr(module, name)
+
+
+def load_file(file: str | Path) -> ModuleType:
+    """Run a Python file, once in a process, as a module whose name no other file has.
+
+    Its folder joins the import path, at the end, so that it can import its neighbours.
+    """
+    path = Path(file).absolute()
+    name = f"jaxrl_user_{path.stem}_{zlib.crc32(str(path).encode()):08x}"
+    if name in sys.modules:
+        return sys.modules[name]
+    if path.suffix != ".py" or not path.is_file():
+        raise InputError(f"{file} is not a Python file that is there; check the path, which is taken from {Path.cwd()}")
+    if str(path.parent) not in sys.path:
+        sys.path.append(str(path.parent))
+    spec = importlib.util.spec_from_file_location(name, path)
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        del sys.modules[name]
+        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
+        line = error.lineno if isinstance(error, SyntaxError) else lines[-1] if lines else 0
+        raise InputError(f"{path}, line {line}: {type(error).__name__}: {error}; mend the file") from error
+    return module
+
+
+class FromFile:
+    """A function of a user's file that can be pickled: the process that receives it runs the file first."""
+
+    def __init__(self, file: str, function: Callable[[Problem, str], Verdict]):
+        self.file, self.function = file, function
+        self.__qualname__ = getattr(function, "__qualname__", type(function).__qualname__)  # how errors call it
+
+    def __call__(self, problem: Problem, text: str) -> Verdict:
+        return self.function(problem, text)
+
+    def __reduce__(self) -> tuple:
+        return _from_file, (self.file, pickle.dumps(self.function))
+
+
+def _from_file(file: str, pickled: bytes) -> FromFile:
+    load_file(file)
+    return FromFile(file, pickle.loads(pickled))

@@ -1,0 +1,147 @@
+"""Running a program as Python runs a script, or answering calls of its functions. Standard library only.
+
+Part of the sandbox's child program, at work in the process that is already shut in. Nothing here is a line of defence: the program can
+reach and change all of it, and gains what it could have said with its own output or return values.
+"""
+
+import atexit
+import builtins
+import os
+import struct
+import sys
+import types
+
+LENGTH = struct.Struct("!I")
+NONCE_BYTES = 16
+MAX_RAISED = 2000
+
+
+def open_streams() -> None:
+    """New sys.stdin, stdout and stderr, as over pipes: ahead of the fork, once for all programs."""
+    reader, writer = os.pipe()
+    os.dup2(reader, 0)
+    os.dup2(writer, 1)
+    os.dup2(writer, 2)
+    sys.stdin = sys.__stdin__ = open(0, encoding="utf-8", errors="surrogateescape", closefd=False)
+    sys.stdout = sys.__stdout__ = open(1, "w", encoding="utf-8", errors="surrogateescape", closefd=False)
+    sys.stderr = sys.__stderr__ = open(2, "w", 1, encoding="utf-8", errors="backslashreplace", closefd=False)
+    os.close(reader)
+    os.close(writer)
+
+
+def run(requests: int, answers: int | None) -> None:
+    """Read a program from `requests` and run it; with `answers`, go on to answer calls. Ends the process."""
+    sys.argv = ["main.py"]
+    namespace = fresh_main()
+    if answers is None:
+        source = read_frame(requests)
+        os.close(requests)
+        finish(execute(source, namespace), namespace)
+    else:
+        answer_calls(requests, answers, namespace)
+        finish(0, namespace)
+
+
+def fresh_main() -> dict[str, object]:
+    module = types.ModuleType("__main__")
+    module.__builtins__ = builtins
+    sys.modules["__main__"] = module
+    return module.__dict__
+
+
+def execute(source: bytes, namespace: dict[str, object]) -> int:
+    """Run a program as Python runs a script. Returns its exit code."""
+    try:
+        load(source, namespace)
+    except SystemExit as error:
+        if error.code is None or isinstance(error.code, int):
+            return (error.code or 0) & 0xFF
+        sys.stderr.write(f"{error.code}\n")
+        return 1
+    except BaseException as error:
+        report(error)
+        return 1
+    return 0
+
+
+def report(error: BaseException) -> None:
+    trace = error.__traceback__
+    while trace is not None and trace.tb_frame.f_code.co_filename == __file__:  # without this file's frames
+        trace = trace.tb_next
+    sys.excepthook(type(error), error.with_traceback(trace), trace)
+
+
+def finish(code: int, namespace: dict[str, object]) -> None:
+    """End as the interpreter does: wait for threads, call atexit handlers, let go of the globals (open files), flush."""
+    try:
+        if "threading" in sys.modules:
+            sys.modules["threading"]._shutdown()
+        atexit._run_exitfuncs()
+        namespace.clear()
+    except BaseException as error:
+        report(error)
+    for stream in (sys.stdout, sys.stderr, sys.__stdout__):
+        try:
+            stream.flush()
+        except (OSError, ValueError, AttributeError):  # closed, or replaced by something else
+            code = code or 120  # as Python does
+    os._exit(code)
+
+
+def answer_calls(requests: int, answers: int, namespace: dict[str, object]) -> None:
+    """Execute the program of the first request, then answer calls, each under the nonce that it came with."""
+    import sandbox_literals as literals  # the child program has imported it
+
+    is_loaded = False
+    while request := read_frame(requests):
+        nonce, body = request[:NONCE_BYTES], request[NONCE_BYTES:]
+        try:
+            value = call(literals.loads(body), namespace) if is_loaded else load(body, namespace)
+            answer = literals.dumps(("value", value))
+        except literals.Unserialisable as error:
+            answer = literals.dumps(("raised", f"unserialisable: {error}"))
+        except BaseException as error:
+            answer = literals.dumps(("raised", describe(error)))
+        is_loaded = True
+        write_all(answers, LENGTH.pack(len(nonce) + len(answer)) + nonce + answer)
+
+
+def load(source: bytes, namespace: dict[str, object]) -> None:
+    exec(compile(source.decode("utf-8", "surrogatepass"), "main.py", "exec", dont_inherit=True), namespace)
+
+
+def call(request: tuple[str, list[object], dict[str, object]], namespace: dict[str, object]) -> object:
+    name, args, kwargs = request
+    if name not in namespace:
+        raise NameError(f"the program defines no {name!r}")
+    return namespace[name](*args, **kwargs)
+
+
+def describe(error: BaseException) -> str:
+    try:
+        return f"{type(error).__name__}: {error}"[:MAX_RAISED]
+    except BaseException as second:
+        return f"{type(error).__name__}: (its text raises {type(second).__name__})"
+
+
+def write_all(descriptor: int, data: bytes) -> None:
+    while data:
+        data = data[os.write(descriptor, data) :]
+
+
+def read_frame(descriptor: int) -> bytes:
+    """Length and body; b"" at the end of the stream."""
+    header = read_exactly(descriptor, LENGTH.size)
+    return read_exactly(descriptor, LENGTH.unpack(header)[0]) if header else b""
+
+
+def read_exactly(descriptor: int, size: int) -> bytes:
+    """So many bytes and none of what follows; b"" where the stream ends before."""
+    chunks = []
+    while size:
+        chunk = os.read(descriptor, min(size, 1 << 20))
+        if not chunk:
+            return b""
+        chunks.append(chunk)
+        size -= len(chunk)
+    return b"".join(chunks)

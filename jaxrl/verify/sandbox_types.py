@@ -1,0 +1,97 @@
+"""The words of the sandbox: levels, limits, and how a program ended."""
+
+import math
+from dataclasses import dataclass, fields
+from enum import IntEnum
+from typing import Any
+
+from jaxrl.errors import InputError
+
+
+# Below these no interpreter starts; files=0 means that nothing can be written. wall_s and cpu_s: a hundredth of a second.
+LEAST = {"memory_mb": 64, "output_bytes": 1, "file_mb": 1, "files": 0, "open_files": 16, "processes": 1}
+
+
+class Level(IntEnum):
+    """How far a program is shut in. Each level has all of the one before."""
+
+    NONE = 0  # a process of its own, but its limits do not hold here
+    PROCESS = 1  # + limits on time, memory, output; no inherited environment or descriptors
+    KERNEL = 2  # + seccomp and Landlock: no other process, no network, no file but Python's library
+    NAMESPACES = 3  # + user, pid, mount, network, IPC and UTS namespaces: the rest of the machine is not there
+
+
+class SandboxError(Exception):
+    """The sandbox could not be set up or broke down: infrastructure, never the program's fault. No reward follows from it."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one program may use.
+
+    Args:
+      wall_s: seconds of waiting for the program, its set-up not included; of `functions`: of all calls together.
+      cpu_s: seconds of CPU time, rounded up to whole ones.
+      memory_mb: address space, the interpreter's own 20 MB included.
+      output_bytes: bytes on stdout, the same number on stderr, and in the answer to one call.
+      files: files and folders it may create in its working folder. 0: nothing can be written. More needs Level.NAMESPACES.
+      file_mb: the working folder's size, where `files` is not 0.
+      open_files: descriptors open at the same time.
+      processes: threads at the same time, where the sandbox can count them (see `sandbox.py`); a second process is never allowed
+        from Level.KERNEL on.
+    """
+
+    wall_s: float = 10.0
+    cpu_s: float = 5.0
+    memory_mb: int = 512
+    output_bytes: int = 1 << 20
+    file_mb: int = 16
+    files: int = 0
+    open_files: int = 64
+    processes: int = 16
+
+    def __post_init__(self):
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if field.type is int and not isinstance(value, int):
+                raise InputError(f"sandbox limit {field.name}={value!r} is not a whole number; set one")
+            least = LEAST.get(field.name, 0.01)
+            if not math.isfinite(value) or value < least:
+                raise InputError(f"sandbox limit {field.name}={value} cannot work; set at least {least}")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a program ended.
+
+    Args:
+      reason: `exit` (code: its exit code), `signal` (code: the signal's number), or the limit that ended it: `wall`, `cpu`, `memory`,
+        `output`. `memory` is said where an uncaught MemoryError ended it; a program that handles its own goes on.
+      stdout: all of it, at most `output_bytes`.
+      stderr: the last 4,000 bytes.
+      seconds: wall time from the first instruction of the program to its end.
+    An exit code of 0 alone says nothing about the program's answer: os._exit(0) has it too. Compare stdout.
+    """
+
+    reason: str
+    code: int | None
+    stdout: bytes
+    stderr: bytes
+    seconds: float
+
+    @property
+    def ok(self) -> bool:
+        return self.reason == "exit" and self.code == 0
+
+
+@dataclass(frozen=True)
+class Called:
+    """What one call of a program's function gave: a value, or an exception's text in `raised`, or (the program has ended) its outcome."""
+
+    value: Any = None
+    raised: str | None = None
+    outcome: Outcome | None = None
+
+    @property
+    def ok(self) -> bool:
+        return self.raised is None and self.outcome is None

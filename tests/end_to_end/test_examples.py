@@ -1,0 +1,71 @@
+"""A user's own task and reward, in whole runs: the files that the examples name are all that they need."""
+
+import io
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from jaxrl.config_file import load_config
+from jaxrl.errors import InputError
+from jaxrl.run import run
+
+ROOT = Path(__file__).resolve().parents[2]
+BROKEN = """
+from jaxrl.types import Verdict
+def reward(problem, text, verdict):
+    {body}
+"""
+
+
+@pytest.fixture
+def at_root(tmp_path, monkeypatch):
+    """A folder that looks like the project's from where examples are run."""
+    shutil.copytree(ROOT / "examples", tmp_path / "examples")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def rows_of(folder, stage):
+    rows = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
+    return [row for row in rows if row["stage"] == stage]
+
+
+@pytest.mark.slow
+def test_a_task_of_ones_own_learns(at_root):
+    folder = run(load_config("examples/sort.yaml", ["stages.2.steps=20"]), io.StringIO())
+    rows = rows_of(folder, "grpo")
+    assert len(rows) == 20 and all(row["verify/errors"] == 0 for row in rows)
+    assert rows[0]["reward/mean"] < 0.5 < 0.65 < rows[-1]["reward/mean"], "from chance, which is 0.36"
+    for row in rows:
+        assert row["reward/mean"] == pytest.approx(row["reward/in_place"] - 0.1 * row["reward/surplus"])
+    assert [row["name"] for row in json.loads((folder / "eval.json").read_text())] == ["chance", "after sft", "after grpo"]
+
+
+CONFIG = """
+name: reward
+model: {architecture: {d_model: 32, num_layers: 1, num_heads: 2, num_kv_heads: 1, d_ff: 32}}
+task: {name: tiny, game: echo, train: 64, test: 8, reward: my_reward.py}
+sample: {max_prompt_tokens: 16, max_new_tokens: 4, slots: 32, window: 4}
+stages: [{kind: grpo, steps: 4, algo: {problems_per_batch: 4, group_size: 4}}]
+"""
+
+
+@pytest.mark.slow
+def test_a_reward_of_ones_own_and_runs_that_its_errors_end(at_root):
+    Path("reward.yaml").write_text(CONFIG)
+    Path("my_reward.py").write_text(BROKEN.format(body="return Verdict(0.25 * len(text), True, True, {'letters': len(text)})"))
+    folder = run(load_config("reward.yaml", []), io.StringIO())
+    for row in rows_of(folder, "grpo"):
+        assert row["reward/mean"] == pytest.approx(0.25 * row["reward/letters"])
+        assert row["sample/accuracy"] == 1 and row["verify/errors"] == 0
+
+    Path("broken.py").write_text(BROKEN.format(body="return float('nan')"))
+    told = io.StringIO()
+    with pytest.raises(InputError, match="100% of the last 64 samples have no verdict.*mend the verifier"):
+        run(load_config("reward.yaml", ["name=broken", "task.reward=broken.py", "stages.0.steps=20"]), told)
+    rows = rows_of(Path("runs/broken"), "grpo")
+    assert [row["verify/errors"] for row in rows] == [16, 16, 16], "the fourth batch of 16 made it 64"
+    assert all(row["reward/not_finite"] == 16 and "loss" not in row for row in rows)
+    assert "warning: grpo, step 1: 16 samples have no verdict" in told.getvalue()

@@ -1,0 +1,248 @@
+"""Answers in text: the table of what is read where and as what, exact equality, and that nothing can make it slow."""
+
+import time
+from fractions import Fraction
+
+import pytest
+
+from jaxrl.verify.answers import MAX_CHARS, Answer, equal, final_answer, read_number, without_reasoning
+
+
+def marked(text):
+    return Answer(text, is_marked=True)
+
+
+def bare(text):
+    return Answer(text, is_marked=False)
+
+
+@pytest.mark.parametrize(
+    "text, expected",
+    [
+        # ####, to the end of the line; the last line that has it
+        ("#### 42", marked("42")),
+        ("6 times 7.\n#### 42\n", marked("42")),
+        ("####42", marked("42")),
+        ("#### 41\nNo, wait.\n#### 42\nAnd 7 more words.", marked("42")),
+        ("#### 41 #### 42", marked("41 #### 42")),  # two on one line are no number
+        ("#### 42 ####", marked("42")),
+        ("so #### 42", marked("42")),
+        ("#### ", None),
+        ("12\n####\n42", None),
+        # the box, to its own brace; the last one
+        (r"\boxed{42}", marked("42")),
+        (r"$\boxed{41}$, or better $\boxed{42}$. Here are 7 more words.", marked("42")),
+        (r"\boxed{\frac{1}{2}}", marked(r"\frac{1}{2}")),
+        (r"\boxed{\boxed{42}}", marked("42")),
+        (r"\boxed{\{1,2\}}", marked(r"\{1,2\}")),
+        (r"\boxed{\left\{x\right.}", marked(r"\left\{x\right.")),
+        (r"\boxed {42}", marked("42")),
+        (r"$\boxed 42$", marked("42")),
+        (r"\boxed{}", None),
+        (r"\boxed{42", None),
+        (r"\boxed{41} \boxed{42", None),  # the last one counts, and is cut off
+        # both: the last of the two
+        ("\\boxed{41}\n#### 42", marked("42")),
+        ("#### 41\n\\boxed{42}", marked("42")),
+        (r"#### \boxed{42}", marked("42")),
+        # neither: the last number
+        ("The answer is 42.", bare("42")),
+        ("6 * 7 = 42", bare("42")),
+        ("It costs $1,234.50.", bare("1,234.50")),
+        ("That is -$5", bare("-5")),
+        ("10 - 5", bare("5")),
+        ("7-5", bare("5")),
+        ("x = -5", bare("-5")),
+        ("about 50% of them", bare("50%")),
+        (r"so $\frac{3}{4}$.", bare("3/4")),
+        (r"that is 3 \times 10^{5} in all", bare("3 * 10^5")),
+        ("12 cm^2 of H2O at x_1", bare("12")),
+        (r"12 \text{ m/s}^{2}, 9 s^{-1}", bare("9")),
+        ("a = .5", bare(".5")),
+        ("1e99999", None),
+        ("none", None),
+        ("", None),
+        ("１２ and 4２ and ٣", None),  # digits of other scripts
+        # reasoning does not count
+        ("<think>#### 41</think>\n#### 42", marked("42")),
+        ("#### 41 </think> 42", bare("42")),
+        ("<think>a</think> 41 <think>b</think> 42", bare("42")),
+        ("<thinking>#### 41</THINKING>42", bare("42")),
+        ("42 <think> but 41", bare("42")),
+        ("<think>42", None),
+    ],
+)
+def test_where_the_answer_stands(text, expected):
+    assert final_answer(text) == expected
+
+
+@pytest.mark.parametrize(
+    "text, value",
+    [
+        ("42", 42),
+        ("-42", -42),
+        ("+42", 42),
+        ("−42", -42),
+        ("42.", 42),
+        ("042", 42),
+        ("42.0", 42),
+        ("42.50", Fraction(85, 2)),
+        (".5", Fraction(1, 2)),
+        ("1,234", 1234),
+        ("1,234,567.89", Fraction(123456789, 100)),
+        ("1{,}234", 1234),
+        (r"1\,234", 1234),
+        ("3/4", Fraction(3, 4)),
+        ("-3/4", Fraction(-3, 4)),
+        ("1.5 / 2", Fraction(3, 4)),
+        ("1 3/4", Fraction(7, 4)),
+        ("-1 3/4", Fraction(-7, 4)),
+        (r"\frac{3}{4}", Fraction(3, 4)),
+        (r"-\dfrac{3}{4}", Fraction(-3, 4)),
+        (r"\frac{-3}{4}", Fraction(-3, 4)),
+        (r"\tfrac34", Fraction(3, 4)),
+        (r"1\frac{3}{4}", Fraction(7, 4)),
+        ("50%", Fraction(1, 2)),
+        (r"12.5\%", Fraction(1, 8)),
+        ("50 percent", Fraction(1, 2)),
+        ("1e3", 1000),
+        ("1.5E-3", Fraction(3, 2000)),
+        ("10^6", 10**6),
+        ("2^{10}", 1024),
+        ("2^{-1}", Fraction(1, 2)),
+        ("0^1", 0),
+        (r"3 \times 10^{5}", 300_000),
+        (r"-2.5\cdot10^{-1}", Fraction(-1, 4)),
+        ("1e999", 10**999),
+        ("$42", 42),
+        (r"\$42", 42),
+        ("-$42", -42),
+        ("$42$", 42),
+        ("€3.50", Fraction(7, 2)),
+        ("42 apples", 42),
+        ("42 square feet", 42),
+        ("60 km/h", 60),
+        (r"42\text{ cm}", 42),
+        (r"90^\circ", 90),
+        ("x = 42", 42),
+        ("Answer: 42", 42),
+        ("= 42", 42),
+        ("**42**", 42),
+        (" 42\n", 42),
+        ("9" * MAX_CHARS, int("9" * MAX_CHARS)),
+    ],
+)
+def test_which_number_it_is(text, value):
+    assert read_number(text).value == value
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "-", ".", "$", "forty-two", "x", "nan", "inf", "-inf", "Infinity", "∞", "½", "４２", "4２", "٤٢"),
+        *("1,23", "1234,567", "1,2345", "12,34", "1.2.3", "1_000", "0x10", "0b1", "1e", "--5", "5-", "5+5", "3*14", "7-5", "5!"),
+        *("1/0", "0/0", "1 1/0", "0^{-1}", "1e1000", "1e999999999", "9^9^9", "9^{9^{9}}", "9**9**9", "2^1000", "2^{1.5}"),
+        *("42 or 43", "42, 43", "(42, 43)", "[42]", "{42}", "42 and a half", "5 million", "two 2", "42; 43", "42\n43", "x > 42"),
+        *("3x", "2\\pi", "\\sqrt{4}", "\\frac{1}{x}", "\\frac{1}{0}", "not 42", "about 42", "x != 42", "42 = 43", "\\text{42"),
+        *("9" * (MAX_CHARS + 1), "1" + ",000" * 200, "\x0042", "__import__('os')", "(" * 300 + "42" + ")" * 199),
+    ],
+)
+def test_what_is_no_number(text):
+    assert read_number(text) is None
+
+
+@pytest.mark.parametrize(
+    "gold, answer, expected",
+    [
+        ("42", "42.0", True),
+        ("42", "-42", False),
+        ("1,234", "1234", True),
+        ("0.5", "1/2", True),
+        ("1/3", "0.333", False),
+        ("1/3", "0.3333333333333333", False),
+        ("0.1", "0.1000000000000000055511151231257827", False),  # what a double would say
+        ("9007199254740993", "9007199254740992", False),
+        ("1e999", "1e998", False),
+        ("0", "-0", True),
+        # percent: hundredths, or the unit that was asked for
+        ("1/2", "50%", True),
+        ("50", "50%", True),
+        ("50%", "0.5", True),
+        ("50%", "50%", True),
+        ("50%", "5000%", False),
+        ("0.5", "0.5%", True),
+        ("5", "50%", False),
+        # no numbers: alike but for spaces and the way of writing, or not known
+        ("x+1", "x + 1", True),
+        (r"\left( x \right)", "(x)", True),
+        (r"\frac{x}{2}", r"$\frac{x}{2}$.", True),
+        (r"\text{Monday}", "Monday", True),
+        (r"\frac{x+1}{2}", "x+1/2", None),
+        ("x+1", "1+x", None),
+        ("(1,2)", "1,2", None),
+        ("42", "banana", None),
+        ("42", "6*7", None),
+        ("42", "9" * 501, None),
+        ("x" * 501, "x" * 501, None),
+    ],
+)
+def test_equality(gold, answer, expected):
+    assert equal(gold, answer) is expected and equal(answer, gold) is expected
+
+
+def test_reasoning_ends_where_it_says():
+    assert without_reasoning("a</think>b") == "b"
+    assert without_reasoning("a") == "a"
+    assert without_reasoning("<think>a") == ""
+    assert without_reasoning("İ" * 100 + "</THINK>b") == "b"  # characters that change their length with their case
+
+
+MILLION = 1_000_000
+HOSTILE = {
+    "digits": "9" * MILLION,
+    "box of digits": "\\boxed{" + "9" * MILLION + "}",
+    "digits behind ####": "#### " + "9" * MILLION,
+    "open braces": "\\boxed{" + "{" * MILLION,
+    "closed braces": "\\boxed{" + "}" * MILLION,
+    "boxes in boxes": "\\boxed{" * (MILLION // 7),
+    "hashes": "#" * MILLION,
+    "spaces": "#### 1" + " " * MILLION + "x",
+    "commas": "1," * MILLION,
+    "thousands": "1" + ",000" * (MILLION // 4),
+    "points": "1." * MILLION,
+    "signs": "-" * MILLION + "1",
+    "slashes": "1/" * MILLION,
+    "powers": "9^" * MILLION + "9",
+    "fractions": "\\frac{" * (MILLION // 6),
+    "words": "\\text{" * (MILLION // 6),
+    "thoughts": "<think>" * (MILLION // 7),
+    "ends of thoughts": "</think>" * (MILLION // 8) + "1",
+    "numbers": "1 " * MILLION,
+    "short hostile number": "#### 999999^999",
+    "spaced box": "\\boxed{" + "1" + " " * 400 + "2}",
+    "units": "#### 1" + " ab" * 150 + " 2",
+    "letters before": "#### " + "a" * 450 + "1",
+    "alternating": "#### " + "1 2/" * 110,
+}
+
+
+@pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE.keys())
+def test_hostile_texts_cost_little(text):
+    began = time.process_time()
+    found = final_answer(text)
+    if found is not None:
+        equal("42", found.text)
+    assert time.process_time() - began < 0.5
+
+
+def test_a_number_longer_than_what_is_looked_at_is_none():
+    assert final_answer("9" * 5000) is None
+    assert final_answer("x" * 5000 + " 42") == bare("42")
+
+
+def test_the_exact_path_is_a_matter_of_microseconds():
+    text = "Reasoning in words. " * 30 + "\n#### 1,234"
+    began = time.process_time()
+    for _ in range(1000):
+        assert equal("1234", final_answer(text).text)
+    assert time.process_time() - began < 0.2  # 10 to 20 microseconds each on the machine this was written on
