@@ -249,6 +249,15 @@ class RLStage(Section):
         return self
 
     @model_validator(mode="after")
+    def _sampler_is_corrected(self):
+        if "int8" in (self.sample.weight_dtype, self.sample.kv_dtype) and self.algo.sampler_correction is None:
+            raise ValueError(
+                "sample.weight_dtype or kv_dtype int8 samples from a policy that is not the trainer's; set algo.sampler_correction "
+                "(truncated importance sampling; {} takes its defaults), or leave both at model"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _settings_fit(self):
         algo, limit = self.algo, self.sample.max_new_tokens
         if self.lora is None and algo.reference == "base" and algo.kl_coef > 0:

@@ -170,8 +170,9 @@ class Module:
         buffers = instruction.buffers
         if instruction.opcode == "copy-start":  # (to, from, context)
             return [buffers[0].traffic, 0, 0]
-        if instruction.opcode.endswith("-start") and len(buffers) > 1:  # (from, to, context)
-            return [0, buffers[1].traffic]
+        n = len(instruction.operands)
+        if instruction.opcode.endswith("-start") and len(buffers) >= 2 * n:  # (from ..., to ..., context)
+            return [0] * n + [b.traffic for b in buffers[n : 2 * n]]
         sizes = [min(b.traffic, self._new(computation, instruction, n)) for n, b in enumerate(buffers)]
         has_workspace = instruction.opcode == "custom-call" and '"__cub' in instruction.attributes and len(sizes) > 1
         return sizes[:-1] if has_workspace else sizes  # of cuBLAS; it is the last result
@@ -218,7 +219,7 @@ class Module:
                 return [(computation.operands(whole)[value.index], False)]
             return self._handed_on(computation, whole, value.index) if whole.opcode == "fusion" else [(whole, False)]
         if value.opcode in MOVES:
-            moved = {"concatenate": operands, "select": operands[1:]}.get(value.opcode, operands[:1])
+            moved = {"select": operands[1:]}.get(value.opcode, operands[:1] if value.opcode in TAKES else operands)
             return [(operand, True) for operand in moved]
         if value.opcode in PUTS:
             return [(operands[0], False), (operands[PUTS[value.opcode]], True)]

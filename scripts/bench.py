@@ -29,6 +29,7 @@ import os
 import statistics
 import sys
 import time
+import zlib
 from collections.abc import Callable
 from functools import partial
 
@@ -46,7 +47,7 @@ from jaxrl.model.policy import Policy
 from jaxrl.rollout.collate import collate
 from jaxrl.sample.engine import Engine
 from jaxrl.sample.rows import Request
-from jaxrl.sharding import make_mesh, shard_batch, shardings_for
+from jaxrl.sharding import make_mesh, path_name, shard_batch, shardings_for
 from jaxrl.train.experience import Scorers, fields_of, give_credit, minibatches
 from jaxrl.train.rl import make_critic, make_reference
 from jaxrl.train.setup import set_up_jax
@@ -245,17 +246,23 @@ def make_policy(work: Work) -> Policy:
 
 
 def random_policy(work: Work) -> tuple[Policy, Tree, Tree, jax.sharding.Mesh]:
-    """(policy, trainable, frozen, mesh) with random weights and adapters whose B is not zero."""
+    """(policy, trainable, frozen, mesh) with random weights; one by one, so that making them is not the peak of memory."""
     policy, mesh = make_policy(work), make_mesh(MeshSection())
 
-    def init(key: jax.Array) -> tuple[Tree, Tree]:
-        model = jax.tree.map(lambda x: x.astype(work.dtype), policy.init_model(key))
-        lora = policy.init_lora(jax.random.fold_in(key, 1))
-        noisy = jax.tree.map(lambda x: x + 0.01 * jax.random.normal(jax.random.fold_in(key, 2), x.shape), lora)
-        return {"lora": noisy}, {"model": model}
+    def make(path, leaf, sharding) -> jax.Array:
+        name = path_name(path)
+        dtype = leaf.dtype if name.startswith("lora") else jnp.dtype(work.dtype)
+        if name.endswith(("scale", "bias")):
+            return jnp.full(leaf.shape, name.endswith("scale"), dtype, device=sharding)
+        fan_in = leaf.shape[-1] if name.startswith(("model/embed", "model/head")) else leaf.shape[-2]
+        std = 0.01 if name.endswith("lora_b") else fan_in**-0.5
+        fill = jax.jit(lambda key: (std * jax.random.normal(key, leaf.shape)).astype(dtype), out_shardings=sharding)
+        return jax.block_until_ready(fill(jax.random.key(zlib.crc32(name.encode()))))
 
-    shardings = shardings_for(jax.eval_shape(init, jax.random.key(0)), mesh)
-    return policy, *jax.jit(init, out_shardings=shardings)(jax.random.key(0)), mesh
+    key = jax.random.key(0)
+    trees = {"lora": jax.eval_shape(policy.init_lora, key)}, {"model": jax.eval_shape(policy.init_model, key)}
+    trainable, frozen = (jax.tree_util.tree_map_with_path(make, tree, shardings_for(tree, mesh)) for tree in trees)
+    return policy, trainable, frozen, mesh
 
 
 def sample_section(work: Work, settings: Settings) -> SampleSection:

@@ -207,6 +207,20 @@ def test_bytes_of_the_number_formats():
         assert module.computations["main"].root.buffers[0].nbytes == size, shape
 
 
+def test_a_collective_of_several_arrays():
+    module = hlo.parse("""
+ENTRY %main (a: bf16[2,8], b: f32[4]) -> bf16[16,8] {
+  %a = bf16[2,8]{1,0} parameter(0)
+  %b = f32[4]{0} parameter(1)
+  %start = ((bf16[2,8]{1,0}, f32[4]{0}), (bf16[16,8]{1,0}, f32[32]{0})) all-gather-start(%a, %b), dimensions={0}
+  %done = (bf16[16,8]{1,0}, f32[32]{0}) all-gather-done(%start)
+  ROOT %whole = bf16[16,8]{1,0} get-tuple-element(%done), index=0
+}
+""")
+    assert module.traffic("main") == 32 + 16 + 256 + 128 and module.launches("main") == 1
+    assert module.moves("main", 256) == module.collectives("main") == [module.computations["main"].instructions["start"]]
+
+
 def test_a_text_that_is_no_program():
     with pytest.raises(ValueError, match="no ENTRY computation"):
         hlo.parse("not an HLO module")

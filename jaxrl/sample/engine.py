@@ -51,6 +51,7 @@ class Engine:
         self.decoder = Decoder(policy, mesh, sample.kv_dtype == "int8")
         self.times: dict[str, float] = {}
         self.counts: dict[str, int] = {}
+        self._untold: list[dict[str, float]] = []
         self._cache_bytes: float | None = None
 
     def run(self, trainable: Tree, frozen: Tree, requests: Sequence[Request], key: Array) -> Iterator[Sampled]:
@@ -73,7 +74,14 @@ class Engine:
         """A run that requests can be added to while it goes on: turns of a conversation, for example."""
         session = Session(self, trainable, frozen, key)
         self.times, self.counts = session.times, session.counts
+        self._untold.append(session.times)
         return session
+
+    def take_times(self) -> dict[str, float]:
+        """The times of all runs since the last call, as metrics."""
+        total = {f"time/{name}": sum(times[name] for times in self._untold) for name in ("prefill_s", "decode_s", "idle_s")}
+        self._untold = []
+        return total
 
     def make_weights(self, trainable: Tree, frozen: Tree) -> DecodeWeights:
         """The weights as decoding reads them, made anew for every run."""

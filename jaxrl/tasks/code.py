@@ -3,7 +3,6 @@
 A completion is a whole program with the function in it, fenced or not, or the bare body that continues the record's prompt.
 """
 
-import random
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass

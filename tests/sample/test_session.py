@@ -14,7 +14,7 @@ from jaxrl.sample.decode import Decoder
 from jaxrl.sample.rows import Request
 from jaxrl.sharding import make_mesh, shardings_for
 from jaxrl.types import StopReason
-from tests.sample.test_engine import FROZEN, KEY, POLICY, PROMPTS, SETTINGS, TRAINABLE, completions, ids_of, letters, make_engine
+from tests.sample.test_engine import FROZEN, KEY, POLICY, PROMPTS, SETTINGS, TRAINABLE, completions, letters, make_engine
 from tests.tiny import ragged_sequences
 
 BUDGETS = [int(b) for b in np.clip(np.random.default_rng(0).lognormal(1.6, 0.9, 64), 1, 24)]
