@@ -220,6 +220,12 @@ os.closerange(3, 1 << 10)
 import resource
 for kind in (resource.RLIMIT_AS, resource.RLIMIT_CPU, resource.RLIMIT_NOFILE, resource.RLIMIT_FSIZE):
     refused(kind, resource.setrlimit, kind, (-1, -1))
+=== capabilities
+held = ctypes.create_string_buffer(24)
+refused('capget', lambda: -1 if libc.capget((0x20080522).to_bytes(4, 'little') + bytes(4), held) or not any(held.raw) else 0)
+refused('setuid', os.setuid, 12345)
+=== bytes in a file
+refused('memory file', lambda: os.write(os.memfd_create('x'), b'x'))
 === environment
 found('os.environ', lambda: os.environ)
 libc.getenv.restype = ctypes.c_char_p

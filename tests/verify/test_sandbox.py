@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -17,7 +18,7 @@ from jaxrl.types import Problem, Verdict
 from jaxrl.verify import sandbox_process
 from jaxrl.verify.pool import VerifierPool
 from jaxrl.verify.sandbox import Level, Limits, OutcomeCache, Outcome, Sandbox, SandboxError, shared_sandbox
-from tests.verify.test_sandbox_hostile import processes_below
+from tests.verify.processes import processes_below, wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -207,14 +208,19 @@ def test_nothing_outlives_a_trainer_that_is_killed(level):
     assert wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in below))
 
 
-def wait_until(condition, seconds=10.0):
-    end = time.monotonic() + seconds
-    while not condition() and time.monotonic() < end:
-        time.sleep(0.01)
-    return condition()
-
-
 # ------------------------------------------------------------------------------------------------------------------- pool
+
+
+def test_the_zygote_does_not_share_a_worker_s_cpu_limit():
+    """A pool's worker has one per sample; the zygote's time is that of all samples."""
+    before = resource.getrlimit(resource.RLIMIT_CPU)
+    resource.setrlimit(resource.RLIMIT_CPU, (100_000, before[1]))
+    try:
+        with Sandbox() as sandbox:
+            limits = [Path(f"/proc/{pid}/limits").read_text() for pid in processes_below(os.getpid())]
+            assert sandbox.level and limits and not any("100000" in text for text in limits)
+    finally:
+        resource.setrlimit(resource.RLIMIT_CPU, before)
 
 
 def verify(problem, text):

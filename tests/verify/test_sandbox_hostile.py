@@ -7,6 +7,7 @@ import pytest
 
 from jaxrl.verify.sandbox import Level, Limits, Sandbox
 from tests.verify.hostile_programs import PROGRAMS
+from tests.verify.processes import processes_below
 
 TOKEN = "q7-expected-output-" + "z" * 13
 PATTERN = b"q7-expected-output-z{13}"
@@ -37,23 +38,6 @@ def test_the_level_of_this_machine_is_shown(capsys):
             print(f"\nsandbox level of this machine: {sandbox.level.name}. {sandbox.shortfall}")
 
 
-def processes_below(pid):
-    """All descendants of a process, dead ones that wait for their parent included."""
-    parents = {}
-    for name in os.listdir("/proc"):
-        if name.isdigit():
-            try:
-                with open(f"/proc/{name}/stat") as file:
-                    parents[int(name)] = int(file.read().rsplit(")", 1)[1].split()[1])
-            except (FileNotFoundError, ProcessLookupError):
-                pass
-    found, new = set(), {pid}
-    while new:
-        new = {child for child, parent in parents.items() if parent in new}
-        found |= new
-    return found
-
-
 def marks(hostile):
     """A second of CPU time at each level: in the fast tests, one of these programs speaks for all."""
     return [pytest.mark.slow] if hostile.limits.cpu_s == 1.0 and hostile.name != "loop" else []
@@ -77,4 +61,4 @@ def test_hostile_program(sandbox, hostile):
     assert sandbox.secret.read_text() == TOKEN and os.listdir(sandbox.secret.parent) == [sandbox.secret.name]
     assert processes_below(os.getpid()) <= before
     assert sandbox.run("print(len('next'), sorted([2, 1]), open)", hostile.name.encode()).stdout.startswith(b"4 [1, 2] <built-in")
-    assert outcome.seconds < hostile.limits.wall_s + 5
+    assert outcome.seconds < hostile.limits.wall_s + 20
