@@ -135,7 +135,7 @@ def decode_window_args(
     policy: Policy, mesh: Mesh, rows: int, length: int, merge: bool = False, int8_weights: bool = False, int8_cache: bool = False
 ) -> tuple[DecodeWeights, KVCache, Rows]:
     """What `Decoder.window` takes beside its number of steps, without arrays: `rows` rows on all devices together, with caches
-    of `length` positions and one stop id, and a model stored in the arithmetic's dtype with float32 adapters."""
+    of `length` positions and one stop id."""
     c, key = policy.config, jax.random.key(0)
     model = jax.eval_shape(lambda: jax.tree.map(lambda x: x.astype(policy.dtype), policy.init_model(key)))
     lora = {"lora": jax.eval_shape(policy.init_lora, key)} if policy.lora else {}
@@ -152,17 +152,31 @@ def decode_window_args(
 
 
 def compile_window(
-    target: str, policy: Policy, rows: int, length: int, steps: int = 32, data: int = 1, options: dict[str, int | str] | None = None, **forms
+    target: str,
+    policy: Policy,
+    rows: int,
+    length: int,
+    steps: int = 32,
+    data: int = 1,
+    merge: bool = False,
+    int8_weights: bool = False,
+    int8_cache: bool = False,
+    options: dict[str, int | str] | None = None,
 ) -> WindowReport:
-    """Compile the decode window for a target and report on it. forms: `merge`, `int8_weights`, `int8_cache`."""
+    """Compile the decode window of `rows` rows on each of `data` devices, and report on it.
+
+    Args:
+      length: cache positions, all of which are read. steps: of the window.
+      merge, int8_weights, int8_cache: the forms of weights and cache, as in `config.SampleSection`.
+    """
     mesh = target_mesh(target, data)
-    weights, cache, state = decode_window_args(policy, mesh, rows * data, length, **forms)
-    decoder = Decoder(policy, mesh, int8_cache=forms.get("int8_cache", False))
+    weights, cache, state = decode_window_args(policy, mesh, rows * data, length, merge, int8_weights, int8_cache)
+    decoder = Decoder(policy, mesh, int8_cache=int8_cache)
     program = compile_for(mesh, Decoder.window, decoder, weights, cache, state, steps, options=options)
     body, step = program.module.loop(steps), program.module
-    itemsize = jnp.dtype(jnp.int8 if forms.get("int8_weights") else policy.dtype).itemsize
-    smallest = min(d_in * d_out for d_in, d_out in policy.config.linear_sizes.values()) * itemsize
-    embedded = rows * policy.config.d_model * jnp.dtype(policy.dtype).itemsize
+    itemsize = jnp.dtype(policy.dtype).itemsize
+    smallest = min(d_in * d_out for d_in, d_out in policy.config.linear_sizes.values()) * (1 if int8_weights else itemsize)
+    embedded = rows * policy.config.d_model * itemsize  # what is taken from the embedding, and is no copy of weights
     return WindowReport(
         bytes=step.traffic(body),
         given_bytes=step.given_traffic(body),

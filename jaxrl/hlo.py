@@ -22,9 +22,9 @@ PUTS = {"dynamic-update-slice": 1, "scatter": -1}  # into their first operand; t
 # These put numbers of their operands elsewhere and compute none. (Copies between memories are prefetching: traffic, no move.)
 MOVES = TAKES | {"copy", "transpose", "reshape", "concatenate", "pad", "reverse", "convert", "select", "all-gather", "all-gather-start"}
 # Every element of the result needs as much of an operand as every other.
-EVEN = {"bitcast", "reshape", "convert", "copy", "transpose", "pad", "select", "compare", "and", "or", "not", "negate", "abs", "add", "subtract"}
-EVEN |= {"multiply", "divide", "maximum", "minimum", "exponential", "log", "tanh", "reduce"}
-COLLECTIVES = {"all-gather", "all-reduce", "all-to-all", "reduce-scatter", "collective-permute", "collective-broadcast", "ragged-all-to-all"}
+EVEN = {"bitcast", "reshape", "convert", "copy", "transpose", "pad", "select", "compare", "and", "or", "not", "negate", "abs"}
+EVEN |= {"add", "subtract", "multiply", "divide", "maximum", "minimum", "exponential", "log", "tanh", "reduce"}
+COLLECTIVES = {"all-gather", "all-reduce", "all-to-all", "ragged-all-to-all", "reduce-scatter", "collective-permute"}
 
 
 def parse(text: str) -> "Module":

@@ -33,20 +33,20 @@ def main() -> int:
     parser.add_argument("--rows", type=int, default=64, help="on each device")
     parser.add_argument("--length", type=int, default=1024, help="cache positions")
     parser.add_argument("--devices", type=int, default=1, help="over which rows are spread")
-    parser.add_argument("--merge-lora", action="store_true")
+    parser.add_argument("--merge-lora", dest="merge", action="store_true")
     parser.add_argument("--int8-weights", action="store_true")
     parser.add_argument("--int8-cache", action="store_true")
     parser.add_argument("--option", nargs="+", default=[], metavar="key=value", help="of XLA, e.g. xla_gpu_dot_merger_threshold_mb=0")
     arguments = parser.parse_args()
+    if wrong := [option for option in arguments.option if "=" not in option]:
+        parser.error(f"--option {wrong[0]}: must be key=value")
+    options = {key: int(value) if value.isdigit() else value for key, _, value in (option.partition("=") for option in arguments.option)}
+    forms = {name: getattr(arguments, name) for name in ("merge", "int8_weights", "int8_cache")}
     policy = policy_of(arguments.shape, arguments.layers)
-    options = {key: int(value) if value.lstrip("-").isdigit() else value for key, _, value in (o.partition("=") for o in arguments.option)}
-    forms = {"merge": arguments.merge_lora, "int8_weights": arguments.int8_weights, "int8_cache": arguments.int8_cache}
     rows, found = [], []
     for target in arguments.targets:
         try:
-            report = compile_window(
-                target, policy, arguments.rows, arguments.length, data=arguments.devices, options=options, **forms
-            )
+            report = compile_window(target, policy, arguments.rows, arguments.length, data=arguments.devices, options=options, **forms)
         except InputError as error:
             print(error, file=sys.stderr)
             return 2

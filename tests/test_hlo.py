@@ -8,7 +8,7 @@ from jaxrl import hlo
 
 # As XLA writes it for a GPU: two layers' matrices w0, w1 [8, 8] bf16 (128 bytes), a cache [4, 8] bf16 (64 bytes), x [1, 8] bf16.
 GPU = """
-HloModule jit_window, is_scheduled=true, input_output_alias={ {}: (0, {}, may-alias) }, entry_computation_layout={(bf16[4,8]{1,0})->bf16[4,8]{1,0}}
+HloModule jit_window, is_scheduled=true, input_output_alias={ {}: (0, {}, may-alias) }
 
 %sum (a: f32[], b: f32[]) -> f32[] {
   %a = f32[] parameter(0)
@@ -73,7 +73,7 @@ ENTRY %main (cache.1: bf16[4,8], x.1: bf16[1,8], w0.1: bf16[8,8], w1.1: bf16[8,8
   %w1.1 = bf16[8,8]{1,0} parameter(3)
   %start = s32[] constant(0)
   %init = (s32[], bf16[4,8]{1,0}, bf16[1,8]{1,0}, bf16[8,8]{1,0}, /*index=4*/bf16[8,8]{1,0}) tuple(%start, %cache.1, %x.1, %w0.1, %w1.1)
-  %while.1 = (s32[], bf16[4,8]{1,0}, bf16[1,8]{1,0}, bf16[8,8]{1,0}, /*index=4*/bf16[8,8]{1,0}) while(%init), condition=%condition, body=%body, backend_config={"known_trip_count":{"n":"32"},"known_init_step":{"init":"0","step":"1"}}
+  %while.1 = (s32[], bf16[4,8], bf16[1,8], bf16[8,8], bf16[8,8]) while(%init), condition=%condition, body=%body, c={"known_trip_count":{"n":"32"}}
   ROOT %result = bf16[4,8]{1,0} get-tuple-element(%while.1), index=1
 }
 """
@@ -102,12 +102,14 @@ HloModule jit_window, is_scheduled=true
 ENTRY %main (w: bf16[4,16,128], table: f32[8]) -> f32[8] {
   %w = bf16[4,16,128]{2,1,0:T(8,128)(2,1)} parameter(0)
   %table = f32[8]{0:T(128)} parameter(1)
-  %slice-start = ((bf16[4,16,128]{2,1,0:T(8,128)(2,1)}), bf16[1,16,128]{2,1,0:T(8,128)(2,1)S(1)}, s32[]{:S(2)}) slice-start(%w), slice={[1:2], [0:16], [0:128]}
+  %slice-start = ((bf16[4,16,128]{2,1,0:T(8,128)(2,1)}), bf16[1,16,128]{2,1,0:T(8,128)(2,1)S(1)}, s32[]{:S(2)}) slice-start(%w)
   %slice-done = bf16[1,16,128]{2,1,0:T(8,128)(2,1)S(1)} slice-done(%slice-start)
   %copy-start = (bf16[1,16,128]{2,1,0:T(8,128)(2,1)}, bf16[1,16,128]{2,1,0:T(8,128)(2,1)S(1)}, u32[]{:S(2)}) copy-start(%slice-done)
   %copy-done = bf16[1,16,128]{2,1,0:T(8,128)(2,1)} copy-done(%copy-start)
   %whole = bf16[2,16,128]{2,1,0:T(8,128)(2,1)S(1)} custom-call(%slice-done, %slice-done), custom_call_target="ConcatBitcast"
   %zero = s32[]{:T(128)} constant(0)
+  %put = bf16[4,16,128]{2,1,0:T(8,128)(2,1)} dynamic-update-slice(%w, %slice-done, %zero, %zero, %zero)
+  %cut = bf16[1,16,128]{2,1,0:T(8,128)(2,1)} slice(%w), slice={[3:4], [0:16], [0:128]}
   %copy.1 = s32[]{:T(128)} copy(%zero)
   %init = (s32[]{:T(128)}, f32[8]{0:T(128)}) tuple(%copy.1, %table)
   %while.2 = (s32[]{:T(128)}, f32[8]{0:T(128)}) while(%init), condition=%inner_condition, body=%inner_body
@@ -171,13 +173,19 @@ def test_what_counts_as_a_move(was, becomes, found):
 
 def test_the_tpu_program_counted_by_hand():
     module = hlo.parse(TPU)
-    times = {i.name: n for _, i, n in module.executed("main")}
-    assert times == {"slice-start": 1, "copy-start": 1, "copy.1": 1, "v2": 5, "k2": 5}
-    layer, scalar = 16 * 128 * 2, 4
-    prefetched, written_back = layer, layer  # read from main memory, and written to it: one side each
-    inner = 5 * (32 + 32 + 2 * scalar)  # k2 is written elsewhere
-    assert module.traffic("main") == prefetched + written_back + 2 * scalar + inner
-    assert module.moves("main", 1000) == []
+    layer, scalar, vector = 16 * 128 * 2, 4, 32
+    counted = {i.name: (sum(module._reads(c, i).values()), sum(module._writes(c, i)), times) for c, i, times in module.executed("main")}
+    assert counted == {
+        "slice-start": (layer, 0, 1),  # into vector memory
+        "copy-start": (0, layer, 1),  # out of it
+        "put": (scalar, layer, 1),  # from it
+        "cut": (layer, layer, 1),
+        "copy.1": (scalar, scalar, 1),
+        "v2": (vector, vector, 5),
+        "k2": (2 * scalar, 0, 5),
+    }
+    assert module.traffic("main") == sum((read + written) * times for read, written, times in counted.values())
+    assert [i.name for i in module.moves("main", layer)] == ["put", "cut"]
     assert module.loop(5) == "inner_body"
 
 
@@ -195,13 +203,13 @@ def test_a_loop_that_does_not_say_how_often_it_goes_round_is_refused(was, become
     module = hlo.parse(TPU.replace(was, becomes))
     with pytest.raises(ValueError, match="loop while.2 in main goes round an unknown number of times"):
         module.traffic("main")
-    assert module.moves("main", 1000) == module.collectives("main") == []  # need no count
+    assert [i.name for i in module.moves("main", 1000)] == ["put", "cut"]  # needs no count
     with pytest.raises(LookupError, match=r"0 loops go round 5 times; the loops go round \[None\] times"):
         module.loop(5)
 
 
 def test_bytes_of_the_number_formats():
-    sizes = {"pred[3]": 3, "bf16[2,4]{1,0}": 16, "f8e4m3fn[5]": 5, "s4[6]": 3, "f32[]": 4, "u64[2]": 16, "c64[1]": 8, "token[]": 0, "f32[0,4]": 0}
+    sizes = {"pred[3]": 3, "bf16[2,4]{1,0}": 16, "f8e4m3fn[5]": 5, "s4[6]": 3, "f32[]": 4, "u64[2]": 16, "c64[1]": 8, "token[]": 0}
     for shape, size in sizes.items():
         module = hlo.parse(f"ENTRY %main () -> {shape} {{\n  ROOT %x = {shape} iota()\n}}\n")
         assert module.computations["main"].root.buffers[0].nbytes == size, shape

@@ -4,6 +4,7 @@ A group whose completions are all right or all wrong has no spread and teaches n
 where the rate r is 1/2, and r (1 - r) is the variance of a verdict.
 """
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
@@ -20,7 +21,8 @@ class SuccessRates:
 
         rate <- DECAY * rate + (1 - DECAY) * (share of the group's completions that are correct)
 
-    starting at PRIOR. A completion without a verdict (timeout, crash) counts as not correct.
+    starting at PRIOR. A completion that timed out or crashed counts as not correct; one that could not be judged (its
+    reward is not finite) does not count.
 
     Args:
       state: what `state` returned; None where nothing has been visited yet.
@@ -32,7 +34,10 @@ class SuccessRates:
     def update(self, groups: Iterable[Group]) -> None:
         """Take in verified groups, in order; a problem that occurs twice is visited twice."""
         for group in groups:
-            share = sum(trajectory.verdict.correct for trajectory in group.trajectories) / len(group.trajectories)
+            judged = [t.verdict.correct for t in group.trajectories if math.isfinite(t.verdict.reward)]
+            if not judged:
+                continue
+            share = sum(judged) / len(judged)
             self._rates[group.problem.uid] = DECAY * self.rate(group.problem.uid) + (1 - DECAY) * share
 
     def rate(self, uid: str) -> float:

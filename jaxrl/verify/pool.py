@@ -241,7 +241,7 @@ class VerifierPool:
         elif values["ready"]:
             worker.ready, self._failed_starts = True, 0
         else:
-            self._start_error = self._cannot_start(values["error"])
+            self._start_error = InputError(values["error"]) if values["is_users"] else self._cannot_start(values["error"])
         worker.ticket, worker.deadline = None, math.inf
 
     def _watch(self, worker: WorkerProcess) -> None:

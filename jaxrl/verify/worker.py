@@ -21,6 +21,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from jaxrl.errors import InputError
 from jaxrl.types import Verdict
 
 HEADER = struct.Struct("!QQ")
@@ -40,7 +41,8 @@ def main(arguments: list[str]) -> int:
     try:
         verify = pickle.loads(request[1])
     except BaseException as error:
-        send(connection, 0, {"ready": False, "error": describe(error)})
+        is_users = isinstance(error, InputError)  # says itself what to do
+        send(connection, 0, {"ready": False, "error": str(error) if is_users else describe(error), "is_users": is_users})
         return 1
     # Up to here stderr is a file, in which the parent finds why a worker did not start. Verify functions get no file to fill.
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())

@@ -1,5 +1,6 @@
 """The curriculum: rates worked out by hand; draws that follow the weights, miss nothing and depend on the arguments alone."""
 
+import dataclasses
 import itertools
 import json
 
@@ -28,6 +29,13 @@ def test_rates_by_hand():
     assert (rates.rate("a"), rates.rate("b"), rates.rate("c")) == (0.5 * 0.5 + 0.5 * 0.75, 0.25, 0.5)
     rates.update([group("b", [True, False]), group("b", [True, True])])
     assert (rates.rate("a"), rates.rate("b")) == (0.625, 0.5 * (0.5 * 0.25 + 0.5 * 0.5) + 0.5)
+
+
+def test_what_could_not_be_judged_does_not_count():
+    rates, whole = SuccessRates(), group("a", [True, True])
+    broken = [dataclasses.replace(t, verdict=Verdict(float("nan"), False, False, error="sandbox: no fork")) for t in group("a", [False] * 2).trajectories]
+    rates.update([Group(whole.problem, whole.trajectories + tuple(broken)), Group(Problem("b", (), {}), tuple(broken))])
+    assert (rates.rate("a"), rates.rate("b")) == (0.75, PRIOR)
 
 
 def test_rates_stay_fractions_and_forget():

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 
+from jaxrl.errors import InputError
 from jaxrl.types import Verdict
 
 GOOD = Verdict(reward=1.0, correct=True, format_ok=True, parts={"length": 4.0}, detail="fine")
@@ -140,3 +141,16 @@ class DiesLater:
 
     def __reduce__(self):
         return __import__, ("module_that_does_not_exist",)
+
+
+class Refuses:
+    """A verifier that finds on its way into a worker that it cannot work there."""
+
+    def __init__(self, reason: str):
+        self.reason = reason
+
+    def __setstate__(self, state):
+        raise InputError(state["reason"])
+
+    def __call__(self, problem, text):
+        raise AssertionError

@@ -62,6 +62,11 @@ def wait_until(condition, seconds=5.0):
     return condition()
 
 
+def test_what_a_verifier_says_of_its_place_of_work_is_said_unchanged():
+    with pytest.raises(InputError, match="^set min_level to KERNEL$"), VerifierPool(hostile.Refuses("set min_level to KERNEL"), 1, 5.0, 0.0) as pool:
+        pool.gather([pool.submit(PROBLEM, "")])
+
+
 def test_verdicts_come_back_whole_and_in_order():
     with make_pool() as pool:
         tickets = [pool.submit(PROBLEM, "x" * (n % 7)) for n in range(200)]
