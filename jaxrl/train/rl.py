@@ -31,12 +31,13 @@ from jaxrl.rollout.gather import gather
 from jaxrl.rollout.metrics import rollout_metrics, speed
 from jaxrl.rollout.replay import ReplayBuffer
 from jaxrl.sample.engine import Engine
-from jaxrl.sharding import shard_batch
+from jaxrl.sharding import num_row_shards, shard_batch
 from jaxrl.tasks import make_task
 from jaxrl.track.logger import sample_row
 from jaxrl.train.alarms import find_alarms
 from jaxrl.train.experience import Scorers, fields_of, give_credit, minibatches
 from jaxrl.train.loop import FinitenessGuard, begin_stage, report_step
+from jaxrl.train.memory import fit_to_memory
 from jaxrl.train.setup import ADAPTERS, CRITIC, DROPOUT, SAMPLING, Run, Weights, enter_stage
 from jaxrl.train.state import TrainState, make_actor_critic_optimizer, make_optimizer, make_schedule, place_state, policy_part
 from jaxrl.train.step import make_critic_fn, make_grpo_step, make_ppo_step, make_score_fn
@@ -89,12 +90,14 @@ def rl(run: Run, stage: RLStage, index: int, weights: Weights) -> Weights:
       The weights after the last update, without the critic.
     """
     algo, steps, sample = stage.algo, stage.steps, stage.sample
-    seq_len = stage.seq_len or sample.max_prompt_tokens + sample.max_new_tokens
+    seq_len = stage.row_tokens
+    rows_per_piece = algo.rows_per_piece(seq_len, num_row_shards(run.mesh))
     task = make_task(stage.task)
     problems = task.problems("train")
 
     # ------------------------------------------------------------------------------------------- model and optimiser
     weights = enter_stage(weights, stage.lora, run.config.model.dtype, run.mesh, run.key(index, ADAPTERS))
+    weights = fit_to_memory(run.config.model.remat, stage, weights, run.mesh)
     policy, frozen = weights.policy, weights.frozen
     score = make_score_fn(policy, run.mesh, sample.temperature)
     if isinstance(algo, PPOSection):
@@ -155,7 +158,7 @@ def rl(run: Run, stage: RLStage, index: int, weights: Weights) -> Weights:
             # ---------------------------------------------------------------------------------------------- updates
             updates = []
             for samples in minibatches(experience, algo, (ORDER, *seed)):
-                batch = collate(samples, algo.rows_per_update, seq_len, algo.rows_per_piece, fields_of(algo))
+                batch = collate(samples, algo.rows_per_update, seq_len, rows_per_piece, fields_of(algo))
                 state, metrics = update(state, frozen, shard_batch(batch, run.mesh))
                 updates.append(jax.device_get(metrics))
                 guard.check(updates[-1])
@@ -168,7 +171,7 @@ def rl(run: Run, stage: RLStage, index: int, weights: Weights) -> Weights:
 
             # ------------------------------------------------------------------------------------------- tell and keep
             step, elapsed = progress.batches, time.perf_counter() - started
-            metrics = rollout_metrics(sampled) | experience.metrics | over_updates(updates)
+            metrics = rollout_metrics(sampled) | experience.metrics | over_updates(updates, algo.old_logprobs)
             metrics |= {
                 "groups/dropped": len(sampled) - len(groups),
                 "replay/size": len(progress.replay) if progress.replay is not None else 0,
@@ -233,16 +236,21 @@ def renew_reference(state: TrainState) -> TrainState:
     return replace(state, reference=_copy(policy_part(state.trainable)))
 
 
-def over_updates(updates: list[dict[str, Array]]) -> dict[str, float]:
+def over_updates(updates: list[dict[str, Array]], old_logprobs: str = "trainer") -> dict[str, float]:
     """The metrics of a batch's updates as one: the largest of the maxima, the sum of tokens and skips, of the others the
-    mean over tokens. An update without fresh tokens (it only imitates) has none of these to tell."""
+    mean over tokens. An update without fresh tokens (it only imitates) has none of these to tell; where the sampler's
+    logprobs are the old ones, the first update alone knows how far they are from the trainer's."""
     if not updates:
         return {}
     telling = [u for u in updates if u["tokens"] > 0]
     metrics = {"skipped": float(sum(u["skipped"] for u in updates)), "tokens": float(sum(u["tokens"] for u in updates))}
-    for name in sorted(set(updates[0]) - set(metrics)) if telling else ():
-        values = [u[name] for u in telling]
-        metrics[name] = float(max(values) if name.endswith("/max") else np.average(values, weights=[u["tokens"] for u in telling]))
+    for name in sorted(set(updates[0]) - set(metrics)):
+        told = telling
+        if old_logprobs == "sampler" and name.startswith("sampler_mismatch/"):
+            told = [u for u in telling if u is updates[0]]
+        if told:
+            values = [u[name] for u in told]
+            metrics[name] = float(max(values) if name.endswith("/max") else np.average(values, weights=[u["tokens"] for u in told]))
     return metrics
 
 
