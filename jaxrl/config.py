@@ -55,7 +55,11 @@ class ModelSection(Section):
       task's texts (saved in the run folder).
     chat_template: a file with a Jinja chat template, for tokenizers that have none.
     dtype: of the frozen weights and of the arithmetic; what is trained is always held in float32.
-    remat: `full` recomputes each layer's activations in the backward pass.
+    attention: the kernel of training and prefill: `xla`, `cudnn` (NVIDIA, bfloat16), `splash` (TPU), or `auto`, the fastest
+      that the device and dtype allow.
+    remat: what the backward pass makes again instead of having kept it. `none` keeps all; `selective` keeps the results of
+      matrix products and of attention; `full` keeps the input of each layer, at the price of a second forward pass; `auto`
+      is selective where an estimate says that it fits (told at each stage's start), else full.
     """
 
     path: str | None = None
@@ -64,7 +68,8 @@ class ModelSection(Section):
     tokenizer: str | None = None
     chat_template: str | None = None
     dtype: Literal["float32", "bfloat16"] = "float32"
-    remat: Literal["none", "full"] = "none"
+    attention: Literal["auto", "xla", "cudnn", "splash"] = "auto"
+    remat: Literal["auto", "none", "selective", "full"] = "auto"
 
     @model_validator(mode="after")
     def _one_source(self):
@@ -247,6 +252,11 @@ class RLStage(Section):
     def _samples_vary(self):
         _refuse_greedy(self.sample)
         return self
+
+    @property
+    def row_tokens(self) -> int:
+        """Tokens per row of the update."""
+        return self.seq_len or self.sample.max_prompt_tokens + self.sample.max_new_tokens
 
     @model_validator(mode="after")
     def _sampler_is_corrected(self):

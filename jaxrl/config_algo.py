@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 
 from jaxrl.config_base import NonNegative, NonNegativeInt, Positive, PositiveInt, Section, Share
 
+PIECE_TOKENS = 4096  # enough to keep a device busy, few enough for its memory
 BASELINES_OVER_GROUPS = ("grpo", "center", "rloo")
 
 
@@ -54,7 +55,11 @@ class PolicyGradientSection(Section):
     """What GRPO and PPO share.
 
     problems_per_batch, group_size: P problems, G completions of each. updates_per_batch: minibatches that the P * G rows
-      are split into, one optimiser step each; microbatch: rows per gradient piece (null: all of a minibatch at once).
+      are split into, one optimiser step each; microbatch: rows per gradient piece (null: rows of about PIECE_TOKENS tokens
+      per device). Completions are packed, and pieces that stay empty cost nothing: the smaller the piece, the less is padding.
+    old_logprobs: what the ratio of a batch's later updates is to, and a KL penalty in the reward from: a pass of the
+      `trainer` over the batch, or what the `sampler` said, which saves the pass and counts the gap between the two as a
+      change of the policy. The first update needs neither: its ratio is 1. The gap is logged, with `sampler` of that update.
     ratio_level: `token`, or `sequence` (GSPO). clip_low, clip_high: the ratio earns gradient in 1 - low .. 1 + high.
     dual_clip: for negative advantages the loss is bounded by dual_clip * |A| (null: it is not).
     aggregate: `token_mean` over the tokens of an optimiser step; `sequence_mean` of each sequence's mean; `constant`
@@ -74,6 +79,7 @@ class PolicyGradientSection(Section):
     group_size: PositiveInt
     updates_per_batch: PositiveInt = 1
     microbatch: PositiveInt | None = None
+    old_logprobs: Literal["trainer", "sampler"] = "trainer"
     ratio_level: Literal["token", "sequence"] = "token"
     clip_low: Positive = 0.2
     clip_high: Positive = 0.2
@@ -102,10 +108,9 @@ class PolicyGradientSection(Section):
         """The most sequences that one optimiser step sees."""
         return -(-(self.problems_per_batch * self.group_size + self.replayed_per_batch) // self.updates_per_batch)
 
-    @property
-    def rows_per_piece(self) -> int:
-        """Rows of a microbatch."""
-        return min(self.microbatch or self.rows_per_update, self.rows_per_update)
+    def rows_per_piece(self, row_tokens: int, row_shards: int) -> int:
+        """Rows of a microbatch, of row_tokens tokens each, spread over row_shards devices."""
+        return min(self.microbatch or row_shards * -(-PIECE_TOKENS // row_tokens), self.rows_per_update)
 
     @property
     def num_updates(self) -> int:
@@ -143,6 +148,15 @@ class PolicyGradientSection(Section):
             raise ValueError(f"kl_in: reward takes the k1 estimate, not {self.kl_estimator}; set kl_estimator to k1, or kl_in to loss")
         if self.reference_every is not None and (self.kl_coef == 0 or self.reference != "start"):
             raise ValueError("reference_every renews a reference that is in use: it needs kl_coef above 0 and reference: start")
+        return self
+
+    @model_validator(mode="after")
+    def _old_logprobs_fit(self):
+        if self.old_logprobs == "sampler" and self.sampler_correction is not None:
+            raise ValueError(
+                "sampler_correction weighs tokens by the gap between trainer and sampler, and old_logprobs: sampler takes the two for one; "
+                "set old_logprobs to trainer, or sampler_correction to null"
+            )
         return self
 
     @model_validator(mode="after")
@@ -234,6 +248,15 @@ class PPOSection(PolicyGradientSection):
     def num_held(self) -> int:
         """First optimiser steps of a stage in which the policy holds still."""
         return self.critic_warmup * self.num_updates
+
+    @model_validator(mode="after")
+    def _critic_scores(self):
+        if self.old_logprobs == "sampler":
+            raise ValueError(
+                "old_logprobs: sampler saves nothing with a critic: the pass that gives its values gives the trainer's logprobs, too; "
+                "set old_logprobs to trainer"
+            )
+        return self
 
     @model_validator(mode="after")
     def _kl_adapts(self):

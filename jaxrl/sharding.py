@@ -4,6 +4,7 @@ Axes of the mesh: `data` (rows; weights copied), `fsdp` (rows; weights cut), `te
 """
 
 import re
+from collections.abc import Callable
 
 import jax
 import numpy as np
@@ -105,6 +106,16 @@ def gather_weights(tree, mesh: Mesh):
         return jax.lax.with_sharding_constraint(leaf, NamedSharding(mesh, whole))
 
     return jax.tree_util.tree_map_with_path(gather, tree)
+
+
+def over_rows_and_heads(attention: Callable, mesh: Mesh, rows: int, heads: int) -> Callable:
+    """A function of q, k, v [B, T, heads, H] and ids [B, T], run by every device on its own rows and heads.
+
+    For kernels that the compiler cannot cut. What cannot be spread evenly is done by all devices alike.
+    """
+    row_axes = ROWS if rows % num_row_shards(mesh) == 0 else None
+    by_head = P(row_axes, None, "tensor" if heads % mesh.shape["tensor"] == 0 else None)
+    return jax.shard_map(attention, mesh=mesh, in_specs=(by_head,) * 3 + (P(row_axes),), out_specs=by_head, check_vma=False)
 
 
 def path_name(path) -> str:

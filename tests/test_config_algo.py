@@ -55,6 +55,8 @@ def config_with(stage, values):
         (GRPO, {"algo": {"replay": {"ratio": 0.1}, "problems_per_batch": 2, "group_size": 2}}, "a batch of 4 is less than one sequence"),
         (GRPO, {"algo": {"reference_every": 10, "kl_coef": 0.1}}, "reference_every=10 never comes in 10 steps"),
         (GRPO, {"algo": {"sampler_correction": {"cap": 1.0}}}, "sampler_correction.cap"),
+        (GRPO, {"algo": {"old_logprobs": "sampler", "sampler_correction": {}}}, "set old_logprobs to trainer, or sampler_correction to null"),
+        (PPO, {"algo": {"old_logprobs": "sampler"}}, "old_logprobs: sampler saves nothing with a critic"),
         (GRPO, {"algo": {"vf_coef": 0.5}}, "unknown key 'vf_coef' in GRPOSection; it is a key of PPOSection"),
         (GRPO, {"algo": {"gae_lambda": 0.9}}, "it is a key of PPOSection"),
         (GRPO, {"sample": {"temperature": 0}}, "makes all completions of a problem equal"),
@@ -84,6 +86,7 @@ def test_what_cannot_work_is_refused_with_the_reason(stage, values, message):
         (GRPO, {"algo": {"kl_coef": 0.0, "reference": None}}),
         (GRPO, {"algo": {"kl_in": "reward", "kl_estimator": "k1", "kl_coef": 0.1}}),
         (GRPO, {"lora": None, "algo": {"kl_coef": 0.1, "reference_every": 2}}),
+        (GRPO, {"algo": {"old_logprobs": "sampler", "updates_per_batch": 2}}),
         (PPO, {"algo": {"kl_in": "loss", "kl_estimator": "k3", "kl_coef": 0.1}}),
         (PPO, {"algo": {"value_clip": None, "critic_warmup": 9, "critic": "separate"}}),
         (RSFT, {"samples_per_problem": 1, "sample": {"temperature": 0}}),
@@ -101,8 +104,8 @@ def test_the_rows_of_an_update():
     """64 fresh sequences and a share of 0.2 replayed: 16 more, over 4 updates; PPO passes over them twice."""
     replay = ReplaySection(ratio=0.2)
     algo = GRPOSection(problems_per_batch=8, group_size=8, updates_per_batch=4, replay=replay)
-    assert (algo.replayed_per_batch, algo.rows_per_update, algo.rows_per_piece, algo.num_updates) == (16, 20, 20, 4)
-    assert GRPOSection(problems_per_batch=8, group_size=8, microbatch=16, replay=replay).rows_per_piece == 16
+    assert (algo.replayed_per_batch, algo.rows_per_update, algo.rows_per_piece(32, 1), algo.num_updates) == (16, 20, 20, 4)
+    assert GRPOSection(problems_per_batch=8, group_size=8, microbatch=16, replay=replay).rows_per_piece(32, 1) == 16
     ppo = PPOSection(problems_per_batch=32, updates_per_batch=2, ppo_epochs=3, critic_warmup=2)
     assert (ppo.rows_per_update, ppo.num_updates, ppo.num_held) == (16, 6, 12)
 

@@ -19,7 +19,7 @@ FLOORS = {
     4: ["data/*", "verify/*", "tasks/*"],
     5: ["sample/*"],
     6: ["rollout/*", "eval/evaluate", "eval/table"],
-    7: ["train/setup", "train/preflight", "train/loop", "train/sft", "train/rsft", "train/rl", "train/experience", "train/alarms"],
+    7: ["train/setup", "train/preflight", "train/loop", "train/memory", "train/timeline", "train/sft", "train/rsft", "train/rl", "train/experience", "train/alarms"],
     8: ["run", "inference", "verification", "aot"],
     9: ["cli"],
 }

@@ -61,7 +61,7 @@ HloModule jit_window, is_scheduled=true, input_output_alias={ {}: (0, {}, may-al
   ROOT %out = (s32[], bf16[4,8]{1,0}, bf16[1,8]{1,0}, bf16[8,8]{1,0}, /*index=4*/bf16[8,8]{1,0}) tuple(%next, %put_fusion, %y, %w0, %w1)
 }
 
-%condition (arg.1: (s32[], bf16[4,8], bf16[1,8], bf16[8,8], bf16[8,8])) -> pred[] {
+%test (arg.1: (s32[], bf16[4,8], bf16[1,8], bf16[8,8], bf16[8,8])) -> pred[] {
   %arg.1 = (s32[], bf16[4,8]{1,0}, bf16[1,8]{1,0}, bf16[8,8]{1,0}, bf16[8,8]{1,0}) parameter(0)
   ROOT %less = pred[] custom-call(%arg.1), custom_call_target="opaque"
 }
@@ -73,7 +73,7 @@ ENTRY %main (cache.1: bf16[4,8], x.1: bf16[1,8], w0.1: bf16[8,8], w1.1: bf16[8,8
   %w1.1 = bf16[8,8]{1,0} parameter(3)
   %start = s32[] constant(0)
   %init = (s32[], bf16[4,8]{1,0}, bf16[1,8]{1,0}, bf16[8,8]{1,0}, /*index=4*/bf16[8,8]{1,0}) tuple(%start, %cache.1, %x.1, %w0.1, %w1.1)
-  %while.1 = (s32[], bf16[4,8], bf16[1,8], bf16[8,8], bf16[8,8]) while(%init), condition=%condition, body=%body, c={"known_trip_count":{"n":"32"}}
+  %while.1 = (s32[], bf16[4,8], bf16[1,8], bf16[8,8], bf16[8,8]) while(%init), body=%body, condition=%test, {"known_trip_count":{"n":"32"}}
   ROOT %result = bf16[4,8]{1,0} get-tuple-element(%while.1), index=1
 }
 """
@@ -161,12 +161,13 @@ def test_moves_of_weights_and_caches_are_found_and_those_of_activations_are_not(
         ("copy(%put_fusion)", "negate(%put_fusion)", []),
         ("copy(%put_fusion)", "convert(%put_fusion)", ["copied"]),
         ("copy(%put_fusion)", "dynamic-slice(%put_fusion, %i, %i)", ["copied"]),
-        ("copy(%put_fusion)", "select(%less, %copied2, %put_fusion)", ["copied"]),
+        ("copy(%put_fusion)", "select(%next, %put_fusion, %gemm_fusion)", ["copied"]),
+        ("copy(%put_fusion)", "select(%put_fusion, %gemm_fusion, %gemm_fusion)", []),
         ("bf16[4,8]{0,1} copy(%put_fusion)", "bf16[4,8]{0,1:S(1)} copy(%put_fusion)", []),  # into fast memory
     ],
 )
 def test_what_counts_as_a_move(was, becomes, found):
-    text = GPU.replace(was, becomes).replace("%less, %copied2", "%i, %cache").replace("all-gather(%put_fusion)", "all-gather(%y)")
+    text = GPU.replace(was, becomes).replace("all-gather(%put_fusion)", "all-gather(%y)")
     moves = [i.name for i in hlo.parse(text).moves("body", 64)]
     assert [name for name in moves if name != "wrapped_concatenate"] == found
 
@@ -194,6 +195,7 @@ def test_the_tpu_program_counted_by_hand():
     [
         ("direction=LT", "direction=NE"),
         ("constant(1)", "constant(2)"),
+        ("constant(0)", "constant(3)"),
         ("%copy.1 = s32[]{:T(128)} copy(%zero)", "%copy.1 = s32[]{:T(128)} negate(%zero)"),
         ("%limit = s32[]{:T(128)} constant(5)", "%limit = s32[]{:T(128)} after-all()"),
     ],
@@ -227,6 +229,28 @@ ENTRY %main (a: bf16[2,8], b: f32[4]) -> bf16[16,8] {
 """)
     assert module.traffic("main") == 32 + 16 + 256 + 128 and module.launches("main") == 1
     assert module.moves("main", 256) == module.collectives("main") == [module.computations["main"].instructions["start"]]
+
+
+def test_a_fusion_whose_results_are_nested_and_whose_root_is_not_its_last_line():
+    module = hlo.parse("""
+%fused (p: f32[2], q: f32[3], r: s32[4,2]) -> ((f32[3], s32[4,2]), f32[2]) {
+  %p = f32[2]{0} parameter(0)
+  %q = f32[3]{0} parameter(1)
+  %r = s32[4,2]{1,0} parameter(2)
+  %negate = f32[2]{0} negate(%p)
+  %sort = (f32[3]{0}, s32[4,2]{1,0}) sort(%q, %r), dimensions={0}
+  ROOT %pair = ((f32[3]{0}, s32[4,2]{1,0}), f32[2]{0}) tuple(%sort, %negate)
+  %after = f32[2]{0} negate(%negate)
+}
+
+ENTRY %main (a: f32[2], b: f32[3], c: s32[4,2]) -> ((f32[3], s32[4,2]), f32[2]) {
+  %a = f32[2]{0} parameter(0)
+  %b = f32[3]{0} parameter(1)
+  %c = s32[4,2]{1,0} parameter(2)
+  ROOT %fusion = ((f32[3]{0}, s32[4,2]{1,0}), f32[2]{0}) fusion(%a, %b, %c), kind=kLoop, calls=%fused
+}
+""")
+    assert module.traffic("main") == 2 * (8 + 12 + 32)
 
 
 def test_a_text_that_is_no_program():

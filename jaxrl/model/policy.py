@@ -8,18 +8,21 @@ reads is made of the same trees by `decoding.py`. Axes: B rows, T tokens, D widt
 """
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
+from jax.sharding import Mesh
 
 from jaxrl.config import LoraSection
 from jaxrl.model.config import ModelConfig
+from jaxrl.model.remat import rematerialise
 from jaxrl.model.rope import rope_angles
 from jaxrl.model.transformer import Block, rms_norm
-from jaxrl.ops.attention import attention, segment_mask
+from jaxrl.ops.causal_attention import causal_attention
+from jaxrl.sharding import over_rows_and_heads
 
 Tree = dict
 
@@ -28,14 +31,17 @@ Tree = dict
 class Policy:
     """Static and hashable: what a jitted function needs to know of the model beside its arrays.
 
-    config: sizes. lora: the adapters, None without. dtype: of the arithmetic. remat: `none`, or `full` to recompute
-    each layer in the backward pass.
+    config: sizes. lora: the adapters, None without. dtype: of the arithmetic. remat: what the backward pass makes again,
+    see `remat.py`. attention: a kernel of `ops/causal_attention.py`. mesh: the devices, for kernels that the compiler cannot
+    spread over them by itself.
     """
 
     config: ModelConfig
     lora: LoraSection | None = None
     dtype: str = "float32"
     remat: str = "none"
+    attention: str = "xla"
+    mesh: Mesh | None = None
 
     # ------------------------------------------------------------------------------------------------ parameters
 
@@ -91,21 +97,25 @@ class Policy:
     def _forward(self, trainable, frozen, tokens, positions, segment_ids, dropout_key, keep_kv):
         params = {**frozen, **trainable}
         angles = rope_angles(self.config, positions)
-        mask = segment_mask(segment_ids)
+        packed = not keep_kv  # prompts stand one in a row
 
         def attend(q: Array, k: Array, v: Array):
-            return attention(q, k, v, mask), (k, v) if keep_kv else None
+            return self._attention(q, k, v, segment_ids, packed), (k, v) if keep_kv else None
 
         def layer(x: Array, inputs):
             weights, key = inputs
             return self._block(weights)(x, angles, attend, key)
 
-        if self.remat == "full":
-            layer = jax.checkpoint(layer, prevent_cse=False)
         drops = dropout_key is not None and self.lora is not None and self.lora.dropout > 0
         keys = jax.random.split(dropout_key, self.config.num_layers) if drops else None
-        x, kept = jax.lax.scan(layer, self._embed(params, tokens), (self._layers(params), keys))
+        x, kept = jax.lax.scan(rematerialise(layer, self.remat), self._embed(params, tokens), (self._layers(params), keys))
         return self._final_norm(params, x), kept
+
+    def _attention(self, q: Array, k: Array, v: Array, segment_ids: Array, packed: bool) -> Array:
+        attend = partial(causal_attention, kernel=self.attention, packed=packed)
+        if self.attention == "splash" and self.mesh is not None and self.mesh.size > 1:
+            attend = over_rows_and_heads(attend, self.mesh, rows=q.shape[0], heads=k.shape[2])
+        return attend(q, k, v, segment_ids)
 
     def _layers(self, params: Tree) -> tuple[Tree, Tree]:
         """(adapters, base) of all layers, in the order in which `_block` takes them."""

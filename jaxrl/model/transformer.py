@@ -11,10 +11,12 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
+from jax.ad_checkpoint import checkpoint_name
 
 from jaxrl.config import LoraSection
 from jaxrl.model.config import ModelConfig
 from jaxrl.model.rope import rotate
+from jaxrl.ops.low_rank import low_rank
 
 # (q [B, T, N, H], k [B, T, K, H], v [B, T, K, H]) -> (out [B, T, N, H], what the caller wants kept of this layer)
 Attend = Callable[[Array, Array, Array], tuple[Array, Any]]
@@ -47,7 +49,7 @@ class Linear(nnx.Module):
                 kept = jax.random.bernoulli(dropout_key, 1 - self.dropout, x.shape)
                 x = jnp.where(kept, x / (1 - self.dropout), 0)
             a, b = (p.get_value().astype(x.dtype) for p in (self.lora_a, self.lora_b))
-            y = y + self.scale * ((x @ a) @ b)
+            y = y + low_rank(x, a, b, self.scale)
         return y
 
 
@@ -111,12 +113,12 @@ def layer_forward(x: Array, angles: tuple[Array, Array], attend: Attend, project
       norm: (x, name) -> x normed, or x itself where the model has no such norm.
     """
     B, T, _ = x.shape
-    q, k, v = (y.reshape(B, T, -1, head_dim) for y in project(norm(x, "attn_norm"), "q", "k", "v"))
+    q, k, v = (checkpoint_name(y, "qkv").reshape(B, T, -1, head_dim) for y in project(norm(x, "attn_norm"), "q", "k", "v"))
     q, k = norm(q, "q_norm"), norm(k, "k_norm")
     out, kept = attend(rotate(q, angles), rotate(k, angles), v)
     (out,) = project(out.reshape(B, T, -1), "o")
-    x = x + out
-    gate, up = project(norm(x, "mlp_norm"), "gate", "up")
+    x = checkpoint_name(x + out, "middle")
+    gate, up = (checkpoint_name(y, "mlp") for y in project(norm(x, "mlp_norm"), "gate", "up"))
     (out,) = project(jax.nn.silu(gate) * up, "down")
     return x + out, kept
 

@@ -56,7 +56,6 @@ def speed(sampled: Sequence[Group], collect_s: float, step_s: float) -> dict[str
         "sample/tokens_per_s": new / collect_s,
         "train/tokens_per_s": (new + sum(len(c.prompt_ids) for c in completions)) / step_s,
         "time/collect_s": collect_s,
-        "time/step_s": step_s,
     }
 
 

@@ -4,7 +4,7 @@ Axes: P problems, G completions of each, N = P * G of them, n tokens of one traj
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import jax
 import numpy as np
@@ -14,8 +14,9 @@ from jaxrl.config import PolicyGradientSection, PPOSection
 from jaxrl.rollout.collate import Sample, collate, make_sample, uncollate
 from jaxrl.rollout.credit import critic_credit, group_credit, is_cut, mean_k1, shaped_rewards
 from jaxrl.rollout.replay import Entry
-from jaxrl.sharding import shard_batch
+from jaxrl.sharding import num_row_shards, shard_batch
 from jaxrl.train.state import TrainState
+from jaxrl.train.timeline import Timeline
 from jaxrl.types import Completion, Group, StopReason
 
 Tree = dict
@@ -34,12 +35,15 @@ class Scorers:
     frozen: Tree
     score: Callable
     score_reference: Callable
+    timeline: Timeline = field(default_factory=Timeline)
 
     def run(self, scorer: Callable, trainable: Tree, samples: Sequence[Sample]) -> list:
         """What a scorer says of each sample: [n] each, or a list of such lists if it says more than one thing."""
         num_rows = self.algo.rows_per_update * self.algo.updates_per_batch
-        batch = collate(samples, num_rows, self.seq_len, self.algo.rows_per_piece, fields_of(self.algo) & {"replay_mask"})
-        said = jax.device_get(scorer(trainable, self.frozen, shard_batch(batch, self.mesh)))
+        rows = self.algo.rows_per_piece(self.seq_len, num_row_shards(self.mesh))
+        batch = collate(samples, num_rows, self.seq_len, rows, fields_of(self.algo) & {"replay_mask"})
+        with self.timeline.during("score"):
+            said = jax.device_get(scorer(trainable, self.frozen, shard_batch(batch, self.mesh)))
         return [uncollate(x, samples, self.seq_len) for x in said] if isinstance(said, tuple) else uncollate(said, samples, self.seq_len)
 
 
@@ -63,7 +67,8 @@ def give_credit(
     """Score a batch with the policy that sampled it and with the reference, and give every token its advantage.
 
     The trainer's own logprobs are computed only where something needs them: more than one update (the later ones no
-    longer hold the policy that sampled), a KL penalty in the reward, a critic.
+    longer hold the policy that sampled), a KL penalty in the reward, a critic. `algo.old_logprobs: sampler` takes the
+    sampler's instead.
     """
     algo = scorers.algo
     if not groups:
@@ -79,10 +84,12 @@ def give_credit(
     values_after: list[np.ndarray] = []
     if isinstance(algo, PPOSection):
         logprobs, values_after = scorers.run(scorers.score, state.trainable, samples)
-    elif algo.num_updates > 1 or (needs_kl and algo.kl_in == "reward"):
-        logprobs = scorers.run(scorers.score, state.trainable, samples)
+    elif algo.num_updates == 1 and not (needs_kl and algo.kl_in == "reward"):
+        logprobs = [sample.old_logprobs for sample in samples]  # NaN: the update takes its own
+    elif algo.old_logprobs == "sampler":
+        logprobs = [sample.sampler_logprobs for sample in samples]
     else:
-        logprobs = [sample.old_logprobs for sample in samples]
+        logprobs = scorers.run(scorers.score, state.trainable, samples)
     samples = [replace(s, old_logprobs=x) for s, x in zip(samples[:N], logprobs)] + samples[N:]
     if needs_kl:
         ref_logprobs = scorers.run(scorers.score_reference, state.reference, samples)

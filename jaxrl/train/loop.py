@@ -8,6 +8,7 @@ import jax
 from jaxrl.config import Stage
 from jaxrl.errors import InputError
 from jaxrl.model.lora import params_line
+from jaxrl.train.memory import plan_stage
 from jaxrl.train.setup import Run, Weights
 
 MAX_SKIPPED = 10
@@ -31,9 +32,13 @@ class FinitenessGuard:
 
 
 def begin_stage(run: Run, stage: Stage, step: int, steps: int, weights: Weights) -> None:
-    """Drop what a killed run wrote after its last checkpoint, and say what begins."""
+    """Drop what a killed run wrote after its last checkpoint, and say what begins and what memory it asks for."""
     run.logger.truncate_after([s.name for s in run.config.stages], stage.name, step)
+    plan = plan_stage(weights.policy.remat, stage, weights, run.mesh)
     run.console.stage(stage.name, steps, step, params_line(weights.trainable, weights.frozen))
+    run.console.note(f"attention {weights.policy.attention}; {plan.line()}")
+    if warning := plan.warning():
+        run.console.warn(f"{stage.name}: {warning}")
 
 
 def report_step(run: Run, stage: Stage, step: int, metrics: dict[str, float]) -> None:

@@ -15,7 +15,7 @@ from jaxrl.errors import InputError
 from jaxrl.eval.evaluate import choose_problems
 from jaxrl.model.config import ModelConfig
 from jaxrl.sample.engine import check_prompt_length
-from jaxrl.sharding import check_rows
+from jaxrl.sharding import check_rows, num_row_shards
 from jaxrl.tasks import make_task
 from jaxrl.tasks.base import Task
 from jaxrl.train.sft import load_rows
@@ -73,7 +73,8 @@ def _check_rsft(stage: RSFTStage, task: Task, tokenizer, model: ModelConfig, mes
 
 
 def _check_rl(stage: RLStage, task: Task, tokenizer, model: ModelConfig, mesh: Mesh) -> None:
-    check_rows(stage.algo.rows_per_piece, mesh, f"stage {stage.name}: algo.microbatch (or problems_per_batch * group_size)")
+    rows = stage.algo.rows_per_piece(stage.row_tokens, num_row_shards(mesh))
+    check_rows(rows, mesh, f"stage {stage.name}: algo.microbatch (or problems_per_batch * group_size)")
     _check_problems(stage, task, tokenizer, model)
 
 

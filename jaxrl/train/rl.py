@@ -31,14 +31,16 @@ from jaxrl.rollout.gather import gather
 from jaxrl.rollout.metrics import rollout_metrics, speed
 from jaxrl.rollout.replay import ReplayBuffer
 from jaxrl.sample.engine import Engine
-from jaxrl.sharding import shard_batch
+from jaxrl.sharding import num_row_shards, shard_batch
 from jaxrl.tasks import make_task
 from jaxrl.track.logger import sample_row
 from jaxrl.train.alarms import find_alarms
 from jaxrl.train.experience import Scorers, fields_of, give_credit, minibatches
 from jaxrl.train.loop import FinitenessGuard, begin_stage, report_step
+from jaxrl.train.memory import fit_to_memory
 from jaxrl.train.setup import ADAPTERS, CRITIC, DROPOUT, SAMPLING, Run, Weights, enter_stage
 from jaxrl.train.state import TrainState, make_actor_critic_optimizer, make_optimizer, make_schedule, place_state, policy_part
+from jaxrl.train.timeline import Timeline
 from jaxrl.train.step import make_critic_fn, make_grpo_step, make_ppo_step, make_score_fn
 from jaxrl.types import Group, Problem
 
@@ -88,12 +90,14 @@ def rl(run: Run, stage: RLStage, index: int, weights: Weights) -> Weights:
       The weights after the last update, without the critic.
     """
     algo, steps, sample = stage.algo, stage.steps, stage.sample
-    seq_len = stage.seq_len or sample.max_prompt_tokens + sample.max_new_tokens
+    seq_len = stage.row_tokens
+    rows_per_piece = algo.rows_per_piece(seq_len, num_row_shards(run.mesh))
     task = make_task(stage.task)
     problems = task.problems("train")
 
     # ------------------------------------------------------------------------------------------- model and optimiser
     weights = enter_stage(weights, stage.lora, run.config.model.dtype, run.mesh, run.key(index, ADAPTERS))
+    weights = fit_to_memory(run.config.model.remat, stage, weights, run.mesh)
     policy, frozen = weights.policy, weights.frozen
     score = make_score_fn(policy, run.mesh, sample.temperature)
     if isinstance(algo, PPOSection):
@@ -106,7 +110,8 @@ def rl(run: Run, stage: RLStage, index: int, weights: Weights) -> Weights:
     schedule = make_schedule(stage.optim, steps * algo.num_updates, algo.num_held)
     state = place_state(weights.trainable | critic, tx, run.key(index, DROPOUT), run.mesh, make_reference(algo, weights.trainable))
     update = make_step(policy, tx, algo, sample, state, run.mesh)
-    scorers = Scorers(run.mesh, seq_len, algo, frozen, score_sampled, score)
+    timeline = Timeline()
+    scorers = Scorers(run.mesh, seq_len, algo, frozen, score_sampled, score, timeline)
     engine = Engine(policy, sample, run.eos_ids, run.tokenizer.decode, run.mesh, algo.problems_per_batch, algo.group_size)
 
     with (
@@ -130,7 +135,7 @@ def rl(run: Run, stage: RLStage, index: int, weights: Weights) -> Weights:
             )
 
         while progress.batches < steps:
-            started = time.perf_counter()
+            timeline.begin()
             # ------------------------------------------------------------------------------------------- experience
             if isinstance(algo, PPOSection) or algo.dynamic_sampling is None:
                 groups = sampled = sample_groups(algo.problems_per_batch)
@@ -138,7 +143,7 @@ def rl(run: Run, stage: RLStage, index: int, weights: Weights) -> Weights:
                 spreads = partial(group_has_spread, algo)
                 groups, sampled = gather(sample_groups, spreads, algo.problems_per_batch, algo.dynamic_sampling)
             progress.rates.update(sampled)
-            collected = time.perf_counter()
+            collect_s = time.perf_counter() - timeline.started
 
             # ----------------------------------------------------------------------------------------------- credit
             seed = (run.config.seed, index, progress.batches)
@@ -151,12 +156,15 @@ def rl(run: Run, stage: RLStage, index: int, weights: Weights) -> Weights:
                 progress.replay.add(groups, experience.advantages_P_G, progress.rates)
 
             # ---------------------------------------------------------------------------------------------- updates
-            updates = []
+            updates, running = [], None
             for samples in minibatches(experience, algo, (ORDER, *seed)):
-                batch = collate(samples, algo.rows_per_update, seq_len, algo.rows_per_piece, fields_of(algo))
+                # laid out while the device works on the update before
+                batch = collate(samples, algo.rows_per_update, seq_len, rows_per_piece, fields_of(algo))
+                updates += finish(running, timeline, guard)
+                began = time.perf_counter()
                 state, metrics = update(state, frozen, shard_batch(batch, run.mesh))
-                updates.append(jax.device_get(metrics))
-                guard.check(updates[-1])
+                running = (metrics, began)
+            updates += finish(running, timeline, guard)
             progress.batches += 1
             if isinstance(algo, PPOSection) and algo.kl_target is not None and progress.batches > algo.critic_warmup:
                 num_sequences = algo.problems_per_batch * algo.group_size
@@ -165,14 +173,16 @@ def rl(run: Run, stage: RLStage, index: int, weights: Weights) -> Weights:
                 state = renew_reference(state)
 
             # ------------------------------------------------------------------------------------------- tell and keep
-            step, elapsed = progress.batches, time.perf_counter() - started
-            metrics = rollout_metrics(sampled) | pool.take_times() | experience.metrics | over_updates(updates)
+            step = progress.batches
+            times = timeline.metrics(engine.take_times())
+            metrics = rollout_metrics(sampled) | pool.take_times() | experience.metrics | over_updates(updates, algo.old_logprobs)
             metrics |= {
                 "groups/dropped": len(sampled) - len(groups),
                 "replay/size": len(progress.replay) if progress.replay is not None else 0,
                 "replay/used": len(replayed),
                 "learning_rate": float(schedule(max(0, int(state.step) - 1))),
-                **speed(sampled, collected - started, elapsed),
+                **speed(sampled, collect_s, times["time/step_s"]),
+                **times,
                 "batch_hash": zlib.crc32(repr([t.completion.completion_ids for g in sampled for t in g.trajectories]).encode()),
             }
             report_step(run, stage, step, metrics)
@@ -229,16 +239,31 @@ def renew_reference(state: TrainState) -> TrainState:
     return replace(state, reference=_copy(policy_part(state.trainable)))
 
 
-def over_updates(updates: list[dict[str, Array]]) -> dict[str, float]:
+def finish(running: tuple[dict[str, Array], float] | None, timeline: Timeline, guard: FinitenessGuard) -> list[dict[str, float]]:
+    """The metrics of an update that the device was given at some moment, in a list; an empty one where there is none."""
+    if running is None:
+        return []
+    metrics, began = jax.device_get(running[0]), running[1]
+    timeline.seconds["update"] += time.perf_counter() - began
+    guard.check(metrics)
+    return [metrics]
+
+
+def over_updates(updates: list[dict[str, Array]], old_logprobs: str = "trainer") -> dict[str, float]:
     """The metrics of a batch's updates as one: the largest of the maxima, the sum of tokens and skips, of the others the
-    mean over tokens. An update without fresh tokens (it only imitates) has none of these to tell."""
+    mean over tokens. An update without fresh tokens (it only imitates) has none of these to tell; where the sampler's
+    logprobs are the old ones, the first update alone knows how far they are from the trainer's."""
     if not updates:
         return {}
     telling = [u for u in updates if u["tokens"] > 0]
     metrics = {"skipped": float(sum(u["skipped"] for u in updates)), "tokens": float(sum(u["tokens"] for u in updates))}
-    for name in sorted(set(updates[0]) - set(metrics)) if telling else ():
-        values = [u[name] for u in telling]
-        metrics[name] = float(max(values) if name.endswith("/max") else np.average(values, weights=[u["tokens"] for u in telling]))
+    for name in sorted(set(updates[0]) - set(metrics)):
+        told = telling
+        if old_logprobs == "sampler" and name.startswith("sampler_mismatch/"):
+            told = [u for u in telling if u is updates[0]]
+        if told:
+            values = [u[name] for u in told]
+            metrics[name] = float(max(values) if name.endswith("/max") else np.average(values, weights=[u["tokens"] for u in told]))
     return metrics
 
 

@@ -22,6 +22,7 @@ from jaxrl.tasks import make_task
 from jaxrl.track.console import Console
 from jaxrl.track.format import compact
 from jaxrl.train.loop import FinitenessGuard, begin_stage, report_step
+from jaxrl.train.memory import fit_to_memory
 from jaxrl.train.setup import ADAPTERS, DROPOUT, SAMPLING, Run, Weights, enter_stage
 from jaxrl.train.sft import update
 from jaxrl.train.state import make_optimizer, make_schedule, place_state
@@ -50,6 +51,7 @@ def rsft(run: Run, stage: RSFTStage, index: int, weights: Weights) -> Weights:
 
     # ------------------------------------------------------------------------------------------- model and optimiser
     weights = enter_stage(weights, stage.lora, run.config.model.dtype, run.mesh, run.key(index, ADAPTERS))
+    weights = fit_to_memory(run.config.model.remat, stage, weights, run.mesh)
     policy, frozen = weights.policy, weights.frozen
     engine = Engine(policy, stage.sample, run.eos_ids, run.tokenizer.decode, run.mesh)
     tx = make_optimizer(stage.optim, total_steps=1)  # for fresh states, which do not depend on the schedule's length

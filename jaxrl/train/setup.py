@@ -17,6 +17,7 @@ from jaxrl.interrupt import Interrupt
 from jaxrl.model.config import ModelConfig
 from jaxrl.model.lora import merge_lora
 from jaxrl.model.policy import Policy
+from jaxrl.ops.causal_attention import choose_kernel
 from jaxrl.sharding import shardings_for
 from jaxrl.tasks import make_task
 from jaxrl.track.console import Console
@@ -126,7 +127,8 @@ def load_base(section: ModelSection, vocab_size: int, mesh: Mesh, seed: int) -> 
     """The base model, each leaf made or read directly in its sharding, in the arithmetic's dtype, and its adapter if it has one.
 
     Raises:
-      InputError: files that are missing or broken, a tokenizer or an adapter that is not for this model.
+      InputError: files that are missing or broken, a tokenizer or an adapter that is not for this model, an attention kernel
+        that is not for this device.
     """
     if section.path is None:
         config = fresh_model_config(section.architecture, vocab_size)
@@ -138,7 +140,9 @@ def load_base(section: ModelSection, vocab_size: int, mesh: Mesh, seed: int) -> 
                 f"the tokenizer has {vocab_size} tokens and the model in {folder} {config.vocab_size} embeddings; "
                 "set model.tokenizer to the tokenizer that belongs to the model"
             )
-    policy = Policy(config, None, section.dtype, section.remat)
+    attention = choose_kernel(section.attention, mesh.devices.flat[0], section.dtype, config.head_dim)
+    remat = "selective" if section.remat == "auto" else section.remat  # each stage chooses anew, see `memory.py`
+    policy = Policy(config, None, section.dtype, remat, attention, mesh)
     abstract = jax.eval_shape(policy.init_model, jax.random.key(0))
     shardings = shardings_for(abstract, mesh)
     if section.path is None:
@@ -178,7 +182,7 @@ def enter_stage(weights: Weights, lora: LoraSection | None, dtype: str, mesh: Me
     without adapters the (merged) base itself is trained, in float32.
     """
     before = weights.policy
-    policy = Policy(before.config, lora, before.dtype, before.remat)
+    policy = replace(before, lora=lora)
     if weights.trainable and _go_on(before.lora, lora):
         return replace(weights, policy=policy)
     model_dtype = jnp.dtype("float32" if lora is None else dtype)

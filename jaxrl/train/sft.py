@@ -18,6 +18,7 @@ from jaxrl.rollout.collate import to_microbatches
 from jaxrl.sharding import shard_batch
 from jaxrl.tasks.base import Task
 from jaxrl.train.loop import FinitenessGuard, begin_stage, report_step
+from jaxrl.train.memory import fit_to_memory
 from jaxrl.train.setup import ADAPTERS, DROPOUT, Run, Weights, enter_stage
 from jaxrl.train.state import TrainState, make_optimizer, make_schedule, place_state
 from jaxrl.train.step import make_score_fn, make_sft_step
@@ -40,6 +41,7 @@ def sft(run: Run, stage: SFTStage, index: int, weights: Weights) -> Weights:
 
     # ------------------------------------------------------------------------------------------- model and optimiser
     weights = enter_stage(weights, stage.lora, run.config.model.dtype, run.mesh, run.key(index, ADAPTERS))
+    weights = fit_to_memory(run.config.model.remat, stage, weights, run.mesh)
     policy, frozen = weights.policy, weights.frozen
     tx, schedule = make_optimizer(stage.optim, steps), make_schedule(stage.optim, steps)
     state = place_state(weights.trainable, tx, run.key(index, DROPOUT), run.mesh)

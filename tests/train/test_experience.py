@@ -60,6 +60,41 @@ def test_one_update_needs_no_old_logprobs_and_more_have_the_trainers():
     assert not any(np.isnan(s.old_logprobs).any() for s in second)
 
 
+def no_pass(*args):
+    raise AssertionError("a scoring pass")
+
+
+@pytest.mark.parametrize("settings", [{"updates_per_batch": 2}, {"kl_in": "reward", "kl_estimator": "k1", "kl_coef": 0.1}])
+def test_the_samplers_logprobs_take_the_place_of_a_pass_where_they_are_asked_for(settings):
+    algo = GRPOSection(problems_per_batch=4, group_size=2, old_logprobs="sampler", **settings)
+    reference = {"lora": noisy(TRAINABLE["lora"], 9)}
+    state = place_state(TRAINABLE, optax.sgd(1.0), jax.random.key(0), MESH, reference)
+    experience = give_credit(groups(), (), Scorers(MESH, SEQ_LEN, algo, FROZEN, no_pass, SCORE), state, algo.kl_coef, max_new_tokens=8)
+    for sample in experience.fresh:
+        assert sample.old_logprobs is sample.sampler_logprobs
+    if algo.kl_coef:
+        masks, old, ref = zip(*((s.completion_mask, s.sampler_logprobs, s.ref_logprobs) for s in experience.fresh))
+        k1 = np.concatenate([(o - r)[m] for m, o, r in zip(masks, old, ref)])
+        assert experience.metrics["kl/ref"] == pytest.approx(k1.mean(), rel=1e-4)
+    first, *later = minibatches(experience, algo, (0, 0, 1))
+    assert all(np.isnan(s.old_logprobs).all() for s in first), "no pass is needed for the first update, and its ratio is 1"
+    assert all(s.old_logprobs is s.sampler_logprobs for part in later for s in part)
+
+
+def test_where_sampler_and_trainer_agree_it_does_not_matter_whose_logprobs_are_the_old_ones():
+    by_trainer = credit(GRPOSection(problems_per_batch=4, group_size=2, updates_per_batch=2))
+    agreeing = [
+        group(*(dataclasses.replace(t, completion=dataclasses.replace(t.completion, sampler_logprobs=s.old_logprobs[s.completion_mask].tolist()))
+                for t, s in zip(g.trajectories, samples, strict=True)))
+        for g, samples in zip(groups(), np.reshape(np.array(by_trainer.fresh, object), (4, 2)))
+    ]  # fmt: skip
+    by_sampler = credit(GRPOSection(problems_per_batch=4, group_size=2, updates_per_batch=2, old_logprobs="sampler"), agreeing)
+    for a, b in zip(by_trainer.fresh, by_sampler.fresh, strict=True):
+        np.testing.assert_array_equal(a.tokens, b.tokens)
+        np.testing.assert_array_equal(a.old_logprobs[a.completion_mask], b.old_logprobs[b.completion_mask])
+        np.testing.assert_array_equal(a.advantages, b.advantages)
+
+
 def test_every_sample_comes_once_in_every_epoch_and_orders_differ():
     algo = PPOSection(problems_per_batch=4, group_size=2, updates_per_batch=4, ppo_epochs=2)
     experience = credit(algo)
@@ -113,10 +148,10 @@ def test_a_minibatch_of_replayed_samples_alone_is_a_batch_like_any_other(section
     state = place_state(trainable, optax.sgd(1.0), jax.random.key(0), MESH, TRAINABLE)
     make_step = make_ppo_step if section is PPOSection else make_grpo_step
     step = make_step(POLICY, optax.sgd(1.0), algo, SampleSection(max_new_tokens=8), state, MESH)
-    batch = collate(samples, algo.rows_per_update, SEQ_LEN, algo.rows_per_piece, fields_of(algo))
+    batch = collate(samples, algo.rows_per_update, SEQ_LEN, algo.rows_per_piece(SEQ_LEN, 1), fields_of(algo))
     after, metrics = step(state, FROZEN, shard_batch(batch, MESH))
     assert metrics["skipped"] == 0 and metrics["tokens"] == 0 and metrics["grad_norm"] > 0 and metrics["loss/imitation"] > 0
-    full = collate(credit(algo, entries=[ENTRY], reference=TRAINABLE).fresh, algo.rows_per_update, SEQ_LEN, algo.rows_per_piece, fields_of(algo))
+    full = collate(credit(algo, entries=[ENTRY], reference=TRAINABLE).fresh, algo.rows_per_update, SEQ_LEN, algo.rows_per_piece(SEQ_LEN, 1), fields_of(algo))
     assert jax.tree.map(np.shape, full) == jax.tree.map(np.shape, batch), "one compiled step serves both"
 
 

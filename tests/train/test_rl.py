@@ -182,5 +182,17 @@ def test_an_update_that_saw_no_tokens_has_no_say_in_a_batchs_metrics():
     assert over_updates([empty, empty]) == {"tokens": 0, "skipped": 2}, "and where there is no other, nothing is told"
 
 
+def test_the_samplers_gap_is_the_first_updates_where_its_logprobs_are_the_old_ones():
+    """Later updates would compare the sampler with itself."""
+    def mismatch(tokens, size):
+        return {**update(tokens, entropy=1.0), "sampler_mismatch/mean": np.float32(size), "sampler_mismatch/max": np.float32(2 * size)}
+
+    updates = [mismatch(10, 0.5), mismatch(30, 0.0)]
+    assert over_updates(updates)["sampler_mismatch/mean"] == 0.125
+    found = over_updates(updates, "sampler")
+    assert found["sampler_mismatch/mean"] == 0.5 and found["sampler_mismatch/max"] == 1.0 and found["entropy"] == 1.0
+    assert "sampler_mismatch/mean" not in over_updates([mismatch(0, math.nan), mismatch(30, 0.0)], "sampler")
+
+
 def test_without_updates_there_are_no_metrics():
     assert over_updates([]) == {}

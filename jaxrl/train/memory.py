@@ -1,0 +1,123 @@
+"""What an update needs of a device's memory, estimated from shapes, and what its backward pass may therefore keep."""
+
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import jax
+from jax.sharding import Mesh
+
+from jaxrl.config import RLStage, RSFTStage, SFTStage
+from jaxrl.model.policy import Policy
+from jaxrl.model.remat import kept_bytes
+from jaxrl.ops.logprobs import CHUNK_ELEMENTS
+from jaxrl.sharding import num_row_shards, shardings_for
+from jaxrl.track.format import data_size
+from jaxrl.train.setup import Weights
+
+Tree = Mapping
+USABLE = 0.9  # of a device's memory; the rest is the allocator's, the compiler's and the sampler's
+# Of what is trained: itself, Adam's two moments, the sum of the gradients and those of a microbatch.
+COPIES = 5
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What an update holds on each device, in bytes, with `remat`; `available` is what there is."""
+
+    remat: str
+    rows: int
+    row_shards: int
+    seq_len: int
+    activations: int
+    needed: int
+    available: int
+
+    @property
+    def fits(self) -> bool:
+        """Whether what is needed is there."""
+        return self.needed <= self.available
+
+    def line(self) -> str:
+        """The plan in words."""
+        return (
+            f"remat {self.remat}: a microbatch of {self.rows} x {self.seq_len} tokens keeps {data_size(self.activations)} of activations "
+            f"per device; with weights, optimiser and logits about {data_size(self.needed)} of {data_size(self.available)}"
+        )
+
+    def warning(self) -> str | None:
+        """What to change where it does not fit."""
+        if self.fits:
+            return None
+        rest = self.available - (self.needed - self.activations)
+        remedy = "hold the weights in bfloat16 or cut them over mesh.fsdp"
+        rows = self.rows * rest // self.activations // self.row_shards * self.row_shards
+        if rows > 0:
+            remedy = f"set the microbatch to {rows}, or a shorter seq_len"
+        return f"an update is likely to need {data_size(self.needed - self.available)} more than there is; {remedy}"
+
+
+def plan_update(asked: str, policy: Policy, trainable: Tree, frozen: Tree, rows: int, seq_len: int, mesh: Mesh, references: int = 0) -> Plan:
+    """The plan with the remat that was asked for; for `auto` with `selective` where that fits, else with `full`.
+
+        activations = rows * seq_len / row shards * layers * kept_bytes(remat)
+        needed = activations + kept_bytes(none) of one layer + 4 float32 arrays of the logits of a chunk
+                 + (COPIES + references) * what is trained + what is frozen
+
+    `none` is never chosen: `selective` makes again only what is cheaper than memory traffic, and was faster in every update
+    that was measured. The plan follows from settings and the machine alone, so that a run that is taken up again has the same.
+
+    Args:
+      asked: `auto` or one of those in `model/remat.py`.
+      rows, seq_len: of a microbatch, over all devices.
+      references: further copies of what is trained, such as the reference of a KL term.
+    """
+    row_shards = num_row_shards(mesh)
+    tokens = rows * seq_len // row_shards
+    per_token = {remat: kept_bytes(policy.config, policy.lora, policy.dtype, remat) for remat in ("none", "selective", "full")}
+    logits = min(rows * seq_len * policy.config.vocab_size, CHUNK_ELEMENTS) // row_shards
+    fixed = tokens * per_token["none"] + 4 * 4 * logits
+    fixed += (COPIES + references) * _device_bytes(trainable, mesh) + _device_bytes(frozen, mesh)
+    available = int(USABLE * device_memory(mesh.devices.flat[0]))
+
+    def plan(remat: str) -> Plan:
+        activations = tokens * policy.config.num_layers * per_token[remat]
+        return Plan(remat, rows, row_shards, seq_len, activations, fixed + activations, available)
+
+    if asked != "auto":
+        return plan(asked)
+    return plan("selective") if plan("selective").fits else plan("full")
+
+
+def plan_stage(asked: str, stage: SFTStage | RSFTStage | RLStage, weights: Weights, mesh: Mesh) -> Plan:
+    """The plan of a stage's updates."""
+    is_rl = isinstance(stage, RLStage)
+    rows = stage.algo.rows_per_piece(stage.row_tokens, num_row_shards(mesh)) if is_rl else stage.rows_per_piece
+    seq_len = stage.row_tokens if is_rl else stage.seq_len
+    references = int(is_rl and stage.algo.kl_coef > 0)
+    return plan_update(asked, weights.policy, weights.trainable, weights.frozen, rows, seq_len, mesh, references)
+
+
+def fit_to_memory(asked: str, stage: SFTStage | RSFTStage | RLStage, weights: Weights, mesh: Mesh) -> Weights:
+    """The weights with a policy whose backward pass keeps what the plan says."""
+    return replace(weights, policy=replace(weights.policy, remat=plan_stage(asked, stage, weights, mesh).remat))
+
+
+def device_memory(device: jax.Device) -> int:
+    """Bytes that a device has for arrays; on CPU this process's share of the host's memory, for each of its devices."""
+    stats = device.memory_stats()
+    return stats["bytes_limit"] if stats is not None else host_memory() // jax.local_device_count()
+
+
+def host_memory(limit_file: Path = Path("/sys/fs/cgroup/memory.max")) -> int:
+    """Bytes of the machine, or of the container if that is less."""
+    machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    limit = limit_file.read_text().strip() if limit_file.is_file() else "max"
+    return machine if limit == "max" else min(machine, int(limit))
+
+
+def _device_bytes(tree: Tree, mesh: Mesh) -> int:
+    size = lambda leaf, sharding: math.prod(sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize  # noqa: E731
+    return sum(jax.tree.leaves(jax.tree.map(size, tree, shardings_for(tree, mesh))))
