@@ -28,7 +28,7 @@ from jaxrl.sample.decode import Decoder, Draw, Rows
 from jaxrl.sharding import ROWS
 
 TPUS = {"v5e": "v5e:2x4", "v6e": "v6e:2x4"}  # the smallest topology with eight chips; fewer may be used
-GPUS = {  # (name, memory in MiB, memory bandwidth in GB/s) of NVIDIA's data sheets, SXM
+GPUS = {  # (name, memory in MiB, its bandwidth in GB/s), SXM
     "h100": ("NVIDIA H100 80GB HBM3", 81_559, 3_350),
     "h200": ("NVIDIA H200", 143_771, 4_800),
 }
@@ -84,7 +84,7 @@ class WindowReport:
 def missing_compiler(target: str) -> str | None:
     """What is not installed that compiling for a target needs."""
     package = "libtpu" if target in TPUS else "jax_cuda12_plugin"
-    return None if importlib.util.find_spec(package) else f"compiling for {target} needs {package}: pip install 'jaxrl[aot]'"
+    return None if importlib.util.find_spec(package) else f"compiling for {target} needs {package}: pip install -e '.[aot]'"
 
 
 def target_mesh(target: str, data: int = 1) -> Mesh:

@@ -6,13 +6,14 @@
 
 One line for each target, per device and decode step. `GB` is traffic with main memory, and `/ floor` that over the bytes of
 weights and cache; `given GB` is the part of it that is weights and cache, the rest goes from one launch to the next. `launches`
-are kernels on GPU. `alias` is the share of the cache that is updated in place. Copies and rearrangements of weights or cache
-inside the loop, and what devices send each other there, are listed below the table. Exit code 1 if there are any.
-Compiling the 28 layers of qwen2.5-1.5b takes 10 to 60 s for each target.
+are kernels on GPU. `alias` is the share of the cache that is updated in place. Below the table stand the results of copies and
+rearrangements of weights or cache inside the loop, and of what devices send each other there. Exit code 1 if there are any.
+The 28 layers of qwen2.5-1.5b take about 15 s to compile for a TPU and 8 s for a GPU.
 """
 
 import argparse
 import sys
+from collections import Counter
 
 from bench_common import ALPHA, RANK, SHAPES
 from jaxrl.aot import TARGETS, WindowReport, compile_window
@@ -51,7 +52,8 @@ def main() -> int:
             print(error, file=sys.stderr)
             return 2
         rows.append([target, *cells(report, policy.config.num_layers)])
-        found += [f"{target}: {line}" for line in (*report.moves, *report.collectives)]
+        kinds = Counter(line.partition(": ")[2] for line in (*report.moves, *report.collectives))  # without the names
+        found += [f"{target}: {count} x {shapes}" for shapes, count in kinds.items()]
     print(markdown_table(HEADER, rows))
     print("\n".join(["", *found]) if found else "\nnothing is copied, rearranged or sent in the loop")
     return 1 if found else 0

@@ -140,7 +140,7 @@ def test_an_unknown_target():
 
 def test_a_compiler_that_is_not_installed_is_named_with_its_extra(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(InputError, match=r"compiling for v5e needs libtpu: pip install 'jaxrl\[aot\]'"):
+    with pytest.raises(InputError, match=r"compiling for v5e needs libtpu: pip install -e '.\[aot\]'"):
         aot.target_mesh("v5e")
-    with pytest.raises(InputError, match=r"compiling for h200 needs jax_cuda12_plugin: pip install 'jaxrl\[aot\]'"):
+    with pytest.raises(InputError, match=r"compiling for h200 needs jax_cuda12_plugin: pip install -e '.\[aot\]'"):
         aot.target_mesh("h200")

@@ -160,7 +160,11 @@ def _apply(joined: Joined, x: Array, scale: float) -> Array:
     y = x @ joined.kernel.astype(x.dtype)
     if joined.b is not None:
         out = joined.b.shape[1]
-        y, low = (y, x @ joined.a) if joined.a is not None else (y[..., :out], y[..., out:])
+        if joined.a is not None:
+            # The barrier keeps the GPU compiler from joining this with the product above, which would write all weights anew.
+            low = jax.lax.optimization_barrier(x) @ joined.a
+        else:
+            y, low = y[..., :out], y[..., out:]
     if joined.scale is not None:
         y = (y * joined.scale).astype(x.dtype)
     if joined.bias is not None:

@@ -38,22 +38,25 @@ def sample_tokens(
     scaled = logits / jnp.where(is_greedy, 1.0, temperature[:, None])
     largest = jnp.max(scaled, axis=-1, keepdims=True)
     kept = scaled if filters is None else keep_likely(scaled, *filters)
-    weights = jnp.where(is_greedy, scaled == largest, jnp.exp(kept - largest))  # [B, V], in proportion to the probabilities
+    kept = jnp.where(is_greedy & (scaled < largest), -jnp.inf, kept)
     u = jax.vmap(lambda key: jax.random.uniform(key, dtype=jnp.float32))(keys)
-    tokens = _draw(weights.astype(jnp.float32), jnp.where(is_greedy[:, 0], 0.0, u))
+    tokens = _draw(kept - largest, jnp.where(is_greedy[:, 0], 0.0, u))
     chosen = jnp.take_along_axis(scaled, tokens[:, None], axis=-1)[:, 0]
     return tokens, chosen - jax.nn.logsumexp(scaled, axis=-1)
 
 
-def _draw(weights: Array, u: Array) -> Array:
-    """Indices [B] drawn in proportion to weights [B, V] by uniform numbers [B]: first the block, then the place in it."""
-    B, V = weights.shape
-    blocks = jnp.pad(weights, ((0, 0), (0, -V % BLOCK))).reshape(B, -1, BLOCK)
-    sums = jnp.sum(blocks, axis=-1)  # [B, V / BLOCK]
+def _draw(logits: Array, u: Array) -> Array:
+    """Indices [B] drawn from softmax(logits [B, V]) by uniform numbers [B]: first the block, then the place in it.
+
+    The largest logit of a row is 0. exp is taken of the whole only inside the sums, so that no second [B, V] is written.
+    """
+    B, V = logits.shape
+    blocks = jnp.pad(logits, ((0, 0), (0, -V % BLOCK)), constant_values=-jnp.inf).reshape(B, -1, BLOCK)
+    sums = jnp.sum(jnp.exp(blocks), axis=-1)  # [B, V / BLOCK]
     target = u * jnp.sum(sums, axis=-1)
     block = _first_above(sums, target)
     before = jnp.sum(jnp.where(jnp.arange(sums.shape[1]) < block[:, None], sums, 0.0), axis=-1)
-    inside = jnp.take_along_axis(blocks, block[:, None, None], axis=1)[:, 0]  # [B, BLOCK]
+    inside = jnp.exp(jnp.take_along_axis(blocks, block[:, None, None], axis=1)[:, 0])  # [B, BLOCK]
     return (block * BLOCK + _first_above(inside, target - before)).astype(jnp.int32)
 
 
