@@ -1,9 +1,10 @@
-"""How much memory is free where arrays are made, and what to say when there is not enough of it."""
+"""How much memory there is where arrays are made, and what to say when it is not enough."""
 
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import jax
 from jax.sharding import Mesh
@@ -11,17 +12,30 @@ from jax.sharding import Mesh
 from jaxrl.errors import InputError
 
 
-def free_bytes(mesh: Mesh) -> float:
-    """Bytes free on the fullest device of the mesh; for CPU devices, which share the host's memory, each its part of it."""
+def device_memory(device: jax.Device) -> int:
+    """Bytes that a device has for arrays; on CPU this process's share of the host's memory, for each of its devices."""
+    stats = device.memory_stats()
+    return stats["bytes_limit"] if stats is not None else host_memory() // jax.local_device_count()
+
+
+def host_memory(limit_file: Path = Path("/sys/fs/cgroup/memory.max")) -> int:
+    """Bytes of the machine, or of the container if that is less."""
+    machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    limit = limit_file.read_text().strip() if limit_file.is_file() else "max"
+    return machine if limit == "max" else min(machine, int(limit))
+
+
+def free_memory(mesh: Mesh) -> float:
+    """Bytes free on the fullest device of the mesh that this process can see; CPU devices share what the host has left."""
     devices = [device for device in mesh.devices.flat if device.process_index == jax.process_index()]
-    stats = [device.memory_stats() for device in devices]
-    if all(s is not None and "bytes_limit" in s for s in stats):
-        return min(s["bytes_limit"] - s["bytes_in_use"] for s in stats)
-    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / len(devices)
+    if devices[0].memory_stats() is None:
+        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        return min(free, host_memory()) / len(devices)
+    return min(s["bytes_limit"] - s["bytes_in_use"] for s in (device.memory_stats() for device in devices))
 
 
 @contextmanager
-def explain_out_of_memory(what: str, remedy: Callable[[], str]) -> Iterator[None]:
+def explain_out_of_memory(what: str, remedy: str) -> Iterator[None]:
     """Turn the compiler's report of memory that ran out into one sentence with the setting to change.
 
     Raises:
@@ -34,4 +48,4 @@ def explain_out_of_memory(what: str, remedy: Callable[[], str]) -> Iterator[None
             raise
         wanted = re.search(r"allocat\w+ ([\d.]+ ?\w*)", str(error))
         size = f" (it asked for {wanted.group(1)} more)" if wanted else ""
-        raise InputError(f"{what} does not fit into the memory of the device{size}; {remedy()}") from error
+        raise InputError(f"{what} does not fit into the memory of the device{size}; {remedy}") from error

@@ -17,6 +17,7 @@ from jaxrl.config_file import dump_config
 from jaxrl.errors import InputError
 from jaxrl.eval.evaluate import baseline_rows, choose_problems, evaluate
 from jaxrl.eval.table import load_rows, render_table, save_rows
+from jaxrl.memory import explain_out_of_memory
 from jaxrl.interrupt import Interrupt, Interrupted
 from jaxrl.rollout.collect import open_pool
 from jaxrl.sample.engine import Engine
@@ -62,7 +63,9 @@ def run(config: Config, stream=sys.stdout) -> Path:
         for index, stage in enumerate(config.stages):
             if interrupt.requested:
                 raise Interrupted
-            weights = STAGE_FUNCTIONS[stage.kind](this, stage, index, weights)
+            smaller = "microbatch" if stage.kind in ("sft", "rsft") else "sample.slots" if stage.kind == "eval" else "algo.microbatch"
+            with explain_out_of_memory(f"stage {stage.name}", f"set {smaller} to half of what it is, or hold the weights in bfloat16"):
+                weights = STAGE_FUNCTIONS[stage.kind](this, stage, index, weights)
         export(this, weights)
         finish(this)
     return folder

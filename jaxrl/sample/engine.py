@@ -7,7 +7,7 @@ from jax.sharding import Mesh
 
 from jaxrl.config import SampleSection
 from jaxrl.errors import InputError
-from jaxrl.memory import explain_out_of_memory, free_bytes
+from jaxrl.memory import explain_out_of_memory, free_memory
 from jaxrl.model.decoding import DecodeWeights, decode_weights
 from jaxrl.model.policy import Policy
 from jaxrl.sample.buckets import next_power_of_two
@@ -66,8 +66,8 @@ class Engine:
         session = self.session(trainable, frozen, key)
         for request in requests:
             session.add(request)
-        advice = "set sample.slots (rows decoded together) to half of what it is, or sample.kv_gib"
-        with explain_out_of_memory("sampling", lambda: f"{session.num_rows} rows were decoded together; {advice}"):
+        rows = min(len(session.waiting), session.capacity()) if requests else 0
+        with explain_out_of_memory(f"decoding {rows} rows together", f"set sample.slots to {max(1, rows // 2)}"):
             yield from session.run()
 
     def session(self, trainable: Tree, frozen: Tree, key: Array) -> Session:
@@ -114,7 +114,7 @@ class Engine:
         if self.sample.kv_gib is not None:
             return self.sample.kv_gib * 2**30
         if self._cache_bytes is None:
-            self._cache_bytes = CACHE_SHARE * free_bytes(self.mesh)
+            self._cache_bytes = CACHE_SHARE * free_memory(self.mesh)
         return self._cache_bytes
 
     def check(self, number: int, request: Request) -> SampleSection:

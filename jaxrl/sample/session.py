@@ -51,7 +51,7 @@ class Session:
         number, self.num_requests = self.num_requests, self.num_requests + 1
         sample = self.engine.check(number, request)
         self.longest = max(self.longest, len(request.prompt_ids) + sample.max_new_tokens)
-        self._capacity()
+        self.capacity()
         if sample.top_k or sample.top_p < 1 or sample.min_p:
             self.decoder = replace(self.decoder, filters=True)
         stop_ids = (*self.engine.eos_ids, *sample.stop_ids)
@@ -140,7 +140,7 @@ class Session:
             return
 
         most = max(map(len, spread))
-        width = max(most, min(next_power_of_two(most), self._capacity() // shards))
+        width = max(most, min(next_power_of_two(most), self.capacity() // shards))
         if is_empty:
             width = max(width, self.engine.fewest_rows // shards)
         longest = max(row.length(batch.cursor) for row in rows)
@@ -160,7 +160,7 @@ class Session:
         """Whether a row keeps its place: it goes on, or is kept for later, or will be when its end has been read."""
         return row is not None and (row.is_live or self.held.get(row.identity) is row or (row.keep and row.stop_reason is None))
 
-    def _capacity(self) -> int:
+    def capacity(self) -> int:
         """Rows that may be decoded together, if all were as long as the longest."""
         return self.engine.capacity(length_bucket(self.longest + self.engine.sample.window))
 
@@ -168,7 +168,7 @@ class Session:
         """The waiting rows that get in now: as many as fit, once enough places are free for a prefill to be worth it."""
         if not self.waiting:
             return []
-        capacity = self._capacity()
+        capacity = self.capacity()
         staying = [row for row in self.batch.slots if self._stays(row)]
         free = capacity - len(staying) + sum(self._continued_by(row) is not None for row in self.waiting)
         if any(row.is_live for row in staying):

@@ -1,15 +1,14 @@
 """What an update needs of a device's memory, estimated from shapes, and what its backward pass may therefore keep."""
 
 import math
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import jax
 from jax.sharding import Mesh
 
 from jaxrl.config import RLStage, RSFTStage, SFTStage
+from jaxrl.memory import device_memory
 from jaxrl.model.policy import Policy
 from jaxrl.model.remat import kept_bytes
 from jaxrl.ops.logprobs import CHUNK_ELEMENTS
@@ -103,19 +102,6 @@ def plan_stage(asked: str, stage: SFTStage | RSFTStage | RLStage, weights: Weigh
 def fit_to_memory(asked: str, stage: SFTStage | RSFTStage | RLStage, weights: Weights, mesh: Mesh) -> Weights:
     """The weights with a policy whose backward pass keeps what the plan says."""
     return replace(weights, policy=replace(weights.policy, remat=plan_stage(asked, stage, weights, mesh).remat))
-
-
-def device_memory(device: jax.Device) -> int:
-    """Bytes that a device has for arrays; on CPU this process's share of the host's memory, for each of its devices."""
-    stats = device.memory_stats()
-    return stats["bytes_limit"] if stats is not None else host_memory() // jax.local_device_count()
-
-
-def host_memory(limit_file: Path = Path("/sys/fs/cgroup/memory.max")) -> int:
-    """Bytes of the machine, or of the container if that is less."""
-    machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    limit = limit_file.read_text().strip() if limit_file.is_file() else "max"
-    return machine if limit == "max" else min(machine, int(limit))
 
 
 def _device_bytes(tree: Tree, mesh: Mesh) -> int:

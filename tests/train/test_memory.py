@@ -12,7 +12,8 @@ from jaxrl.config_file import validate_config
 from jaxrl.model.policy import Policy
 from jaxrl.sharding import make_mesh
 from jaxrl.train import memory as module
-from jaxrl.train.memory import COPIES, USABLE, device_memory, fit_to_memory, host_memory, plan_stage, plan_update
+from jaxrl.memory import device_memory, host_memory
+from jaxrl.train.memory import COPIES, USABLE, fit_to_memory, plan_stage, plan_update
 from jaxrl.train.setup import Weights, load_base
 from jaxrl.train.state import init_state
 from jaxrl.train.step import make_sft_step
