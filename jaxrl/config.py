@@ -106,7 +106,7 @@ class SampleSection(Section):
     temperature: 0 is greedy. top_k: 0, top_p: 1 and min_p: 0 are off. stop, stop_ids: texts and token ids that end a
       completion, beside the tokenizer's own ids.
     max_prompt_tokens: a longer prompt is an error, never cut.
-    slots: rows decoded together at most; null means as many as the memory for the cache holds. kv_gib: that memory, GiB
+    slots: rows decoded together at most (but one per device); null means as many as the memory for the cache holds. kv_gib: that memory, GiB
       per device; null means most of what is free. What does not fit waits, and takes the places of rows that have ended.
     window: decode steps inside one compiled call; between two of them the host looks for rows that have ended.
     compact: between windows, go on without the rows that have ended and with a cache no longer than the rows are.

@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -35,7 +35,7 @@ def free_memory(mesh: Mesh) -> float:
 
 
 @contextmanager
-def explain_out_of_memory(what: str, remedy: str) -> Iterator[None]:
+def explain_out_of_memory(what: str, remedy: Callable[[], str]) -> Iterator[None]:
     """Turn the compiler's report of memory that ran out into one sentence with the setting to change.
 
     Raises:
@@ -48,4 +48,4 @@ def explain_out_of_memory(what: str, remedy: str) -> Iterator[None]:
             raise
         wanted = re.search(r"allocat\w+ ([\d.]+ ?\w*)", str(error))
         size = f" (it asked for {wanted.group(1)} more)" if wanted else ""
-        raise InputError(f"{what} does not fit into the memory of the device{size}; {remedy}") from error
+        raise InputError(f"{what} does not fit into the memory of the device{size}; {remedy()}") from error

@@ -64,7 +64,8 @@ def run(config: Config, stream=sys.stdout) -> Path:
             if interrupt.requested:
                 raise Interrupted
             smaller = "microbatch" if stage.kind in ("sft", "rsft") else "sample.slots" if stage.kind == "eval" else "algo.microbatch"
-            with explain_out_of_memory(f"stage {stage.name}", f"set {smaller} to half of what it is, or hold the weights in bfloat16"):
+            remedy = f"set {smaller} to half of what it is, or hold the weights in bfloat16"
+            with explain_out_of_memory(f"stage {stage.name}", lambda remedy=remedy: remedy):
                 weights = STAGE_FUNCTIONS[stage.kind](this, stage, index, weights)
         export(this, weights)
         finish(this)

@@ -57,7 +57,8 @@ def _draw(logits: Array, u: Array) -> Array:
     block = _first_above(sums, target)
     before = jnp.sum(jnp.where(jnp.arange(sums.shape[1]) < block[:, None], sums, 0.0), axis=-1)
     inside = jnp.exp(jnp.take_along_axis(blocks, block[:, None, None], axis=1)[:, 0])  # [B, BLOCK]
-    return (block * BLOCK + _first_above(inside, target - before)).astype(jnp.int32)
+    token = block * BLOCK + _first_above(inside, target - before)
+    return jnp.minimum(token, V - 1).astype(jnp.int32)  # logits that are not finite must not lead beyond the vocabulary
 
 
 def _first_above(weights: Array, target: Array) -> Array:

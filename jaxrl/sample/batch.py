@@ -53,10 +53,16 @@ class Batch:
 
     def wait(self) -> None:
         """Wait for the device, and see which rows have ended by what it can know: stop ids and budgets."""
+        if self.rows is None:
+            return
         is_done, self.last_tokens = jax.device_get((self.rows.is_done, self.rows.last_tokens))
         for row, done in zip(self.slots, is_done, strict=True):
             if row is not None and done:
                 row.is_done = True
+
+    def is_ready(self) -> bool:
+        """Whether the device has nothing to do any more."""
+        return self.rows is not None and self.rows.is_done.is_ready()
 
     def lay_out(self, spread: list[list[Row]], filled: list[Filled], width: int, cursor: int, size: int) -> None:
         """Make new arrays [shards * width, K, size, H], with the rows of each shard in `spread` ending at `cursor`.

@@ -7,7 +7,7 @@ from jax.sharding import Mesh
 
 from jaxrl.config import SampleSection
 from jaxrl.errors import InputError
-from jaxrl.memory import explain_out_of_memory, free_memory
+from jaxrl.memory import free_memory
 from jaxrl.model.decoding import DecodeWeights, decode_weights
 from jaxrl.model.policy import Policy
 from jaxrl.sample.buckets import next_power_of_two
@@ -18,7 +18,7 @@ from jaxrl.sharding import num_row_shards
 
 Tree = dict
 MOST_ROWS = 1024  # decoded together where neither `slots` nor memory asks for fewer
-CACHE_SHARE = 0.6  # of the memory that is free when the first cache is made; the rest is for prefill, logits and updates
+CACHE_SHARE = 0.45  # of the memory that is free at first; the rest is for rows that move, prefill and updates
 
 
 class Engine:
@@ -66,9 +66,7 @@ class Engine:
         session = self.session(trainable, frozen, key)
         for request in requests:
             session.add(request)
-        rows = min(len(session.waiting), session.capacity()) if requests else 0
-        with explain_out_of_memory(f"decoding {rows} rows together", f"set sample.slots to {max(1, rows // 2)}"):
-            yield from session.run()
+        yield from session.run()
 
     def session(self, trainable: Tree, frozen: Tree, key: Array) -> Session:
         """A run that requests can be added to while it goes on: turns of a conversation, for example."""
@@ -97,16 +95,17 @@ class Engine:
         Raises:
           InputError: if not one row fits on each device.
         """
-        c = self.policy.config
+        c, tensor = self.policy.config, self.mesh.shape["tensor"]
+        heads = c.num_kv_heads // tensor if c.num_kv_heads % tensor == 0 else c.num_kv_heads
         per_head = c.head_dim + 4 if self.sample.kv_dtype == "int8" else c.head_dim * (2 if self.policy.dtype == "bfloat16" else 4)
-        row_bytes = 2 * c.num_layers * c.num_kv_heads * per_head * size + 12 * c.vocab_size
+        row_bytes = 2 * c.num_layers * heads * per_head * size + 12 * c.vocab_size
         per_device = int(self._budget() // row_bytes)
         if per_device == 0:
             raise InputError(
                 f"a row of {size} tokens needs {row_bytes / 2**30:.3g} GiB of cache, and {self._budget() / 2**30:.3g} GiB per device are "
                 "there for all; raise sample.kv_gib, or lower sample.max_new_tokens or the length of the prompts"
             )
-        most = -(-(self.sample.slots or MOST_ROWS) // self.shards)
+        most = max(1, (self.sample.slots or MOST_ROWS) // self.shards)
         return self.shards * min(most, per_device)
 
     def _budget(self) -> float:
@@ -114,7 +113,9 @@ class Engine:
         if self.sample.kv_gib is not None:
             return self.sample.kv_gib * 2**30
         if self._cache_bytes is None:
-            self._cache_bytes = CACHE_SHARE * free_memory(self.mesh)
+            c, itemsize = self.policy.config, 2 if self.policy.dtype == "bfloat16" else 4
+            copy = c.num_layers * sum(d_in * d_out for d_in, d_out in c.linear_sizes.values()) * itemsize / self.mesh.shape["tensor"]
+            self._cache_bytes = max(0.0, CACHE_SHARE * (free_memory(self.mesh) - copy))  # the weights in the form of decoding
         return self._cache_bytes
 
     def check(self, number: int, request: Request) -> SampleSection:
@@ -123,6 +124,8 @@ class Engine:
         Raises:
           InputError: a prompt without tokens, with more than `max_prompt_tokens`, with unknown ones, or with no room behind it.
         """
+        if request.num_samples < 1 or not 0 <= request.uid < 2**32:
+            raise InputError(f"request {number}: {request.num_samples} samples of uid {request.uid}; give at least 1, and a uid of 32 bits")
         sample, config, length = request.sample or self.sample, self.policy.config, len(request.prompt_ids)
         check_prompt_length(number, length, self.sample.max_prompt_tokens)
         if length + sample.max_new_tokens > config.max_positions:

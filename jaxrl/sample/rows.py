@@ -98,7 +98,9 @@ class Row:
 
     def _find_stop_text(self, before: int, decode_text: Callable[[list[int]], str]) -> bool:
         """A stop text cuts what was sampled after the token that completes it."""
-        if not any(stop in decode_text(self.ids) for stop in self.sample.stop):
+        margin = 16 + 4 * max(map(len, self.sample.stop))  # tokens in which a stop text may have begun, generously
+        recent = decode_text(self.ids[max(0, before - margin) :])
+        if not any(stop in recent for stop in self.sample.stop):
             return False
         for count in range(before + 1, len(self.ids) + 1):  # the shortest prefix that holds a stop text
             text = decode_text(self.ids[:count])

@@ -11,8 +11,11 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import jax
+import numpy as np
 from jax import Array
 
+from jaxrl.errors import InputError
+from jaxrl.memory import explain_out_of_memory
 from jaxrl.sample.batch import Batch, Filled, feed, prefill
 from jaxrl.sample.buckets import length_bucket, next_power_of_two
 from jaxrl.sample.decode import Emitted
@@ -37,6 +40,7 @@ class Session:
         self.waiting: deque[Row] = deque()
         self.held: dict[tuple[int, int], Row] = {}  # rows that have ended and keep their caches, by identity
         self.unread: deque[tuple[Emitted, list[Row | None]]] = deque()
+        self.ended: deque[Sampled] = deque()
         self.num_requests = self.longest = 0
         self.times = {"prefill_s": 0.0, "decode_s": 0.0, "idle_s": 0.0}
         self.counts = {"prefilled": 0, "continued": 0, "steps": 0, "row_steps": 0}
@@ -61,24 +65,47 @@ class Session:
         return number
 
     def drop(self, uid: int, index: int) -> None:
-        """Let go of a row that was kept."""
+        """Let go of a row that is kept, or would be when it has ended."""
         self.held.pop((uid, index), None)
+        for row in (*self.waiting, *self.batch.slots):
+            if row is not None and row.identity == (uid, index):
+                row.keep = False
 
     def run(self) -> Iterator[Sampled]:
-        """Yield every completion as its row ends, until nothing waits; what is added meanwhile is completed too."""
-        self._free_since = time.perf_counter()
-        self.weights = self.engine.make_weights(self.trainable, self.frozen)
-        while True:
-            self._arrange()
-            steps = self._steps([row for row in self.batch.slots if row is not None and row.is_live])
-            if steps:
-                self._decode(steps)
-            yield from self._read(keep_last=steps > 0)
-            if steps:
-                self.batch.wait()
-                self._free("decode_s")
-            elif not self.waiting and not self.unread:
-                return
+        """Yield every completion as its row ends, until nothing waits; what is added meanwhile is completed too.
+
+        A caller that has left early may call it again: nothing is lost.
+
+        Raises:
+          InputError: memory that runs out; logits that are not finite.
+        """
+        with explain_out_of_memory("sampling", self._smaller):
+            self._free_since = time.perf_counter()
+            self._device_busy()
+            self.weights = self.engine.make_weights(self.trainable, self.frozen)
+            self.batch.wait()
+            while True:
+                self._arrange()
+                steps = self._steps([row for row in self.batch.slots if row is not None and row.is_live])
+                if steps:
+                    self._decode(steps)
+                self._read(keep_last=steps > 0)
+                while self.ended:
+                    yield self.ended.popleft()
+                    if self.batch.is_ready():
+                        self._device_free("decode_s")  # while the caller was busy
+                if steps:
+                    self.batch.wait()
+                    self._device_free("decode_s")
+                elif not self.waiting and not self.unread:
+                    break
+            self.weights = None
+
+    def _smaller(self) -> str:
+        rows = len(self.batch.slots)
+        if rows > self.engine.shards:
+            return f"{rows} rows were decoded together: set sample.slots to {rows // 2}"
+        return "lower sample.max_new_tokens or the length of the prompts, or hold the weights in bfloat16"
 
     # ---------------------------------------------------------------------------------------------------- while it runs
 
@@ -89,17 +116,19 @@ class Session:
         return min(self.engine.sample.window, next_power_of_two(max(row.left(self.batch.cursor) for row in live)))
 
     def _decode(self, steps: int) -> None:
-        self._busy()
+        self._device_busy()
         emitted = self.batch.window(self.decoder, self.weights, steps)
         self.counts["steps"] += steps
         self.counts["row_steps"] += steps * len(self.batch.slots)
         self.unread.append((emitted, self.batch.slots))
 
-    def _read(self, keep_last: bool) -> Iterator[Sampled]:
-        """Take in what has been drawn, but for the window that is running, and yield the rows that ended with it."""
+    def _read(self, keep_last: bool) -> None:
+        """Take in what has been drawn, but for the window that is running; rows that ended with it are in `ended` then."""
         while len(self.unread) > keep_last:
             emitted, rows = self.unread.popleft()
             tokens, logprobs, is_live = jax.device_get((emitted.tokens, emitted.logprobs, emitted.is_live))
+            if not np.isfinite(logprobs[is_live]).all():
+                raise InputError("the policy's logits are not finite, so nothing can be sampled; look at the updates before (loss, grad_norm)")
             counts = is_live.sum(axis=0)
             for b, row in enumerate(rows):
                 if row is None or row.stop_reason or not counts[b]:
@@ -109,26 +138,24 @@ class Session:
                     row.end = row.start + len(row.cached)
                     if row.keep:
                         self.held[row.identity] = row
-                    yield Sampled(row.request, row.index, row.completion(self.engine.decode_text))
+                    self.ended.append(Sampled(row.request, row.index, row.completion(self.engine.decode_text)))
 
-    def _busy(self) -> None:
+    def _device_busy(self) -> None:
         if self._busy_since <= self._free_since:
             self._busy_since = time.perf_counter()
             self.times["idle_s"] += self._busy_since - self._free_since
 
-    def _free(self, what: str) -> None:
-        self._free_since = time.perf_counter()
-        self.times[what] += self._free_since - self._busy_since
+    def _device_free(self, what: str) -> None:
+        if self._busy_since > self._free_since:
+            self._free_since = time.perf_counter()
+            self.times[what] += self._free_since - self._busy_since
 
     # ---------------------------------------------------------------------------------------------------- between windows
 
     def _arrange(self) -> None:
         """Lay the batch out for the next window: fill free places, shrink or grow the arrays, or leave all as it is."""
         batch, sample, shards = self.batch, self.engine.sample, self.engine.shards
-        fresh = self._admit()
-        going_on = [(row, before) for row in fresh if (before := self._continued_by(row)) is not None]
-        for row in fresh:
-            self.held.pop(row.identity, None)  # it goes on from there, or begins again
+        fresh, going_on = self._admit()
         spread = [[row for row in batch.slots[i : i + batch.width] if self._stays(row)] for i in range(0, len(batch.slots), batch.width or 1)]
         spread = spread or [[] for _ in range(shards)]
         is_empty = not any(spread)
@@ -140,21 +167,20 @@ class Session:
             return
 
         most = max(map(len, spread))
-        width = max(most, min(next_power_of_two(most), self.capacity() // shards))
-        if is_empty:
-            width = max(width, self.engine.fewest_rows // shards)
+        usual = self.engine.fewest_rows // shards if is_empty else 0
+        width = max(most, min(max(next_power_of_two(most), usual), self.capacity() // shards))
         longest = max(row.length(batch.cursor) for row in rows)
         size = length_bucket(longest + steps)
         if not sample.compact:
             width, size = max(width, batch.width), max(size, length_bucket(self.longest + sample.window))
         if not fresh and batch.cursor + steps <= batch.size and not (sample.compact and 2 * width <= batch.width):
             return
-        self._busy()
+        self._device_busy()
         filled = self._fill(fresh, going_on)
         batch.lay_out(spread, filled, width, cursor=longest, size=size)
         if fresh:
             self.unread += [(emitted, batch.slots) for emitted in batch.begin(self.decoder, filled)]
-            self._free("prefill_s")
+            self._device_free("prefill_s")
 
     def _stays(self, row: Row | None) -> bool:
         """Whether a row keeps its place: it goes on, or is kept for later, or will be when its end has been read."""
@@ -164,20 +190,36 @@ class Session:
         """Rows that may be decoded together, if all were as long as the longest."""
         return self.engine.capacity(length_bucket(self.longest + self.engine.sample.window))
 
-    def _admit(self) -> list[Row]:
-        """The waiting rows that get in now: as many as fit, once enough places are free for a prefill to be worth it."""
-        if not self.waiting:
-            return []
+    def _admit(self) -> tuple[list[Row], list[tuple[Row, Row]]]:
+        """The waiting rows that get in now, and those of them that go on from a kept one, with that one.
+
+        A row that goes on takes the place of the one before it, and overtakes. The others need free places; for these,
+        rows that are kept and that nobody waits for give way, the oldest first. While rows are being decoded, others come
+        in when enough of them can for a prefill to be worth it.
+        """
+        going_on: dict[tuple[int, int], tuple[Row, Row]] = {}
+        others: deque[Row] = deque()
+        for row in self.waiting:
+            before = self._continued_by(row)
+            if before is not None and row.identity not in going_on:
+                going_on[row.identity] = (row, before)
+            else:
+                others.append(row)
         capacity = self.capacity()
         staying = [row for row in self.batch.slots if self._stays(row)]
-        free = capacity - len(staying) + sum(self._continued_by(row) is not None for row in self.waiting)
-        if any(row.is_live for row in staying):
-            if free < min(len(self.waiting), max(1, capacity // REFILL)):
-                return []
-        elif free <= 0:
-            self.held.clear()  # rows kept for later give way to those that are wanted now
-            free = capacity
-        return [self.waiting.popleft() for _ in range(min(free, len(self.waiting)))]
+        idle = [identity for identity in self.held if identity not in going_on]
+        free = capacity - len(staying)
+        count = max(0, min(len(others), free + len(idle)))
+        enough = min(len(self.waiting), max(1, capacity // REFILL))
+        if len(going_on) + count < (enough if any(row.is_live for row in staying) else 1):
+            return [], []
+        for identity in idle[: max(0, count - free)]:
+            del self.held[identity]
+        fresh = [row for row, _ in going_on.values()] + [others.popleft() for _ in range(count)]
+        self.waiting = others
+        for row in fresh:
+            self.held.pop(row.identity, None)  # it goes on from there, or begins again
+        return fresh, list(going_on.values())
 
     def _continued_by(self, row: Row) -> Row | None:
         """The kept row that this one goes on from, if its prompt begins with all tokens of that one."""
@@ -189,7 +231,9 @@ class Session:
 
     def _fill(self, fresh: list[Row], going_on: list[tuple[Row, Row]]) -> list[Filled]:
         """Compute keys and values of rows that come in: what goes on from a cache at once, the others prompt by prompt."""
-        filled = [feed(self.decoder, self.weights, self.batch, going_on)] if going_on else []
+        longest = length_bucket(max([1, *(len(row.prompt_ids) - len(before.cached) for row, before in going_on)]))
+        E = max(1, PREFILL_TOKENS // longest)
+        filled = [feed(self.decoder, self.weights, self.batch, going_on[i : i + E]) for i in range(0, len(going_on), E)]
         continued = {id(row) for row, _ in going_on}
         by_prompt: dict[tuple[int, ...], list[Row]] = {}
         for row in fresh:

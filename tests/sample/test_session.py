@@ -1,6 +1,7 @@
 """Laws of the batch that lives: however rows come, go, move and go on, each draws what it would draw alone."""
 
 import dataclasses
+import time
 
 import jax
 import jax.numpy as jnp
@@ -10,12 +11,13 @@ import pytest
 from jaxrl.config import MeshSection
 from jaxrl.errors import InputError
 from jaxrl.memory import explain_out_of_memory
+from jaxrl.sample.batch import Batch
 from jaxrl.sample.decode import Decoder
 from jaxrl.sample.rows import Request
 from jaxrl.sharding import make_mesh, shardings_for
 from jaxrl.types import StopReason
 from tests.sample.test_engine import FROZEN, KEY, POLICY, PROMPTS, SETTINGS, TRAINABLE, completions, letters, make_engine
-from tests.tiny import ragged_sequences
+from tests.tiny import one_device, ragged_sequences
 
 BUDGETS = [int(b) for b in np.clip(np.random.default_rng(0).lognormal(1.6, 0.9, 64), 1, 24)]
 LONG = {**SETTINGS, "max_new_tokens": 24, "temperature": 1.0}
@@ -137,8 +139,7 @@ def test_going_on_from_the_cache_is_beginning_from_the_text(changes):
     assert counts["continued"] == 0 and counts["prefilled"] == 24
     found, counts = talk(make_engine(**settings), keeps=True)
     assert found == {place: dataclasses.replace(c, sampler_logprobs=pytest.approx(c.sampler_logprobs, abs=1e-5)) for place, c in expected.items()}
-    if "slots" not in changes:
-        assert counts == counts | {"continued": 18, "prefilled": 6}
+    assert counts == counts | {"continued": 18, "prefilled": 6}
 
 
 def test_over_a_mesh_turns_go_on_alike():
@@ -176,9 +177,9 @@ def test_a_cache_budget_without_room_for_one_row_is_refused():
 
 def test_memory_that_runs_out_names_the_setting_to_change():
     with pytest.raises(InputError, match="sampling does not fit into the memory of the device.*; lower it"):
-        with explain_out_of_memory("sampling", "lower it"):
+        with explain_out_of_memory("sampling", lambda: "lower it"):
             jnp.zeros((1 << 46,)).block_until_ready()
-    with pytest.raises(ZeroDivisionError), explain_out_of_memory("sampling", ""):
+    with pytest.raises(ZeroDivisionError), explain_out_of_memory("sampling", lambda: ""):
         1 / 0
 
 
@@ -196,8 +197,64 @@ def test_after_a_first_run_nothing_is_compiled():
     assert compiled == [] and Decoder.window._cache_size() > 0
 
 
-def test_times_tell_what_the_device_did():
-    engine = make_engine()
+def test_kept_rows_stay_within_the_slots_and_give_way_to_those_that_wait(monkeypatch):
+    """32 conversations in four places: a row that goes on overtakes, and a row kept for nobody costs no place."""
+    engine = make_engine(**LONG | {"max_prompt_tokens": 64, "slots": 4})
+    widths = []
+    window = Batch.window
+    monkeypatch.setattr(Batch, "window", lambda self, *args: widths.append(len(self.slots)) or window(self, *args))
+    session = engine.session(TRAINABLE, FROZEN, KEY)
+    for uid in range(32):
+        own = engine.sample.model_copy(update={"max_new_tokens": (2, 4, 8, 16)[uid % 4]})
+        session.add(Request(MANY[uid % 16], uid, sample=own, keep=True))
+    turns = {}
+    for sampled in session.run():
+        uid = sampled.request if sampled.request < 32 else turns[sampled.request]
+        if sampled.request < 32 and uid % 8 != 7:  # every eighth is kept and never goes on
+            turns[session.add(Request(sampled.completion.prompt_ids + sampled.completion.completion_ids + [5], uid, sample=session.engine.sample))] = uid
+    assert len(turns) == 28 and session.counts["continued"] > 20
+    assert set(widths) <= {1, 2, 4}
+
+
+def test_the_usual_shape_does_not_overrule_the_budget():
+    from jaxrl.sample.engine import Engine
+
+    engine = Engine(POLICY, make_engine(kv_gib=8e-5).sample, (), letters, one_device(), usual_prompts=16, usual_samples=4)
     completions(engine, [Request(PROMPTS[0], 1, 4)])
-    assert set(engine.times) == {"prefill_s", "decode_s", "idle_s"} and all(seconds >= 0 for seconds in engine.times.values())
-    assert engine.times["decode_s"] > 0 and letters([0]) == "0" and POLICY.lora is not None
+    assert engine.counts["row_steps"] / engine.counts["steps"] <= engine.capacity(32) < 64
+
+
+def test_a_caller_that_leaves_early_loses_nothing():
+    session = make_engine().session(TRAINABLE, FROZEN, KEY)
+    for uid in range(3):
+        session.add(Request(PROMPTS[uid], uid))
+    first = next(iter(session.run()))
+    assert {first.request, *(sampled.request for sampled in session.run())} == {0, 1, 2}
+
+
+def test_running_out_of_memory_while_sampling_says_how_many_rows_there_were(monkeypatch):
+    def window(self, *_):
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory while trying to allocate 123456 bytes.")
+
+    monkeypatch.setattr(Batch, "window", window)
+    with pytest.raises(InputError, match="asked for 123456 bytes more.*4 rows were decoded together: set sample.slots to 2"):
+        completions(make_engine(), [Request(PROMPTS[0], 1, 4)])
+    with pytest.raises(InputError, match="lower sample.max_new_tokens"):
+        completions(make_engine(), [Request(PROMPTS[0], 1)])
+
+
+def test_weights_that_have_diverged_are_told():
+    broken = jax.tree.map(lambda x: x * jnp.nan, TRAINABLE)
+    with pytest.raises(InputError, match="logits are not finite"):
+        completions(make_engine(), [Request(PROMPTS[0], 1)], trainable=broken)
+
+
+def test_times_tell_the_devices_work_from_the_callers():
+    engine = make_engine(**LONG)
+    started = time.perf_counter()
+    for _ in engine.run(TRAINABLE, FROZEN, requests_with_budgets(engine)[:12], KEY):
+        time.sleep(0.05)
+    wall = time.perf_counter() - started
+    assert set(engine.times) == {"prefill_s", "decode_s", "idle_s"}
+    assert engine.times["idle_s"] > 0.2 and sum(engine.times.values()) <= wall
+    assert engine.take_times()["time/idle_s"] == engine.times["idle_s"] and engine.take_times()["time/decode_s"] == 0
