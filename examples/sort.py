@@ -3,6 +3,7 @@
 import itertools
 import random
 
+from jaxrl.tasks.fields import field
 from jaxrl.tasks.rewards import weighted
 from jaxrl.types import Problem
 
@@ -23,8 +24,8 @@ class Task:
         return [self.problem({"prompt": "sort " + " ".join(order)}) for order in self.orders[split]]
 
     def problem(self, record):
-        letters = record["prompt"].split()[1:]
-        return Problem("".join(letters), ({"role": "user", "content": record["prompt"]},), {"right": sorted(letters)})
+        prompt = field(record, "prompt", "'sort' and letters, as 'sort c a b'", lambda given: isinstance(given, str) and given.split()[1:])
+        return Problem("".join(prompt.split()[1:]), ({"role": "user", "content": prompt},), {"right": sorted(prompt.split()[1:])})
 
     def demonstration(self, problem):  # for SFT: the form of an answer, not the answer
         return chance(problem, random.Random(problem.uid))

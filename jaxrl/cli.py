@@ -7,7 +7,7 @@ from pathlib import Path
 
 from jaxrl import __version__
 from jaxrl.errors import InputError
-from jaxrl.interrupt import Interrupted
+from jaxrl.interrupt import Interrupted, sigterm_as_ctrl_c
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -37,7 +37,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     if unknown:
         parser.error(f"unrecognized arguments: {' '.join(unknown)}")
     if late:
-        arguments.overrides += late
+        arguments.overrides = [*arguments.overrides, *late]
     return arguments
 
 
@@ -48,14 +48,14 @@ def build_parser() -> argparse.ArgumentParser:
 
     run = commands.add_parser("run", help="run the experiment of a config file, or go on with it")
     run.add_argument("config", type=Path, metavar="CONFIG")
-    run.add_argument("overrides", nargs="*", metavar="key=value", help="for example optim.learning_rate=1e-4 stages.1.steps=10")
+    run.add_argument("overrides", nargs="*", default=[], metavar="key=value", help="for example optim.learning_rate=1e-4 stages.1.steps=10")
     run.set_defaults(function=_run)
 
     evaluate = commands.add_parser("eval", help="evaluate a model directory on the task of a config's last eval stage")
     _model_flags(evaluate)
     evaluate.add_argument("--config", type=Path, required=True, metavar="CONFIG")
     evaluate.add_argument("--out", type=Path, metavar="EVAL.json", help="write the rows here too")
-    evaluate.add_argument("overrides", nargs="*", metavar="key=value")
+    evaluate.add_argument("overrides", nargs="*", default=[], metavar="key=value")
     evaluate.set_defaults(function=_eval)
 
     sample = commands.add_parser("sample", help="complete prompts with a model directory")
@@ -65,10 +65,11 @@ def build_parser() -> argparse.ArgumentParser:
     sample.add_argument("--temperature", type=float, default=1.0, help="0 is greedy (default 1)")
     sample.add_argument("--top-k", type=int, default=0, help="0 is off (default)")
     sample.add_argument("--top-p", type=float, default=1.0, help="1 is off (default)")
+    sample.add_argument("--min-p", type=float, default=0.0, help="0 is off (default)")
     sample.add_argument("--seed", type=int, default=0)
     sample.add_argument("--max-new-tokens", type=int, default=256)
     sample.add_argument("--stop", action="append", default=[], metavar="TEXT", help="end a completion at this text; may be repeated")
-    sample.add_argument("--slots", type=int, default=128, help="rows decoded together (default 128)")
+    sample.add_argument("--slots", type=int, help="rows decoded together at most (default: as many as the memory holds)")
     sample.set_defaults(function=_sample)
 
     score = commands.add_parser("score", help="logprobs of given tokens")
@@ -83,7 +84,7 @@ def build_parser() -> argparse.ArgumentParser:
     verify.add_argument("--out", type=Path, required=True, metavar="OUT.jsonl", help="the lines with `reward`, `correct`, ... added")
     verify.add_argument("--workers", type=int, help="processes (default: one per core)")
     verify.add_argument("--timeout", type=float, default=10.0, metavar="S", help="seconds for one completion (default 10)")
-    verify.add_argument("overrides", nargs="*", metavar="key=value", help="keys of the config's task section")
+    verify.add_argument("overrides", nargs="*", default=[], metavar="key=value", help="keys of the config's task section")
     verify.set_defaults(function=_verify)
 
     generate = commands.add_parser("generate", help="write fresh problems of a task")
@@ -91,7 +92,7 @@ def build_parser() -> argparse.ArgumentParser:
     generate.add_argument("--n", type=int, required=True, metavar="N", help="how many")
     generate.add_argument("--seed", type=int, default=0)
     generate.add_argument("--out", type=Path, required=True, metavar="OUT.jsonl")
-    generate.add_argument("overrides", nargs="*", metavar="key=value", help="keys of the config's task section")
+    generate.add_argument("overrides", nargs="*", default=[], metavar="key=value", help="keys of the config's task section")
     generate.set_defaults(function=_generate)
     return parser
 
@@ -133,7 +134,7 @@ def _eval(arguments: argparse.Namespace) -> None:
     rows = evaluate_model(weights, arguments.model, stages[-1], config.verify, config.seed, mesh)
     print(render_table(rows))
     if arguments.out is not None:
-        save_rows(arguments.out, rows)
+        save_rows(os.path.realpath(arguments.out), rows)  # a link stays one
 
 
 def _sample(arguments: argparse.Namespace) -> None:
@@ -146,6 +147,7 @@ def _sample(arguments: argparse.Namespace) -> None:
         temperature=arguments.temperature,
         top_k=arguments.top_k,
         top_p=arguments.top_p,
+        min_p=arguments.min_p,
         max_new_tokens=arguments.max_new_tokens,
         stop=arguments.stop,
         slots=arguments.slots,
@@ -172,14 +174,16 @@ def _verify(arguments: argparse.Namespace) -> None:
     from jaxrl.verification import verify_file
 
     workers = arguments.workers if arguments.workers is not None else len(os.sched_getaffinity(0))
-    tally = verify_file(arguments.task, arguments.overrides, arguments.input, arguments.out, workers, arguments.timeout)
+    with sigterm_as_ctrl_c():
+        tally = verify_file(arguments.task, arguments.overrides, arguments.input, arguments.out, workers, arguments.timeout)
     print(f"{tally} in {arguments.out}")
 
 
 def _generate(arguments: argparse.Namespace) -> None:
     from jaxrl.verification import generate_file
 
-    count = generate_file(arguments.task, arguments.overrides, arguments.n, arguments.seed, arguments.out)
+    with sigterm_as_ctrl_c():
+        count = generate_file(arguments.task, arguments.overrides, arguments.n, arguments.seed, arguments.out)
     print(f"{count} problems in {arguments.out}")
 
 

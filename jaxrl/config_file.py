@@ -121,6 +121,9 @@ def _reason(problem: dict[str, Any]) -> str:
         return "is required and not set"
     if problem["type"] == "union_tag_not_found":
         return f"{problem['ctx']['discriminator']} is required and not set"
+    if problem["type"] == "tuple_type" and isinstance(problem["input"], (bool, int, float, str)):
+        value = problem["input"]
+        return f"must be a list; give [{value}], or [{value}, {value}] where it is a range (it is {value!r})"
     return f"{problem['msg']} (it is {problem['input']!r})"
 
 

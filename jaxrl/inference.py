@@ -1,6 +1,5 @@
 """Using a model directory without an experiment: drawing completions, scoring tokens, evaluating on a task. One JSONL in, one out."""
 
-import json
 import zlib
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from jax.sharding import Mesh
 from jaxrl.batch import SFTBatch
 from jaxrl.config import EvalStage, ModelSection, SampleSection, VerifySection
 from jaxrl.data.chat import render_for_sampling
-from jaxrl.data.jsonl import check_out, write_rows
+from jaxrl.data.jsonl import check_out, read_objects, write_rows
 from jaxrl.data.records import parse_messages, parse_text
 from jaxrl.data.tokenizer import eos_ids, find_tokenizer
 from jaxrl.errors import InputError
@@ -53,7 +52,7 @@ def sample_file(weights: Weights, model: str, prompts: Path, out: Path, sample: 
     if tokenizer is None and sample.stop:
         raise InputError(f"a stop text needs a tokenizer, and {folder} has none; leave out --stop")
     vocab_size = weights.policy.config.vocab_size
-    prompt_ids = [_prompt_ids(record, tokenizer, f"{prompts}, line {number}", vocab_size) for number, record in records]
+    prompt_ids = [_prompt_ids(record, tokenizer, place, vocab_size) for place, record in records]
     ends = eos_ids(tokenizer, folder)
     decode = tokenizer.decode if tokenizer is not None else lambda ids: None
     lines_of: dict[tuple[int, ...], list[int]] = {}
@@ -78,11 +77,11 @@ def score_file(weights: Weights, tokens_file: Path, out: Path, mesh: Mesh) -> in
     check_out(out)
     records = read_lines(tokens_file)
     vocab_size = weights.policy.config.vocab_size
-    rows = [_ids(record, "tokens", f"{tokens_file}, line {number}", vocab_size) for number, record in records]
+    rows = [_ids(record, "tokens", place, vocab_size) for place, record in records]
     limit = weights.policy.config.max_positions
-    for (number, _), row in zip(records, rows):
+    for (place, _), row in zip(records, rows):
         if len(row) > limit:
-            raise InputError(f"{tokens_file}, line {number}: {len(row)} tokens are more than the model's {limit} positions; cut the line")
+            raise InputError(f"{place}: {len(row)} tokens are more than the model's {limit} positions; cut the line")
     score = make_score_fn(weights.policy, mesh)
     logprobs: dict[int, list[float]] = {}
     by_length = sorted(range(len(rows)), key=lambda i: len(rows[i]))  # rows of a batch are of like length
@@ -118,27 +117,13 @@ def evaluate_model(weights: Weights, model: str, stage: EvalStage, verify: Verif
 # ------------------------------------------------------------------------------------------------------------- files
 
 
-def read_lines(path: Path) -> list[tuple[int, dict[str, Any]]]:
-    """(line number, object) of every line that is not blank.
+def read_lines(path: Path) -> list[tuple[str, dict[str, Any]]]:
+    """(file and line, object) of every line that is not blank.
 
     Raises:
       InputError: unreadable file, a line that is not a JSON object, no lines.
     """
-    try:
-        lines = Path(path).read_text(encoding="utf-8-sig").split("\n")  # not splitlines: U+2028 may stand inside a string
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} cannot be read: {error}; check the path") from None
-    records = []
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        try:
-            record = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise InputError(f"{path}, line {number}, column {error.colno}: not JSON: {error.msg}; one object per line is expected") from None
-        if not isinstance(record, dict):
-            raise InputError(f"{path}, line {number}: must be a JSON object, and is {type(record).__name__}")
-        records.append((number, record))
+    records = list(read_objects(path))
     if not records:
         raise InputError(f"{path} has no lines; give one JSON object per line")
     return records

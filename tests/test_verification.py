@@ -103,7 +103,7 @@ def test_the_input_can_be_judged_in_place(files):
         (b'{"n": 1}', "line 3: field 'completion' is missing; it should hold the text that is judged"),
         (b'{"n": 1, "completion": null}', "line 3: field 'completion' is None; it should hold"),
         (b'{"prompt": "say a", "completion": "a"}', "line 3: field 'ask' is missing; it should hold one of 'a', "),
-        (b'{"prompt": "say a", "ask": "a", "completion": "a", "x": NaN}', "number that JSON does not have"),
+        (b'{"prompt": "say a", "ask": "a", "completion": "a", "x": NaN}', "in.jsonl, line 3: holds 'NaN', a number that JSON does not"),
         (b"\xff", "line 3, column 1: not UTF-8"),
     ],
 )
@@ -125,6 +125,7 @@ def test_a_bad_line_is_one_error_with_its_number_and_nothing_is_written(files, c
         ("verify tiny --input none.jsonl --out o", "none.jsonl cannot be read"),
         ("verify tiny --input in.jsonl --out none/o", "its folder does not exist"),
         ("verify tiny --input in.jsonl --out o --workers 0", "0 workers"),
+        ("verify sat variables=3 --input in.jsonl --out o", "task.variables: must be a list; give [3], or [3, 3] where it is a range"),
         ("verify tiny --input in.jsonl --out o --timeout 0", "timeout of 0.0 s"),
         ("verify tiny --input in.jsonl --out o --timeout nan", "timeout of nan s"),
         ("verify tiny --input in.jsonl --out o", "in.jsonl holds no records"),
@@ -141,6 +142,28 @@ def test_what_does_not_fit_is_refused(files, capsys, command, reason):
     error = capsys.readouterr().err.lower()
     assert reason.lower() in error and error.count("\n") == 1
     assert not Path("o").exists()
+
+
+def test_more_workers_than_make_sense_are_refused_before_one_is_started(files, capsys, monkeypatch):
+    def start(timeout_s):
+        raise AssertionError("a worker was started")
+
+    monkeypatch.setattr("jaxrl.verify.pool.WorkerProcess", start)
+    write("in.jsonl", [{"n": 1, "completion": "right"}])
+    assert verify("--workers", "99999999") == 2
+    assert "a pool of 99999999 workers is more than the " in capsys.readouterr().err
+
+
+def test_what_a_users_task_raises_is_one_error_with_its_line_and_the_records(files, capsys):
+    write("in.jsonl", [{"n": 1, "completion": "right"}, {"completion": "right"}])
+    assert verify() == 2
+    place = f"in.jsonl, line 2: {files / 'task.py'}, line 8: KeyError: 'n'; mend the file"
+    assert capsys.readouterr().err == f"error: {place}\n" and not Path("out.jsonl").exists()
+    records = [({}, "field 'prompt' is missing; it should hold 'sort' and"), ({"prompt": "sort"}, "field 'prompt' is 'sort'")]
+    for record, reason in records:
+        write("in.jsonl", [record | {"completion": "a"}])
+        assert verify(overrides=(f"file={ROOT / 'examples' / 'sort.py'}",)) == 2
+        assert f"error: in.jsonl, line 1: {reason}" in capsys.readouterr().err
 
 
 def test_unknown_flags_are_refused_and_keys_may_stand_anywhere(files, capsys):
@@ -170,7 +193,8 @@ def test_generated_problems_can_be_judged(files):
 
 
 @pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="reads /proc")
-def test_ctrl_c_leaves_no_file_and_no_process(files):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_leaves_no_file_and_no_process(files, number):
     write("in.jsonl", [{"n": n, "completion": "sleep"} for n in range(4)])
     command = [sys.executable, "-m", "jaxrl.cli", "verify", "custom", "--input", "in.jsonl", "--out", "out.jsonl", "--timeout", "100"]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
@@ -181,7 +205,7 @@ def test_ctrl_c_leaves_no_file_and_no_process(files):
         assert process.poll() is None
         workers = [int(path.name) for path in Path("/proc").iterdir() if path.name.isdigit() and parent_of(path) == process.pid]
     time.sleep(0.5)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     _, error = process.communicate(timeout=20)
     assert process.returncode == 130 and error == "stopped at once; no file was written\n"
     assert not any(Path(f"/proc/{pid}").exists() for pid in workers)

@@ -2,7 +2,9 @@
 
 import gzip
 import json
+import math
 import os
+import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +17,7 @@ def read_rows(path: str | Path) -> Iterator[tuple[str, Any]]:
     """(file and line, value) of each line that is not blank.
 
     Raises:
-      InputError: a file that cannot be read, a line that is not UTF-8 or not JSON.
+      InputError: a file that cannot be read, a line that is not UTF-8 or not JSON, or holds a number that JSON does not have.
     """
     path, number = Path(path), 0
     try:
@@ -23,7 +25,7 @@ def read_rows(path: str | Path) -> Iterator[tuple[str, Any]]:
             for number, line in enumerate(lines, start=1):
                 if line.strip():
                     yield f"{path}, line {number}", _value(line, path, number)
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         reason = getattr(error, "strerror", None) or error
         raise InputError(f"data file {path} cannot be read after line {number}: {reason}; check the file") from None
 
@@ -39,18 +41,22 @@ def read_objects(path: str | Path) -> Iterator[tuple[str, dict[str, Any]]]:
 def write_rows(path: str | Path, rows: Iterable[dict[str, Any]]) -> int:
     """Write one JSON object per line, each as it comes; the file appears whole or not at all, gzip if it ends in `.gz`.
 
+    A link stays, and the file that it stands for is the one that is written.
+
     Returns:
       The number of rows.
     Raises:
       InputError: the file cannot be written; a row holds a number that JSON does not have.
     """
     path, count = Path(path), 0
-    unfinished = path.with_name(path.name + ".tmp")
+    check_out(path)
+    target = Path(os.path.realpath(path))
+    unfinished = target.with_name(target.name + ".tmp")
     try:
         with _new_file(unfinished, path.suffix == ".gz") as file:
             for count, row in enumerate(rows, start=1):
                 file.write(_line(row, path, count))
-        os.replace(unfinished, path)
+        os.replace(unfinished, target)
     except OSError as error:
         raise InputError(f"{path} cannot be written: {error.strerror}; check the folder") from None
     finally:
@@ -60,8 +66,18 @@ def write_rows(path: str | Path, rows: Iterable[dict[str, Any]]) -> int:
 
 def check_out(path: Path) -> None:
     """InputError unless a file can be written there: found before hours of work, not after."""
-    if not path.absolute().parent.is_dir() or path.is_dir():
-        raise InputError(f"{path} cannot be written: {'it is a folder' if path.is_dir() else 'its folder does not exist'}; check --out")
+    target = Path(os.path.realpath(path))
+    if not target.parent.is_dir():
+        reason = "its folder does not exist"
+    elif target.is_dir():
+        reason = "it is a folder"
+    elif target.is_symlink():
+        reason = "it is a link that leads back to itself"
+    elif path.exists() and not path.is_file():  # asked of `path`: what /dev/stdout stands for has no path to resolve to
+        reason = "it is a device or a pipe, and the output is a file that appears whole or not at all"
+    else:
+        return
+    raise InputError(f"{path} cannot be written: {reason}; check --out")
 
 
 def short(value: Any) -> str:
@@ -85,12 +101,14 @@ def _line(row: dict[str, Any], path: Path, number: int) -> bytes:
         return json.dumps(row, allow_nan=False).encode() + b"\n"
     except ValueError:
         raise InputError(f"{path}, line {number} would hold a number that JSON does not have (NaN or infinity); mend its record") from None
+    except RecursionError:
+        raise InputError(f"{path}, line {number} would nest too deeply to be written; mend its record") from None
 
 
 def _value(line: bytes, path: Path, number: int) -> Any:
     try:
         text = line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
-        return json.loads(text)
+        return _DECODER.decode(text)
     except UnicodeDecodeError as error:
         found = f"byte 0x{line[error.start]:02x}"
         raise InputError(f"{path}, line {number}, column {error.start + 1}: not UTF-8: found {found}; save the file as UTF-8") from None
@@ -98,3 +116,19 @@ def _value(line: bytes, path: Path, number: int) -> Any:
         found = short(text[error.pos : error.pos + 20]) if text[error.pos :].strip() else "the end of the line"
         reason = f"{error.msg}, found {found}; one JSON object per line is expected"
         raise InputError(f"{path}, line {number}, column {error.colno}: not JSON: {reason}") from None
+    except InputError as error:
+        raise InputError(f"{path}, line {number}: {error}") from None
+    except ValueError:  # Python's own limit, against the time that reading a number takes, quadratic in its digits
+        raise InputError(f"{path}, line {number}: an integer has more digits than are read; give it as a string") from None
+    except RecursionError:
+        raise InputError(f"{path}, line {number}: its brackets nest too deeply to be read; mend the line") from None
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):  # NaN, Infinity, or 1e999, which would come out as Infinity
+        raise InputError(f"holds {short(text)}, a number that JSON does not have; give null, or leave the field out")
+    return value
+
+
+_DECODER = json.JSONDecoder(parse_float=_finite, parse_constant=_finite)

@@ -4,6 +4,7 @@ The programs are small ones made here (`programs.py`), or records of the `rl-pyt
 program itself is the judge: it is run in the sandbox on the input between the last <INPUT> and </INPUT>.
 """
 
+import ast
 import dataclasses
 import random
 from collections.abc import Iterator
@@ -27,6 +28,8 @@ ORDER = (
     "Find an input, given to the program on standard input, for which it prints exactly this. Give the input between <INPUT> and "
     "</INPUT>, line by line as the program reads it."
 )
+
+EVALUATES = frozenset(("eval", "exec", "compile", "__import__"))
 
 
 class Abduction:
@@ -65,6 +68,7 @@ class Abduction:
             field(record, name, "a text", lambda value: isinstance(value, str))
         if not program.strip() or not output.strip():
             raise Unfit(f"field {'output' if program.strip() else 'program'!r} is blank, so nothing can be asked")
+        _check_judge(program)
         if inputs is not None:
             field(record, "inputs", "the input as a text, or null", lambda value: isinstance(value, str))
         return _problem(program, inputs, output)
@@ -124,6 +128,16 @@ def _problem(program: str, inputs: str | None, output: str) -> Problem:
     uid = f"abduction-{digest([program, output if inputs is None else inputs])}"
     data = {"program": program, "inputs": inputs, "output": output}
     return Problem(uid, (Message(role="user", content=content),), data)
+
+
+def _check_judge(program: str) -> None:
+    """Raises Unfit where a program cannot judge: no Python, or it may evaluate its input, which could then print the output itself."""
+    try:
+        names = {node.id for node in ast.walk(ast.parse(program)) if isinstance(node, ast.Name)}
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        raise Unfit(f"the program is no Python: {type(error).__name__}: {error}") from None
+    if found := sorted(names & EVALUATES):
+        raise Unfit(f"the program uses {found[0]!r}, so that an input could be a program of its own")
 
 
 def _answer(inputs: str) -> str:

@@ -3,7 +3,6 @@
 A completion is a whole program with the function in it, fenced or not, or the bare body that continues the record's prompt.
 """
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -14,7 +13,7 @@ from jaxrl.tasks.code_cases import run_cases
 from jaxrl.tasks.code_files import FileProblems, Unfit
 from jaxrl.tasks.code_records import Form, read_form
 from jaxrl.tasks.code_sandbox import SandboxVerify, limits_of, no_verdict
-from jaxrl.tasks.code_text import final_program
+from jaxrl.tasks.code_text import definition, final_program
 from jaxrl.types import Message, Problem, Verdict
 from jaxrl.verify.checker import BrokenTests, run_tests
 
@@ -25,14 +24,18 @@ ORDER = "Give the whole function, and whatever it needs, in one ```python block.
 
 
 class Code:
-    """The task; `section` is documented in `config_tasks.py`. There is no generator: problems come from files."""
+    """The task; `section` is documented in `config_tasks.py`. There is no generator: problems come from files.
+
+    A record of a file whose own reference does not pass here is left out: its tests need what does not cross the sandbox's border
+    (arguments changed in place, generators, functions and dates), or its reference is wrong.
+    """
 
     failure_reward = 0.0
 
     def __init__(self, section: "CodeSection"):
         self.section = section
-        self.verify = CodeVerify(*limits_of(section), section.total_s)
-        self._source = FileProblems(section, self._fit_problem)
+        self.verify = self._own_verify = CodeVerify(*limits_of(section), section.total_s)
+        self._source = FileProblems(section, self._fit_problem, self._check)
 
     def problems(self, split: str) -> list[Problem]:
         return self._source.problems(split)
@@ -68,6 +71,13 @@ class Code:
             raise Unfit(problem.data["unfit"])
         return problem
 
+    def _check(self, problem: Problem) -> Problem:
+        if self.section.check_programs and problem.data["solution"]:
+            verdict = self._own_verify.judge(problem.data, self.demonstration(problem))
+            if not verdict.correct:
+                raise Unfit(f"its own reference fails: {verdict.error or verdict.detail}")
+        return problem
+
 
 @dataclass(frozen=True)
 class CodeVerify(SandboxVerify):
@@ -99,11 +109,10 @@ def program_of(form: Form, text: str) -> tuple[str, bool]:
     Where the record has a prompt: code whose first line is indented, or that nowhere defines the function, is its body and
     goes on from the prompt. A whole function gets what stands before it in the prompt: imports and helpers.
     """
-    code, is_fenced = final_program(text)
+    code, is_fenced = final_program(text, form["name"])
     if not code.strip():
         return "", False
-    prompt, name = form["prompt"], re.escape(form["name"])
-    defines = re.compile(rf"^(?:async[ \t]+def|def|class)[ \t]+{name}\b|^{name}[ \t]*=", re.MULTILINE)
+    prompt, defines = form["prompt"], definition(form["name"])
     if prompt and code[:1] in (" ", "\t"):
         return prompt + code, True
     if prompt and not defines.search(code):

@@ -83,19 +83,20 @@ def _mbpp(record: Record) -> tuple[str, str, Form]:
             raise InputError(f"{short(source)} in this record is no Python; mend it")
     tree = ast.parse("\n".join([setup, *tests]))
     reference = ast.parse(solution or "")
-    called = [node.func.id for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)]
-    given = _defined(reference) if solution else set(called) - set(dir(builtins))
-    names = sorted({name for name in called if name in given and name not in _defined(tree)}, key=called.index)
-    if not names:
-        raise InputError("field 'test_list' calls no function that a solution could define")
+    used = [node.id for node in ast.walk(tree) if isinstance(node, ast.Name)]
+    called = {node.func.id for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)}
+    given = _defined(reference) if solution else called - set(dir(builtins))
+    names = sorted({name for name in used if name in given and name not in _defined(tree)}, key=used.index)
     classes = {node.name for node in reference.body if isinstance(node, ast.ClassDef)} & set(names)
     unfit = f"the tests need objects of the solution's own class {sorted(classes)[0]}, which do not leave its process" if classes else ""
+    unfit = unfit if names else "the tests call no function that a solution could define"
+    name = names[0] if names else ""
     # What the reference imports, some tests use.
     setup = "\n".join([*(ast.unparse(node) for node in reference.body if isinstance(node, (ast.Import, ast.ImportFrom))), setup])
     # One test shows name and arguments; the others stay hidden, else their answers could be written down.
     asked = f"{text.strip()}\n\nThe function must pass tests like this one:\n\n```python\n{tests[0].strip()}\n```"
-    form = _form(names[0], setup=setup, tests=tests, names=names, solution=solution, unfit=unfit)
-    return f"mbpp-{record.get('task_id', names[0])}", asked, form
+    form = _form(name, setup=setup, tests=tests, names=names, solution=solution, unfit=unfit)
+    return f"mbpp-{record.get('task_id', name)}", asked, form
 
 
 def _cases(record: Record) -> tuple[str, str, Form]:

@@ -1,9 +1,10 @@
 """Reach a target from given numbers with + - * / and brackets, each number used at most once.
 
 The answer is an expression: what stands behind #### or in a box (by the rules of `verify/answers.py`) or between the last
-`<answer>` and `</answer>`, whichever comes last; where none of them stands, the last line. "= 24" may follow it. It is read by
-`expressions.py` and worked out exactly: 8 / 3 * 3 is 8. Whole-number division `//` and a minus before a number are not
-among the operations.
+`<answer>` and `</answer>`, whichever comes last; where none of them stands, the last line that is no fence. It may be
+emphasised, in dollars or backquotes, and behind `Expression:`; `x` between two numbers is a times. Of a chain, `24 = 8 * 3` or
+`8 * 3 = 12 * 2 = 24`, all sides must be equal, and the first that has an operation counts. It is read by `expressions.py` and
+worked out exactly: 8 / 3 * 3 is 8. Whole-number division `//` and a minus before a number are not among the operations.
 """
 
 import random
@@ -24,12 +25,18 @@ if TYPE_CHECKING:  # pydantic stays out of the verifier processes, which import 
 
 OPERATIONS = frozenset("+-*/")
 MAX_NUMBERS = 20  # of a record from outside
+MAX_ANSWER = 1_000  # characters; an expression has fewer
 
 MIDDLE = " out of the numbers "
 CLOSING = (
     " with +, -, *, / and brackets. Use each number at most once, and no other numbers. End with the expression on a line of its own, "
     "as `#### (1 + 2) * 3`."
 )
+MAX_SIDES = 20  # of a chain
+
+_LABEL = re.compile(r"(?:(?:so|the|my|final) ){0,3}(?:answer|expression|solution|result|equation)(?: is)? ?:?[*]*", re.IGNORECASE)
+_TIMES = re.compile(r"(?<=[0-9)]) ?[xX] ?(?=[0-9(])")
+_DELIMITER = re.compile(r"\\[()\[\]]")
 _TAGGED = re.compile(r"<answer>([^<]*)</answer>", re.IGNORECASE)
 
 
@@ -122,12 +129,39 @@ def read_expression(text: str) -> Expression:
         answer = tags[-1][1]
     else:
         marked = final_answer(text)
-        answer = marked.text if marked and marked.is_marked else text.strip().rpartition("\n")[2]
-    expression, equals, result = answer.strip("`$. ").partition("=")
-    found = evaluate(expression, OPERATIONS)
-    if equals and evaluate(result, OPERATIONS).value != found.value:
-        raise Unreadable(f"{result.strip()[:20]!r} is not what the expression before it is")
-    return found
+        answer = marked.text if marked and marked.is_marked else _last_line(text)
+    sides = _bare(answer).split("=", MAX_SIDES)
+    found = [evaluate(side, OPERATIONS) for side in sides]
+    if len({expression.value for expression in found}) > 1:
+        raise Unreadable("the sides of the equation are not equal")
+    return next((expression for expression in found if len(expression.numbers) > 1), found[0])
+
+
+def _last_line(text: str) -> str:
+    lines = [line for line in text.strip().splitlines() if not line.lstrip().startswith("```") and line.strip()]
+    return lines[-1] if lines else ""
+
+
+def _bare(answer: str) -> str:
+    """Without marks of emphasis in pairs, delimiters and a label.
+
+    Raises:
+      Unreadable: too long.
+    """
+    if len(answer) > MAX_ANSWER:
+        raise Unreadable(f"longer than {MAX_ANSWER:,} characters")
+    answer = _unpaired(_DELIMITER.sub("", answer))
+    label = _LABEL.match(answer.lstrip("*"))
+    answer = _unpaired(answer.lstrip("*")[label.end() :]) if label else answer
+    return _TIMES.sub("*", answer)
+
+
+def _unpaired(answer: str) -> str:
+    answer = answer.strip("`$. ")
+    for mark in ("**", "*"):
+        if answer.startswith(mark) and answer.endswith(mark):
+            answer = answer[len(mark) : -len(mark)].strip("`$. ")
+    return answer
 
 
 def prompt_text(numbers: list[int], target: int) -> str:

@@ -27,7 +27,7 @@ from jaxrl.data.tables import read_file
 from jaxrl.errors import InputError
 from jaxrl.tasks.base import SPLITS, Baseline, Record
 from jaxrl.tasks.fields import field, is_text
-from jaxrl.tasks.user_file import FromFile, load
+from jaxrl.tasks.user_file import FromFile, errors_named, load, with_errors_named
 from jaxrl.types import Message, Problem
 
 if TYPE_CHECKING:  # pydantic stays out of the verifier processes, which import this file
@@ -40,25 +40,29 @@ class Custom:
     """The task; `section` is documented in `config_tasks.py`. What the user's object has stands in place of what is here.
 
     Raises:
-      InputError: a file that does not run, has no such class, or whose class has no `verify` or does not take the options.
+      InputError: a file that does not run, has no such class, or whose class has no `verify`, does not take the options or
+        raises; whatever a method raises, with its line. `verify` alone passes it on: the pool makes a verdict of it.
     """
 
     failure_reward = 0.0
 
     def __init__(self, section: "CustomSection"):
         self.section = section
+        file = section.file.partition(":")[0]
         make, options = load(section.file, "Task"), section.options.model_dump()
         try:
             inspect.signature(make).bind(**options)
         except TypeError as error:
             raise InputError(f"task.options {options} do not fit {section.file}: {error}; give what its Task takes") from None
-        own = make(**options)
+        with errors_named(file):
+            own = make(**options)
         if not callable(getattr(own, "verify", None)):
             raise InputError(f"the Task of {section.file} has no `verify`; define verify(self, problem, text), which returns a Verdict")
-        self.verify = FromFile(section.file.partition(":")[0], own.verify)
+        self.verify = FromFile(file, own.verify)
         for name in OWN:
             if hasattr(own, name):
-                setattr(self, name, getattr(own, name))
+                value = getattr(own, name)
+                setattr(self, name, with_errors_named(value, file) if callable(value) else value)
 
     def problems(self, split: str) -> list[Problem]:
         """The records of the split's file, in its order; none where the section names no file.

@@ -1,7 +1,8 @@
 """Deduction: a problem in words, and a complete program that solves it is asked for. Every case must pass.
 
 The problems are small programs made here (`programs.py`), or records of the `rl-python` schema: `prompt`, and the cases in
-`verification_info` or `test_cases` (`code_cases.py`). A program is the last fenced block of a completion, or all of it.
+`verification_info` or `test_cases` (`code_cases.py`). A program is the last fenced block of a completion
+(that defines the function, where one is asked for), or all of it.
 """
 
 import json
@@ -88,7 +89,7 @@ class DeductionVerify(SandboxVerify):
     partial_credit: float = 0.0
 
     def judge(self, data: dict[str, Any], text: str) -> Verdict:
-        program, is_fenced = final_program(text)
+        program, is_fenced = final_program(text, data["cases"][0].get("fn_name", ""))
         if not program.strip():
             return Verdict(0.0, False, False, {"all": 0.0, "share": 0.0}, "no program")
         done = run_cases(self.sandbox, program, data["cases"], self.total_s, stop_early=not self.partial_credit)

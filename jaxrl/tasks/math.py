@@ -27,6 +27,7 @@ INSTRUCTIONS = {
     "boxed": "Think step by step. End with the answer in a box, as `\\boxed{42}`.",
 }
 MARKS = {"hashes": "#### {}", "boxed": "The answer is \\boxed{{{}}}."}
+ASKS_PERCENT = re.compile(r"\b(?:what|which|how many|as an?|in) (?:[a-z']+ ){0,4}per ?cent", re.IGNORECASE)
 CALCULATOR = re.compile(r"<<[^<>]*>>")  # GSM8K's notes for a calculator
 
 
@@ -134,7 +135,7 @@ class MathReward:
         if found is None:
             parts = {"correct": 0.0, "format": 0.0, "marked": 0.0}
             return Verdict(0.0, correct=False, format_ok=False, parts=parts, detail=f"no answer; right is {short(gold)}")
-        is_right, note = equal(gold, found.text), ""
+        is_right, note = equal(gold, found.text, bool(ASKS_PERCENT.search(_question(problem)))), ""
         if is_right is None and self.symbolic:
             from jaxrl.verify.symbolic import same_expression
 
@@ -156,7 +157,7 @@ def gold_of(record: Record) -> str:
     text = str(text)
     if "####" in text or "\\boxed" in text:
         found = final_answer(text)
-        gold = found.text if found else ""
+        gold = found.text if found and found.is_marked else ""
     else:
         gold = text.strip() if name == "answer" else ""
     if not gold or len(gold) > MAX_CHARS or "\n" in gold:
@@ -169,5 +170,8 @@ def _is_val(problem: Problem) -> bool:
 
 
 def _numbers(problem: Problem) -> list[str]:
-    question = problem.data.get("problem") or problem.data["question"]
-    return re.findall(r"[0-9][0-9,]*(?:\.[0-9]+)?", question) or ["0"]
+    return re.findall(r"[0-9][0-9,]*(?:\.[0-9]+)?", _question(problem)) or ["0"]
+
+
+def _question(problem: Problem) -> str:
+    return problem.data.get("problem") or problem.data.get("question", "")

@@ -1,10 +1,12 @@
 """Formulas and answers of the task `sat` as text, and the verdict on an answer. No generator, no solver: a verifier needs neither.
 
-An answer is a run of assignments, `x1=True, x2=False, ...`, or the word UNSAT. Case and spaces do not matter; `:` and `==` do
-for `=`, 1 and 0 for True and False, `x_1` for x1. Rules:
+An answer is a run of assignments, `x1=True, x2=False, ...`, or the word UNSAT. Case and spaces do not matter; `:`, `==`, `->`,
+`is` and a table's `|` do for `=`, 1 and 0, T and F, `\\text{True}` for True and False, `x_1` and x₁ for x1. Rules:
 
     - Reasoning up to `</think>` does not count. Of what follows, the last answer counts, as a whole: a run of assignments
-      ends where any word but "and" comes between two of them, and earlier runs are not looked at.
+      ends where any word but "and", or the number of a list's line, comes between two of them. Earlier runs are not looked
+      at, unless the last one only repeats values of the one before: "Check: clause 2 has x3=True" is no new answer.
+    - UNSAT behind "not" or "otherwise", or before "otherwise", is no answer.
     - Variables may be left out: an assignment is right if each clause has a literal that it makes true. (Whatever the others
       are, the formula is then true.) Variables that the formula does not have change nothing.
     - An answer that gives one variable two values cannot be read.
@@ -18,6 +20,7 @@ from jaxrl.types import Problem, Verdict
 from jaxrl.verify.answers import without_reasoning
 
 UNSAT = "UNSAT"
+TWO_VALUES = "one variable with two values"
 
 OPENING = "Here is a formula in the variables x1 to "
 CLOSING = (
@@ -27,12 +30,16 @@ CLOSING = (
 
 _TOKEN = re.compile(
     r"""(?<![A-Za-z0-9_])(?:
-          x_?\{?(?P<variable>[0-9]{1,6})\}?["'`*]*\s*(?:==?|:=?)\s*(?P<value>true|false|1|0)
+          x_?\{?(?P<variable>[0-9]{1,6})\}?["'`*$]*(?:\\\))?\s*(?:==?|:=?|->|→|\||\\(?:to|rightarrow)|is\b)["'`*$]*\s*
+          (?:\\(?:text|textbf|texttt|mathrm|mathbf)\s*\{\s*)?["'`*$]*(?P<value>true|false|[tf10])
         | (?P<unsat>unsat(?:isfiable)?)
     )(?![A-Za-z0-9_])""",
     re.IGNORECASE | re.VERBOSE,
 )
-_GAP = re.compile(r"[\W_]*(?:and[\W_]*)?", re.IGNORECASE)
+_GAP = re.compile(r"[\W_]*(?:and[\W_]*|[0-9]{1,6}[.)][\W_]*)?", re.IGNORECASE)
+_DENIED_BEFORE = re.compile(r"(?:not|n['’]t|otherwise)(?: be)?[\s`*\"']*$", re.IGNORECASE)
+_DENIED_AFTER = re.compile(r"[\s`*,\"']*otherwise\b", re.IGNORECASE)
+_SUBSCRIPTS = str.maketrans("₀₁₂₃₄₅₆₇₈₉", "0123456789")
 
 
 def formula_text(clauses: Sequence[Clause]) -> str:
@@ -52,18 +59,35 @@ def assignment_text(literals: Iterable[int]) -> str:
 
 
 def read_answer(text: str) -> dict[int, bool] | str | None:
-    """The values of an answer, or UNSAT; None where there is no answer, or one that contradicts itself."""
-    text = without_reasoning(text)
-    values: dict[int, bool] = {}
-    is_unsat, is_broken, end = False, False, 0
+    """The values of an answer, UNSAT, or TWO_VALUES where it contradicts itself; None where there is no answer."""
+    text = without_reasoning(text).translate(_SUBSCRIPTS)
+    answer: dict[int, set[bool]] | None = None  # None for UNSAT too
+    run: dict[int, set[bool]] = {}
+    is_unsat, end = False, 0
     for token in _TOKEN.finditer(text):
-        if is_unsat or token["unsat"] or not _GAP.fullmatch(text, end, token.start()):
-            values, is_broken = {}, False
-        is_unsat, end = bool(token["unsat"]), token.end()
-        if not is_unsat:
-            variable, value = int(token["variable"]), token["value"].lower() in ("true", "1")
-            is_broken |= values.setdefault(variable, value) != value
-    return UNSAT if is_unsat else None if is_broken or not values else values
+        if token["unsat"]:
+            if not _is_denied(text, token):
+                answer, run, is_unsat, end = None, {}, True, token.end()
+            continue
+        if not _GAP.fullmatch(text, end, token.start()):
+            answer, run = _later(answer, run), {}
+        run.setdefault(int(token["variable"]), set()).add(token["value"].lower() in ("true", "t", "1"))
+        is_unsat, end = False, token.end()
+    answer = _later(answer, run)
+    if is_unsat or not answer:
+        return UNSAT if is_unsat else None
+    if any(len(values) == 2 for values in answer.values()):
+        return TWO_VALUES
+    return {variable: True in values for variable, values in answer.items()}
+
+
+def _later(answer: dict[int, set[bool]] | None, run: dict[int, set[bool]]) -> dict[int, set[bool]]:
+    """The run, or the answer before it if the run only repeats values of it."""
+    return answer if answer and all(answer.get(variable) == values for variable, values in run.items()) else run
+
+
+def _is_denied(text: str, token: re.Match[str]) -> bool:
+    return bool(_DENIED_BEFORE.search(text[max(0, token.start() - 20) : token.start()]) or _DENIED_AFTER.match(text, token.end()))
 
 
 def judge(problem: Problem, text: str) -> Verdict:
@@ -72,8 +96,8 @@ def judge(problem: Problem, text: str) -> Verdict:
     An assignment is judged by the formula alone; UNSAT is right where the record's `satisfiable` is false.
     """
     clauses, answer = problem.data["clauses"], read_answer(text)
-    if answer is None:
-        return _verdict(False, False, 0.0, "no answer, or one variable with two values")
+    if answer is None or answer == TWO_VALUES:
+        return _verdict(False, False, 0.0, answer or "no answer")
     if answer == UNSAT:
         is_right = not problem.data["satisfiable"]
         return _verdict(is_right, True, 0.0, f"{UNSAT}, which is {'right' if is_right else 'wrong'}")

@@ -5,7 +5,8 @@ import pickle
 import sys
 import traceback
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -44,13 +45,43 @@ def load_file(file: str | Path) -> ModuleType:
     spec = importlib.util.spec_from_file_location(name, path)
     module = sys.modules[name] = importlib.util.module_from_spec(spec)
     try:
-        spec.loader.exec_module(module)
-    except Exception as error:
+        with errors_named(path):
+            spec.loader.exec_module(module)
+    except BaseException:
         del sys.modules[name]
-        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
-        line = error.lineno if isinstance(error, SyntaxError) else lines[-1] if lines else 0
-        raise InputError(f"{path}, line {line}: {type(error).__name__}: {error}; mend the file") from error
+        raise
     return module
+
+
+@contextmanager
+def errors_named(path: str | Path) -> Iterator[None]:
+    """What the user's code raises inside becomes an InputError with the last of its lines that was reached."""
+    path = Path(path).absolute()
+    try:
+        yield
+    except InputError:  # it says all already
+        raise
+    except Exception as error:
+        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
+        if isinstance(error, SyntaxError) and error.filename == str(path):
+            lines = [error.lineno]
+        place = f"{path}, line {lines[-1]}" if lines else str(path)
+        raise InputError(f"{place}: {type(error).__name__}: {error}; mend the file") from error
+
+
+def with_errors_named(function: Callable, path: str | Path) -> Callable:
+    """The function, in `errors_named`; where it returns an iterator, what runs inside that one too."""
+
+    def each(values: Iterator[Any]) -> Iterator[Any]:
+        with errors_named(path):
+            yield from values
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        with errors_named(path):
+            result = function(*args, **kwargs)
+        return each(result) if isinstance(result, Iterator) else result
+
+    return call
 
 
 class FromFile:

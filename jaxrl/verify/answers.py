@@ -4,15 +4,22 @@ without `eval`, in time linear in the text. What only algebra can tell is the bu
 Where the answer stands (`final_answer`):
 
     1. Reasoning does not count: all up to the last `</think>` or `</thinking>`, and all from one on that never ends.
-    2. The last of `#### 42` (to the end of its line) and `\boxed{42}` (to its balanced brace) is the answer, whole. Earlier
-       ones do not count, nor do numbers in the text around it. A last box that is never closed is no answer.
-    3. Where neither stands, the last number is the answer. Digits that belong to a word, a power or an index (H2O, cm^2,
-       x_1) are none.
+    2. The last of `#### 42` (to the end of its line) and `\boxed{42}` (to its balanced brace) is the answer, whole, up to a
+       token such as `</s>` or `<|im_end|>`. Earlier ones do not count, nor do numbers in the text around it. A last box that
+       is never closed is no answer.
+    3. `####` before words without a digit is a heading and no mark, unless nothing follows and nothing else is marked (Monday).
+    4. Where nothing is marked, the last number is the answer. Digits that belong to a word, a power or an index (H2O, cm^2,
+       x_1) are none; and one that is part of something to be worked out (7 - 5, \sqrt{5}, 5!, 5 million) leaves no answer.
 
 Which number it is (`read_number`): ASCII digits with a sign, thousands separators in their places, decimals, 1.5e3, 3/4, 1 3/4,
-`\frac{3}{4}`, 2^{10}, 3 \times 10^5, and %; around them currencies, `x =`, and a unit in words. Exponents have at most
-three digits, answers at most 500 characters. Infinity and nan are no numbers; neither is what leaves something open or to be
-done ("42 or 43", "5 million", "3*14").
+`\frac{3}{4}`, 2^{10}, 3 \times 10^5, and %. Exponents have at most three digits, answers at most 500 characters. Infinity and
+nan are no numbers; neither is what leaves something open or to be done ("42 or 43", "5 million", "3*14"). Around the number:
+
+    before    currencies ($, USD), a name with = : or is (`x =`, `The answer is`) and no word that denies it (not, about, than)
+    brackets  (-7)
+    close by  5kg, 20cm^2, 5th: short units of a list; 90°, 20°C; $42/week: a word of three letters or more, or a short unit
+    a space   up to six words, or m g s h l L W V J N: 42 apples, 5 m, 25 cm^2, 60 km/h, $42 a week, `5\text{ m}`
+    nowhere   words that make it another number: million, pairs, squared, tenths, point five, and, or, choose, five
 """
 
 import re
@@ -21,6 +28,7 @@ from fractions import Fraction
 
 MAX_CHARS = 500  # of an answer
 TAIL_CHARS = 2_000  # of a text, in which the last number is looked for
+MAX_HEADINGS = 20  # that are passed over, from the end
 
 
 @dataclass(frozen=True)
@@ -43,6 +51,8 @@ class Number:
 
 _REASONING_BEGINS = re.compile(r"<think(?:ing)?>", re.IGNORECASE)
 _REASONING_ENDS = re.compile(r"</think(?:ing)?>", re.IGNORECASE)
+_TEXT_ENDS = re.compile(r"</s>|<\|[^<>|\s]{1,40}\|>|<(?:eos|end_of_turn|/answer)>")
+_HEADING = re.compile(r"\W?|[^0-9\\=+^_{}]{3,}")  # of what stands behind ####
 _BARE_BOX = re.compile(r"\s*([^\s{}$]+)")  # \boxed 42, as some solutions have it
 
 
@@ -56,17 +66,34 @@ def final_answer(text: str) -> Answer | None:
     """The answer of a completion by the rules above, or None where there is none."""
     text = without_reasoning(text)
     hashes, box = text.rfind("####"), text.rfind("\\boxed")
-    if hashes < 0 and box < 0:
-        return _last_number(text)
-    content = _boxed(text, box + len("\\boxed")) if box > hashes else _hash_line(text, hashes)
-    return Answer(content, is_marked=True) if content else None
+    last = _hash_line(text, hashes) if hashes > box else ""
+    for _ in range(MAX_HEADINGS):
+        if hashes <= box:
+            break
+        content = _hash_line(text, hashes)
+        if not _HEADING.fullmatch(content):
+            return Answer(content, is_marked=True)
+        hashes = text.rfind("####", 0, text.rfind("\n", 0, hashes) + 1)
+    if box >= 0:
+        content = _boxed(text, box + len("\\boxed"))
+        return Answer(content, is_marked=True) if content else None
+    if last and hashes < 0 and not _goes_on(text):
+        return Answer(last, is_marked=True)
+    return _last_number(text)
 
 
 def _hash_line(text: str, at: int) -> str:
     """The line around `at`, from its first #### on; too long a line is cut to what is too long for an answer."""
     start, end = text.rfind("\n", 0, at) + 1, text.find("\n", at)
     line = text[start : end if end >= 0 else len(text)]
-    return line[line.index("####") :].strip("# \t\r")[: MAX_CHARS + 1]
+    content = line[line.index("####") :].strip("# \t\r")[: MAX_CHARS + 1]
+    return _TEXT_ENDS.split(content, maxsplit=1)[0].rstrip()
+
+
+def _goes_on(text: str) -> bool:
+    """Whether there is more than an end of the text behind the line of the last ####."""
+    end = text.find("\n", text.rfind("####"))
+    return end >= 0 and re.search(r"\w", _TEXT_ENDS.split(text[end:], maxsplit=1)[0]) is not None
 
 
 def _boxed(text: str, at: int) -> str:
@@ -87,11 +114,14 @@ def _boxed(text: str, at: int) -> str:
 
 def _last_number(text: str) -> Answer | None:
     tail = text[-TAIL_CHARS:]
-    found = None
-    for found in _IN_TEXT.finditer(_plain(tail)):
+    plain, found = _plain(tail), None
+    for found in _IN_TEXT.finditer(plain):
         pass
     # A number at the very start of the tail may be the end of a longer one.
-    return Answer(found.group().strip(), is_marked=False) if found and (found.start() or len(tail) == len(text)) else None
+    if found is None or not (found.start() or len(tail) == len(text)):
+        return None
+    is_part = _OPEN_BEFORE.search(plain[max(0, found.start() - 20) : found.start()]) or not _CLOSED_AFTER.match(plain, found.end())
+    return None if is_part else Answer(found.group().strip(), is_marked=False)
 
 
 # --------------------------------------------------------------------------------------------------------------- which
@@ -100,17 +130,47 @@ _NUMBER = r"(?:(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]+)(?:\.[0-9]+)?|\.[0-9]
 _UNSIGNED = rf"""(?:
     (?P<base>[0-9]{{1,6}})\^(?P<power>-?[0-9]{{1,3}})
   | (?:(?P<whole>[0-9]+)\ )?(?P<above>{_NUMBER})\ ?/\ ?(?P<below>{_NUMBER})
+  | (?P<spaced>[0-9]{{1,3}}(?:\ [0-9]{{3}})+(?:\.[0-9]+)?)(?![0-9]|[\ ,.][0-9])
   | (?P<number>{_NUMBER})(?:[eE](?P<exponent>[-+]?[0-9]{{1,3}})|\ ?[*x]\ ?10\^(?P<ten>-?[0-9]{{1,3}}))?
-)(?!\d|[eE^][-+{{]?[0-9])(?P<percent>\ ?%|\ percent\b)?"""
+)(?!\d|[eE^][-+{{]?[0-9])(?P<percent>\ ?%|\ per\ ?cent\b)?"""
 _PLAIN = re.compile(rf"(?P<sign>[-+]?)(?P<number>{_NUMBER})")
-_BEFORE = r"(?:(?:[A-Za-z][A-Za-z_\ ]{0,30})?[=:]\ ?)?"
-_UNIT = r"(?P<unit>(?:\ ?°|\ [^\W\d_]{2,}(?:[/'-][^\W\d_]+)?){0,5})"
-_ANSWER = re.compile(rf"{_BEFORE}(?P<sign>[-+]?)\ ?{_UNSIGNED}{_UNIT}", re.VERBOSE)
-# A minus behind a number or a word is an operator; digits there, or behind a point or a ^, are no number of their own.
-_IN_TEXT = re.compile(rf"(?:(?<![\w)^])[-+])?(?<![\w.^])(?<!\^-)(?<!\^\{{){_UNSIGNED}", re.VERBOSE)
-_NO_UNITS = frozenset(
-    "and or not to plus minus times over half halves third thirds quarter quarters hundred thousand million billion trillion "
-    "dozen pi sqrt".split()
+
+_CURRENCY = r"(?:(?:USD|EUR|GBP|CAD|AUD|CHF|INR|JPY|CNY|US|Rs\.?)\ ?)?"
+_BEFORE = rf"(?:(?P<label>[A-Za-z][A-Za-z_'’\ ]{{0,60}}?)?(?:[=:]|(?<=\w)\ (?:is|are|equals)\b:?)\*{{0,2}}\ ?)?{_CURRENCY}"
+_DENIES = re.compile(
+    r"\b(?:not|no|never|than|least|most|about|approximately|around|roughly|nearly|almost|wrong|incorrect|minus|negative|half|twice)\b"
+    r"|n['’]t\b",
+    re.IGNORECASE,
+)
+_SHORT = (
+    "(?:mm|cm|dm|km|ml|mL|cl|dl|mg|kg|lbs?|oz|ft|in|yd|mi|mph|kph|hrs?|mins?|secs?|ms|kWh?|Hz|[GMT]B|[ap]m|g|L|st|nd|rd|th)(?![^\\W_²³])"
+)
+_LETTERS = r"[^\W\d_²³¼½¾]"
+_POWERED = r"(?:\ ?\^-?[1-3]|[²³])?"
+_WORD = rf"(?:{_LETTERS}{{2,}}\.?|[mgshlLWVJN](?!\w)|an?(?=\ {_LETTERS}{{2}})){_POWERED}(?:(?:\ ?/\ ?|['’-]){_LETTERS}+{_POWERED}){{0,2}}"
+_CLOSE_BY = rf"(?:\ ?°(?:\ ?[CF]\b)?|{_SHORT}{_POWERED}|\ ?/\ ?(?:{_LETTERS}{{3,}}|{_SHORT}){_POWERED})?"
+_ANSWER = re.compile(rf"{_BEFORE}(?P<sign>[-+]?)\ ?{_CURRENCY}{_UNSIGNED}\*{{0,2}}(?P<unit>{_CLOSE_BY}(?:\ {_WORD}){{0,6}})", re.VERBOSE)
+_NUMERALS = (
+    "zero|one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|(?:thir|four|fif|six|seven|eigh|nine)teen|"
+    "(?:twen|thir|for|fif|six|seven|eigh|nine)ty"
+)
+_PARTS = "hal(?:f|ves)|quarters?|(?:third|fourth|fifth|sixth|seventh|eighth|ninth|tenth|eleventh|twelfth|hundredth|thousandth|millionth)s?"
+_MULTIPLES = "hundreds?|thousands?|[mbtr]+illions?|lakhs?|lacs?|crores?|dozens?|pairs?|couples?|scores?|gross|hundredweight"
+_WORKED = "squared|cubed|factorial|choose|mod(?:ulo)?|point|base|power|plus|minus|divided|multiplied|pi|sqrt|root|doubled|tripled|halved"
+_ANOTHER = re.compile(rf"\b(?:{_PARTS}|{_MULTIPLES}|{_NUMERALS}|(?!point$)(?:{_WORKED}))\b", re.IGNORECASE)
+_JOINED = re.compile(r"\b(?:and|or|not|to|(?:times|over)(?!$)|twice)\b", re.IGNORECASE)  # in an answer that is a number and a unit
+
+# A minus behind a number or a word is an operator, but behind = or "is" it is a sign even before a space; digits behind a
+# point or a ^ are no number of their own.
+_SIGN = r"(?:(?<![\w)^])[-+]|(?:(?<==)|(?<==\ )|(?<=\bis\ ))[-+]\ )"
+_IN_TEXT = re.compile(rf"{_SIGN}?(?<![\w.^])(?<!\^-)(?<!\^\{{){_UNSIGNED}", re.VERBOSE)
+_OPEN_BEFORE = re.compile(
+    r"(?:[±√]|\\(?:sqrt(?:\[[0-9]+\])?|ln|log|[dt]?frac|binom)\ ?\{?|\}\ ?\{|(?:[0-9)}%]|(?<![A-Za-z'])[A-Za-z])\ ?[-+*/^]|[0-9]/)\ ?$"
+)
+_CLOSED_AFTER = re.compile(
+    rf"(?:{_SHORT})?(?=$|[\s.,;:?)\]}}'\"`*_|<>=°$-]|/{_LETTERS}{{3}})"
+    rf"(?!\*[\w(\\]|\ [*+^/!²³]\ ?[\w(\\]|\ and\ a\ |\ [¼½¾]|\ \\(?:pi|sqrt|frac)|\ {_ANOTHER.pattern})",
+    re.IGNORECASE,
 )
 
 
@@ -122,8 +182,11 @@ def read_number(text: str) -> Number | None:
     match = _PLAIN.fullmatch(text)
     if match:
         return Number(_decimal(match["number"]) * (-1 if match["sign"] == "-" else 1))
-    match = _ANSWER.fullmatch(_plain(text).strip(" \t\n*_`").rstrip(".,;"))
-    if match is None or not _NO_UNITS.isdisjoint(re.split(r"[ /'-]", match["unit"].lower())):
+    text = _plain(text).strip(_EMPHASIS).rstrip(".,;").strip(_EMPHASIS)
+    if text.startswith("(") and text.endswith(")") and text.count("(") == 1:
+        text = text[1:-1].strip()
+    match = _ANSWER.fullmatch(text)
+    if match is None or _DENIES.search(match["label"] or "") or _ANOTHER.search(match["unit"]) or _JOINED.search(match["unit"]):
         return None
     value = _value(match)
     if value is None:
@@ -132,17 +195,18 @@ def read_number(text: str) -> Number | None:
     return Number(value / 100, is_percent=True) if match["percent"] else Number(value)
 
 
-def equal(gold: str, answer: str) -> bool | None:
-    """Whether two answers are the same: by value where both are numbers, else True if they are written alike; None if neither tells.
+def equal(gold: str, answer: str, in_percent: bool = False) -> bool | None:
+    """Whether the answer is the gold one: by value where both are numbers, else True if written alike; None if neither tells.
 
-    50 % equals 1/2, and also 50: a question that asks for a percentage has the plain number as its answer. No rounding:
-    0.333 is not 1/3.
+    50 % is 1/2. The plain number 50 is 50 % only where the gold answer has the %, and 50 % is the plain gold number 50 only
+    where the question asks for a percentage (`in_percent`). No rounding: 0.333 is not 1/3.
     """
     a, b = read_number(gold), read_number(answer)
     if a is not None and b is not None:
-        if a.is_percent != b.is_percent:
-            percent, other = (a, b) if a.is_percent else (b, a)
-            return other.value in (percent.value, percent.value * 100)
+        if a.is_percent and not b.is_percent:
+            return b.value in (a.value, a.value * 100)
+        if b.is_percent and not a.is_percent and in_percent:
+            return b.value * 100 == a.value
         return a.value == b.value
     is_short = len(gold) <= MAX_CHARS and len(answer) <= MAX_CHARS
     return True if is_short and _bare(gold) == _bare(answer) else None
@@ -160,16 +224,20 @@ def _value(match: re.Match[str]) -> Fraction | None:
     if match["below"]:
         above, below = _decimal(match["above"]), _decimal(match["below"])
         return int(match["whole"] or 0) + above / below if below else None
+    if match["spaced"]:
+        return _decimal(match["spaced"].replace(" ", ""))
     return _decimal(match["number"]) * Fraction(10) ** int(match["exponent"] or match["ten"] or 0)
 
 
 # ------------------------------------------------------------------------------------------------------- LaTeX to plain
 
+_EMPHASIS = " \t\n*_`"
 _REPLACED = [
-    ("−", "-"), ("×", "*"), ("\\times", "*"), ("\\cdot", "*"), ("\\%", "%"), ("^\\circ", "°"), ("^{\\circ}", "°"),
+    ("−", "-"), ("–", "-"), ("\u00a0", " "), ("\u202f", " "), ("\u2009", " "), ("\\pm", "±"),
+    ("×", "*"), ("\\times", "*"), ("\\cdot", "*"), ("\\%", "%"), ("^\\circ", "°"), ("^{\\circ}", "°"),
     ("{,}", ","), ("\\ ", " "), ("~", " "), ("\t", " "),
 ]  # fmt: skip
-_NOISE = re.compile(r"\\[,!;:]|\\(?:left|right)(?![a-z])|\\?[$€£¥]")
+_NOISE = re.compile(r"\\[,!;:()\[\]]|\\(?:left|right)(?![a-z])|\\?[$€£¥]")
 _WORDS = re.compile(r"\\(?:text|textbf|mathrm|mbox) ?\{([^{}]*)\}")
 _FRAC = re.compile(r"\\[dtc]?frac ?(?:\{ ?(-?[0-9.,]+) ?\}|([0-9])) ?(?:\{ ?([0-9.,]+) ?\}|([0-9]))")
 _POWER = re.compile(r"\^ ?\{ ?(-?[0-9]+) ?\}")

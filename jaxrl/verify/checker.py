@@ -57,7 +57,10 @@ def stand_in(name):
 def exception(text):
     name, _, message = text.partition(": ")
     kind = getattr(builtins, name, None)
-    return kind(message) if isinstance(kind, type) and issubclass(kind, Exception) else Exception(text)
+    if not (isinstance(kind, type) and issubclass(kind, Exception)):
+        return Exception(text)
+    # One that ends an iteration would end the test's own, and pass `all(map(add, ...))`: as out of a generator (PEP 479).
+    return RuntimeError(text) if issubclass(kind, (StopIteration, StopAsyncIteration)) else kind(message)
 '''
 
 

@@ -7,6 +7,7 @@ crashes, prints without end) costs one sample. This keeps a run alive; it is no 
 
 import json
 import math
+import os
 import pickle
 import selectors
 import time
@@ -39,7 +40,7 @@ class VerifierPool:
 
     Args:
       verify: pickled once into each worker, so a function of an importable module, or a small object of such a class.
-      workers: number of processes.
+      workers: number of processes, at most 64 or four per core.
       timeout_s: wall seconds that one sample may take, its worker's start-up not included.
       failure_reward: reward of a sample that timed out, crashed or raised; its Verdict says which in `error`
         (`timeout`, `crash: ...`, `exception: ...`) and `counts` keeps the totals.
@@ -56,17 +57,17 @@ class VerifierPool:
     ):  # fmt: skip
         if workers < 1 or not timeout_s > 0:
             raise InputError(f"a pool of {workers} workers with a timeout of {timeout_s} s cannot work; set both above 0")
+        if workers > (most := max(64, 4 * (os.cpu_count() or 1))):
+            raise InputError(f"a pool of {workers} workers is more than the {most} that make sense on this machine; lower verify.workers")
         self.counts = {"timeouts": 0, "crashes": 0, "exceptions": 0}
         self._batch_timeout_s, self._recycle_after, self._guard = batch_timeout_s, recycle_after, ErrorGuard(max_error_share)
         self._sample_times, self._waited_s = [], 0.0
         self._verify_name = getattr(verify, "__qualname__", None) or type(verify).__qualname__
         self._timeout_s, self._failure_reward = timeout_s, failure_reward
         self._waiting: deque[tuple[int, bytes]] = deque()
-        self._waiting_bytes = 0
         self._pending: set[int] = set()  # tickets without a verdict: waiting or with a worker
         self._verdicts: dict[int, Verdict] = {}
-        self._last_ticket = 0
-        self._failed_starts = 0
+        self._last_ticket = self._failed_starts = self._waiting_bytes = 0
         self._start_error: InputError | None = None
         self._selector = selectors.DefaultSelector()
         self._workers: list[WorkerProcess] = []

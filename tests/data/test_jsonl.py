@@ -1,6 +1,8 @@
 """JSONL files: what is written is what is read, whole or not at all, the same bytes for the same rows."""
 
 import gzip
+import json
+import os
 
 import pytest
 
@@ -67,3 +69,77 @@ def test_places_that_cannot_be_written(tmp_path):
             check_out(place)
         with pytest.raises(InputError, match="cannot be written"):
             write_rows(place, ROWS)
+
+
+@pytest.mark.parametrize("there", [True, False], ids=["to a file", "to nothing yet"])
+def test_a_link_stays_and_its_file_is_written(tmp_path, there):
+    target, link = tmp_path / "folder" / "target.jsonl", tmp_path / "link.jsonl"
+    target.parent.mkdir()
+    if there:
+        target.write_text("before")
+    link.symlink_to(target)
+    check_out(link)
+    assert write_rows(link, ROWS) == 3
+    assert link.is_symlink() and [row for _, row in read_objects(target)] == ROWS
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["folder", "link.jsonl", "target.jsonl"]
+
+
+def test_what_is_no_file_is_refused_and_stays(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to("pipe")
+    (tmp_path / "circle").symlink_to("circle")
+    (tmp_path / "lost").symlink_to(tmp_path / "none" / "new.jsonl")
+    reasons = {"pipe": "a device or a pipe", "link": "a device or a pipe", "circle": "back to itself", "lost": "its folder"}
+    for name, reason in reasons.items():
+        for write in (check_out, lambda place: write_rows(place, ROWS)):
+            with pytest.raises(InputError, match=f"{name} cannot be written: .*{reason}"):
+                write(tmp_path / name)
+    assert (tmp_path / "pipe").is_fifo() and all((tmp_path / name).is_symlink() for name in ("link", "circle", "lost"))
+    assert len(list(tmp_path.iterdir())) == 4
+
+
+@pytest.mark.parametrize(
+    "value, reason",
+    [
+        ("[" * 200_000, "its brackets nest too deeply"),
+        ("[" * 5000 + "]" * 5000, "its brackets nest too deeply"),
+        ("1" * 5000, "an integer has more digits than are read"),
+        ("NaN", "holds 'NaN', a number that JSON does not have"),
+        ("[-Infinity]", "holds '-Infinity', a number"),
+        ("1e999", "holds '1e999', a number"),
+    ],
+    ids=["open brackets", "brackets", "long integer", "nan", "infinity", "beyond float"],
+)
+def test_values_that_json_or_python_does_not_take_are_refused_with_their_line(tmp_path, value, reason):
+    (tmp_path / "rows").write_text('{"a": 1}\n{"a": %s}\n' % value)
+    with pytest.raises(InputError, match=f"rows, line 2: {reason}"):
+        list(read_rows(tmp_path / "rows"))
+
+
+def test_numbers_that_json_has_are_read_as_they_were(tmp_path):
+    texts = ["0.1", "-0.0", "1e308", "5e-324", "1E+2", str(10**4000), "-7"]
+    (tmp_path / "rows").write_text("[%s]" % ", ".join(texts))
+    ((_, values),) = read_rows(tmp_path / "rows")
+    assert [repr(value) for value in values] == [repr(json.loads(text)) for text in texts]
+
+
+def test_a_row_that_nests_too_deeply_is_not_written(tmp_path):
+    row = {}
+    for _ in range(100_000):
+        row = {"a": row}
+    with pytest.raises(InputError, match="line 1 would nest too deeply"):
+        write_rows(tmp_path / "rows", [row])
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_flipped_byte_of_a_gzip_file_is_one_clear_error(tmp_path):
+    write_rows(tmp_path / "rows.gz", [{"a": n, "b": "x" * n} for n in range(30)])
+    whole, refused = (tmp_path / "rows.gz").read_bytes(), 0
+    for place in range(10, len(whole)):  # behind the header
+        (tmp_path / "rows.gz").write_bytes(whole[:place] + bytes([whole[place] ^ 0xFF]) + whole[place + 1 :])
+        try:
+            list(read_rows(tmp_path / "rows.gz"))
+        except InputError as error:
+            assert "rows.gz" in str(error) and "line " in str(error)
+            refused += 1
+    assert refused == len(whole) - 10

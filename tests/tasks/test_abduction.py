@@ -8,6 +8,7 @@ import random
 import pytest
 
 from jaxrl.errors import InputError
+from jaxrl.tasks.code_files import Unfit
 from tests.tasks.boxed import break_sandbox, make, needs_linux, write_lines
 
 CONDITIONAL = "mode = input()\nif mode == 'two':\n    print(int(input()) + int(input()))\nelse:\n    print(int(input()))\n"
@@ -119,6 +120,18 @@ def test_records_come_back_as_problems(default):
 def test_the_splits_share_nothing(default):
     uids = [problem.uid for split in ("train", "val", "test") for problem in default.problems(split)]
     assert len(uids) == len(set(uids)) == 280
+
+
+EVALUATING = ["n = eval(input())\nprint(n)", "exec(input())", "f = eval\nprint(f(input()))", "print(*map(eval, [input()]))"]
+
+
+@pytest.mark.parametrize("program", [*EVALUATING, "print(__import__(input()))", "exec(compile(input(), '', 'exec'))", "print 5"])
+def test_programs_that_evaluate_their_input_judge_nothing(tmp_path, program):
+    honest = {"program": "import ast, re\nprint(re.compile('5').pattern, ast.literal_eval(input()))", "output": "5 5"}
+    file = write_lines(tmp_path / "rows.jsonl", [{"program": program, "output": "5"}, honest])
+    assert [problem.data["program"] for problem in make("abduction", test_file=file).problems("test")] == [honest["program"]]
+    with pytest.raises(Unfit, match="uses|no Python"):
+        make("abduction").problem({"program": program, "output": "5"})
 
 
 @needs_linux

@@ -130,6 +130,9 @@ def test_what_a_completion_stands_for(task, text, program):
         (fenced("from math import floor\nclass down:\n    def __new__(cls, n): return floor(n) - 1"), 1.0, True),
         (fenced("def up(n): return 0\ndef down(n): return -1 if n < 2 else 1"), 0.0, True),  # its own helper is not the tests'
         ("    return n - 1", 0.0, True),
+        ("1. So:\n\n   ```python\n   def down(n):\n       return floor(n) - 1\n   ```", 1.0, True),  # in a list
+        (fenced("def down(n):\n    return floor(n) - 1") + "\nExample usage:\n" + fenced("print(down(2))"), 1.0, True),
+        (fenced("def down(n):\n    return floor(n) - 1") + "\nBetter:\n" + fenced("def down(n):\n    return n"), 0.0, True),
         ("    pass", 0.0, True),
         (fenced("def other(n): return 1"), 0.0, True),
         ("I cannot.", 0.0, False),
@@ -165,6 +168,8 @@ def test_completions_of_a_prompt(task, text, reward, format_ok):
         ({"text": None, "prompt": "Add.", "test_imports": ["import math"], "code": None}, "def add(a, b): return a + b", True),
         ({"test_setup_code": "ONE = 1", "test_list": ["assert add(ONE, ONE) == 2"]}, "def add(a, b): return a + b", True),
         ({"code": "def sum(a, b): return a", "test_list": ["assert sum(1, 2) == 1"]}, "def sum(a, b): return a", True),  # not the built-in
+        ({"test_list": ["assert [*map(add, [1], [2])] == [3]"]}, "def add(a, b): return a + b", True),
+        ({"test_list": ["assert all(map(lambda n: add(n, n) == 2 * n, [1, 2]))"]}, "def add(*_): raise StopIteration", False),
         ({"code": "def add(a): return {a}", "test_list": ["assert add(1) == set([1])"]}, "def add(a): return {a}", True),
     ],
 )
@@ -211,11 +216,32 @@ def test_a_signature_or_a_name(task):
 def test_tests_that_can_judge_no_one_give_an_error_and_no_reward(task, tmp_path):
     own_class = {**ADD, "code": "class Pair: pass\ndef add(a): return 1", "test_list": ["assert add(Pair()) == 1"]}
     nothing = {**SHIFT, "test": "def check(candidate): pass"}
-    for record in (own_class, nothing):
+    no_call = {**ADD, "test_list": ["assert 1 == 1"]}
+    unknown = {**ADD, "test_list": ["assert [*map(add, [1], [2])] == [3]"], "code": None}
+    for record in (own_class, nothing, no_call, unknown):
         verdict = judge(task, record, fenced("def add(a): return 1\ndef down(n): return 1"))
         assert math.isnan(verdict.reward) and not verdict.correct and verdict.error.startswith("tests: ")
-    file = write_lines(tmp_path / "some.jsonl", [ADD, own_class])
+    file = write_lines(tmp_path / "some.jsonl", [ADD, own_class, no_call, unknown])
     assert [p.uid for p in make("code", test_file=file).problems("test")] == ["mbpp-7"]
+
+
+CANNOT_CROSS = {
+    "in place": ("def add(a): a.append(1)", "a = []\nadd(a)\nassert a == [1]"),
+    "generator": ("def add(a):\n    yield a", "assert list(add(1)) == [1]"),
+    "date": ("import datetime\ndef add(a): return datetime.date(a, 1, 1)", "assert add(2000).year == 2000"),
+    "callback": ("def add(a): return a(1)", "assert add(lambda n: n) == 1"),
+    "wrong": ("def add(a): return a", "assert add(1) == 2"),
+}
+
+
+@needs_linux
+@pytest.mark.parametrize("code, test", CANNOT_CROSS.values(), ids=CANNOT_CROSS)
+def test_records_whose_own_reference_fails_are_left_out(tmp_path, caplog, code, test):
+    record = {**ADD, "task_id": 8, "code": code, "test_list": [test]}
+    file = write_lines(tmp_path / "some.jsonl", [record, ADD])
+    assert [p.uid for p in make("code", test_file=file).problems("test")] == ["mbpp-7"]
+    assert "1 records cannot be asked" in caplog.text and "its own reference fails" in caplog.text
+    assert len(make("code", test_file=file, check_programs=False).problems("test")) == 2
 
 
 @needs_linux
@@ -266,7 +292,6 @@ def test_there_is_no_generator_and_no_problem_without_a_file(task):
         ({**SHIFT, "test": 3}, "'test' is 3"),
         ({**ADD, "test_list": []}, r"'test_list' is \[\]"),
         ({**ADD, "test_list": ["assert add(1 2)"]}, "is no Python"),
-        ({**ADD, "test_list": ["assert 1 == 1"]}, "calls no function"),
         ({"test_list": ["assert add(1, 2) == 3"]}, "'prompt' is missing"),
         ({**TWO_SUM, "function_signature": "pair_sum"}, "'function_signature' is 'pair_sum'"),
         ({**TWO_SUM, "test_cases": []}, r"'test_cases' is \[\]"),

@@ -21,6 +21,10 @@ from jaxrl.tasks.code_text import MAX_CHARS, final_input, final_program, same_ou
         ("```python\nx = 1", "x = 1", True),  # cut off, or stopped at the fence
         ("```python\nx = '```' + y\n```", "x = '```' + y", True),  # a fence inside a string closes nothing
         ("```python\nprint(1)```", "print(1)", True),
+        ("1. Code:\n\n   ```python\n   if x:\n       y = 1\n   ```\n", "if x:\n    y = 1", True),  # in a list
+        ("- Code:\n\t```py\n\tx = 1\n\n\ty = 2\n\t```", "x = 1\n\ny = 2", True),
+        ("  ```python\n      return 1\n  ```", "    return 1", True),  # no more than the fence's own
+        ("   ```python\nif x:\n    y = 1\n```", "if x:\n    y = 1", True),
         ("    return 1\n\n", "    return 1", False),
         ("\n\n    return 1", "    return 1", False),
         ("print(1)\n```\n", "print(1)", False),  # the prompt has opened it
@@ -37,6 +41,26 @@ def test_the_program_of_a_completion(text, program, is_fenced):
     assert final_program(text) == (program, is_fenced)
 
 
+DEFINED = "```python\ndef f(x):\n    return x\n```\n"
+
+
+@pytest.mark.parametrize(
+    "text, program",
+    [
+        (DEFINED + "Example usage:\n```python\nprint(f(1))\n```", "def f(x):\n    return x"),
+        (DEFINED + "which prints\n```\n1\n```", "def f(x):\n    return x"),
+        (DEFINED + "better:\n```python\nf = abs\n```", "f = abs"),  # the last that defines it
+        ("```\nf = abs\n```\nExample:\n```python\nf(1)\n```", "f = abs"),
+        (DEFINED + "not\n```\nf = abs\n```", "def f(x):\n    return x"),  # a marked block before one that is not
+        ("```py\nclass A:\n    def f(self): pass\n```\n```py\nA().f()\n```", "class A:\n    def f(self): pass"),
+        ("```python\n    y = 1\n```\n```python\n    return g(f)\n```", "    return g(f)"),  # none does: the last
+        ("def f(x): return x", "def f(x): return x"),
+    ],
+)
+def test_the_block_that_defines_what_is_asked_for(text, program):
+    assert final_program(text, "f")[0] == program
+
+
 @pytest.mark.parametrize(
     "text, found",
     [
@@ -47,6 +71,10 @@ def test_the_program_of_a_completion(text, program, is_fenced):
         ("<INPUT> 5 </INPUT>", " 5 "),
         ("<INPUT>\n\n5\n\n</INPUT>", "\n5\n"),
         ("<INPUT></INPUT>", ""),
+        ("<INPUT>\n```\n5\n```\n</INPUT>", "5"),
+        ("<INPUT>```text\n  5\n\n6\n```</INPUT>", "  5\n\n6"),
+        ("<INPUT>\n```\n```\n</INPUT>", ""),
+        ("<INPUT>\n5\n```\n</INPUT>", "5\n```"),  # no fence around it
         ("<INPUT>1</INPUT> or <INPUT>2</INPUT>", "2"),
         ("between <INPUT> and </INPUT>: <INPUT>3</INPUT>", "3"),
         ("<INPUT> <INPUT>4</INPUT>", "4"),
@@ -90,9 +118,11 @@ def test_outputs_are_compared_line_by_line(expected, printed, same):
 
 @pytest.mark.parametrize(
     "text",
-    ["```" * 60_000, "```\n" * 40_000, "<INPUT>" * 20_000, "```a\n" + "```x" * 40_000, "\n" * 190_000, "</INPUT>" * 20_000],
+    ["```" * 60_000, "```\n" * 40_000, "<INPUT>" * 20_000, "```a\n" + "```x" * 40_000, "\n" * 190_000, "</INPUT>" * 20_000]
+    + ["```" + "x" * 190_000, "```" + " " * 190_000, " " * 190_000 + "x", "\n```" * 40_000, f"<INPUT>{' ' * 180_000}</INPUT>"]
+    + ["```python\n" + "``` " * 40_000, "<INPUT>```\n" + "``` " * 40_000 + "</INPUT>", "```\n" + " " * 180_000 + "x"],
 )
 def test_hostile_texts_take_no_time(text):
     began = time.process_time()
-    final_program(text), final_input(text)
+    final_program(text, "f"), final_input(text)
     assert time.process_time() - began < 1

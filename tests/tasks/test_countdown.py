@@ -102,6 +102,11 @@ def judged(text, numbers=(3, 3, 8, 8), target=24):
         "<answer>8 + 8</answer>\n#### 8 * 3",
         "#### 8 + 8\n<ANSWER> 8 * 3 </ANSWER>",
         "#### `8 * 3`.",
+        # marks of emphasis and mathematics, fences, labels
+        *("#### **8*3**", "**8*3**", "*8 * 3*", "**8*3 = 24**", r"\(8*3\)", r"#### \[8*3\]", "```\n8*3\n```", "####\n```text\n8*3\n```\n"),
+        *("Expression: 8*3", "The answer: 3 * 8", "**Expression:** 8*3", "**Final answer: 8*3**", "#### The answer is $8*3$."),
+        # another times, and either side of an equation
+        *("#### 8 x 3", "#### 8x3", "#### (8) X (3)", "8*3 = 12*2 = 24", "24 = 8*3", "#### 24 = 3 * 8 = 24", "#### 24 = 8 x 3"),
     ],
 )
 def test_right_answers(text):
@@ -121,6 +126,8 @@ def test_right_answers(text):
         ("#### 38 - 14", False),
         ("#### 8 * 3\n#### 8 + 3", True),  # the last one counts
         ("#### 3 / 8", True),
+        ("#### 12 * 2 = 8 * 3", False),  # the first side that has an operation counts
+        ("#### 24 = 24", False),
     ],
 )
 def test_wrong_answers(text, legal):
@@ -133,8 +140,10 @@ def test_wrong_answers(text, legal):
     "text",
     [
         *("", "no idea", "####", "#### 8 ** 3", "#### 9**9**9", "#### 9^9^9", "#### -3 + 8", "#### 8 // 3", "#### 3 * 8 or 8 + 8"),
-        *("#### 3 * 8 = 25", "#### 24 = 3 * 8 = 24", "#### 8 / (3 - 3)", "#### ８ * 3", "#### eval('24')", "#### __import__('os')"),
-        *("<answer>3 * 8", "<think>3 * 8", r"\boxed{3 * 8", "The answer: 3 * 8", "#### (((3 * 8", "#### 3 8 *", "#### 8.0 * 3"),
+        *("#### 3 * 8 = 25", "#### 24 = 3 * 8 = 25", "#### 3 * 8 = = 24", "Expression: 3 * 8 *"),
+        *("#### 8 / (3 - 3)", "#### ８ * 3", "#### eval('24')", "#### __import__('os')"),
+        *("<answer>3 * 8", "<think>3 * 8", r"\boxed{3 * 8", "My guess: 3 * 8", "#### **3 * 8", "#### 8 y 3", "8 * 3" + " = 24" * 300),
+        *("#### (((3 * 8", "#### 3 8 *", "#### 8.0 * 3"),
         *("#### " + "(" * 10**6, "#### " + "9" * 10**6, "<answer>" * 10**5, "8*" * 10**6),
     ],
 )

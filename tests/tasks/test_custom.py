@@ -141,6 +141,38 @@ def test_what_is_wrong_with_a_file_is_one_clear_error(tmp_path, text, reason):
         assert str(file) in str(raised.value) and reason in str(raised.value)
 
 
+def test_what_its_methods_raise_is_one_clear_error(tmp_path):
+    methods = '''
+    def __init__(self, size=1):
+        self.size = 1 / size
+    def problems(self, split):
+        return {}[split]
+    def generate(self, count, seed):
+        yield {"prompt": "a"}
+        raise KeyError(count)
+    def texts(self):
+        return map(int, ["1", "x"])
+    def baselines(self):
+        raise InputError("the baselines are out")
+'''
+    file = written(tmp_path, "from jaxrl.errors import InputError\n" + VERIFY + methods)
+    with pytest.raises(InputError, match="mine.py, line 9: ZeroDivisionError"):
+        make(file, "options.size=0")
+    task = make(file)
+    with pytest.raises(InputError, match="mine.py, line 11: KeyError: 'train'; mend the file"):
+        task.problems("train")
+    rows = task.generate(3, 0)
+    assert next(rows) == {"prompt": "a"}
+    with pytest.raises(InputError, match="mine.py, line 14: KeyError: 3"):
+        next(rows)
+    with pytest.raises(InputError, match="mine.py: ValueError: invalid literal"):
+        list(task.texts())
+    with pytest.raises(InputError, match="^the baselines are out$"):
+        task.baselines()
+    with pytest.raises(InputError, match="mine.py: TypeError: .*takes 1 positional"):
+        task.baselines("more")
+
+
 def test_a_file_that_is_not_there(tmp_path):
     for name in ("none.py", "task.txt"):
         with pytest.raises(InputError, match="is not a Python file that is there"):
@@ -160,5 +192,5 @@ def test_a_file_that_is_gone_when_workers_start_is_said(tmp_path):
     pickled = pickle.dumps(task.verify)
     file.unlink()
     assert pickle.loads(pickled).file == str(file), "this process has it"
-    with pytest.raises(InputError, match="InputError: .*is not a Python file that is there"):
+    with pytest.raises(InputError, match="mine.py is not a Python file that is there"):
         VerifierPool(task.verify, 1, 10.0, 0.0)

@@ -70,6 +70,14 @@ def test_the_same_bytes_whatever_the_hash_seed(default):
 
 
 @needs_linux
+def test_an_example_of_its_use_behind_a_function():
+    task = make("deduction")
+    case = {"type": "function_call", "fn_name": "double", "input": [2], "output": 4}
+    problem = task.problem({"prompt": "Double it.", "test_cases": [case]})
+    assert task.verify(problem, f"{fenced('def double(x): return 2 * x')}\nExample:\n{fenced('print(double(2))')}").correct
+
+
+@needs_linux
 def test_rl_python_rows(tmp_path):
     task = make("deduction", train_file=write_lines(tmp_path / "rows.jsonl", [ROW]), test_file=write_lines(tmp_path / "test.jsonl", [ROW]))
     (problem,) = task.problems("test")

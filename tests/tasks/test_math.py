@@ -49,6 +49,7 @@ def renderings(gold):
         *(gold, str(number), f"{number:,}", f"#### {gold}", f"\\boxed{{{gold}}}", f"${gold}", f"{number}.0", f"{number:,}.00"),
         *(f"{gold}.", f"So the answer is {gold}.", f"She pays ${number:,} in all.", f"12 + 3 = 15\n#### {number}\n", f"**{number}**"),
         *(f"$\\boxed{{{number:,}}}$.", f"\\boxed{{{number}\\text{{ dollars}}}}", f"<think>#### 0.5</think>\n{number}", f"x = {number}"),
+        *(f"#### The answer is {number}.", f"#### ${number}/week</s>", f"\\boxed{{{number:,}\\text{{ m}}^2}}", f"{number} miles."),
     ]
 
 
@@ -110,12 +111,15 @@ def test_numbers_of_the_question_are_seldom_the_answer(gsm8k):
         ("42", "", False, False, False),
         ("42", "no number", False, False, False),
         ("42", "<think>#### 42", False, False, False),
-        ("50", "#### 50%", True, True, True),
+        ("50", "#### 50%", False, True, True),  # nobody asked for a percentage
+        ("0.5", "#### 50%", True, True, True),
+        ("42", "\\boxed{42}\n#### Explanation\nIt is 6 times 7.", True, True, True),
+        ("Monday", "It is the 3rd.\n#### Monday</s>", True, True, True),
         (r"\frac{1}{2}", r"\boxed{0.5}", True, True, True),
         (r"\frac{1}{2}", r"\boxed{\dfrac12}", True, True, True),
         (r"2\sqrt{3}", r"\boxed{2 \sqrt{3}}", True, True, True),
         (r"2\sqrt{3}", r"\boxed{\sqrt{12}}", False, True, True),  # without `symbolic`
-        ("x+1", "it is x+1", False, True, False),  # an expression counts where it is marked
+        ("x+1", "it is x+1", False, False, False),  # an expression counts where it is marked
         ("42", "\\boxed{9^{9^{9^9}}}", False, True, True),
     ],
 )
@@ -125,6 +129,20 @@ def test_rewards(gold, text, correct, format_ok, is_marked):
     assert (verdict.reward, verdict.correct, verdict.format_ok) == (float(correct), correct, format_ok)
     assert verdict.parts == {"correct": float(correct), "format": float(format_ok), "marked": float(is_marked)}
     assert verdict.detail and verdict.error is None
+
+
+@pytest.mark.parametrize(
+    "question, answer, correct",
+    [
+        *(("What percentage of them left?", "50%", True), ("By what percent?", r"50\%", True), ("In percent?", "50 per cent", True)),
+        *(("What is his new win percentage?", "50%", True), ("What percent?", "50", True), ("What percent?", "0.5%", False)),
+        *(("The tax is 5%. How much is it?", "50%", False), ("What is half of 1?", "0.5", False), ("What percent?", "5000%", False)),
+        ("A tax of 5 percent is paid in May. What is left?", "50%", False),
+    ],
+)
+def test_a_percentage_is_the_plain_number_where_it_was_asked_for(question, answer, correct):
+    task = make()
+    assert task.verify(task.problem({"question": question, "answer": "50"}), f"#### {answer}").correct is correct
 
 
 def test_symbolic_comparison_runs_inside_the_pool_and_survives_hostile_answers():
@@ -178,6 +196,7 @@ def test_where_the_right_answer_is(record, gold):
         ({"question": "?", "answer": ""}, "field 'answer' is ''"),
         ({"question": "?", "answer": None}, "field 'answer' is None"),
         ({"question": "?", "answer": "#### "}, "field 'answer' is '#### '"),
+        ({"question": "?", "answer": "12\n####"}, "field 'answer'"),
         ({"question": "?", "answer": "a long text\nwithout a mark: 12"}, "field 'answer'"),
         ({"problem": "?", "solution": "it is 12"}, "field 'solution' is 'it is 12'; it should hold a text that ends with"),
         ({"problem": "?", "solution": r"\boxed{12"}, "field 'solution'"),

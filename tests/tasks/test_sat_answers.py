@@ -2,7 +2,7 @@
 
 import pytest
 
-from jaxrl.tasks.sat_answers import assignment_text, formula_text, judge, read_answer
+from jaxrl.tasks.sat_answers import TWO_VALUES, assignment_text, formula_text, judge, read_answer
 from jaxrl.types import Problem
 
 CLAUSES = [[1, 2], [-1, 3], [-2, -3]]  # true for x1 and x3 without x2, and for x2 alone
@@ -35,6 +35,24 @@ def verdict(text, clauses=CLAUSES, satisfiable=True):
         "x9=False</think> x1=True, x2=False, x3=True",
         "The answer is x1=True, x2=False, x3=True. This makes all of them true.",
         "x1=True, x3=True, x2=False, x7=True",  # of a variable that there is none of
+        # numbered lists and tables
+        "1. x1=True\n2. x2=False\n3. x3=True",
+        "1) x1: T\n\n2) x2: F\n\n3) **x3**: T",
+        "| Variable | Value |\n|---|---|\n| x1 | True |\n| x2 | False |\n| x3 | True |",
+        # other ways of writing
+        r"$x_1=\text{True}$, $x_2=\text{False}$, $x_{3} = \mathrm{T}$",
+        r"$x_1$ = True, \(x_2\) = False, $x_3 \to 1$",
+        "x₁=True, x₂=False, x₃=True",
+        "x1=T, x2=F, x3=t",
+        "x1 is True, x2 is False, and x3 is True.",
+        "x1 -> True, x2 → False, x3 := True",
+        # what comes after the answer
+        "x1=True, x2=False, x3=True. So it is not UNSAT.",
+        "x1=True, x2=False, x3=True. It isn't unsatisfiable, and cannot be UNSAT.",
+        "x1=True, x2=False, x3=True (UNSAT otherwise)",
+        "x1=True, x2=False, x3=True; otherwise UNSAT",
+        "x1=True, x2=False, x3=True\nCheck: clause 2 has x3=True",
+        "x1=True, x2=False, x3=True\nCheck: x2=False, and here x1 is true, so all hold.",
     ],
 )
 def test_right_assignments(text):
@@ -50,7 +68,12 @@ def test_right_assignments(text):
         ("x1=True, x2=True, x3=True", 2 / 3),
         ("x1=True", 1 / 3),  # what is left out makes nothing true
         ("x1=True, x2=False, x3=True. Or rather x1=False, x2=False", 2 / 3),  # the last run, as a whole
-        ("x1=True, x2=False, x3=True\nCheck: x2=False", 1 / 3),
+        ("x1=True, x2=False, x3=True\nCheck: x2=True", 1 / 3),
+        ("x1=True, x2=False, x3=True\nCheck: x2=False, x4=True", 1 / 3),  # more than what was said
+        ("x1=True, x2=False, x3=True; no, UNSAT, since x3=True", 1 / 3),
+        ("x1=True, x2=True. No, it is not UNSAT.", 1 / 3),
+        ("1. x1=True\n2. x2=True", 1 / 3),
+        ("x1=True, x2=False, x3=True. Not so: UNSAT", 0.0),
         ("x1=True, x3=True, then x2=False", 1 / 3),  # not one run: a word comes between
         ("x9=True", 0.0),
         ("UNSAT", 0.0),
@@ -69,7 +92,6 @@ def test_wrong_answers_are_read_and_get_nothing(text, share):
     [
         "",
         "no idea",
-        "x1=True, x2=False, x3=True, x2=True",  # two values
         "x1=maybe",
         "x1=10, x2=0a",
         "ax1=True",
@@ -87,6 +109,14 @@ def test_what_cannot_be_read(text):
     found = verdict(text)
     assert (found.reward, found.correct, found.format_ok) == (0.0, False, False)
     assert read_answer(text) is None
+
+
+def test_no_answer_and_two_values_are_told_apart():
+    text = "x1=True, x2=False, x3=True, x2=True"
+    assert read_answer(text) == TWO_VALUES
+    found = verdict(text)
+    assert (found.reward, found.format_ok, found.detail) == (0.0, False, "one variable with two values")
+    assert verdict("no idea").detail == "no answer"
 
 
 def test_partial_assignments_count_where_they_are_enough():

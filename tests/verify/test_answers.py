@@ -28,7 +28,18 @@ def bare(text):
         ("#### 42 ####", marked("42")),
         ("so #### 42", marked("42")),
         ("#### ", None),
-        ("12\n####\n42", None),
+        # a heading is no mark
+        ("12\n####\n42", bare("42")),
+        ("#### Answer\n42", bare("42")),
+        ("\\boxed{42}\n#### Explanation", marked("42")),
+        ("#### 42\n#### Explanation\nas 6 times 7 is that", marked("42")),
+        ("#### Final Answer:\n\n\\boxed{42}", marked("42")),
+        ("Day 3.\n#### Monday", marked("Monday")),
+        ("Day 3.\n#### Monday\n</s>", marked("Monday")),
+        ("\\boxed{3}\n#### \\pi", marked("\\pi")),
+        # up to a token that ends the text
+        *(("#### 42</s>", marked("42")), ("#### 42<|im_end|>", marked("42")), ("#### 42 <|eot_id|>\n", marked("42"))),
+        *(("#### 42<end_of_turn>", marked("42")), ("42</s>", bare("42")), ("#### </s>", None)),
         # the box, to its own brace; the last one
         (r"\boxed{42}", marked("42")),
         (r"$\boxed{41}$, or better $\boxed{42}$. Here are 7 more words.", marked("42")),
@@ -50,8 +61,12 @@ def bare(text):
         ("6 * 7 = 42", bare("42")),
         ("It costs $1,234.50.", bare("1,234.50")),
         ("That is -$5", bare("-5")),
-        ("10 - 5", bare("5")),
-        ("7-5", bare("5")),
+        *(("That is 5kg.", bare("5")), ("the 5th of them", bare("5")), ("so 42, and that is all", bare("42"))),
+        *(("= - 5", bare("- 5")), ("x is - 5.", bare("- 5")), ("the answer - 5", bare("5")), ("–5", bare("-5"))),
+        # not where it is part of something
+        *((text, None) for text in ("10 - 5", "7-5", "x + 5", "2x + 5", r"2\cdot5", "2 * 5", "x/5", "(a + 1) * 5", "3–5")),
+        *((text, None) for text in (r"\sqrt{5}", r"\sqrt[3]{5}", "√5", "±5", r"\pm 5", "5!", "5²", "5 * x", "5x", r"5\pi")),
+        *((text, None) for text in ("5 million", "5 and a half", "5 squared", "5 tenths", "5 point five", "5 choose two", "5 ½")),
         ("x = -5", bare("-5")),
         ("about 50% of them", bare("50%")),
         (r"so $\frac{3}{4}$.", bare("3/4")),
@@ -129,6 +144,17 @@ def test_where_the_answer_stands(text, expected):
         ("= 42", 42),
         ("**42**", 42),
         (" 42\n", 42),
+        # units, close by and after a space
+        *((text, 5) for text in ("5kg", "5 kg", "5cm", "5 L", "5L", "5 m", r"5\text{ m}", r"5 \text{ g}", "5th", "5 °C", "5°")),
+        *((text, 25) for text in ("25 cm^2", "25cm²", r"25\text{ cm}^2", r"25 \text{ cm}^{2}", r"25\text{ m/s}^2", "25 sq. ft")),
+        *((text, 42) for text in ("$42/week", "$42 a week", "$42 per week", "42 / week", "42 dollars/week", "42 miles an hour")),
+        *((text, 42) for text in ("42 times", "42 more apples", "42 left over", "42 points", "42 point", "42 cents", "**42** apples")),
+        # names, currencies, brackets, signs, spaces
+        *((text, 42) for text in ("The answer is 42", "The final answer is: 42.", "**Answer:** 42", "x is $42$", "USD 42")),
+        *((text, -7) for text in ("(-7)", "–7", "- 7", "= - 7", r"\(-7\)", "x = −7", "-$7")),
+        *((text, 1234) for text in ("1 234", "1\u00a0234", "1\u202f234", "1 234.00", "$1 234 dollars")),
+        *((text, Fraction(1, 20)) for text in ("5 per cent", "5 percent", "5%")),
+        ("1 234/1000", Fraction(1234, 1000)),
         ("9" * MAX_CHARS, int("9" * MAX_CHARS)),
     ],
 )
@@ -144,6 +170,11 @@ def test_which_number_it_is(text, value):
         *("1/0", "0/0", "1 1/0", "0^{-1}", "1e1000", "1e999999999", "9^9^9", "9^{9^{9}}", "9**9**9", "2^1000", "2^{1.5}"),
         *("42 or 43", "42, 43", "(42, 43)", "[42]", "{42}", "42 and a half", "5 million", "two 2", "42; 43", "42\n43", "x > 42"),
         *("3x", "2\\pi", "\\sqrt{4}", "\\frac{1}{x}", "\\frac{1}{0}", "not 42", "about 42", "x != 42", "42 = 43", "\\text{42"),
+        *("5 squared", "5 cubed", "5 factorial", "5 point five", "5 tenths", "5 lakh", "5 pairs", "5 choose two", "5 modulo seven"),
+        *("5 hundred", "5 billion", "5 mod seven", "5 base six", "5 plus x", "5 times six", "5 over nine", "5 dollars and ten cents"),
+        *("not: 5", "less than: 5", "not = 5", "about: 5", "minus: 5", "It isn't: 5", "the answer is not 5", "negative x = 5"),
+        *("5m", "5k", "5M", "5xy", "5 x", "5 k", "5/x", "5/ab", "±5", r"\pm 5", "5²", "5^{x}", "5kgx", "(5", "5)", "(5)(6)", "(5)!"),
+        *("1 23", "1 2345", "12 34", "1 234 56", "1234 567", "5–7", "5 + x", "5 cm^9", "5 cm^22", "5 a", "5 ½", "5½"),
         *("9" * (MAX_CHARS + 1), "1" + ",000" * 200, "\x0042", "__import__('os')", "(" * 300 + "42" + ")" * 199),
     ],
 )
@@ -166,11 +197,9 @@ def test_what_is_no_number(text):
         ("0", "-0", True),
         # percent: hundredths, or the unit that was asked for
         ("1/2", "50%", True),
-        ("50", "50%", True),
         ("50%", "0.5", True),
         ("50%", "50%", True),
         ("50%", "5000%", False),
-        ("0.5", "0.5%", True),
         ("5", "50%", False),
         # no numbers: alike but for spaces and the way of writing, or not known
         ("x+1", "x + 1", True),
@@ -188,6 +217,19 @@ def test_what_is_no_number(text):
 )
 def test_equality(gold, answer, expected):
     assert equal(gold, answer) is expected and equal(answer, gold) is expected
+
+
+@pytest.mark.parametrize(
+    "gold, answer, in_percent, expected",
+    [
+        *(("50%", "50", False, True), ("50%", "0.5", True, True), ("50%", "5000", False, False)),
+        *(("50", "50%", False, False), ("50", "50%", True, True), ("5", "5 percent", False, False), ("0.05", "5%", False, True)),
+        *(("0.5", "0.5%", False, False), ("0.5", "0.5%", True, True), ("50", "50", True, True), ("0.5", "50", True, False)),
+        ("0.05", "5%", True, False),  # of what is asked for in percent, 0.05 is 0.05 %
+    ],
+)
+def test_a_percentage_is_the_plain_number_only_where_it_was_asked_for(gold, answer, in_percent, expected):
+    assert equal(gold, answer, in_percent) is expected
 
 
 def test_reasoning_ends_where_it_says():
@@ -222,6 +264,14 @@ HOSTILE = {
     "spaced box": "\\boxed{" + "1" + " " * 400 + "2}",
     "units": "#### 1" + " ab" * 150 + " 2",
     "letters before": "#### " + "a" * 450 + "1",
+    "headings": "#### a\n" * (MILLION // 7),
+    "empty headings": "####\n" * (MILLION // 5),
+    "spaced thousands": "1 111" * (MILLION // 5),
+    "unmarked units": "1" + " /a" * 500,
+    "slashed units": "#### 1 " + "ab/" * 160 + "1",
+    "names": "#### " + "is " * 160 + "1",
+    "ends of the text": "#### 1" + "<|" * MILLION,
+    "marks before": "x" + "*" * 1900 + "5",
     "alternating": "#### " + "1 2/" * 110,
 }
 

@@ -152,6 +152,14 @@ def test_exceptions_that_tests_expect_arrive_by_name(sandbox):
     assert not check(sandbox, "class ZeroDivisionError(Exception): pass\ndef add(a, b): return 0", [EXPECTED]).passed
 
 
+@pytest.mark.parametrize("kind", ["StopIteration", "StopAsyncIteration", "GeneratorExit"])
+def test_no_exception_of_the_program_ends_an_iteration_of_the_tests(sandbox, kind):
+    tests = ["assert all(map(lambda n: add(n, n) == 2 * n, [1, 2, 3]))", "assert [*map(add, [], [])] == []"]
+    checked = check(sandbox, f"def add(*_): raise {kind}", tests)
+    assert not checked.passed and checked.calls == 1 and checked.failure.startswith("test 1: ") and kind in checked.failure
+    assert check(sandbox, ADD, tests).calls == 3
+
+
 def test_tests_that_draw_draw_the_same_every_time(sandbox):
     tests = ["import random\nassert add(random.random(), 0) == 0"]
     failures = {check(sandbox, "def add(a, b): raise ValueError(a)", tests).failure for _ in range(3)}
