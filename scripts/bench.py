@@ -192,7 +192,7 @@ def rl_bench(work: Work, settings: Settings) -> Run:
     """One step of GRPO or PPO as `jaxrl/train/rl.py` does it, without tasks, checkpoints and logs."""
     policy, trainable, frozen, mesh = random_policy(work)
     sample, seq_len = sample_section(work, settings), work.prompt_len + work.new
-    values = {"problems_per_batch": work.prompts, "group_size": work.group, "microbatch": work.microbatch, "updates_per_batch": 1}
+    values = {"problems_per_batch": work.prompts, "group_size": work.group, "microbatch": work.piece, "updates_per_batch": 1}
     score = make_score_fn(policy, mesh, sample.temperature)
     if work.what == "ppo":
         algo = make_section(PPOSection, "--set algo", **{**values, "ppo_epochs": 1, **settings["algo"]})
@@ -217,7 +217,7 @@ def rl_bench(work: Work, settings: Settings) -> Run:
         experience = give_credit(groups, [], scorers, state, algo.kl_coef, sample.max_new_tokens)
         parts.lap("credit_s")
         for samples in minibatches(experience, algo, (0, number)):
-            batch = collate(samples, algo.rows_per_update, seq_len, algo.rows_per_piece, fields_of(algo))
+            batch = collate(samples, algo.rows_per_update, seq_len, algo.rows_per_piece(seq_len, 1), fields_of(algo))
             parts.lap("collate_s")
             state, metrics = update(state, frozen, shard_batch(batch, mesh))
             check_finite(jax.device_get(metrics))
@@ -242,7 +242,7 @@ def make_policy(work: Work) -> Policy:
         vocab_size=s.V, d_model=s.D, num_layers=s.L, num_heads=s.N, num_kv_heads=s.K, head_dim=s.H, d_ff=s.F,
         qkv_bias=s.qkv_bias, qk_norm=s.qk_norm, tie_embeddings=s.tied, max_positions=max(4096, work.prompt_len + work.new),
     )  # fmt: skip
-    return Policy(config, LoraSection(rank=RANK, alpha=ALPHA), work.dtype)
+    return Policy(config, LoraSection(rank=RANK, alpha=ALPHA), work.dtype, remat="selective")  # what `auto` takes where it fits
 
 
 def random_policy(work: Work) -> tuple[Policy, Tree, Tree, jax.sharding.Mesh]:
