@@ -23,7 +23,7 @@ from jaxrl.model.lora import merge_lora
 from jaxrl.model.policy import Policy
 from jaxrl.model.rope import rope_angles
 from jaxrl.model.transformer import LINEARS, layer_forward, lora_scale, rms_norm
-from jaxrl.ops.attention import cached_attention
+from jaxrl.ops.cached_attention import cached_attention
 from jaxrl.sharding import gather_weights
 
 Tree = dict

@@ -41,7 +41,7 @@ def test_published_parameter_counts():
 def test_scan_over_layers_is_the_layers_one_by_one():
     policy, trainable, frozen = policy_and_trees()
     from jaxrl.model.rope import rope_angles
-    from jaxrl.ops.attention import attention, segment_mask
+    from tests.ops.plain_attention import attention, segment_mask
 
     positions, segment_ids = whole(TOKENS)
     params = {**frozen, **trainable}

@@ -11,9 +11,9 @@ import pytest
 from jaxrl.config import MeshSection
 from jaxrl.errors import InputError
 from jaxrl.ops import causal_attention as module
-from jaxrl.ops.attention import attention, segment_mask
 from jaxrl.ops.causal_attention import KERNELS, causal_attention, choose_kernel
 from jaxrl.sharding import make_mesh, over_rows_and_heads
+from tests.ops.plain_attention import attention, segment_mask
 from tests.tiny import max_difference
 
 B, N, K, H = 2, 4, 2, 8

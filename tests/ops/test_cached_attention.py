@@ -1,6 +1,7 @@
 import numpy as np
 
-from jaxrl.ops.attention import attention, cached_attention, segment_mask
+from jaxrl.ops.cached_attention import cached_attention
+from tests.ops.plain_attention import attention, segment_mask
 
 B, T, N, K, H = 2, 7, 4, 2, 8
 
