@@ -1,4 +1,4 @@
-"""Shared by all tests: eight CPU devices, compiled programs kept on disk, tiny models made once."""
+"""Shared by all tests: eight CPU devices, compiled programs kept on disk, and not all of them in memory."""
 
 import os
 from pathlib import Path
@@ -9,9 +9,21 @@ os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path.home() / ".cache" / 
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 
+import jax
 import pytest
 
+MOST_MAPS = 20_000
 REFERENCE_GRAPH = Path(__file__).resolve().parents[2] / "shared" / "data" / "kg"
+
+
+@pytest.fixture(autouse=True, scope="module")
+def few_programs_in_memory():
+    """Let go of compiled programs between files when there are many: on CPU each takes pieces of the address space, of
+    which Linux gives a process 65,530, and the next one after those is a segmentation fault."""
+    yield
+    maps = Path("/proc/self/maps")
+    if maps.exists() and len(maps.read_text().splitlines()) > MOST_MAPS:
+        jax.clear_caches()
 
 
 @pytest.fixture
