@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from jaxrl.tasks.base import Baseline, Record
+from jaxrl.tasks.base import Baseline, Record, example_texts
 from jaxrl.tasks.code_files import FileProblems, Unfit
 from jaxrl.tasks.code_sandbox import SandboxVerify, limits_of
 from jaxrl.tasks.code_text import final_input, same_output
@@ -78,8 +78,7 @@ class Abduction:
         return None if inputs is None else _answer(inputs)
 
     def texts(self) -> list[str]:
-        problems = self.problems("train")
-        return [text for p in problems for text in (p.messages[0]["content"], self.demonstration(p)) if text is not None]
+        return example_texts(self)
 
     def phrases(self) -> list[str]:
         return []

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from jaxrl.tasks.base import SPLITS, Baseline, Record
+from jaxrl.tasks.base import SPLITS, Baseline, Record, example_texts
 from jaxrl.tasks.drawing import Claim, Drawn, digest
 from jaxrl.tasks.expressions import Unreadable, evaluate
 from jaxrl.tasks.fields import field, is_int, is_text
@@ -57,8 +57,7 @@ class Arithmetic:
         return "\n".join([first, *(f"= {step}" for step in rest), result])
 
     def texts(self) -> list[str]:
-        problems = self.problems("train")
-        return [text for p in problems for text in (p.messages[0]["content"], self.demonstration(p))]
+        return example_texts(self)
 
     def phrases(self) -> list[str]:
         return ["Work out", RULE, CLOSING, "####"]

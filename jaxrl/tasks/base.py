@@ -55,3 +55,9 @@ class Task(Protocol):
         Raises:
           InputError: naming the field that is missing or wrong, and saying what it should hold. The caller says where it stands.
         """
+
+
+def example_texts(task: Task) -> list[str]:
+    """What is asked and answered in a task's train split: every word that a tokenizer for it has to know."""
+    pairs = ((problem.messages[0]["content"], task.demonstration(problem)) for problem in task.problems("train"))
+    return [text for pair in pairs for text in pair if text is not None]

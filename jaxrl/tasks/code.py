@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from jaxrl.errors import InputError
-from jaxrl.tasks.base import Baseline, Record
+from jaxrl.tasks.base import Baseline, Record, example_texts
 from jaxrl.tasks.code_cases import run_cases
 from jaxrl.tasks.code_files import FileProblems, Unfit
 from jaxrl.tasks.code_records import Form, read_form
@@ -49,8 +49,7 @@ class Code:
         return f"```python\n{solution.strip()}\n```" if solution else None
 
     def texts(self) -> list[str]:
-        problems = self.problems("train")
-        return [text for p in problems for text in (p.messages[0]["content"], self.demonstration(p)) if text is not None]
+        return example_texts(self)
 
     def phrases(self) -> list[str]:
         return []

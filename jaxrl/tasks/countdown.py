@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from jaxrl.tasks.base import SPLITS, Baseline, Record
+from jaxrl.tasks.base import SPLITS, Baseline, Record, example_texts
 from jaxrl.tasks.drawing import Claim, Drawn, digest
 from jaxrl.tasks.expressions import Expression, Unreadable, evaluate
 from jaxrl.tasks.fields import field, is_int, is_text
@@ -75,8 +75,7 @@ class Countdown:
         return f"#### {solution}" if is_text(solution) else None
 
     def texts(self) -> list[str]:
-        problems = self.problems("train")
-        return [text for p in problems for text in (p.messages[0]["content"], self.demonstration(p) or "")]
+        return example_texts(self)
 
     def phrases(self) -> list[str]:
         return [MIDDLE, CLOSING, "####"]

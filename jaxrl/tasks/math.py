@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from jaxrl.data.jsonl import short
 from jaxrl.errors import InputError
-from jaxrl.tasks.base import SPLITS, Baseline, Record
+from jaxrl.tasks.base import SPLITS, Baseline, Record, example_texts
 from jaxrl.tasks.drawing import digest
 from jaxrl.tasks.fields import field, is_int, is_text
 from jaxrl.types import Message, Problem, Verdict
@@ -79,8 +79,7 @@ class Math:
         return mark if reasoning.strip() == gold else f"{reasoning.strip()}\n{mark}"
 
     def texts(self) -> list[str]:
-        problems = self.problems("train")
-        return [text for p in problems for text in (p.messages[0]["content"], self.demonstration(p))]
+        return example_texts(self)
 
     def phrases(self) -> list[str]:
         return [INSTRUCTIONS[self.section.answer_format], "####", "\\boxed{"]

@@ -11,15 +11,13 @@ import pytest
 from pydantic import ValidationError
 
 from jaxrl.config_tasks import SatSection
-from jaxrl.data.chat import render_for_training
-from jaxrl.data.tokenizer import train_tokenizer
 from jaxrl.errors import InputError
 from jaxrl.tasks import make_task
 from jaxrl.tasks.sat_answers import formula_text
 from jaxrl.tasks.sat_solver import satisfies
-from jaxrl.types import Message
 from tests.tasks.fresh import output_of
 from tests.tasks.test_sat_solver import solutions
+from tests.tasks.tokenizing import tokenizer_that_gives_every_text_back
 
 SPLITS = ("train", "val", "test")
 
@@ -102,11 +100,7 @@ def test_the_default_share_is_15_percent_and_none_for_affine(default):
 
 def test_a_tokenizer_made_for_the_task_gives_every_text_back():
     task = make(variables=(10, 11), train=20, val=20)
-    tokenizer = train_tokenizer(task.texts(), task.phrases())
-    for problem in task.problems("train") + task.problems("val"):
-        text = task.demonstration(problem)
-        ids, mask = render_for_training(tokenizer, [*problem.messages, Message(role="assistant", content=text)])
-        assert tokenizer.decode([token for token, is_trained in zip(ids, mask) if is_trained][:-1]) == text
+    tokenizer = tokenizer_that_gives_every_text_back(task)
     assert {"True", "False"} <= set(tokenizer.get_vocab())
 
 
