@@ -17,7 +17,7 @@ from jaxrl.sample.rows import Request
 from jaxrl.sharding import make_mesh, shardings_for
 from jaxrl.types import StopReason
 from tests.sample.test_engine import FROZEN, KEY, POLICY, PROMPTS, SETTINGS, TRAINABLE, completions, letters, make_engine
-from tests.tiny import one_device, ragged_sequences
+from tests.tiny import compilations, one_device, ragged_sequences
 
 BUDGETS = [int(b) for b in np.clip(np.random.default_rng(0).lognormal(1.6, 0.9, 64), 1, 24)]
 LONG = {**SETTINGS, "max_new_tokens": 24, "temperature": 1.0}
@@ -186,14 +186,10 @@ def test_memory_that_runs_out_names_the_setting_to_change():
 def test_after_a_first_run_nothing_is_compiled():
     engine = make_engine(**LONG | {"slots": 16})
     completions(engine, requests_with_budgets(engine))
-    compiled = []
-    jax.monitoring.register_event_duration_secs_listener(lambda name, *_, **__: compiled.append(name) if "backend_compile" in name else None)
-    try:
-        for seed in range(2):
-            engine = make_engine(**LONG | {"slots": 16})
-            completions(engine, requests_with_budgets(engine), key=jax.random.key(seed))
-    finally:
-        jax.monitoring.clear_event_listeners()
+    keys = [jax.random.key(seed) for seed in range(2)]
+    with compilations() as compiled:
+        for key in keys:
+            completions(make_engine(**LONG | {"slots": 16}), requests_with_budgets(engine), key=key)
     assert compiled == [] and Decoder.window._cache_size() > 0
 
 
