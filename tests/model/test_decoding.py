@@ -1,5 +1,7 @@
 """The form that decoding reads computes what the trained form does; rows may be moved between caches as one likes."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -25,6 +27,12 @@ def empty_cache(B, size, start, cursor, int8=False):
     return KVCache(tuple(like for _ in range(CONFIG.num_layers)), jnp.asarray(start, jnp.int32), jnp.int32(cursor))
 
 
+@partial(jax.jit, static_argnums=0)  # op by op, eight CPU devices that share two cores can wait for each other in vain
+def fed(policy, weights, tokens, counts, cache):
+    hidden, cache = extend(policy, weights, tokens, counts, cache)
+    return decode_logits(weights, hidden), cache
+
+
 def fed_in_pieces(policy, weights, pieces, lengths, int8=False):
     """Logits after every piece; row b has lengths[p][b] tokens of piece p, the rest is padding on the left."""
     total = np.sum(lengths, axis=0)
@@ -39,9 +47,9 @@ def fed_in_pieces(policy, weights, pieces, lengths, int8=False):
         shift = np.array([[T - n for n in counts]], np.int32)
         moved = tuple(move_rows(e, np.arange(3)[None], shift, size=40, shards=1) for e in cache.layers)
         start = cache.start + shift[0]
-        hidden, cache = extend(policy, weights, jnp.asarray(tokens), jnp.asarray(counts), KVCache(moved, start, cache.cursor))
+        logits, cache = fed(policy, weights, tokens, np.asarray(counts), KVCache(moved, start, cache.cursor))
         done += counts
-        found.append((done.copy(), np.asarray(decode_logits(weights, hidden))))
+        found.append((done.copy(), np.asarray(logits)))
     assert done.tolist() == total.tolist() and int(cache.cursor) == width
     return found
 
