@@ -1,4 +1,4 @@
-"""From logits to a token. Axes: B rows, V vocabulary."""
+"""From logits to a token. Axes: B rows, V vocabulary, W steps."""
 
 import jax
 import jax.numpy as jnp
@@ -10,8 +10,17 @@ from jaxrl.checks import check_shapes
 BLOCK = 128  # tokens of the vocabulary whose probabilities are added up together
 
 
+def uniforms(keys: Array, counts: Array) -> Array:
+    """u [..., B], uniform in [0, 1): what draws row b's token that comes after counts[..., b] others.
+
+    Each depends on its row's key [B] and on the count alone, so that those of many steps are made at once, ahead of them.
+    """
+    one = lambda key, count: jax.random.uniform(jax.random.fold_in(key, count), dtype=jnp.float32)  # noqa: E731
+    return jnp.vectorize(one, signature="(),()->()")(keys, counts)
+
+
 def sample_tokens(
-    logits: Array, keys: Array, temperature: Array, filters: tuple[Array, Array, Array] | None = None
+    logits: Array, u: Array, temperature: Array, filters: tuple[Array, Array, Array] | None = None
 ) -> tuple[Array, Array]:
     """Draw one token per row, and say how likely it was.
 
@@ -26,20 +35,19 @@ def sample_tokens(
 
     Args:
       logits: [B, V] float32.
-      keys: [B] PRNG keys, one per row, so that a row's draw does not depend on its neighbours.
+      u: [B] float32, of `uniforms`.
       temperature: [B] float32.
       filters: top_k [B] int32, top_p [B] and min_p [B] float32, as `keep_likely` takes them; None where no row has any
         (they cost a sort of the vocabulary).
     Returns:
       tokens [B] int32 and logprobs [B] float32.
     """
-    check_shapes(logits=(logits, "B V"), keys=(keys, "B"), temperature=(temperature, "B"))
+    check_shapes(logits=(logits, "B V"), u=(u, "B"), temperature=(temperature, "B"))
     is_greedy = (temperature == 0)[:, None]
     scaled = logits / jnp.where(is_greedy, 1.0, temperature[:, None])
     largest = jnp.max(scaled, axis=-1, keepdims=True)
     kept = scaled if filters is None else keep_likely(scaled, *filters)
     kept = jnp.where(is_greedy & (scaled < largest), -jnp.inf, kept)
-    u = jax.vmap(lambda key: jax.random.uniform(key, dtype=jnp.float32))(keys)
     tokens = _draw(kept - largest, jnp.where(is_greedy[:, 0], 0.0, u))
     chosen = jnp.take_along_axis(scaled, tokens[:, None], axis=-1)[:, 0]
     return tokens, chosen - jax.nn.logsumexp(scaled, axis=-1)

@@ -15,7 +15,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxrl.model.cache import Entry, KVCache, make_entry
 from jaxrl.model.decoding import DecodeWeights, decode_logits, extend
 from jaxrl.model.policy import Policy
-from jaxrl.ops.sampling import sample_tokens
+from jaxrl.ops.sampling import sample_tokens, uniforms
 from jaxrl.sharding import ROWS
 
 Tree = dict
@@ -90,7 +90,7 @@ class Decoder:
           source: [B] int32, whose logits are the row's; -1 for rows that stay as they are.
         """
         begins = source >= 0
-        drawn, emitted = self._draw(rows, lengths, logits[jnp.maximum(source, 0)])
+        drawn, emitted = self._draw(rows, uniforms(rows.draw.keys, lengths), logits[jnp.maximum(source, 0)])
         keep = lambda new, old: jnp.where(begins, new, old)  # noqa: E731
         rows = replace(rows, **{name: keep(getattr(drawn, name), getattr(rows, name)) for name in ("last_tokens", "left", "is_done")})
         emitted = replace(emitted, is_live=emitted.is_live & begins)
@@ -100,20 +100,21 @@ class Decoder:
     def window(self, weights: DecodeWeights, cache: KVCache, rows: Rows, steps: int) -> tuple[KVCache, Rows, Emitted]:
         """`steps` steps for every row. Cache and rows given are consumed: the cache is updated in place."""
 
-        def step(carry: tuple[KVCache, Rows], _):
+        def step(carry: tuple[KVCache, Rows], u: Array):
             cache, rows = carry
             hidden, cache = extend(self.policy, weights, rows.last_tokens[:, None], None, cache)
-            rows, emitted = self._draw(rows, cache.cursor - cache.start, decode_logits(weights, hidden))
+            rows, emitted = self._draw(rows, u, decode_logits(weights, hidden))
             return (cache, rows), emitted
 
-        (cache, rows), emitted = jax.lax.scan(step, self._constrain((cache, rows)), length=steps)
+        lengths = cache.cursor - cache.start + 1 + jnp.arange(steps)[:, None]  # [W, B], when the step's token is drawn
+        u = uniforms(rows.draw.keys, lengths)  # here and not in the loop: twenty rounds of integers are many small programs
+        (cache, rows), emitted = jax.lax.scan(step, self._constrain((cache, rows)), u)
         return *self._constrain((cache, rows)), emitted
 
-    def _draw(self, rows: Rows, lengths: Array, logits: Array) -> tuple[Rows, Emitted]:
+    def _draw(self, rows: Rows, u: Array, logits: Array) -> tuple[Rows, Emitted]:
         draw = rows.draw
-        keys = jax.vmap(jax.random.fold_in)(draw.keys, lengths)
         filters = (draw.top_k, draw.top_p, draw.min_p) if self.filters else None
-        tokens, logprobs = sample_tokens(logits, keys, draw.temperature, filters)
+        tokens, logprobs = sample_tokens(logits, u, draw.temperature, filters)
         is_live = ~rows.is_done
         left = rows.left - is_live
         is_stop = jnp.any(tokens[:, None] == draw.stop_ids, axis=1)

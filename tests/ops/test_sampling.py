@@ -4,7 +4,7 @@ import numpy as np
 
 import pytest
 
-from jaxrl.ops.sampling import keep_likely, sample_tokens
+from jaxrl.ops.sampling import keep_likely, sample_tokens, uniforms
 
 LOGITS = np.log(np.array([[0.5, 0.25, 0.15, 0.1]], np.float32))
 
@@ -35,10 +35,10 @@ def test_filters_by_hand(settings, kept):
 
 
 def draw(count, temperature, top_k=0, top_p=1.0, logits=LOGITS):
-    keys = jax.random.split(jax.random.key(0), count)
+    u = uniforms(jax.random.split(jax.random.key(0), count), 0)
     full = lambda value: jnp.full(count, value)  # noqa: E731
     filters = (full(top_k), full(top_p), full(0.0)) if top_k or top_p < 1 else None
-    return sample_tokens(jnp.repeat(logits, count, axis=0), keys, full(float(temperature)), filters)
+    return sample_tokens(jnp.repeat(logits, count, axis=0), u, full(float(temperature)), filters)
 
 
 def test_frequencies_are_the_probabilities():
@@ -65,9 +65,9 @@ def test_greedy_takes_the_likeliest_and_tells_its_logprob_at_temperature_one():
 
 
 def test_greedy_rows_stand_beside_others():
-    keys = jax.random.split(jax.random.key(0), 4000)
+    u = uniforms(jax.random.split(jax.random.key(0), 4000), 0)
     temperature = jnp.where(jnp.arange(4000) % 2 == 0, 0.0, 1.0)
-    tokens, _ = sample_tokens(jnp.repeat(LOGITS, 4000, axis=0), keys, temperature)
+    tokens, _ = sample_tokens(jnp.repeat(LOGITS, 4000, axis=0), u, temperature)
     assert set(np.asarray(tokens[::2]).tolist()) == {0} and set(np.asarray(tokens[1::2]).tolist()) == {0, 1, 2, 3}
 
 
@@ -93,11 +93,19 @@ def test_what_is_filtered_out_never_comes_whatever_the_uniform_number():
     assert _draw(logits, u).tolist() == [7, 7, 140, 140, 290, 290]
 
 
+def test_uniform_numbers_of_many_steps_are_those_of_each_row_and_step():
+    keys, counts = jax.random.split(jax.random.key(2), 5), np.array([[0, 3, 1, 9, 9], [1, 4, 2, 10, 10]])
+    at_once = np.asarray(uniforms(keys, counts))
+    for w, b in np.ndindex(2, 5):
+        assert at_once[w, b] == jax.random.uniform(jax.random.fold_in(keys[b], counts[w, b]))
+    assert len(set(at_once.ravel().tolist())) == 10
+
+
 def test_a_rows_draw_does_not_depend_on_its_neighbours():
     rng = np.random.default_rng(0)
     logits = rng.normal(size=(8, 50)).astype(np.float32)
-    keys = jax.random.split(jax.random.key(1), 8)
+    u = uniforms(jax.random.split(jax.random.key(1), 8), 0)
     filters = (np.zeros(8, np.int32), np.full(8, 0.9, np.float32), np.zeros(8, np.float32))
-    together, _ = sample_tokens(logits, keys, np.ones(8, np.float32), filters)
-    part = lambda i: (logits[i : i + 1], keys[i : i + 1], np.ones(1, np.float32), tuple(f[i : i + 1] for f in filters))  # noqa: E731
+    together, _ = sample_tokens(logits, u, np.ones(8, np.float32), filters)
+    part = lambda i: (logits[i : i + 1], u[i : i + 1], np.ones(1, np.float32), tuple(f[i : i + 1] for f in filters))  # noqa: E731
     assert together.tolist() == [int(sample_tokens(*part(i))[0][0]) for i in range(8)]
