@@ -213,8 +213,8 @@ class ProgramSection(AnyTaskSection):
       A twentieth of the train source, chosen by content alone, is the val split; where test has no source of its own,
       another twentieth is the test split.
     train, val, test: at most so many problems, the first ones; null means all.
-    wall_s, cpu_s: seconds of one program on one input, or in all calls of its functions. total_s: after so many seconds no
-      further case of a completion is begun. wall_s + total_s should stay below verify.timeout_s.
+    wall_s, cpu_s: seconds of one program on one case, or in all calls of HumanEval's or MBPP's tests. total_s: after so many
+      seconds no further case of a completion is begun. wall_s + total_s should stay below verify.timeout_s.
     memory_mb: address space. output_kb: of what is printed.
     min_level: how well programs must be shut in, or they are not run.
     """

@@ -3,6 +3,7 @@
 A completion is a whole program with the function in it, fenced or not, or the bare body that continues the record's prompt.
 """
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,7 @@ from jaxrl.verify.checker import BrokenTests, run_tests
 if TYPE_CHECKING:  # pydantic stays out of the verifier processes, which import this file
     from jaxrl.config_tasks import CodeSection
 
+_FUTURE = re.compile(r"^from __future__ import .*\n", re.MULTILINE)
 ORDER = "Give the whole function, and whatever it needs, in one ```python block."
 
 
@@ -117,7 +119,8 @@ def program_of(form: Form, text: str) -> tuple[str, bool]:
     if prompt and not defines.search(code):
         return f"{prompt}    {code}", is_fenced  # a body that has lost the indentation of its first line
     before = defines.search(prompt)
-    return f"{prompt[: before.start()] if before else prompt}\n{code}", is_fenced or bool(defines.search(code))
+    first = "".join(_FUTURE.findall(code))  # Python wants these before all else
+    return f"{first}{prompt[: before.start()] if before else prompt}\n{_FUTURE.sub('', code)}", is_fenced or bool(defines.search(code))
 
 
 def _returning(problem: Problem, value: str) -> str:

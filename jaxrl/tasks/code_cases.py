@@ -12,7 +12,6 @@ import ast
 import json
 import math
 import time
-from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,7 +21,7 @@ from jaxrl.tasks.base import Record
 from jaxrl.tasks.code_text import same_output
 from jaxrl.tasks.fields import field
 from jaxrl.verify.endings import ending, failing, shown
-from jaxrl.verify.sandbox import Functions, Sandbox
+from jaxrl.verify.sandbox import Sandbox
 
 TYPES = ("stdin_stdout", "function_call")
 FIELDS = ("verification_info", "test_cases")
@@ -59,9 +58,9 @@ def read_cases(record: Record) -> list[Case]:
     Raises:
       InputError: no such field, no cases, or a case that is not as it should be, an unknown type above all.
     """
-    name = next((name for name in FIELDS if record.get(name) is not None), None)
+    name = next((name for name in FIELDS if record.get(name) not in (None, "")), None)
     if name is None:
-        raise InputError("fields 'verification_info' and 'test_cases' are both missing; one should hold the cases to pass")
+        raise InputError("fields 'verification_info' and 'test_cases' are both missing or empty; one should hold the cases to pass")
     value = _parsed(record[name], name)
     cases = value.get("test_cases") if isinstance(value, dict) else value
     if not isinstance(cases, list) or not cases:
@@ -70,7 +69,7 @@ def read_cases(record: Record) -> list[Case]:
 
 
 def run_cases(sandbox: Sandbox, program: str, cases: list[Case], total_s: float, stop_early: bool = True) -> Passed:
-    """Run a program on each case, in a process of its own for each input, and in one for all calls.
+    """Run a program on each case, each in a process of its own: what a program remembers of one case is gone in the next.
 
     Args:
       total_s: seconds after which no further case is begun; those left have not passed.
@@ -78,22 +77,15 @@ def run_cases(sandbox: Sandbox, program: str, cases: list[Case], total_s: float,
       SandboxError: the sandbox broke down.
     """
     began, passed, failure = time.monotonic(), 0, ""
-    with ExitStack() as stack:
-        children: dict[str, Functions] = {}
-        for number, case in enumerate(cases, start=1):
-            if time.monotonic() - began > total_s:
-                wrong = f"not begun: those before it took {total_s:g} s"
-            elif case["type"] == "stdin_stdout":
-                wrong = _run(sandbox, program, case)
-            else:
-                name = case["fn_name"]
-                if name not in children:
-                    children[name] = stack.enter_context(sandbox.functions(program + SOLUTION.format(name=name)))
-                wrong = _call(children[name], case)
-            passed += not wrong
-            failure = failure or (wrong and f"case {number} of {len(cases)}: {wrong}")
-            if wrong and stop_early:
-                break
+    for number, case in enumerate(cases, start=1):
+        if time.monotonic() - began > total_s:
+            wrong = f"not begun: those before it took {total_s:g} s"
+        else:
+            wrong = (_run if case["type"] == "stdin_stdout" else _call)(sandbox, program, case)
+        passed += not wrong
+        failure = failure or (wrong and f"case {number} of {len(cases)}: {wrong}")
+        if wrong and stop_early:
+            break
     return Passed(passed, len(cases), failure)
 
 
@@ -133,14 +125,16 @@ def _run(sandbox: Sandbox, program: str, case: Case) -> str:
     return f"printed {shown(outcome.stdout.decode('utf-8', 'replace'))!r}, {shown(case['output'])!r} expected"
 
 
-def _call(functions: Functions, case: Case) -> str:
+def _call(sandbox: Sandbox, program: str, case: Case) -> str:
     """What is wrong, or nothing."""
-    called = functions.call(case["fn_name"], case["args"], case["kwargs"])
+    name = case["fn_name"]
+    with sandbox.functions(program + SOLUTION.format(name=name)) as functions:
+        called = functions.call(name, case["args"], case["kwargs"])
     if not called.ok:
-        return f"{case['fn_name']} {failing(called)}"
+        return f"{name} {failing(called)}"
     if any(same_value(expected, called.value) for expected in case["expected"]):
         return ""
-    return f"{case['fn_name']} returned {shown(called.value)}, {shown(case['expected'][0])} expected"
+    return f"{name} returned {shown(called.value)}, {shown(case['expected'][0])} expected"
 
 
 # -------------------------------------------------------------------------------------------------------------- reading

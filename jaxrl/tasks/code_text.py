@@ -2,7 +2,7 @@
 
 import re
 
-from jaxrl.verify.answers import without_reasoning
+from jaxrl.verify.answers import without_end, without_reasoning
 
 PYTHON = frozenset(("python", "python3", "py"))
 MAX_CHARS = 200_000  # of a completion; more is no answer
@@ -19,12 +19,13 @@ def final_program(text: str, name: str = "") -> tuple[str, bool]:
 
     The last block that defines `name`, where one is asked for: behind it there may be examples of its use. Else the last block;
     both times one marked as Python, if there is one. Else the whole text, up to a fence that closes what the prompt has opened.
+    Tokens that end a text (`<|im_end|>`) do not belong to it.
     A block loses the indentation of its fence, as in a list, and keeps the rest, which says whether it is a function's body.
     """
     text = without_reasoning(text[: MAX_CHARS + 1])
     if len(text) > MAX_CHARS:
         return "", False
-    text = text.replace("\r\n", "\n")
+    text = without_end(text).replace("\r\n", "\n")
     found = sorted(_FENCE.findall(text), key=lambda fence: fence[1].lower() in PYTHON)
     blocks = [_outdented(block, len(indent)) for indent, _, block in found if block.strip()]
     if not blocks:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from jaxrl.tasks.base import Baseline, Record
 from jaxrl.tasks.code_cases import read_cases, run_cases
-from jaxrl.tasks.code_files import FileProblems
+from jaxrl.tasks.code_files import FileProblems, Unfit
 from jaxrl.tasks.code_sandbox import SandboxVerify, limits_of
 from jaxrl.tasks.code_text import final_program
 from jaxrl.tasks.drawing import Claim, Drawn, digest
@@ -56,6 +56,8 @@ class Deduction:
     def problem(self, record: Record) -> Problem:
         statement = field(record, "prompt", "the problem in words", is_text)
         cases = read_cases(record)
+        if not any(case["type"] == "function_call" or case["output"].strip() for case in cases):
+            raise Unfit("no case expects any output, so a program that does nothing would pass; give cases that do")
         names = {case["fn_name"] for case in cases if case["type"] == "function_call"}
         order = FUNCTION.format(name=sorted(names)[0]) if names else STDIN
         content = statement if statement.endswith(order) else f"{statement.rstrip()}\n\n{order}"

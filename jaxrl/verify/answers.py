@@ -29,6 +29,7 @@ from fractions import Fraction
 MAX_CHARS = 500  # of an answer
 TAIL_CHARS = 2_000  # of a text, in which the last number is looked for
 MAX_HEADINGS = 20  # that are passed over, from the end
+MAX_END_TOKENS = 20
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,16 @@ def without_reasoning(text: str) -> str:
     """What follows the last end of reasoning, up to reasoning that does not end."""
     ends = [0, *(match.end() for match in _REASONING_ENDS.finditer(text))]
     return _REASONING_BEGINS.split(text[ends[-1] :], maxsplit=1)[0]
+
+
+def without_end(text: str) -> str:
+    """Without the tokens, such as `</s>`, that a text may end with."""
+    for _ in range(MAX_END_TOKENS):
+        body = text.rstrip()
+        if not _TEXT_ENDS.fullmatch(body, max(0, body.rfind("<"))):
+            break
+        text = body[: body.rfind("<")]
+    return text
 
 
 def final_answer(text: str) -> Answer | None:
@@ -165,7 +176,7 @@ _JOINED = re.compile(r"\b(?:and|or|not|to|(?:times|over)(?!$)|twice)\b", re.IGNO
 _SIGN = r"(?:(?<![\w)^])[-+]|(?:(?<==)|(?<==\ )|(?<=\bis\ ))[-+]\ )"
 _IN_TEXT = re.compile(rf"{_SIGN}?(?<![\w.^])(?<!\^-)(?<!\^\{{){_UNSIGNED}", re.VERBOSE)
 _OPEN_BEFORE = re.compile(
-    r"(?:[±√]|\\(?:sqrt(?:\[[0-9]+\])?|ln|log|[dt]?frac|binom)\ ?\{?|\}\ ?\{|(?:[0-9)}%]|(?<![A-Za-z'])[A-Za-z])\ ?[-+*/^]|[0-9]/)\ ?$"
+    r"(?:[±√]|\\(?:sqrt(?:\[[0-9]+\])?|ln|log|frac|binom)\ ?\{?|\}\ ?\{|(?:[0-9)}%]|(?<![A-Za-z'])[A-Za-z])\ ?[-+*/^]|[0-9]/)\ ?$"
 )
 _CLOSED_AFTER = re.compile(
     rf"(?:{_SHORT})?(?=$|[\s.,;:?)\]}}'\"`*_|<>=°$-]|/{_LETTERS}{{3}})"
@@ -196,7 +207,7 @@ def read_number(text: str) -> Number | None:
 
 
 def equal(gold: str, answer: str, in_percent: bool = False) -> bool | None:
-    """Whether the answer is the gold one: by value where both are numbers, else True if written alike; None if neither tells.
+    """Whether the answer is the gold one: by value where both are numbers, else True if written alike (`_bare`); None if neither tells.
 
     50 % is 1/2. The plain number 50 is 50 % only where the gold answer has the %, and 50 % is the plain gold number 50 only
     where the question asks for a percentage (`in_percent`). No rounding: 0.333 is not 1/3.
@@ -233,22 +244,25 @@ def _value(match: re.Match[str]) -> Fraction | None:
 
 _EMPHASIS = " \t\n*_`"
 _REPLACED = [
-    ("−", "-"), ("–", "-"), ("\u00a0", " "), ("\u202f", " "), ("\u2009", " "), ("\\pm", "±"),
+    ("−", "-"), ("–", "-"), ("\\pm", "±"), ("\\dfrac", "\\frac"), ("\\tfrac", "\\frac"), ("\\cfrac", "\\frac"),
     ("×", "*"), ("\\times", "*"), ("\\cdot", "*"), ("\\%", "%"), ("^\\circ", "°"), ("^{\\circ}", "°"),
-    ("{,}", ","), ("\\ ", " "), ("~", " "), ("\t", " "),
+    ("{,}", ","),
 ]  # fmt: skip
-_NOISE = re.compile(r"\\[,!;:()\[\]]|\\(?:left|right)(?![a-z])|\\?[$€£¥]")
-_WORDS = re.compile(r"\\(?:text|textbf|mathrm|mbox) ?\{([^{}]*)\}")
-_FRAC = re.compile(r"\\[dtc]?frac ?(?:\{ ?(-?[0-9.,]+) ?\}|([0-9])) ?(?:\{ ?([0-9.,]+) ?\}|([0-9]))")
+_BLANK = re.compile(r"(?<!\\)\\ |\\q?quad(?![a-z])|[~\t\u00a0\u202f\u2009]")
+_NOISE = re.compile(r"(?<!\\)\\[,!;:()\[\]]|\\(?:left|right|displaystyle)(?![a-z])|\\?[$€£¥]")
+_WORDS = re.compile(r"\\(?:text(?:bf|it|rm|sf|tt)?|math(?:bf|it|rm|sf|tt)|mbox) ?\{([^{}]*)\}")
+_FRAC = re.compile(r"\\frac ?(?:\{ ?(-?[0-9.,]+) ?\}|([0-9])) ?(?:\{ ?([0-9.,]+) ?\}|([0-9]))(?![0-9])")
 _POWER = re.compile(r"\^ ?\{ ?(-?[0-9]+) ?\}")
 _SPACES = re.compile(r" {2,}")
+_ONE_SIGN = re.compile(r"\{(\w)\}")
+_CHOICE = re.compile(r"\(([A-Za-z])\)")
 
 
 def _plain(text: str) -> str:
     """The text with LaTeX's ways of writing numbers made plain; what is no number is left as it is."""
     for old, new in _REPLACED:
         text = text.replace(old, new)
-    text = _WORDS.sub(r" \1 ", _NOISE.sub("", text))
+    text = _WORDS.sub(r" \1 ", _NOISE.sub("", _BLANK.sub(" ", text)))
     text = _FRAC.sub(_fraction, _POWER.sub(r"^\1", text))
     return _SPACES.sub(" ", text)
 
@@ -260,5 +274,9 @@ def _fraction(match: re.Match[str]) -> str:
 
 
 def _bare(text: str) -> str:
-    """For answers that are no numbers: without spaces, marks of emphasis and a final point."""
-    return re.sub(r"\s", "", _plain(text)).strip("*_`").rstrip(".")
+    """For answers that are no numbers: without marks of emphasis, a final point, braces around one sign, brackets around one
+    letter, and spaces, but for those between digits; words in small letters."""
+    text = re.sub(r"\s+", " ", _plain(text)).strip(" *_`").rstrip(".")
+    text = _ONE_SIGN.sub(r"\1", re.sub("(?<![0-9]) | (?![0-9])", "", text))
+    choice = _CHOICE.fullmatch(text)
+    return choice[1] if choice else text.lower() if len(text) > 1 and text.isalpha() else text

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from jaxrl.verify.endings import failing
 from jaxrl.verify.sandbox import Functions, Sandbox
+from jaxrl.verify.sandbox_literals import Unserialisable
 
 # The tests run in a thread, which waits inside a stand-in while this side is elsewhere. Some draw their arguments: `random` is
 # seeded, so that they draw the same ones every time. `_thread` and `_queue`, since `threading` and `queue` take as long to import
@@ -105,7 +106,10 @@ def _relay(solution: Functions, checker: Functions, setup: str, names: list[str]
         calls += 1
         if given.outcome is not None:
             return Checked(False, f"{name} {failing(given)}", calls)
-        heard = checker.call("go_on", [given.value, given.raised])
+        try:
+            heard = checker.call("go_on", [given.value, given.raised])
+        except Unserialisable as error:  # with what is around it, a value can be too deep that alone was not
+            return Checked(False, f"{name} returned a value that cannot be passed on: {error}", calls)
     if heard.ok and heard.value[0] == "passed":
         failure = "" if calls else "they call nothing"
     else:

@@ -79,7 +79,9 @@ class Functions:
             kind, value = loads(answer)
         except (Unserialisable, TypeError, ValueError) as error:
             return Called(raised=f"unserialisable: {error}")
-        return Called(value=value) if kind == "value" else Called(raised=str(value))
+        if kind == "value":
+            return Called(value=value)
+        return Called(raised=value if isinstance(value, str) else FORGED)
 
     def _missing_bytes(self) -> int:
         """Of the answer that is due; below 0: there is more than an answer."""

@@ -39,7 +39,7 @@ def loads(data: bytes) -> Any:
         return _decode(json.loads(data, parse_constant=_refuse), 0)
     except Unserialisable:
         raise
-    except (ValueError, TypeError, RecursionError) as error:
+    except (ValueError, TypeError, OverflowError, RecursionError) as error:
         raise Unserialisable(f"not the bytes of a value: {type(error).__name__}: {error}"[:200]) from None
 
 

@@ -32,7 +32,7 @@ def open_streams() -> None:
 def run(requests: int, answers: int | None) -> None:
     """Read a program from `requests` and run it; with `answers`, go on to answer calls. Ends the process."""
     sys.argv = ["main.py"]
-    namespace = fresh_main()
+    namespace = fresh_main("__main__" if answers is None else "main")  # as a script, or as it would be imported
     if answers is None:
         source = read_frame(requests)
         os.close(requests)
@@ -42,10 +42,10 @@ def run(requests: int, answers: int | None) -> None:
         finish(0, namespace)
 
 
-def fresh_main() -> dict[str, object]:
-    module = types.ModuleType("__main__")
+def fresh_main(name: str) -> dict[str, object]:
+    module = types.ModuleType(name)
     module.__builtins__ = builtins
-    sys.modules["__main__"] = module
+    sys.modules["__main__"] = sys.modules[name] = module
     return module.__dict__
 
 

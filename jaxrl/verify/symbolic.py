@@ -19,7 +19,9 @@ MAX_CHARS = 300
 MAX_DEPTH = 12  # of brackets
 MAX_POWERS = 10
 MAX_DIGITS = 40  # in a row
+DIGITS = 12  # behind the point, to which numbers must agree; the library's own 6 would let 1.414214 pass for \sqrt{2}
 
+_RELATION = re.compile(r"[<>≠≤≥≈]|\\(?:neq?|not|[gl](?:eq?|t)|approx|sim)(?![a-z])")
 _LONG_NUMBER = re.compile(rf"[0-9]{{{MAX_DIGITS + 1}}}")
 
 
@@ -36,6 +38,8 @@ def same_expression(gold: str, answer: str) -> tuple[bool, str]:
       InputError: the library's process does not start.
     """
     reason = _too_much(answer)
+    if not reason and _RELATION.search(answer) and not _RELATION.search(gold):
+        reason = "a relation where a value was asked for"  # of which the library would take the right side
     if reason:
         return False, reason
     verdict = _pool().gather([_pool().submit(Problem("", (), {"gold": gold}), answer)])[0]
@@ -76,7 +80,7 @@ def _comparison() -> Callable[[Problem, str], Verdict]:
 
     def compare(problem: Problem, text: str) -> Verdict:
         gold, answer = (parse(f"\\boxed{{{side}}}") for side in (problem.data["gold"], text))
-        same = bool(gold) and bool(answer) and verify(gold, answer)  # gold first: the order matters to the library
+        same = bool(gold) and bool(answer) and verify(gold, answer, float_rounding=DIGITS)  # gold first: the order matters to the library
         return Verdict(float(same), correct=same, format_ok=True)
 
     return compare

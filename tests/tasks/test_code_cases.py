@@ -30,6 +30,7 @@ def info(*cases):
 @pytest.mark.parametrize(
     "record",
     [
+        {"verification_info": "", "test_cases": [STDIN, CALL]},
         info(STDIN, CALL),
         {"verification_info": json.dumps({"test_cases": [STDIN, CALL]})},
         {"verification_info": repr({"test_cases": [STDIN, CALL]})},  # as a Python literal
@@ -200,9 +201,21 @@ def test_the_first_failure_ends_it_unless_all_are_to_be_run(sandbox):
 
 
 @needs_linux
-def test_each_input_has_a_process_of_its_own(sandbox):
+def test_each_case_has_a_process_of_its_own(sandbox):
     program = "import builtins\nprint(getattr(builtins, 'count', 0))\nbuiltins.count = 1"
     assert run(sandbox, program, *[io_case(str(n), "0") for n in range(3)]).all
+    calls = [{**CALL, "input": [n, 0], "output": n} for n in (1, 2, 3)]
+    counts = "seen = []\ndef add(a, b):\n    seen.append(a)\n    return "
+    assert run(sandbox, counts + "seen[0]", *calls).all
+    assert run(sandbox, counts + "len(seen)", *calls).passed == 1  # which call it is says nothing
+
+
+@needs_linux
+def test_a_function_is_called_as_of_a_module_that_was_imported(sandbox):
+    guard = "def add(a, b): return a + b\nif __name__ == '__main__':\n    print(add(int(input()), int(input())))"
+    assert run(sandbox, guard, CALL).all and run(sandbox, guard, io_case("1\n2", "3")).all
+    own = "import sys, dataclasses\n@dataclasses.dataclass\nclass A: x: 'int'\ndef add(a, b): return A(sys.modules[__name__].A(3).x).x"
+    assert run(sandbox, own, CALL).all
 
 
 @needs_linux

@@ -29,6 +29,10 @@ from jaxrl.tasks.code_text import MAX_CHARS, final_input, final_program, same_ou
         ("\n\n    return 1", "    return 1", False),
         ("print(1)\n```\n", "print(1)", False),  # the prompt has opened it
         ("x = 1", "x = 1", False),
+        ("```python\nx = 1\n```<|im_end|>", "x = 1", True),  # tokens that samplers leave at the end
+        ("<answer>\n```python\nx = 1\n```</answer></s>\n", "x = 1", True),
+        ("    return 1<|endoftext|>", "    return 1", False),
+        ("x = '</s>'\ny = 1", "x = '</s>'\ny = 1", False),  # elsewhere they are the program's
         ("<think>```python\nx = 1\n```</think>y = 2", "y = 2", False),
         ("<think>hm</think>\n```python\nx = 1\n```", "x = 1", True),
         ("so\n</think>\n    return 1", "    return 1", False),

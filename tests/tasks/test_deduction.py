@@ -69,6 +69,13 @@ def test_the_same_bytes_whatever_the_hash_seed(default):
     assert output_of(program, "1") == output_of(program, "2")
 
 
+def test_cases_that_a_program_without_output_would_pass_are_no_problem(default):
+    cases = [{"type": "stdin_stdout", "input": "1", "output": output} for output in ("", " \n", "2")]
+    with pytest.raises(InputError, match="no case expects any output"):
+        default.problem({**ROW, "verification_info": {"test_cases": cases[:2]}})
+    assert default.problem({**ROW, "verification_info": {"test_cases": cases}}).data["cases"]
+
+
 @needs_linux
 def test_an_example_of_its_use_behind_a_function():
     task = make("deduction")

@@ -79,6 +79,7 @@ def test_an_honest_program_passes(sandbox):
         ("def add(a, b): return 'x' * (1 << 30)", ""),
         ("def add(a, b):\n    print('x' * (1 << 22)); return a + b", "output limit"),
         ("def add(a, b): return lambda: 3", "unserialisable"),
+        *((f"def add(a, b):\n    for _ in range({n}): a = [a]\n    return a", "") for n in range(90, 103)),  # too deep somewhere on the way
         ("", "NameError"),
         (YES.replace("(KIND)", "") + "Yes()", "unserialisable"),
         (YES.replace("KIND", "int") + "Yes(7)", "AssertionError"),  # arrives as 7

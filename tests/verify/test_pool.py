@@ -366,5 +366,6 @@ def test_a_verify_function_of_the_main_script_is_one_clear_error(tmp_path):
 def test_impossible_pools_are_refused():
     with pytest.raises(InputError, match="0 workers"):
         make_pool(workers=0)
-    with pytest.raises(InputError, match="timeout of -1"):
-        make_pool(timeout_s=-1)
+    for timeout_s in (-1, 0.0, float("nan"), float("inf"), 1e300):
+        with pytest.raises(InputError, match=f"timeout of {re.escape(str(timeout_s))} s"):
+            make_pool(timeout_s=timeout_s)

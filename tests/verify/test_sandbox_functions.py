@@ -82,7 +82,7 @@ def test_depth_is_bounded_on_both_sides():
 @pytest.mark.parametrize(
     "data",
     [b"", b"\xff", b"[1", b'{"x": 1}', b"{}", b'{"t": 1}', b'{"i": 5}', b'{"f": "1"}', b'{"s": [[1]]}', b'{"d": [[1]]}',
-     b'{"d": [[{"s": []}, 1]]}', b'{"c": ["a", "b"]}', b'{"b": "0"}', b'{"t": [], "s": []}', b"NaN", b"1" * 5000, b'{"z": null}'],
+     b'{"d": [[{"s": []}, 1]]}', b'{"c": ["a", "b"]}', b'{"b": "0"}', b'{"t": [], "s": []}', b'{"c": [1' + b"0" * 400 + b", 1]}", b"NaN", b"1" * 5000, b'{"z": null}'],
 )  # fmt: skip
 def test_bytes_that_are_no_value_are_refused(data):
     with pytest.raises(Unserialisable):
@@ -195,6 +195,16 @@ def test_a_call_cannot_answer_the_next_one(sandbox):
     with sandbox.functions(program) as functions:
         called = [functions.call("f", [n]) for n in range(3)]
         assert all(one.value != 42 for one in called) and not called[1].ok and not called[2].ok
+
+
+@pytest.mark.parametrize(
+    "answer", [b'{"t": ["raised", {"i": "0x' + b"f" * 9000 + b'"}]}', b'{"t": ["raised", {"d": []}]}', b'{"t": [[1], 1]}']
+)
+def test_an_answer_of_no_known_form_is_the_program_s_own_failure(sandbox, answer):
+    program = f"import sandbox_literals\ndef f(): sandbox_literals.dumps = lambda value: {answer!r}"
+    with sandbox.functions(program) as functions:
+        called = functions.call("f", [])
+        assert called.value is None and called.raised.startswith("unserialisable")
 
 
 def test_a_thread_that_answers_late_spoils_its_own_program(sandbox):

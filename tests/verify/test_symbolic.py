@@ -32,6 +32,12 @@ def process():
         ("42", "41 or 42", False),  # one answer, not a choice
         ("42", "42, 43", False),
         ("42", "nan", False),
+        ("42", r"\neq 42", False),
+        ("42", r"\geq 42", False),
+        ("42", "> 42", False),
+        (r"x \geq 2", r"x \ge 2", True),
+        (r"\sqrt{2}", "1.41421356", False),  # no rounding, as for numbers
+        (r"\sqrt{3+2\sqrt{2}}", r"1+\sqrt{2}", True),
         ("42", "banana", False),
         ("42", "", False),
         ("42", "\\frac{0}{0}", False),
