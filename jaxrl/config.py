@@ -116,7 +116,7 @@ class SampleSection(Section):
     """
 
     temperature: NonNegative = 1.0
-    top_k: NonNegativeInt = 0
+    top_k: Annotated[int, Field(ge=0, lt=2**31)] = 0
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
     min_p: Fraction = 0.0
     max_new_tokens: PositiveInt = 256

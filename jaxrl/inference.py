@@ -55,12 +55,13 @@ def sample_file(weights: Weights, model: str, prompts: Path, out: Path, sample: 
     prompt_ids = [_prompt_ids(record, tokenizer, place, vocab_size) for place, record in records]
     ends = eos_ids(tokenizer, folder)
     decode = tokenizer.decode if tokenizer is not None else lambda ids: None
+    engine = Engine(weights.policy, sample, ends, decode, mesh)
     lines_of: dict[tuple[int, ...], list[int]] = {}
     for line, ids in enumerate(prompt_ids):
+        engine.check(f"{records[line][0]}: the prompt", Request(ids, 0))
         lines_of.setdefault(tuple(ids), []).append(line)
     requests = [Request(list(ids), zlib.crc32(np.array(ids, "<i4").tobytes()), len(lines)) for ids, lines in lines_of.items()]
     places = list(lines_of.values())
-    engine = Engine(weights.policy, sample, ends, decode, mesh)
     completions: dict[int, Completion] = {}
     for sampled in engine.run(weights.trainable, weights.frozen, requests, jax.random.key(seed)):
         completions[places[sampled.request][sampled.index]] = sampled.completion

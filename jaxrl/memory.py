@@ -39,12 +39,13 @@ def explain_out_of_memory(what: str, remedy: Callable[[], str]) -> Iterator[None
     """Turn the compiler's report of memory that ran out into one sentence with the setting to change.
 
     Raises:
-      InputError: in place of an error whose status is RESOURCE_EXHAUSTED; others pass.
+      InputError: in place of an error whose status is RESOURCE_EXHAUSTED, or that says so in words: who reads the result of a
+        program that found no memory gets INTERNAL. Others pass.
     """
     try:
         yield
     except jax.errors.JaxRuntimeError as error:
-        if "RESOURCE_EXHAUSTED" not in str(error):
+        if not re.search("RESOURCE_EXHAUSTED|out of memory", str(error), re.IGNORECASE):
             raise
         wanted = re.search(r"allocat\w+ ([\d.]+ ?\w*)", str(error))
         size = f" (it asked for {wanted.group(1)} more)" if wanted else ""

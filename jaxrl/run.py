@@ -12,6 +12,7 @@ from pathlib import Path
 
 import jax
 
+from jaxrl.compilations import Compilations
 from jaxrl.config import Config, EvalStage
 from jaxrl.config_file import dump_config
 from jaxrl.errors import InputError
@@ -56,10 +57,11 @@ def run(config: Config, stream=sys.stdout) -> Path:
     make_run_folder(folder, config, tokenizer)
     with (
         Interrupt() as interrupt,
+        Compilations() as compilations,
         Console(stream, enabled=is_first, log_every=config.track.log_every) as console,
         RunLogger(folder, config.track, config.name, config.model_dump(mode="json"), enabled=is_first) as logger,
     ):
-        this = Run(config, folder, mesh, tokenizer, eos_ids, sft_rows, logger, console, interrupt)
+        this = Run(config, folder, mesh, tokenizer, eos_ids, sft_rows, logger, console, interrupt, compilations)
         for index, stage in enumerate(config.stages):
             if interrupt.requested:
                 raise Interrupted
@@ -68,6 +70,7 @@ def run(config: Config, stream=sys.stdout) -> Path:
             with explain_out_of_memory(f"stage {stage.name}", lambda remedy=remedy: remedy):
                 weights = STAGE_FUNCTIONS[stage.kind](this, stage, index, weights)
         export(this, weights)
+        console.note(compilations.line())
         finish(this)
     return folder
 

@@ -12,6 +12,7 @@ The line:
     tokens_per_s     of the median run after a warm-up
     compilations     programs that XLA built (or took from its cache on disk) in set-up and warm-up, and in the measured runs,
                      where there must be none: else exit code 1
+    programs         all of these by name, and for how many shapes each was built
     peak_memory_gib  the device's own count, or the process's where the device has none (CPU); taken before the floor
     parts            seconds of the median run, the engine's own within `rollout_s`, and what the engine counted
     load             the machine's load average before: on a busy machine the times mean little
@@ -38,6 +39,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from bench_common import ALPHA, RANK, Work, add_work_arguments, costs, load, peak_rss_gib, reward, work_of
+from jaxrl.compilations import Compilations
 from jaxrl.config import Config, GRPOSection, LoraSection, MeshSection, OptimSection, PPOSection, SampleSection
 from jaxrl.config_file import make_section, parse_yaml
 from jaxrl.data.packing import Rows
@@ -96,15 +98,12 @@ def settings_of(arguments: argparse.Namespace) -> Settings:
 def measure(work: Work, settings: Settings, runs: int) -> dict:
     """The JSON line."""
     busy = load()
-    compiled: list[str] = []
-    listen = lambda event, *_, **__: compiled.append(event) if "backend_compile" in event else None  # noqa: E731
-    jax.monitoring.register_event_duration_secs_listener(listen)
-    run = BENCHES[work.what](work, settings)
-    warm_up_s, _ = timed(run, 0)
-    in_warm_up = len(compiled)
-    results = sorted((timed(run, number) for number in range(1, runs + 1)), key=lambda result: result[0])
-    in_runs = len(compiled) - in_warm_up
-    jax.monitoring.unregister_event_duration_listener(listen)
+    with Compilations() as compilations:
+        run = BENCHES[work.what](work, settings)
+        warm_up_s, _ = timed(run, 0)
+        in_warm_up = compilations.take()
+        results = sorted((timed(run, number) for number in range(1, runs + 1)), key=lambda result: result[0])
+        in_runs = compilations.take()
     memory, memory_of = peak_memory_gib()
 
     del run  # its weights make room
@@ -125,6 +124,7 @@ def measure(work: Work, settings: Settings, runs: int) -> dict:
         "peak_memory_gib": memory,
         "memory_of": memory_of,
         "compilations": {"warm_up": in_warm_up, "runs": in_runs},
+        "programs": dict(compilations.programs.most_common()),
         "warm_up_s": warm_up_s,
         "share_of_floor": floor / median,
         "floor_s": floor,

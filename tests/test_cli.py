@@ -255,7 +255,12 @@ def test_a_wrong_line_to_score_is_refused_by_its_number(refuse, line, reason):
 )
 def test_a_wrong_line_to_complete_is_refused(refuse, line, reason):
     error = refuse("sample", GOOD["sample"] + line + b"\n", "--max-new-tokens", 8)
-    assert reason in error and ("line 2" in error or reason == "64 positions")
+    assert reason in error and "line 2" in error
+
+
+def test_a_prompt_is_named_by_its_line_where_equal_ones_stand_before_it(refuse):
+    error = refuse("sample", 3 * GOOD["sample"] + b'{"prompt_ids": [' + b"1, " * 60 + b"1]}\n", "--max-new-tokens", 8)
+    assert "line 4: the prompt has 61 tokens" in error
 
 
 @pytest.mark.parametrize("content", [b"", b"\n  \n"])

@@ -13,7 +13,7 @@ LIBRARY = Path(__file__).resolve().parents[1] / "jaxrl"
 
 FLOORS = {
     0: ["__init__", "train/__init__", "eval/__init__", "errors", "types", "batch", "config_base", "config_algo", "config_tasks", "config", "config_file", "checks", "interrupt"],
-    1: ["ops/*", "stats", "track/*", "hlo", "hlo_text"],
+    1: ["ops/*", "stats", "track/*", "compilations", "hlo", "hlo_text"],
     2: ["sharding", "memory", "model/*"],
     3: ["weights/*", "checkpoint", "train/state", "train/objective", "train/step"],
     4: ["data/*", "verify/*", "tasks/*"],

@@ -2,10 +2,12 @@
 
 from collections.abc import Callable, Iterator, Sequence
 
+import numpy as np
 from jax import Array
 from jax.sharding import Mesh
 
 from jaxrl.config import SampleSection
+from jaxrl.config_file import make_section
 from jaxrl.errors import InputError
 from jaxrl.memory import free_memory
 from jaxrl.model.decoding import DecodeWeights, decode_weights
@@ -118,29 +120,45 @@ class Engine:
             self._cache_bytes = max(0.0, CACHE_SHARE * (free_memory(self.mesh) - copy))  # the weights in the form of decoding
         return self._cache_bytes
 
-    def check(self, number: int, request: Request) -> SampleSection:
-        """How the samples of a request are drawn.
+    def check(self, name: str, request: Request) -> SampleSection:
+        """How the samples of a request are drawn. `name` is what errors call its prompt.
 
         Raises:
-          InputError: a prompt without tokens, with more than `max_prompt_tokens`, with unknown ones, or with no room behind it.
+          InputError: a prompt without tokens, with more than `max_prompt_tokens`, with unknown ones, or with no room behind it;
+            settings of its own that no config may have; numbers that are none of a sample.
         """
-        if request.num_samples < 1 or not 0 <= request.uid < 2**32:
-            raise InputError(f"request {number}: {request.num_samples} samples of uid {request.uid}; give at least 1, and a uid of 32 bits")
-        sample, config, length = request.sample or self.sample, self.policy.config, len(request.prompt_ids)
-        check_prompt_length(number, length, self.sample.max_prompt_tokens)
+        first, after = request.first_index, request.first_index + request.num_samples
+        if not (0 <= request.uid < 2**32 and 0 <= first < after <= 2**32):
+            raise InputError(
+                f"{name}: {request.num_samples} samples of uid {request.uid} from index {first}; "
+                "give at least 1, and a uid and indices of 32 bits"
+            )
+        sample = self.sample if request.sample is None else make_section(SampleSection, name, **request.sample.model_dump())
+        config, length = self.policy.config, len(request.prompt_ids)
+        check_stop_ids(name, sample, config.vocab_size)
+        check_prompt_length(name, length, self.sample.max_prompt_tokens)
         if length + sample.max_new_tokens > config.max_positions:
             raise InputError(
-                f"prompt {number} has {length} tokens and {sample.max_new_tokens} are to be added, more than the "
+                f"{name} has {length} tokens and {sample.max_new_tokens} are to be added, more than the "
                 f"model's {config.max_positions} positions; shorten the prompt or lower max_new_tokens"
             )
-        if not all(0 <= i < config.vocab_size for i in request.prompt_ids):
-            raise InputError(f"prompt {number} holds a token id outside 0..{config.vocab_size - 1}; was it made by another tokenizer?")
+        ids = np.asarray(request.prompt_ids)
+        if ids.ndim != 1 or ids.dtype.kind not in "iu" or ids.min() < 0 or ids.max() >= config.vocab_size:
+            raise InputError(
+                f"{name} holds a token id outside 0..{config.vocab_size - 1}, or something that is none; was it made by another tokenizer?"
+            )
         return sample
 
 
-def check_prompt_length(number: int, length: int, limit: int) -> None:
+def check_prompt_length(name: str, length: int, limit: int) -> None:
     """InputError for a prompt without tokens or with more than the limit; prompts are never cut."""
     if length == 0:
-        raise InputError(f"prompt {number} has no tokens; give at least one")
+        raise InputError(f"{name} has no tokens; give at least one")
     if length > limit:
-        raise InputError(f"prompt {number} has {length} tokens and sample.max_prompt_tokens is {limit}; raise it or shorten the prompt")
+        raise InputError(f"{name} has {length} tokens and sample.max_prompt_tokens is {limit}; raise it or shorten the prompt")
+
+
+def check_stop_ids(name: str, sample: SampleSection, vocab_size: int) -> None:
+    """InputError for a stop id that no token has: it would never stop anything."""
+    if unknown := [i for i in sample.stop_ids if i >= vocab_size]:
+        raise InputError(f"{name}: sample.stop_ids {unknown} are outside the model's vocabulary, 0..{vocab_size - 1}; take the ids from its tokenizer")

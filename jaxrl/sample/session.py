@@ -52,10 +52,11 @@ class Session:
         Raises:
           InputError: a prompt that cannot be completed, or memory that does not hold one row.
         """
-        number, self.num_requests = self.num_requests, self.num_requests + 1
-        sample = self.engine.check(number, request)
-        self.longest = max(self.longest, len(request.prompt_ids) + sample.max_new_tokens)
-        self.capacity()
+        number = self.num_requests
+        sample = self.engine.check(f"prompt {number}", request)
+        longest = max(self.longest, len(request.prompt_ids) + sample.max_new_tokens)
+        self.capacity(longest)  # a request that is refused leaves no trace
+        self.num_requests, self.longest = number + 1, longest
         if sample.top_k or sample.top_p < 1 or sample.min_p:
             self.decoder = replace(self.decoder, filters=True)
         stop_ids = (*self.engine.eos_ids, *sample.stop_ids)
@@ -168,7 +169,7 @@ class Session:
 
         most = max(map(len, spread))
         usual = self.engine.fewest_rows // shards if is_empty else 0
-        width = max(most, min(max(next_power_of_two(most), usual), self.capacity() // shards))
+        width = max(most, min(max(next_power_of_two(most), usual), self.capacity(self.longest) // shards))
         longest = max(row.length(batch.cursor) for row in rows)
         size = length_bucket(longest + steps)
         if not sample.compact:
@@ -186,9 +187,9 @@ class Session:
         """Whether a row keeps its place: it goes on, or is kept for later, or will be when its end has been read."""
         return row is not None and (row.is_live or self.held.get(row.identity) is row or (row.keep and row.stop_reason is None))
 
-    def capacity(self) -> int:
+    def capacity(self, longest: int) -> int:
         """Rows that may be decoded together, if all were as long as the longest."""
-        return self.engine.capacity(length_bucket(self.longest + self.engine.sample.window))
+        return self.engine.capacity(length_bucket(longest + self.engine.sample.window))
 
     def _admit(self) -> tuple[list[Row], list[tuple[Row, Row]]]:
         """The waiting rows that get in now, and those of them that go on from a kept one, with that one.
@@ -205,7 +206,7 @@ class Session:
                 going_on[row.identity] = (row, before)
             else:
                 others.append(row)
-        capacity = self.capacity()
+        capacity = self.capacity(self.longest)
         staying = [row for row in self.batch.slots if self._stays(row)]
         idle = [identity for identity in self.held if identity not in going_on]
         free = capacity - len(staying)

@@ -44,7 +44,8 @@ def begin_stage(run: Run, stage: Stage, step: int, steps: int, weights: Weights)
 def report_step(run: Run, stage: Stage, step: int, metrics: dict[str, float]) -> None:
     """One step to metrics.jsonl (and W&B) and to the console."""
     label, memory = memory_in_use()
-    run.logger.log(stage.name, step, {**metrics, f"memory/{label}_bytes": memory})
+    row = {**metrics, "time/compilations": run.compilations.take(), f"memory/{label}_bytes": memory}
+    run.logger.log(stage.name, step, row)
     run.console.progress(step, metrics, (label, memory))
 
 

@@ -14,7 +14,7 @@ from jaxrl.data.records import read_records
 from jaxrl.errors import InputError
 from jaxrl.eval.evaluate import choose_problems
 from jaxrl.model.config import ModelConfig
-from jaxrl.sample.engine import check_prompt_length
+from jaxrl.sample.engine import check_prompt_length, check_stop_ids
 from jaxrl.sharding import check_rows, num_row_shards
 from jaxrl.tasks import make_task
 from jaxrl.tasks.base import Task
@@ -151,8 +151,9 @@ def _check_problems(stage: RLStage | RSFTStage, task: Task, tokenizer, model: Mo
 
 def _longest_prompt(stage: RLStage | RSFTStage | EvalStage, problems: Sequence[Problem], tokenizer, model: ModelConfig) -> int:
     lengths = [len(render_for_sampling(tokenizer, problem.messages)) for problem in problems]
+    check_stop_ids(f"stage {stage.name}", stage.sample, model.vocab_size)
     for number, length in enumerate(lengths):
-        check_prompt_length(number, length, stage.sample.max_prompt_tokens)
+        check_prompt_length(f"stage {stage.name}: prompt {number}", length, stage.sample.max_prompt_tokens)
     if max(lengths) + stage.sample.max_new_tokens > model.max_positions:
         raise InputError(
             f"stage {stage.name}: the longest prompt ({max(lengths)} tokens) and sample.max_new_tokens={stage.sample.max_new_tokens} "

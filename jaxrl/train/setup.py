@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.sharding import Mesh
 
+from jaxrl.compilations import Compilations
 from jaxrl.config import ArchitectureSection, Config, LoraSection, ModelSection
 from jaxrl.data.chat import end_of_turn_id
 from jaxrl.data.tokenizer import eos_ids, load_tokenizer, train_tokenizer
@@ -43,6 +44,7 @@ class Run:
     logger: RunLogger
     console: Console
     interrupt: Interrupt
+    compilations: Compilations
 
     def key(self, stage_index: int, purpose: int, step: int = 0) -> Array:
         """The PRNG key for a purpose at a step of a stage; the same in a resumed run."""

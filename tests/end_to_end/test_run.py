@@ -66,6 +66,8 @@ def test_a_run_leaves_what_is_promised(whole):
     assert [(row["stage"], row["step"]) for row in rows] == [("sft", i) for i in range(1, 7)] + [("grpo", i) for i in range(1, 5)]
     assert {"loss", "grad_norm", "kl/ref", "clip_fraction", "reward/mean", "sampler_mismatch/max"} <= set(rows[-1])
     assert {"val/loss", "val/perplexity"} <= set(rows[2])
+    built = [json.loads(line)["time/compilations"] for line in (whole / "metrics.jsonl").read_text().splitlines()]
+    assert built[0] > 0 and built[1] == 0 and built[6] > 0, "each stage's first step builds its programs"
     samples = [row for row in lines(whole, "samples.jsonl") if row["stage"] == "grpo"]
     assert len(samples) == 4 * 16 and {"prompt", "completion", "reward", "parts", "advantage"} <= set(samples[0])
     assert [row["name"] for row in json.loads((whole / "eval.json").read_text())] == ["chance", "first_option", "nearest", "after"]

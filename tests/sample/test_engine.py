@@ -188,12 +188,38 @@ def test_a_stop_string_cuts_after_the_token_that_completes_it(plain):
         ([1] * 17, {}, "prompt 1 has 17 tokens and sample.max_prompt_tokens is 16"),
         ([1, 64], {}, r"outside 0\.\.63"),
         ([1, -1], {}, r"outside 0\.\.63"),
+        ([1, 2.0], {}, r"outside 0\.\.63, or something that is none"),
+        ([1, None], {}, r"outside 0\.\.63, or something that is none"),
+        ([1], {"stop_ids": (3, 64)}, r"prompt 0: sample\.stop_ids \[64\] are outside the model's vocabulary, 0\.\.63"),
         ([1] * 16, {"max_new_tokens": 4081}, "4096 positions"),
     ],
 )
 def test_a_prompt_that_cannot_be_completed_is_refused_before_anything_runs(prompt, changes, reason):
     with pytest.raises(InputError, match=reason):
         next(make_engine(**changes).run(TRAINABLE, FROZEN, [Request([1], 0), Request(prompt, 1)], KEY))
+
+
+@pytest.mark.parametrize(
+    "asked, reason",
+    [
+        ({"num_samples": 0}, "0 samples of uid 1 from index 0"),
+        ({"uid": 2**32}, "a uid and indices of 32 bits"),
+        ({"first_index": -1}, "from index -1"),
+        ({"first_index": 2**32 - 1, "num_samples": 2}, "a uid and indices of 32 bits"),
+        ({"sample": {"max_new_tokens": 0}}, "prompt 0: max_new_tokens: .*greater than or equal to 1"),
+        ({"sample": {"top_p": 0.0}}, "prompt 0: top_p: .*greater than 0"),
+        ({"sample": {"top_k": 2**31}}, "prompt 0: top_k: .*less than 2147483648"),
+        ({"sample": {"stop": ("",)}}, "prompt 0: stop.0: .*at least 1 character"),
+        ({"sample": {"stop_ids": (2**40,)}}, "outside the model's vocabulary"),
+    ],
+)
+def test_a_request_that_no_config_may_make_is_refused(asked, reason):
+    """`model_copy` checks nothing, so what a request brings along is looked at again."""
+    engine = make_engine()
+    if "sample" in asked:
+        asked = {"sample": engine.sample.model_copy(update=asked["sample"])}
+    with pytest.raises(InputError, match=reason):
+        next(engine.run(TRAINABLE, FROZEN, [Request(**{"prompt_ids": [1], "uid": 1, **asked})], KEY))
 
 
 def test_no_requests_give_no_completions():

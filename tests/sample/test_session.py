@@ -175,10 +175,27 @@ def test_a_cache_budget_without_room_for_one_row_is_refused():
         completions(make_engine(kv_gib=1e-7), [Request(PROMPTS[0], 1)])
 
 
+def test_a_request_that_is_refused_leaves_no_trace():
+    engine = make_engine(kv_gib=1e-4)
+    expected = completions(engine, [Request(PROMPTS[0], 0), Request(PROMPTS[1], 1)])
+    session = engine.session(TRAINABLE, FROZEN, KEY)
+    numbers = [session.add(Request(PROMPTS[0], 0))]
+    for refused in (Request([99], 5), Request([1], 5, sample=engine.sample.model_copy(update={"max_new_tokens": 4000}))):
+        with pytest.raises(InputError):
+            session.add(refused)
+    numbers.append(session.add(Request(PROMPTS[1], 1)))
+    assert numbers == [0, 1]
+    assert {s.request: s.completion.completion_ids for s in session.run()} == {r: c.completion_ids for (r, _), c in expected.items()}
+
+
 def test_memory_that_runs_out_names_the_setting_to_change():
     with pytest.raises(InputError, match="sampling does not fit into the memory of the device.*; lower it"):
         with explain_out_of_memory("sampling", lambda: "lower it"):
             jnp.zeros((1 << 46,)).block_until_ready()
+    huge = jax.jit(lambda x: jnp.cumsum(jnp.outer(x, x), axis=0)[-1])
+    with pytest.raises(InputError, match=r"\(it asked for 140737488355328 bytes more\); lower it"):
+        with explain_out_of_memory("sampling", lambda: "lower it"):
+            jax.jit(jnp.sin)(huge(jnp.ones(1 << 22))).block_until_ready()  # as a window reads the caches that were laid out
     with pytest.raises(ZeroDivisionError), explain_out_of_memory("sampling", lambda: ""):
         1 / 0
 

@@ -107,6 +107,7 @@ def test_records_are_held_against_evaluations_and_not_the_task_beside_them(check
         ({"seq_len": 10}, r"do not fit a row of seq_len=10; set it to at least \d+"),
         ({"sample": {"max_new_tokens": 64}, "seq_len": 128}, "more than the model's 64 positions"),
         ({"sample": {"max_prompt_tokens": 2}}, r"prompt 0 has \d+ tokens and sample.max_prompt_tokens is 2"),
+        ({"sample": {"stop_ids": [9999]}}, r"stage rsft: sample.stop_ids \[9999\] are outside the model's vocabulary"),
     ],
 )
 def test_rsft_settings_that_cannot_work_are_named(check, changes, message):
