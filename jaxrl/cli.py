@@ -138,8 +138,8 @@ def _eval(arguments: argparse.Namespace) -> None:
 
 
 def _sample(arguments: argparse.Namespace) -> None:
-    from jaxrl.config import SampleSection
     from jaxrl.config_file import make_section
+    from jaxrl.config_sections import SampleSection
 
     sample = make_section(
         SampleSection,
@@ -188,7 +188,8 @@ def _generate(arguments: argparse.Namespace) -> None:
 
 
 def _open_model(arguments: argparse.Namespace):
-    from jaxrl.config import Config, MeshSection
+    from jaxrl.config import Config
+    from jaxrl.config_sections import MeshSection
     from jaxrl.inference import load_policy
     from jaxrl.sharding import make_mesh
     from jaxrl.train.setup import set_up_jax

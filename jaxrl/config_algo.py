@@ -9,7 +9,6 @@ from pydantic import Field, model_validator
 
 from jaxrl.config_base import NonNegative, NonNegativeInt, Positive, PositiveInt, Section, Share
 
-PIECE_TOKENS = 4096  # enough to keep a device busy, few enough for its memory
 BASELINES_OVER_GROUPS = ("grpo", "center", "rloo")
 
 
@@ -55,8 +54,7 @@ class PolicyGradientSection(Section):
     """What GRPO and PPO share.
 
     problems_per_batch, group_size: P problems, G completions of each. updates_per_batch: minibatches that the P * G rows
-      are split into, one optimiser step each; microbatch: rows per gradient piece (null: rows of about PIECE_TOKENS tokens
-      per device). Completions are packed, and pieces that stay empty cost nothing: the smaller the piece, the less is padding.
+      are split into, one optimiser step each; microbatch: rows per gradient piece (null: see `train/microbatch.py`). Completions are packed, and pieces that stay empty cost nothing: the smaller the piece, the less is padding.
     old_logprobs: what the ratio of a batch's later updates is to, and a KL penalty in the reward from: a pass of the
       `trainer` over the batch, or what the `sampler` said, which saves the pass and counts the gap between the two as a
       change of the policy. The first update needs neither: its ratio is 1. The gap is logged, with `sampler` of that update.
@@ -107,10 +105,6 @@ class PolicyGradientSection(Section):
     def rows_per_update(self) -> int:
         """The most sequences that one optimiser step sees."""
         return -(-(self.problems_per_batch * self.group_size + self.replayed_per_batch) // self.updates_per_batch)
-
-    def rows_per_piece(self, row_tokens: int, row_shards: int) -> int:
-        """Rows of a microbatch, of row_tokens tokens each, spread over row_shards devices."""
-        return min(self.microbatch or row_shards * -(-PIECE_TOKENS // row_tokens), self.rows_per_update)
 
     @property
     def num_updates(self) -> int:

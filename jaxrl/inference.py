@@ -9,7 +9,8 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jaxrl.batch import SFTBatch
-from jaxrl.config import EvalStage, ModelSection, SampleSection, VerifySection
+from jaxrl.config import EvalStage
+from jaxrl.config_sections import ModelSection, SampleSection, VerifySection
 from jaxrl.data.chat import render_for_sampling
 from jaxrl.data.jsonl import check_out, read_objects, write_rows
 from jaxrl.data.records import parse_messages, parse_text

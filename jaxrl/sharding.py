@@ -10,7 +10,7 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from jaxrl.config import MeshSection
+from jaxrl.config_sections import MeshSection
 from jaxrl.errors import InputError
 
 P = PartitionSpec

@@ -37,11 +37,12 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
-
 from bench_common import ALPHA, RANK, Work, add_work_arguments, costs, load, peak_rss_gib, reward, work_of
+
 from jaxrl.compilations import Compilations
-from jaxrl.config import Config, GRPOSection, LoraSection, MeshSection, OptimSection, PPOSection, SampleSection
+from jaxrl.config import Config, GRPOSection, PPOSection
 from jaxrl.config_file import make_section, parse_yaml
+from jaxrl.config_sections import LoraSection, MeshSection, OptimSection, SampleSection
 from jaxrl.data.packing import Rows
 from jaxrl.errors import InputError
 from jaxrl.model.config import ModelConfig
@@ -51,6 +52,7 @@ from jaxrl.sample.engine import Engine
 from jaxrl.sample.rows import Request
 from jaxrl.sharding import make_mesh, path_name, shard_batch, shardings_for
 from jaxrl.train.experience import Scorers, fields_of, give_credit, minibatches
+from jaxrl.train.microbatch import policy_microbatch
 from jaxrl.train.rl import make_critic, make_reference
 from jaxrl.train.setup import set_up_jax
 from jaxrl.train.sft import as_batch
@@ -217,7 +219,7 @@ def rl_bench(work: Work, settings: Settings) -> Run:
         experience = give_credit(groups, [], scorers, state, algo.kl_coef, sample.max_new_tokens)
         parts.lap("credit_s")
         for samples in minibatches(experience, algo, (0, number)):
-            batch = collate(samples, algo.rows_per_update, seq_len, algo.rows_per_piece(seq_len, 1), fields_of(algo))
+            batch = collate(samples, algo.rows_per_update, seq_len, policy_microbatch(algo, seq_len, mesh), fields_of(algo))
             parts.lap("collate_s")
             state, metrics = update(state, frozen, shard_batch(batch, mesh))
             check_finite(jax.device_get(metrics))

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from jaxrl.checkpoint import CheckpointCorrupt, Checkpoints, abstract_like, checksums
-from jaxrl.config import MeshSection, OptimSection
+from jaxrl.config_sections import MeshSection, OptimSection
 from jaxrl.errors import InputError
 from jaxrl.sharding import make_mesh, shardings_for
 from jaxrl.train.state import make_optimizer, place_state

@@ -104,8 +104,7 @@ def test_the_rows_of_an_update():
     """64 fresh sequences and a share of 0.2 replayed: 16 more, over 4 updates; PPO passes over them twice."""
     replay = ReplaySection(ratio=0.2)
     algo = GRPOSection(problems_per_batch=8, group_size=8, updates_per_batch=4, replay=replay)
-    assert (algo.replayed_per_batch, algo.rows_per_update, algo.rows_per_piece(32, 1), algo.num_updates) == (16, 20, 20, 4)
-    assert GRPOSection(problems_per_batch=8, group_size=8, microbatch=16, replay=replay).rows_per_piece(32, 1) == 16
+    assert (algo.replayed_per_batch, algo.rows_per_update, algo.num_updates) == (16, 20, 4)
     ppo = PPOSection(problems_per_batch=32, updates_per_batch=2, ppo_epochs=3, critic_warmup=2)
     assert (ppo.rows_per_update, ppo.num_updates, ppo.num_held) == (16, 6, 12)
 

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec as P
 
-from jaxrl.config import MeshSection, OptimSection, PPOSection
+from jaxrl.config import PPOSection
+from jaxrl.config_sections import MeshSection, OptimSection
 from jaxrl.errors import InputError
 from jaxrl.model.policy import Policy
 from jaxrl.model.value_head import init_value_head

@@ -1,12 +1,10 @@
 """Tiny models and batches for tests."""
 
-import contextlib
-
 import jax
 import numpy as np
 
 from jaxrl.batch import PolicyBatch, SFTBatch
-from jaxrl.config import LoraSection, MeshSection
+from jaxrl.config_sections import LoraSection, MeshSection
 from jaxrl.model.config import ModelConfig, RopeScaling
 from jaxrl.model.policy import Policy
 from jaxrl.sharding import make_mesh
@@ -20,22 +18,6 @@ LORA = LoraSection(rank=4, alpha=8.0)
 
 def one_device():
     return make_mesh(MeshSection())
-
-
-@contextlib.contextmanager
-def compilations():
-    """The list of what is compiled inside: names of events, one for each program. A key made inside may be one too."""
-    compiled: list[str] = []
-
-    def listen(event, *_, **__):
-        if "backend_compile" in event:
-            compiled.append(event)
-
-    jax.monitoring.register_event_duration_secs_listener(listen)
-    try:
-        yield compiled
-    finally:
-        jax.monitoring.unregister_event_duration_listener(listen)
 
 
 def noisy(tree, seed: int, size: float = 0.05):

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import jax
 
-from jaxrl.config import LoraSection
+from jaxrl.config_sections import LoraSection
 from jaxrl.model.config import ModelConfig
 
 # Names that `jax.ad_checkpoint.checkpoint_name` gives in transformer.py, ops/low_rank.py and the attention kernels.

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from jaxrl.config import SampleSection
+from jaxrl.config_sections import SampleSection
 from jaxrl.types import Completion, StopReason
 
 

@@ -27,7 +27,7 @@ PREFERRED = ("caused_by", "fixed_by", "diagnosed_by", "leads_to")
 
 
 class KnowledgeGraph:
-    """The task; `section` is documented in `config.py`. Nothing changes after construction: questions are made once and kept.
+    """The task; `section` is documented in `config_tasks.py`. Nothing changes after construction: questions are made once and kept.
 
     Raises:
       InputError: files that cannot be read or are not what they should be.

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jaxrl.config import TrackSection
+from jaxrl.config_sections import TrackSection
 from jaxrl.errors import InputError
 from jaxrl.types import Trajectory
 

@@ -14,7 +14,8 @@ from jaxrl.config import PolicyGradientSection, PPOSection
 from jaxrl.rollout.collate import Sample, collate, make_sample, uncollate
 from jaxrl.rollout.credit import critic_credit, group_credit, is_cut, mean_k1, shaped_rewards
 from jaxrl.rollout.replay import Entry
-from jaxrl.sharding import num_row_shards, shard_batch
+from jaxrl.sharding import shard_batch
+from jaxrl.train.microbatch import policy_microbatch
 from jaxrl.train.state import TrainState
 from jaxrl.train.timeline import Timeline
 from jaxrl.types import Completion, Group, StopReason
@@ -40,7 +41,7 @@ class Scorers:
     def run(self, scorer: Callable, trainable: Tree, samples: Sequence[Sample]) -> list:
         """What a scorer says of each sample: [n] each, or a list of such lists if it says more than one thing."""
         num_rows = self.algo.rows_per_update * self.algo.updates_per_batch
-        rows = self.algo.rows_per_piece(self.seq_len, num_row_shards(self.mesh))
+        rows = policy_microbatch(self.algo, self.seq_len, self.mesh)
         batch = collate(samples, num_rows, self.seq_len, rows, fields_of(self.algo) & {"replay_mask"})
         with self.timeline.during("score"):
             said = jax.device_get(scorer(trainable, self.frozen, shard_batch(batch, self.mesh)))

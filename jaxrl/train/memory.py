@@ -14,6 +14,7 @@ from jaxrl.model.remat import kept_bytes
 from jaxrl.ops.logprobs import CHUNK_ELEMENTS
 from jaxrl.sharding import num_row_shards, shardings_for
 from jaxrl.track.format import data_size
+from jaxrl.train.microbatch import policy_microbatch, sft_microbatch
 from jaxrl.train.setup import Weights
 
 Tree = Mapping
@@ -93,7 +94,7 @@ def plan_update(asked: str, policy: Policy, trainable: Tree, frozen: Tree, rows:
 def plan_stage(asked: str, stage: SFTStage | RSFTStage | RLStage, weights: Weights, mesh: Mesh) -> Plan:
     """The plan of a stage's updates."""
     is_rl = isinstance(stage, RLStage)
-    rows = stage.algo.rows_per_piece(stage.row_tokens, num_row_shards(mesh)) if is_rl else stage.rows_per_piece
+    rows = policy_microbatch(stage.algo, stage.row_tokens, mesh) if is_rl else sft_microbatch(stage, mesh)
     seq_len = stage.row_tokens if is_rl else stage.seq_len
     references = int(is_rl and stage.algo.kl_coef > 0)
     return plan_update(asked, weights.policy, weights.trainable, weights.frozen, rows, seq_len, mesh, references)

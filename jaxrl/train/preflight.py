@@ -15,9 +15,10 @@ from jaxrl.errors import InputError
 from jaxrl.eval.evaluate import choose_problems
 from jaxrl.model.config import ModelConfig
 from jaxrl.sample.engine import check_prompt_length, check_stop_ids
-from jaxrl.sharding import check_rows, num_row_shards
+from jaxrl.sharding import check_rows
 from jaxrl.tasks import make_task
 from jaxrl.tasks.base import Task
+from jaxrl.train.microbatch import policy_microbatch, sft_microbatch
 from jaxrl.train.sft import load_rows
 from jaxrl.types import Message, Problem
 
@@ -73,7 +74,7 @@ def _check_rsft(stage: RSFTStage, task: Task, tokenizer, model: ModelConfig, mes
 
 
 def _check_rl(stage: RLStage, task: Task, tokenizer, model: ModelConfig, mesh: Mesh) -> None:
-    rows = stage.algo.rows_per_piece(stage.row_tokens, num_row_shards(mesh))
+    rows = policy_microbatch(stage.algo, stage.row_tokens, mesh)
     check_rows(rows, mesh, f"stage {stage.name}: algo.microbatch (or problems_per_batch * group_size)")
     _check_problems(stage, task, tokenizer, model)
 
@@ -130,9 +131,10 @@ def _marks(problem: Problem) -> Iterator[tuple]:
 
 
 def _check_microbatch(stage: SFTStage | RSFTStage, mesh: Mesh) -> None:
-    if stage.rows % stage.rows_per_piece:
-        raise InputError(f"stage {stage.name}: rows={stage.rows} is not a multiple of microbatch={stage.rows_per_piece}")
-    check_rows(stage.rows_per_piece, mesh, f"stage {stage.name}: microbatch (or rows)")
+    microbatch = sft_microbatch(stage, mesh)
+    if stage.rows % microbatch:
+        raise InputError(f"stage {stage.name}: rows={stage.rows} is not a multiple of microbatch={microbatch}")
+    check_rows(microbatch, mesh, f"stage {stage.name}: microbatch (or rows)")
 
 
 def _check_problems(stage: RLStage | RSFTStage, task: Task, tokenizer, model: ModelConfig) -> int:

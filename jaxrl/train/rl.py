@@ -31,17 +31,18 @@ from jaxrl.rollout.gather import gather
 from jaxrl.rollout.metrics import rollout_metrics, speed
 from jaxrl.rollout.replay import ReplayBuffer
 from jaxrl.sample.engine import Engine
-from jaxrl.sharding import num_row_shards, shard_batch
+from jaxrl.sharding import shard_batch
 from jaxrl.tasks import make_task
 from jaxrl.track.logger import sample_row
 from jaxrl.train.alarms import find_alarms
 from jaxrl.train.experience import Scorers, fields_of, give_credit, minibatches
 from jaxrl.train.loop import FinitenessGuard, begin_stage, report_step
 from jaxrl.train.memory import fit_to_memory
+from jaxrl.train.microbatch import policy_microbatch
 from jaxrl.train.setup import ADAPTERS, CRITIC, DROPOUT, SAMPLING, Run, Weights, enter_stage
 from jaxrl.train.state import TrainState, make_actor_critic_optimizer, make_optimizer, make_schedule, place_state, policy_part
-from jaxrl.train.timeline import Timeline
 from jaxrl.train.step import make_critic_fn, make_grpo_step, make_ppo_step, make_score_fn
+from jaxrl.train.timeline import Timeline
 from jaxrl.types import Group, Problem
 
 Tree = dict
@@ -91,7 +92,7 @@ def rl(run: Run, stage: RLStage, index: int, weights: Weights) -> Weights:
     """
     algo, steps, sample = stage.algo, stage.steps, stage.sample
     seq_len = stage.row_tokens
-    rows_per_piece = algo.rows_per_piece(seq_len, num_row_shards(run.mesh))
+    microbatch = policy_microbatch(algo, seq_len, run.mesh)
     task = make_task(stage.task)
     problems = task.problems("train")
 
@@ -159,7 +160,7 @@ def rl(run: Run, stage: RLStage, index: int, weights: Weights) -> Weights:
             updates, running = [], None
             for samples in minibatches(experience, algo, (ORDER, *seed)):
                 # laid out while the device works on the update before
-                batch = collate(samples, algo.rows_per_update, seq_len, rows_per_piece, fields_of(algo))
+                batch = collate(samples, algo.rows_per_update, seq_len, microbatch, fields_of(algo))
                 updates += finish(running, timeline, guard)
                 began = time.perf_counter()
                 state, metrics = update(state, frozen, shard_batch(batch, run.mesh))

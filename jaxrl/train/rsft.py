@@ -23,6 +23,7 @@ from jaxrl.track.console import Console
 from jaxrl.track.format import compact
 from jaxrl.train.loop import FinitenessGuard, begin_stage, report_step
 from jaxrl.train.memory import fit_to_memory
+from jaxrl.train.microbatch import sft_microbatch
 from jaxrl.train.setup import ADAPTERS, DROPOUT, SAMPLING, Run, Weights, enter_stage
 from jaxrl.train.sft import update
 from jaxrl.train.state import make_optimizer, make_schedule, place_state
@@ -48,6 +49,7 @@ def rsft(run: Run, stage: RSFTStage, index: int, weights: Weights) -> Weights:
     task = make_task(stage.task)
     problems = task.problems("train")
     folder = run.folder / "checkpoints" / f"{index}_{stage.name}"
+    microbatch = sft_microbatch(stage, run.mesh)
 
     # ------------------------------------------------------------------------------------------- model and optimiser
     weights = enter_stage(weights, stage.lora, run.config.model.dtype, run.mesh, run.key(index, ADAPTERS))
@@ -110,7 +112,7 @@ def rsft(run: Run, stage: RSFTStage, index: int, weights: Weights) -> Weights:
             sft_step, schedule = step_and_schedule(1 if stage.optim.schedule == "constant" else steps)
             while done < steps:
                 batch = batch_at(rows, stage.rows, run.config.seed, done)
-                state, metrics = update(sft_step, state, frozen, batch, stage.rows_per_piece, run.mesh)
+                state, metrics = update(sft_step, state, frozen, batch, microbatch, run.mesh)
                 guard.check(metrics)
                 metrics["learning_rate"] = float(schedule(done))
                 done += 1

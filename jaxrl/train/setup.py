@@ -9,10 +9,11 @@ from jax import Array
 from jax.sharding import Mesh
 
 from jaxrl.compilations import Compilations
-from jaxrl.config import ArchitectureSection, Config, LoraSection, ModelSection
+from jaxrl.config import Config
+from jaxrl.config_sections import ArchitectureSection, LoraSection, ModelSection
 from jaxrl.data.chat import end_of_turn_id
-from jaxrl.data.tokenizer import eos_ids, load_tokenizer, train_tokenizer
 from jaxrl.data.packing import Rows
+from jaxrl.data.tokenizer import eos_ids, load_tokenizer, train_tokenizer
 from jaxrl.errors import InputError
 from jaxrl.interrupt import Interrupt
 from jaxrl.model.config import ModelConfig

@@ -8,7 +8,8 @@ import optax
 from jax import Array
 from jax.sharding import Mesh
 
-from jaxrl.config import OptimSection, PPOSection
+from jaxrl.config import PPOSection
+from jaxrl.config_sections import OptimSection
 from jaxrl.sharding import path_name, shardings_for
 
 Tree = dict

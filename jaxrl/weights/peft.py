@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save_file
 
-from jaxrl.config import LORA_TARGETS, LoraSection
 from jaxrl.config_file import make_section
+from jaxrl.config_sections import LORA_TARGETS, LoraSection
 from jaxrl.errors import InputError
 from jaxrl.model.config import ModelConfig
 from jaxrl.weights.files import check_tensors, open_tensors, saving

@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 
 from jaxrl.batch import SFTBatch
-from jaxrl.config import MeshSection, SampleSection
+from jaxrl.config_sections import MeshSection, SampleSection
 from jaxrl.errors import InputError
-from jaxrl.sample.decode import Decoder
 from jaxrl.sample.buckets import length_bucket
+from jaxrl.sample.decode import Decoder
 from jaxrl.sample.engine import Engine
 from jaxrl.sample.rows import Request
 from jaxrl.sharding import make_mesh, shard_batch, shardings_for

@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxrl.config import MeshSection
+from jaxrl.compilations import Compilations
+from jaxrl.config_sections import MeshSection
 from jaxrl.errors import InputError
 from jaxrl.memory import explain_out_of_memory
 from jaxrl.sample.batch import Batch
@@ -17,7 +18,7 @@ from jaxrl.sample.rows import Request
 from jaxrl.sharding import make_mesh, shardings_for
 from jaxrl.types import StopReason
 from tests.sample.test_engine import FROZEN, KEY, POLICY, PROMPTS, SETTINGS, TRAINABLE, completions, letters, make_engine
-from tests.tiny import compilations, one_device, ragged_sequences
+from tests.tiny import one_device, ragged_sequences
 
 BUDGETS = [int(b) for b in np.clip(np.random.default_rng(0).lognormal(1.6, 0.9, 64), 1, 24)]
 LONG = {**SETTINGS, "max_new_tokens": 24, "temperature": 1.0}
@@ -204,10 +205,10 @@ def test_after_a_first_run_nothing_is_compiled():
     engine = make_engine(**LONG | {"slots": 16})
     completions(engine, requests_with_budgets(engine))
     keys = [jax.random.key(seed) for seed in range(2)]
-    with compilations() as compiled:
+    with Compilations() as compilations:
         for key in keys:
             completions(make_engine(**LONG | {"slots": 16}), requests_with_budgets(engine), key=key)
-    assert compiled == [] and Decoder.window._cache_size() > 0
+    assert not compilations.programs and Decoder.window._cache_size() > 0
 
 
 def test_kept_rows_stay_within_the_slots_and_give_way_to_those_that_wait(monkeypatch):

@@ -7,13 +7,15 @@ import numpy as np
 import optax
 import pytest
 
-from jaxrl.config import GRPOSection, PPOSection, SampleSection
+from jaxrl.config import GRPOSection, PPOSection
 from jaxrl.config_algo import ReplaySection
+from jaxrl.config_sections import SampleSection
 from jaxrl.model.value_head import init_value_head
 from jaxrl.rollout.collate import collate
 from jaxrl.rollout.replay import Entry
 from jaxrl.sharding import shard_batch
 from jaxrl.train.experience import Scorers, fields_of, give_credit, minibatches
+from jaxrl.train.microbatch import policy_microbatch
 from jaxrl.train.state import place_state
 from jaxrl.train.step import make_critic_fn, make_grpo_step, make_ppo_step, make_score_fn
 from tests.rollout.episodes import group, trajectory
@@ -148,10 +150,10 @@ def test_a_minibatch_of_replayed_samples_alone_is_a_batch_like_any_other(section
     state = place_state(trainable, optax.sgd(1.0), jax.random.key(0), MESH, TRAINABLE)
     make_step = make_ppo_step if section is PPOSection else make_grpo_step
     step = make_step(POLICY, optax.sgd(1.0), algo, SampleSection(max_new_tokens=8), state, MESH)
-    batch = collate(samples, algo.rows_per_update, SEQ_LEN, algo.rows_per_piece(SEQ_LEN, 1), fields_of(algo))
+    batch = collate(samples, algo.rows_per_update, SEQ_LEN, policy_microbatch(algo, SEQ_LEN, MESH), fields_of(algo))
     after, metrics = step(state, FROZEN, shard_batch(batch, MESH))
     assert metrics["skipped"] == 0 and metrics["tokens"] == 0 and metrics["grad_norm"] > 0 and metrics["loss/imitation"] > 0
-    full = collate(credit(algo, entries=[ENTRY], reference=TRAINABLE).fresh, algo.rows_per_update, SEQ_LEN, algo.rows_per_piece(SEQ_LEN, 1), fields_of(algo))
+    full = collate(credit(algo, entries=[ENTRY], reference=TRAINABLE).fresh, algo.rows_per_update, SEQ_LEN, policy_microbatch(algo, SEQ_LEN, MESH), fields_of(algo))
     assert jax.tree.map(np.shape, full) == jax.tree.map(np.shape, batch), "one compiled step serves both"
 
 

@@ -7,12 +7,12 @@ import optax
 import pytest
 
 from jaxrl.batch import SFTBatch
-from jaxrl.config import GRPOSection, MeshSection, ModelSection
 from jaxrl.config_file import validate_config
+from jaxrl.config_sections import MeshSection, ModelSection
+from jaxrl.memory import device_memory, host_memory
 from jaxrl.model.policy import Policy
 from jaxrl.sharding import make_mesh
 from jaxrl.train import memory as module
-from jaxrl.memory import device_memory, host_memory
 from jaxrl.train.memory import COPIES, USABLE, fit_to_memory, plan_stage, plan_update
 from jaxrl.train.setup import Weights, load_base
 from jaxrl.train.state import init_state
@@ -112,13 +112,6 @@ def test_the_plan_of_a_stage_is_of_its_microbatch(stage, rows, seq_len):
     plan = plan_stage("auto", config.stages[0], weights, one_device())
     assert (plan.rows, plan.seq_len, plan.remat) == (rows, seq_len, "selective")
     assert fit_to_memory("full", config.stages[0], weights, one_device()).policy == dataclasses.replace(weights.policy, remat="full")
-
-
-def test_pieces_of_a_minibatch_have_some_thousand_tokens_for_every_device():
-    algo = GRPOSection(problems_per_batch=64, group_size=8)
-    assert [algo.rows_per_piece(tokens, 1) for tokens in (64, 1000, 1024, 9000)] == [64, 5, 4, 1]
-    assert algo.rows_per_piece(1024, row_shards=8) == 32 and algo.rows_per_piece(2, 1) == algo.rows_per_update == 512
-    assert algo.model_copy(update={"microbatch": 48}).rows_per_piece(1024, 8) == 48
 
 
 def test_the_memory_is_the_devices_or_the_hosts_or_the_containers(tmp_path):

@@ -2,8 +2,8 @@
 
 import pytest
 
-from jaxrl.config import MeshSection
 from jaxrl.config_file import parse_yaml, validate_config
+from jaxrl.config_sections import MeshSection
 from jaxrl.data.tokenizer import train_tokenizer
 from jaxrl.errors import InputError
 from jaxrl.sharding import make_mesh

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from jaxrl.config import LoraSection, ModelSection
 from jaxrl.config_file import parse_yaml, validate_config
+from jaxrl.config_sections import LoraSection, ModelSection
 from jaxrl.errors import InputError
 from jaxrl.model.lora import merge_lora
 from jaxrl.run import run

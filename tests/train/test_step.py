@@ -8,14 +8,16 @@ import numpy as np
 import optax
 import pytest
 
-from jaxrl.config import GRPOSection, LoraSection, MeshSection, OptimSection, PPOSection, SampleSection
+from jaxrl.compilations import Compilations
+from jaxrl.config import GRPOSection, PPOSection
 from jaxrl.config_algo import CorrectionSection, ReplaySection
+from jaxrl.config_sections import LoraSection, MeshSection, OptimSection, SampleSection
 from jaxrl.model.value_head import init_value_head
 from jaxrl.sharding import make_mesh, shard_batch
 from jaxrl.train.objective import policy_objective, value_objective, weigh
 from jaxrl.train.state import make_actor_critic_optimizer, make_optimizer, make_schedule, place_state, policy_part
 from jaxrl.train.step import make_critic_fn, make_grpo_step, make_ppo_step, make_score_fn, make_sft_step
-from tests.tiny import LORA, compilations, noisy, one_device, policy_and_trees, policy_batch, relative_difference, sft_batch
+from tests.tiny import LORA, noisy, one_device, policy_and_trees, policy_batch, relative_difference, sft_batch
 
 # Keeps the gradient as its state, untouched: the change of the parameters would be the gradient rounded to their size.
 KEEP_GRADIENT = optax.GradientTransformation(lambda params: jax.tree.map(jnp.zeros_like, params), lambda grads, *_: (grads, grads))
@@ -265,10 +267,10 @@ def test_step_compiles_once_and_consumes_its_state():
     state = place_state(trainable, tx, jax.random.key(0), mesh)
     step = make_sft_step(policy, tx, state, mesh)
     given, batch = state, shard_batch(sft_batch(policy_batch(2)), mesh)
-    with compilations() as compiled:
+    with Compilations() as compilations:
         for _ in range(3):
             state, _ = step(state, frozen, batch)
-    assert len(compiled) == 1 and int(state.step) == 3
+    assert compilations.take() == 1 and int(state.step) == 3
     assert all(leaf.is_deleted() for leaf in jax.tree.leaves(given.trainable))
 
 
