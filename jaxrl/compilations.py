@@ -4,6 +4,8 @@ from collections import Counter
 
 import jax
 
+MOST_NAMES = 6  # in a line
+
 
 class Compilations:
     """Counts programs, by name, that are built (or taken from the cache on disk) while it is open."""
@@ -25,9 +27,9 @@ class Compilations:
         return since
 
     def line(self) -> str:
-        """All of them, those built for most shapes first."""
-        named = ", ".join(name if count == 1 else f"{name} {count}" for name, count in self.programs.most_common())
-        return f"{self.programs.total()} programs compiled: {named}"
+        """How many, and those of most shapes."""
+        named = ", ".join(name if count == 1 else f"{name} {count}" for name, count in self.programs.most_common(MOST_NAMES))
+        return f"{self.programs.total()} programs compiled or loaded" + (f", most of all {named}" if named else "")
 
     def _listen(self, event: str, seconds: float, fun_name: str = "unnamed", **_: object) -> None:
         if event.endswith("backend_compile_duration"):

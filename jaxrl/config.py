@@ -44,11 +44,11 @@ class DataSection(Section):
         return self
 
 
-class FineTuning(Section):
+class FineTuningStage(Section):
     """What the SFT and RSFT stages share: cross-entropy on packed rows.
 
     steps: optimiser steps; null means `epochs` passes. seq_len: tokens per row; rows: rows per optimiser step;
-    microbatch: rows per gradient piece (null: see `train/microbatch.py`).
+    microbatch: rows per gradient piece (null: rows of about 4,096 tokens on each row shard, of 1,024 on CPU).
     """
 
     steps: PositiveInt | None = None
@@ -61,7 +61,7 @@ class FineTuning(Section):
     optim: OptimSection = OptimSection()
 
 
-class SFTStage(FineTuning):
+class SFTStage(FineTuningStage):
     """Supervised fine-tuning on records, or (data: null) on the task's own demonstrations.
 
     val_fraction: share of the records held out when the data has no validation split of its own. patience: evaluations
@@ -147,7 +147,7 @@ class PPOStage(RLStage):
         return self
 
 
-class RSFTStage(FineTuning):
+class RSFTStage(FineTuningStage):
     """Rejection-sampling fine-tuning: sample, verify, keep the best, fine-tune on them; again from the result.
 
     iterations: rounds of sampling and training. problems: of the train split, how many are asked in a round (null: all),

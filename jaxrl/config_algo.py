@@ -54,7 +54,9 @@ class PolicyGradientSection(Section):
     """What GRPO and PPO share.
 
     problems_per_batch, group_size: P problems, G completions of each. updates_per_batch: minibatches that the P * G rows
-      are split into, one optimiser step each; microbatch: rows per gradient piece (null: see `train/microbatch.py`). Completions are packed, and pieces that stay empty cost nothing: the smaller the piece, the less is padding.
+      are split into, one optimiser step each; microbatch: rows per gradient piece (null: rows of about
+      4,096 tokens on each row shard, of 1,024 on CPU). Completions are packed, and pieces that stay empty cost nothing: the
+      smaller the piece, the less is padding.
     old_logprobs: what the ratio of a batch's later updates is to, and a KL penalty in the reward from: a pass of the
       `trainer` over the batch, or what the `sampler` said, which saves the pass and counts the gap between the two as a
       change of the policy. The first update needs neither: its ratio is 1. The gap is logged, with `sampler` of that update.

@@ -31,7 +31,7 @@ class Section(BaseModel):
 def _unknown_name(name: str, section: type[Section]) -> str:
     """Says where the key belongs, if another section has it (value settings, say, are PPO's alone); else the nearest name."""
     choices = list(section.model_fields)
-    owners = sorted(other.__name__ for other in _descendants(Section) if name in other.model_fields)
+    owners = sorted(other.__name__ for other in _descendants(Section) if name in other.model_fields and not other.__subclasses__())
     near = difflib.get_close_matches(name, choices, n=1, cutoff=0.5)
     hint = f"it is a key of {', '.join(owners)}; " if owners else f"did you mean {near[0]!r}? " if near else ""
     return f"unknown key {name!r} in {section.__name__}; {hint}the keys here are: {', '.join(sorted(choices))}"

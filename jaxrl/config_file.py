@@ -4,6 +4,7 @@ What `load_config` returns is resolved: each stage carries its own complete sect
 writes loads back to the same object.
 """
 
+import difflib
 import re
 from pathlib import Path
 from typing import Any
@@ -97,6 +98,18 @@ def make_task_section(name: str, overrides: list[str]) -> Section:
 def dump_config(config: Config) -> str:
     """The resolved config as YAML text; `validate_config(yaml.safe_load(text))` gives the same object."""
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def difference(file: Path, config: Config) -> str:
+    """How a resolved config on disk differs from this one, as a diff; empty if it does not.
+
+    Compared are the values: in which order a version writes its keys does not matter.
+    """
+    before, now = (parse_yaml(text) for text in (file.read_text(encoding="utf-8"), dump_config(config)))
+    if before == now:
+        return ""
+    lines = [yaml.safe_dump(values, allow_unicode=True).splitlines() for values in (before, now)]
+    return "\n".join(difflib.unified_diff(*lines, str(file), "this command", lineterm="", n=1))
 
 
 def parse_yaml(text: str) -> Any:

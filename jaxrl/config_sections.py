@@ -144,7 +144,7 @@ class VerifySection(Section):
     """
 
     workers: PositiveInt = 2
-    timeout_s: Positive = 10.0
+    timeout_s: Annotated[float, Field(gt=0, le=86_400)] = 10.0
     batch_timeout_s: Positive = 3600.0
     recycle_after: PositiveInt = 10_000
     max_error_share: Share = 0.5

@@ -4,22 +4,23 @@
                   checkpoints/<stage>/  tokenizer/  model/ (a base made here)  adapter/ (PEFT)
 """
 
-import difflib
 import os
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import jax
+from jax.sharding import Mesh
 
 from jaxrl.compilations import Compilations
-from jaxrl.config import Config, EvalStage
-from jaxrl.config_file import dump_config
+from jaxrl.config import Config, EvalStage, RLStage, Stage
+from jaxrl.config_file import difference, dump_config
 from jaxrl.errors import InputError
 from jaxrl.eval.evaluate import baseline_rows, choose_problems, evaluate
 from jaxrl.eval.table import load_rows, render_table, save_rows
-from jaxrl.memory import explain_out_of_memory
 from jaxrl.interrupt import Interrupt, Interrupted
+from jaxrl.memory import explain_out_of_memory
 from jaxrl.rollout.collect import open_pool
 from jaxrl.sample.engine import Engine
 from jaxrl.sharding import make_mesh
@@ -27,6 +28,7 @@ from jaxrl.tasks import make_task
 from jaxrl.track.console import Console
 from jaxrl.track.logger import RunLogger, sample_row
 from jaxrl.track.report import write_report
+from jaxrl.train.microbatch import stage_microbatch
 from jaxrl.train.preflight import preflight
 from jaxrl.train.rl import rl
 from jaxrl.train.rsft import rsft
@@ -62,17 +64,24 @@ def run(config: Config, stream=sys.stdout) -> Path:
         RunLogger(folder, config.track, config.name, config.model_dump(mode="json"), enabled=is_first) as logger,
     ):
         this = Run(config, folder, mesh, tokenizer, eos_ids, sft_rows, logger, console, interrupt, compilations)
-        for index, stage in enumerate(config.stages):
-            if interrupt.requested:
-                raise Interrupted
-            smaller = "microbatch" if stage.kind in ("sft", "rsft") else "sample.slots" if stage.kind == "eval" else "algo.microbatch"
-            remedy = f"set {smaller} to half of what it is, or hold the weights in bfloat16"
-            with explain_out_of_memory(f"stage {stage.name}", lambda remedy=remedy: remedy):
-                weights = STAGE_FUNCTIONS[stage.kind](this, stage, index, weights)
+        try:
+            for index, stage in enumerate(config.stages):
+                if interrupt.requested:
+                    raise Interrupted
+                with explain_out_of_memory(f"stage {stage.name}", partial(_smaller, stage, mesh)):
+                    weights = STAGE_FUNCTIONS[stage.kind](this, stage, index, weights)
+        finally:
+            console.note(compilations.line())
         export(this, weights)
-        console.note(compilations.line())
         finish(this)
     return folder
+
+
+def _smaller(stage: Stage, mesh: Mesh) -> str:
+    """What to set where a stage's memory runs out; the sampler says for itself what it needs less of."""
+    rows = 1 if isinstance(stage, EvalStage) else stage_microbatch(stage, mesh) // 2
+    setting = "algo.microbatch" if isinstance(stage, RLStage) else "microbatch"
+    return (f"set {setting} to {rows}, or " if rows > 1 else "") + "hold the weights in bfloat16, or cut them over mesh.fsdp"
 
 
 def finish(run: Run) -> None:
@@ -90,9 +99,7 @@ def refuse_other_config(folder: Path, config: Config) -> None:
     file = folder / "config.yaml"
     if not file.exists():
         return
-    before, now = file.read_text(encoding="utf-8"), dump_config(config)
-    if before != now:
-        diff = "\n".join(difflib.unified_diff(before.splitlines(), now.splitlines(), str(file), "this command", lineterm="", n=1))
+    if diff := difference(file, config):
         raise InputError(f"{folder} holds a run of another config; set another `name`, or delete the folder. The difference:\n{diff}")
 
 

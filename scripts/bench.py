@@ -32,6 +32,7 @@ import sys
 import time
 import zlib
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
 import jax
@@ -40,7 +41,8 @@ import numpy as np
 from bench_common import ALPHA, RANK, Work, add_work_arguments, costs, load, peak_rss_gib, reward, work_of
 
 from jaxrl.compilations import Compilations
-from jaxrl.config import Config, GRPOSection, PPOSection
+from jaxrl.config import Config, SFTStage
+from jaxrl.config_algo import GRPOSection, PPOSection
 from jaxrl.config_file import make_section, parse_yaml
 from jaxrl.config_sections import LoraSection, MeshSection, OptimSection, SampleSection
 from jaxrl.data.packing import Rows
@@ -52,7 +54,7 @@ from jaxrl.sample.engine import Engine
 from jaxrl.sample.rows import Request
 from jaxrl.sharding import make_mesh, path_name, shard_batch, shardings_for
 from jaxrl.train.experience import Scorers, fields_of, give_credit, minibatches
-from jaxrl.train.microbatch import policy_microbatch
+from jaxrl.train.microbatch import policy_microbatch, sft_microbatch
 from jaxrl.train.rl import make_critic, make_reference
 from jaxrl.train.setup import set_up_jax
 from jaxrl.train.sft import as_batch
@@ -115,7 +117,7 @@ def measure(work: Work, settings: Settings, runs: int) -> dict:
     floor = sum(cost.seconds(peak, bandwidth) for cost in costs(work))
     arithmetic = sum(cost.flops / peak for cost in costs(work))
     device = jax.devices()[0]
-    line = work.describe() | {
+    line = with_microbatch(work).describe() | {
         "device": device.device_kind if device.platform != "cpu" else f"{os.cpu_count()} CPU cores",
         "load": busy,
         "runs": runs,
@@ -174,6 +176,7 @@ def sample_bench(work: Work, settings: Settings) -> Run:
 
 def sft_bench(work: Work, _: Settings) -> Run:
     """One optimiser step."""
+    work = with_microbatch(work)
     policy, trainable, frozen, mesh = random_policy(work)
     tx = make_optimizer(OptimSection(), 1000)
     state = place_state(trainable, tx, jax.random.key(1), mesh)
@@ -192,6 +195,7 @@ def sft_bench(work: Work, _: Settings) -> Run:
 
 def rl_bench(work: Work, settings: Settings) -> Run:
     """One step of GRPO or PPO as `jaxrl/train/rl.py` does it, without tasks, checkpoints and logs."""
+    work = with_microbatch(work)
     policy, trainable, frozen, mesh = random_policy(work)
     sample, seq_len = sample_section(work, settings), work.prompt_len + work.new
     values = {"problems_per_batch": work.prompts, "group_size": work.group, "microbatch": work.piece, "updates_per_batch": 1}
@@ -234,6 +238,19 @@ BENCHES = {"sample": sample_bench, "sft": sft_bench, "grpo": rl_bench, "ppo": rl
 
 
 # ------------------------------------------------------------------------------------------------------------ their parts
+
+
+def with_microbatch(work: Work) -> Work:
+    """The work with the microbatch that a run would choose, where none is set."""
+    if work.microbatch is not None or work.what == "sample":
+        return work
+    mesh = make_mesh(MeshSection())
+    if work.what == "sft":
+        rows = sft_microbatch(SFTStage(kind="sft", rows=work.rows, seq_len=work.seq_len), mesh)
+    else:
+        algo = GRPOSection(problems_per_batch=work.prompts, group_size=work.group)
+        rows = policy_microbatch(algo, work.prompt_len + work.new, mesh)
+    return replace(work, microbatch=rows)
 
 
 def make_policy(work: Work) -> Policy:

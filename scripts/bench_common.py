@@ -144,7 +144,7 @@ def add_work_arguments(parser: argparse.ArgumentParser, choices: tuple[str, ...]
     parser.add_argument("--lengths", choices=["fixed", "lognormal"], default="fixed", help="M each, or lognormal with mean 0.3 M")
     parser.add_argument("--rows", type=_positive, default=4, help="of sft")
     parser.add_argument("--seq-len", type=_positive, default=256, help="of sft")
-    parser.add_argument("--microbatch", type=_positive, metavar="ROWS", help="rows per gradient piece; default: all at once")
+    parser.add_argument("--microbatch", type=_positive, metavar="ROWS", help="rows per gradient piece; default: ours as a run chooses, the peer's all")
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
     parser.add_argument("--runs", type=_positive, default=5, help="measured after one run of warm-up; default: %(default)s")
 

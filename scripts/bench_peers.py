@@ -8,7 +8,7 @@ The peers are an extra (`pip install 'jaxrl[peers]'`), or live in an environment
 side is one process that holds its model; after a warm-up on both, one run of the peer and one of ours alternate. Prints a
 JSON line for each pair, one with the medians, and a table. The ratio is the median over pairs of the peer's seconds / ours.
 
-What the peer runs, on the same random ids, budgets, microbatches and number of threads (all cores, both):
+What the peer runs, on the same random ids, budgets, microbatches (if --microbatch is given) and number of threads (all cores, both):
 
     sample  model.generate(do_sample=True, num_return_sequences=G), without adapters unless --peer-adapters; ours has them
     sft     PEFT LoRA, forward, backward, clip, AdamW

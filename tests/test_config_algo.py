@@ -3,8 +3,7 @@
 import pytest
 import yaml
 
-from jaxrl.config import GRPOSection, PPOSection
-from jaxrl.config_algo import ReplaySection
+from jaxrl.config_algo import GRPOSection, PPOSection, ReplaySection
 from jaxrl.config_file import validate_config
 from jaxrl.errors import InputError
 

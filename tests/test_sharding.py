@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec as P
 
-from jaxrl.config import PPOSection
+from jaxrl.config_algo import PPOSection
 from jaxrl.config_sections import MeshSection, OptimSection
 from jaxrl.errors import InputError
 from jaxrl.model.policy import Policy

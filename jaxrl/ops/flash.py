@@ -12,6 +12,7 @@ block, e keys that they may see. Source: Dao et al. 2022 (FlashAttention), algor
 """
 
 from collections.abc import Iterator
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -98,14 +99,18 @@ def _each_head(product: str, x: Array, y: Array) -> Array:
 def _all_heads(x: Array, y: Array) -> Array:
     """Summed over a group and its queries: x [B, K, G, n, e], y [B, K, G, n, H] -> [B, K, e, H] float32.
 
-    As (y^T x)^T, of which only the small sides are turned around: x^T y, which the barriers keep the compiler from making of
-    it, is three times as slow on CPU.
+    On CPU as (y^T x)^T, of which only the small sides are turned around: x^T y, which the barriers keep the compiler from
+    making of it, is three times as slow there.
     """
     B, K = x.shape[:2]
     x, y = (z.reshape(B, K, -1, z.shape[-1]) for z in (x, y))
-    y = jax.lax.optimization_barrier(y.swapaxes(2, 3))
-    turned = jnp.einsum("bkhq,bkqe->bkhe", y, x, preferred_element_type=jnp.float32)
-    return jax.lax.optimization_barrier(turned).swapaxes(2, 3)
+    product = partial(jnp.einsum, preferred_element_type=jnp.float32)
+    barrier = jax.lax.optimization_barrier
+
+    def turned(x: Array, y: Array) -> Array:
+        return barrier(product("bkhq,bkqe->bkhe", barrier(y.swapaxes(2, 3)), x)).swapaxes(2, 3)
+
+    return jax.lax.platform_dependent(x, y, cpu=turned, default=partial(product, "bkqe,bkqh->bkeh"))
 
 
 def _by_head(x: Array, K: int) -> Array:

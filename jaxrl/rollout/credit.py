@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxrl.config import GRPOSection, PolicyGradientSection, PPOSection
+from jaxrl.config_algo import GRPOSection, PolicyGradientSection, PPOSection
 from jaxrl.data.packing import lay_out
 from jaxrl.model.value_head import state_values
 from jaxrl.ops.advantages import ADVANTAGES, overlong_penalty, whiten

@@ -142,8 +142,7 @@ class Engine:
                 f"{name} has {length} tokens and {sample.max_new_tokens} are to be added, more than the "
                 f"model's {config.max_positions} positions; shorten the prompt or lower max_new_tokens"
             )
-        ids = np.asarray(request.prompt_ids)
-        if ids.ndim != 1 or ids.dtype.kind not in "iu" or ids.min() < 0 or ids.max() >= config.vocab_size:
+        if not all(isinstance(i, (int, np.integer)) and 0 <= i < config.vocab_size for i in request.prompt_ids):
             raise InputError(
                 f"{name} holds a token id outside 0..{config.vocab_size - 1}, or something that is none; was it made by another tokenizer?"
             )
@@ -161,4 +160,6 @@ def check_prompt_length(name: str, length: int, limit: int) -> None:
 def check_stop_ids(name: str, sample: SampleSection, vocab_size: int) -> None:
     """InputError for a stop id that no token has: it would never stop anything."""
     if unknown := [i for i in sample.stop_ids if i >= vocab_size]:
-        raise InputError(f"{name}: sample.stop_ids {unknown} are outside the model's vocabulary, 0..{vocab_size - 1}; take the ids from its tokenizer")
+        raise InputError(
+            f"{name}: sample.stop_ids {unknown} are outside the model's vocabulary, 0..{vocab_size - 1}; take the ids from its tokenizer"
+        )

@@ -3,7 +3,7 @@
 A completion is a whole program with the function in it, fenced or not, or the bare body that continues the record's prompt.
 """
 
-import re
+import ast
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -21,7 +21,6 @@ from jaxrl.verify.checker import BrokenTests, run_tests
 if TYPE_CHECKING:  # pydantic stays out of the verifier processes, which import this file
     from jaxrl.config_tasks import CodeSection
 
-_FUTURE = re.compile(r"^from __future__ import .*\n", re.MULTILINE)
 ORDER = "Give the whole function, and whatever it needs, in one ```python block."
 
 
@@ -119,8 +118,24 @@ def program_of(form: Form, text: str) -> tuple[str, bool]:
     if prompt and not defines.search(code):
         return f"{prompt}    {code}", is_fenced  # a body that has lost the indentation of its first line
     before = defines.search(prompt)
-    first = "".join(_FUTURE.findall(code))  # Python wants these before all else
-    return f"{first}{prompt[: before.start()] if before else prompt}\n{_FUTURE.sub('', code)}", is_fenced or bool(defines.search(code))
+    future, code = _future_imports(code)  # Python wants these before all else
+    return f"{future}{prompt[: before.start()] if before else prompt}\n{code}", is_fenced or bool(defines.search(code))
+
+
+def _future_imports(code: str) -> tuple[str, str]:
+    """What of a program ends with its imports from `__future__`, and the rest."""
+    if "__future__" not in code:
+        return "", code
+    try:
+        body = ast.parse(code).body
+    except (SyntaxError, ValueError, RecursionError, MemoryError):  # it will fail where it is run, and there say why
+        return "", code
+    future = [node for node in body if isinstance(node, ast.ImportFrom) and node.module == "__future__"]
+    first = body[1:] if ast.get_docstring(ast.Module(body, [])) is not None else body
+    if not future or first[: len(future)] != future:  # those that come later are an error, and stay one
+        return "", code
+    lines = code.split("\n")
+    return "\n".join([*lines[: future[-1].end_lineno], ""]), "\n".join(lines[future[-1].end_lineno :])
 
 
 def _returning(problem: Problem, value: str) -> str:

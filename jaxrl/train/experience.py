@@ -10,7 +10,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from jaxrl.config import PolicyGradientSection, PPOSection
+from jaxrl.config_algo import PolicyGradientSection, PPOSection
 from jaxrl.rollout.collate import Sample, collate, make_sample, uncollate
 from jaxrl.rollout.credit import critic_credit, group_credit, is_cut, mean_k1, shaped_rewards
 from jaxrl.rollout.replay import Entry

@@ -7,14 +7,14 @@ from dataclasses import dataclass, replace
 import jax
 from jax.sharding import Mesh
 
-from jaxrl.config import RLStage, RSFTStage, SFTStage
+from jaxrl.config import FineTuningStage, RLStage
 from jaxrl.memory import device_memory
 from jaxrl.model.policy import Policy
 from jaxrl.model.remat import kept_bytes
 from jaxrl.ops.logprobs import CHUNK_ELEMENTS
 from jaxrl.sharding import num_row_shards, shardings_for
 from jaxrl.track.format import data_size
-from jaxrl.train.microbatch import policy_microbatch, sft_microbatch
+from jaxrl.train.microbatch import stage_microbatch
 from jaxrl.train.setup import Weights
 
 Tree = Mapping
@@ -91,16 +91,15 @@ def plan_update(asked: str, policy: Policy, trainable: Tree, frozen: Tree, rows:
     return plan("selective") if plan("selective").fits else plan("full")
 
 
-def plan_stage(asked: str, stage: SFTStage | RSFTStage | RLStage, weights: Weights, mesh: Mesh) -> Plan:
+def plan_stage(asked: str, stage: FineTuningStage | RLStage, weights: Weights, mesh: Mesh) -> Plan:
     """The plan of a stage's updates."""
-    is_rl = isinstance(stage, RLStage)
-    rows = policy_microbatch(stage.algo, stage.row_tokens, mesh) if is_rl else sft_microbatch(stage, mesh)
+    is_rl, rows = isinstance(stage, RLStage), stage_microbatch(stage, mesh)
     seq_len = stage.row_tokens if is_rl else stage.seq_len
     references = int(is_rl and stage.algo.kl_coef > 0)
     return plan_update(asked, weights.policy, weights.trainable, weights.frozen, rows, seq_len, mesh, references)
 
 
-def fit_to_memory(asked: str, stage: SFTStage | RSFTStage | RLStage, weights: Weights, mesh: Mesh) -> Weights:
+def fit_to_memory(asked: str, stage: FineTuningStage | RLStage, weights: Weights, mesh: Mesh) -> Weights:
     """The weights with a policy whose backward pass keeps what the plan says."""
     return replace(weights, policy=replace(weights.policy, remat=plan_stage(asked, stage, weights, mesh).remat))
 

@@ -1,12 +1,12 @@
 """How many rows an update works on at once where the config leaves that open.
 
-Some thousand tokens keep an accelerator busy, and more only cost memory. A CPU is faster with fewer: their activations stay
-in its caches (1.25 x at 135 million numbers, `LOG.md`).
+A CPU is faster with fewer tokens: their activations stay in its caches (`LOG.md`). What is best on an accelerator has not
+been measured; some thousand tokens should keep it busy.
 """
 
 from jax.sharding import Mesh
 
-from jaxrl.config import RSFTStage, SFTStage
+from jaxrl.config import FineTuningStage, RLStage
 from jaxrl.config_algo import PolicyGradientSection
 from jaxrl.sharding import num_row_shards
 
@@ -14,17 +14,23 @@ PIECE_TOKENS = 4096  # on each row shard, padding included
 CPU_PIECE_TOKENS = 1024
 
 
+def stage_microbatch(stage: FineTuningStage | RLStage, mesh: Mesh) -> int:
+    """Rows of a microbatch of a stage, over all devices."""
+    return policy_microbatch(stage.algo, stage.row_tokens, mesh) if isinstance(stage, RLStage) else sft_microbatch(stage, mesh)
+
+
 def policy_microbatch(algo: PolicyGradientSection, row_tokens: int, mesh: Mesh) -> int:
-    """Rows of a microbatch of GRPO or PPO, over all devices; `row_tokens` long each."""
+    """That of GRPO or PPO, of rows of `row_tokens`. Pieces that stay empty cost nothing."""
     return min(algo.microbatch or _usual(row_tokens, mesh), algo.rows_per_update)
 
 
-def sft_microbatch(stage: SFTStage | RSFTStage, mesh: Mesh) -> int:
-    """Rows of a microbatch of SFT, over all devices: as many as is usual, or fewer, so that they divide the step's rows."""
+def sft_microbatch(stage: FineTuningStage, mesh: Mesh) -> int:
+    """That of SFT: as few pieces as are usual, as even as can be."""
     shards = num_row_shards(mesh)
     if stage.microbatch is not None or stage.rows % shards:  # the latter is refused before anything is run
         return stage.microbatch or stage.rows
-    return max(rows for rows in range(shards, _usual(stage.seq_len, mesh) + 1, shards) if stage.rows % rows == 0)
+    pieces = -(-stage.rows // _usual(stage.seq_len, mesh))
+    return shards * -(-stage.rows // (pieces * shards))
 
 
 def _usual(row_tokens: int, mesh: Mesh) -> int:

@@ -18,7 +18,7 @@ from jaxrl.sample.engine import check_prompt_length, check_stop_ids
 from jaxrl.sharding import check_rows
 from jaxrl.tasks import make_task
 from jaxrl.tasks.base import Task
-from jaxrl.train.microbatch import policy_microbatch, sft_microbatch
+from jaxrl.train.microbatch import stage_microbatch
 from jaxrl.train.sft import load_rows
 from jaxrl.types import Message, Problem
 
@@ -74,8 +74,7 @@ def _check_rsft(stage: RSFTStage, task: Task, tokenizer, model: ModelConfig, mes
 
 
 def _check_rl(stage: RLStage, task: Task, tokenizer, model: ModelConfig, mesh: Mesh) -> None:
-    rows = policy_microbatch(stage.algo, stage.row_tokens, mesh)
-    check_rows(rows, mesh, f"stage {stage.name}: algo.microbatch (or problems_per_batch * group_size)")
+    check_rows(stage_microbatch(stage, mesh), mesh, f"stage {stage.name}: algo.microbatch (or problems_per_batch * group_size)")
     _check_problems(stage, task, tokenizer, model)
 
 
@@ -131,10 +130,9 @@ def _marks(problem: Problem) -> Iterator[tuple]:
 
 
 def _check_microbatch(stage: SFTStage | RSFTStage, mesh: Mesh) -> None:
-    microbatch = sft_microbatch(stage, mesh)
-    if stage.rows % microbatch:
-        raise InputError(f"stage {stage.name}: rows={stage.rows} is not a multiple of microbatch={microbatch}")
-    check_rows(microbatch, mesh, f"stage {stage.name}: microbatch (or rows)")
+    if stage.rows % (stage.microbatch or 1):
+        raise InputError(f"stage {stage.name}: rows={stage.rows} is not a multiple of microbatch={stage.microbatch}")
+    check_rows(stage_microbatch(stage, mesh), mesh, f"stage {stage.name}: microbatch (or rows)")
 
 
 def _check_problems(stage: RLStage | RSFTStage, task: Task, tokenizer, model: ModelConfig) -> int:

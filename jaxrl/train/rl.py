@@ -18,7 +18,8 @@ import numpy as np
 from jax import Array
 
 from jaxrl.checkpoint import Checkpoints, abstract_like
-from jaxrl.config import GRPOSection, PolicyGradientSection, PPOSection, RLStage
+from jaxrl.config import RLStage
+from jaxrl.config_algo import GRPOSection, PolicyGradientSection, PPOSection
 from jaxrl.data.packing import stream_at
 from jaxrl.interrupt import Interrupted
 from jaxrl.model.value_head import init_value_head

@@ -8,7 +8,7 @@ import optax
 from jax import Array
 from jax.sharding import Mesh
 
-from jaxrl.config import PPOSection
+from jaxrl.config_algo import PPOSection
 from jaxrl.config_sections import OptimSection
 from jaxrl.sharding import path_name, shardings_for
 

@@ -252,10 +252,11 @@ _BLANK = re.compile(r"(?<!\\)\\ |\\q?quad(?![a-z])|[~\t\u00a0\u202f\u2009]")
 _NOISE = re.compile(r"(?<!\\)\\[,!;:()\[\]]|\\(?:left|right|displaystyle)(?![a-z])|\\?[$€£¥]")
 _WORDS = re.compile(r"\\(?:text(?:bf|it|rm|sf|tt)?|math(?:bf|it|rm|sf|tt)|mbox) ?\{([^{}]*)\}")
 _FRAC = re.compile(r"\\frac ?(?:\{ ?(-?[0-9.,]+) ?\}|([0-9])) ?(?:\{ ?([0-9.,]+) ?\}|([0-9]))(?![0-9])")
-_POWER = re.compile(r"\^ ?\{ ?(-?[0-9]+) ?\}")
+_POWER = re.compile(r"\^ ?\{ ?(-?[0-9]+) ?\}(?![0-9])")
 _SPACES = re.compile(r" {2,}")
-_ONE_SIGN = re.compile(r"\{(\w)\}")
+_ONE_SIGN = re.compile(r"\{(\w)\}(?!\w)")
 _CHOICE = re.compile(r"\(([A-Za-z])\)")
+_ANY_CASE = frozenset("yes no true false none even odd undefined infinity never always".split())  # AB is not ab, but Yes is yes
 
 
 def _plain(text: str) -> str:
@@ -275,8 +276,8 @@ def _fraction(match: re.Match[str]) -> str:
 
 def _bare(text: str) -> str:
     """For answers that are no numbers: without marks of emphasis, a final point, braces around one sign, brackets around one
-    letter, and spaces, but for those between digits; words in small letters."""
+    letter, and spaces, but for those between digits; a word such as `None` in small letters."""
     text = re.sub(r"\s+", " ", _plain(text)).strip(" *_`").rstrip(".")
     text = _ONE_SIGN.sub(r"\1", re.sub("(?<![0-9]) | (?![0-9])", "", text))
     choice = _CHOICE.fullmatch(text)
-    return choice[1] if choice else text.lower() if len(text) > 1 and text.isalpha() else text
+    return choice[1] if choice else text.lower() if text.lower() in _ANY_CASE else text

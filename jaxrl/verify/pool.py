@@ -56,7 +56,7 @@ class VerifierPool:
         *, batch_timeout_s: float = math.inf, recycle_after: int = 10_000, max_error_share: float = 1.0,
     ):  # fmt: skip
         if workers < 1 or not 0 < timeout_s <= 86_400:  # the workers' limit on CPU time follows from it
-            raise InputError(f"a pool of {workers} workers with a timeout of {timeout_s} s cannot work; set both above 0, a day at most")
+            raise InputError(f"a pool of {workers} workers with verify.timeout_s={timeout_s} cannot work; set both above 0, the timeout to a day at most")
         if workers > (most := max(64, 4 * (os.cpu_count() or 1))):
             raise InputError(f"a pool of {workers} workers is more than the {most} that make sense on this machine; lower verify.workers")
         self.counts = {"timeouts": 0, "crashes": 0, "exceptions": 0}

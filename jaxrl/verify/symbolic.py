@@ -21,7 +21,7 @@ MAX_POWERS = 10
 MAX_DIGITS = 40  # in a row
 DIGITS = 12  # behind the point, to which numbers must agree; the library's own 6 would let 1.414214 pass for \sqrt{2}
 
-_RELATION = re.compile(r"[<>≠≤≥≈]|\\(?:neq?|not|[gl](?:eq?|t)|approx|sim)(?![a-z])")
+_RELATION = re.compile(r"[<>≠≤≥≈≡≃≅≪≫]|!=|\\(?:neq?|not|[gl](?:eq?q?|eqslant|t|l|g)|approx|sim(?:eq)?|equiv|cong)(?![a-z])")
 _LONG_NUMBER = re.compile(rf"[0-9]{{{MAX_DIGITS + 1}}}")
 
 

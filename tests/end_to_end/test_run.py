@@ -15,7 +15,7 @@ import yaml
 from jaxrl.cli import main
 from jaxrl.config_file import load_config
 from jaxrl.errors import InputError
-from jaxrl.run import run
+from jaxrl.run import refuse_other_config, run
 from tests.end_to_end.runs import interrupted_after, lines
 
 CONFIG = """
@@ -29,7 +29,7 @@ optim: {learning_rate: 3.0e-3}
 checkpoint: {every: 2}
 verify: {workers: 1}
 stages:
-  - {kind: sft, lora: null, task: {hops: [1], train: 60, val: 10, eval_hops: [2]}, steps: 6, rows: 8, seq_len: 64, eval_every: 3}
+  - {kind: sft, lora: null, task: {hops: [1], train: 60, val: 10, eval_hops: [2]}, steps: 6, rows: 24, seq_len: 64, eval_every: 3}
   - {kind: grpo, steps: 4, algo: {problems_per_batch: 4, group_size: 4, microbatch: 4, kl_coef: 0.01, updates_per_batch: 2}}
   - {kind: eval, name: after, sample: {temperature: 0}}
 """
@@ -90,6 +90,17 @@ def test_the_same_command_again_changes_nothing_and_another_config_is_refused(wh
         run(load(config_file, whole.parent, "seed=1"), io.StringIO())
 
 
+def test_a_run_of_a_version_that_wrote_its_keys_in_another_order_goes_on(whole, config_file):
+    """What is compared are the values."""
+    file = whole / "config.yaml"
+    before = file.read_text()
+    try:
+        file.write_text(yaml.safe_dump(yaml.safe_load(before), sort_keys=True))
+        refuse_other_config(whole, load(config_file, whole.parent))
+    finally:
+        file.write_text(before)
+
+
 @pytest.mark.parametrize("stop_after", [("sft", 3), ("grpo", 1), ("grpo", 3)])
 def test_interrupted_and_resumed_is_uninterrupted(stop_after, whole, config_file, tmp_path, monkeypatch):
     """Ctrl-C after a step: the state is saved there, and what follows is bit for bit what would have followed."""
@@ -147,7 +158,7 @@ def test_eight_devices_give_the_same_numbers(whole, config_file, tmp_path):
 @pytest.mark.parametrize(
     "override, message",
     [
-        ("mesh.data=3", r"8 rows cannot be split over 3 row shards"),
+        ("mesh.data=5", r"24 rows cannot be split over 5 row shards"),
         ("mesh.data=16", "needs 16 devices"),
         ("sample.max_prompt_tokens=8", r"prompt \d+ has \d+ tokens and sample.max_prompt_tokens is 8"),
         ("stages.0.seq_len=16", "does not fit into a row of seq_len=16"),

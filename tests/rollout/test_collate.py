@@ -8,7 +8,7 @@ import optax
 import pytest
 
 from jaxrl.batch import PolicyBatch
-from jaxrl.config import GRPOSection
+from jaxrl.config_algo import GRPOSection
 from jaxrl.config_sections import SampleSection
 from jaxrl.errors import InputError
 from jaxrl.rollout.collate import collate as collate_samples

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from jaxrl.config import GRPOSection, PPOSection
+from jaxrl.config_algo import GRPOSection, PPOSection
 from jaxrl.rollout.collate import make_sample
 from jaxrl.rollout.credit import critic_credit, group_credit, has_spread, is_cut, mean_k1, shaped_rewards, verified_rewards
 from tests.rollout.episodes import group, group_of, trajectory

@@ -188,6 +188,7 @@ def test_a_stop_string_cuts_after_the_token_that_completes_it(plain):
         ([1] * 17, {}, "prompt 1 has 17 tokens and sample.max_prompt_tokens is 16"),
         ([1, 64], {}, r"outside 0\.\.63"),
         ([1, -1], {}, r"outside 0\.\.63"),
+        ([1, [2]], {}, r"outside 0\.\.63, or something that is none"),
         ([1, 2.0], {}, r"outside 0\.\.63, or something that is none"),
         ([1, None], {}, r"outside 0\.\.63, or something that is none"),
         ([1], {"stop_ids": (3, 64)}, r"prompt 0: sample\.stop_ids \[64\] are outside the model's vocabulary, 0\.\.63"),

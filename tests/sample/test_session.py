@@ -194,7 +194,7 @@ def test_memory_that_runs_out_names_the_setting_to_change():
         with explain_out_of_memory("sampling", lambda: "lower it"):
             jnp.zeros((1 << 46,)).block_until_ready()
     huge = jax.jit(lambda x: jnp.cumsum(jnp.outer(x, x), axis=0)[-1])
-    with pytest.raises(InputError, match=r"\(it asked for 140737488355328 bytes more\); lower it"):
+    with pytest.raises(InputError, match=r"\(it asked for \d+ bytes more\); lower it"):
         with explain_out_of_memory("sampling", lambda: "lower it"):
             jax.jit(jnp.sin)(huge(jnp.ones(1 << 22))).block_until_ready()  # as a window reads the caches that were laid out
     with pytest.raises(ZeroDivisionError), explain_out_of_memory("sampling", lambda: ""):

@@ -128,6 +128,9 @@ def test_what_a_completion_stands_for(task, text, program):
         (fenced("def down(n):\n    return floor(n) - 1"), 1.0, True),  # the prompt's import is there
         (fenced("def down(n):\n    return up(floor(n)) - 2"), 1.0, True),  # its helpers too
         (fenced("from __future__ import annotations\ndef down(n: int):\n    return floor(n) - 1"), 1.0, True),  # which has to be first
+        (fenced('"""One down."""\nfrom __future__ import (\n    annotations,\n)\ndef down(n: int):\n    return floor(n) - 1'), 1.0, True),
+        (fenced('TEXT = """\nfrom __future__ import annotations\n"""\ndef down(n):\n    return floor(n) - len(TEXT.split()) + 3'), 1.0, True),
+        (fenced("x = 1\nfrom __future__ import annotations\ndef down(n):\n    return floor(n) - 1"), 0.0, True),  # Python refuses it
         (fenced("from math import floor\nclass down:\n    def __new__(cls, n): return floor(n) - 1"), 1.0, True),
         (fenced("def up(n): return 0\ndef down(n): return -1 if n < 2 else 1"), 0.0, True),  # its own helper is not the tests'
         ("    return n - 1", 0.0, True),

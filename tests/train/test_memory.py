@@ -101,10 +101,11 @@ STAGES = [
     {"kind": "rsft", "rows": 6, "seq_len": 48},
     {"kind": "grpo", "algo": {"problems_per_batch": 2, "group_size": 4, "microbatch": 3}},
     {"kind": "ppo", "seq_len": 64, "algo": {"problems_per_batch": 8}},
+    {"kind": "sft", "rows": 9, "seq_len": 256},
 ]
 
 
-@pytest.mark.parametrize("stage, rows, seq_len", list(zip(STAGES, (4, 6, 3, 4), (32, 48, 40, 64))))
+@pytest.mark.parametrize("stage, rows, seq_len", list(zip(STAGES, (4, 6, 3, 4, 3), (32, 48, 40, 64, 256))))
 def test_the_plan_of_a_stage_is_of_its_microbatch(stage, rows, seq_len):
     sizes = {"model": {"architecture": {}}, "lora": {}, "task": {"name": "tiny"}, "sample": {"max_prompt_tokens": 30, "max_new_tokens": 10}}
     config = validate_config({"name": "test", **sizes, "stages": [stage]}, "test")

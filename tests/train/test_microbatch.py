@@ -7,7 +7,7 @@ import pytest
 
 from jaxrl.config import SFTStage
 from jaxrl.config_algo import GRPOSection
-from jaxrl.train.microbatch import policy_microbatch, sft_microbatch
+from jaxrl.train.microbatch import policy_microbatch, stage_microbatch
 
 
 def mesh(platform, row_shards=1):
@@ -24,8 +24,22 @@ def test_of_a_batch_of_experience(platform, expected):
     assert policy_microbatch(algo.model_copy(update={"microbatch": 48}), 1024, mesh(platform, 8)) == 48
 
 
-@pytest.mark.parametrize("rows, seq_len, shards, expected", [(16, 512, 1, 8), (6, 1000, 1, 3), (7, 1000, 1, 1), (12, 1024, 2, 6), (4, 9000, 4, 4), (8, 16, 1, 8), (9, 512, 2, 9)])
-def test_of_sft_it_divides_the_rows_and_is_divided_by_the_shards(rows, seq_len, shards, expected):
+@pytest.mark.parametrize(
+    "platform, rows, seq_len, shards, expected",
+    [
+        ("gpu", 16, 512, 1, 8),
+        ("gpu", 17, 512, 1, 6),  # three pieces, the last of them with a row of padding
+        ("gpu", 7, 1000, 1, 4),
+        ("gpu", 12, 1024, 2, 6),
+        ("gpu", 4, 9000, 4, 4),
+        ("gpu", 8, 16, 1, 8),
+        ("cpu", 16, 512, 1, 2),
+        ("cpu", 13, 128, 1, 7),
+        ("cpu", 32, 64, 8, 32),
+        ("cpu", 2, 5000, 1, 1),
+    ],
+)
+def test_of_sft_pieces_are_few_and_even_and_spread_over_the_shards(platform, rows, seq_len, shards, expected):
     stage = SFTStage(kind="sft", rows=rows, seq_len=seq_len)
-    assert sft_microbatch(stage, mesh("gpu", shards)) == expected
-    assert sft_microbatch(stage.model_copy(update={"microbatch": 3}), mesh("gpu", shards)) == 3
+    assert stage_microbatch(stage, mesh(platform, shards)) == expected
+    assert stage_microbatch(stage.model_copy(update={"microbatch": 2}), mesh(platform, shards)) == 2

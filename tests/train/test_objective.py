@@ -13,8 +13,7 @@ import numpy as np
 import pytest
 
 from jaxrl.batch import PolicyBatch
-from jaxrl.config import GRPOSection, PPOSection
-from jaxrl.config_algo import CorrectionSection, ReplaySection
+from jaxrl.config_algo import CorrectionSection, GRPOSection, PPOSection, ReplaySection
 from jaxrl.train.objective import policy_objective, value_objective, weigh
 from tests.ops.test_loss_goldens import AGGREGATE, GOLDEN, arrays, lay_out, ppo
 

@@ -10,8 +10,7 @@ import numpy as np
 import optax
 import pytest
 
-from jaxrl.config import GRPOSection, PPOSection
-from jaxrl.config_algo import ReplaySection
+from jaxrl.config_algo import GRPOSection, PPOSection, ReplaySection
 from jaxrl.model.policy import Policy
 from jaxrl.model.value_head import init_value_head
 from jaxrl.rollout.curriculum import SuccessRates

@@ -9,8 +9,7 @@ import optax
 import pytest
 
 from jaxrl.compilations import Compilations
-from jaxrl.config import GRPOSection, PPOSection
-from jaxrl.config_algo import CorrectionSection, ReplaySection
+from jaxrl.config_algo import CorrectionSection, GRPOSection, PPOSection, ReplaySection
 from jaxrl.config_sections import LoraSection, MeshSection, OptimSection, SampleSection
 from jaxrl.model.value_head import init_value_head
 from jaxrl.sharding import make_mesh, shard_batch

@@ -33,6 +33,8 @@ def process():
         ("42", "42, 43", False),
         ("42", "nan", False),
         ("42", r"\neq 42", False),
+        ("42", r"\geqslant 42", False),
+        ("42", "!= 42", False),
         ("42", r"\geq 42", False),
         ("42", "> 42", False),
         (r"x \geq 2", r"x \ge 2", True),
