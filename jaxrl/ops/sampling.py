@@ -1,4 +1,4 @@
-"""From logits to a token. Axes: B rows, V vocabulary, W steps."""
+"""From logits to a token. Axes: B rows, V vocabulary."""
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +13,7 @@ BLOCK = 128  # tokens of the vocabulary whose probabilities are added up togethe
 def uniforms(keys: Array, counts: Array) -> Array:
     """u [..., B], uniform in [0, 1): what draws row b's token that comes after counts[..., b] others.
 
-    Each depends on its row's key [B] and on the count alone, so that those of many steps are made at once, ahead of them.
+    Each depends on its row's key [B] and on the count alone, and not on the rows and steps beside it.
     """
     one = lambda key, count: jax.random.uniform(jax.random.fold_in(key, count), dtype=jnp.float32)  # noqa: E731
     return jnp.vectorize(one, signature="(),()->()")(keys, counts)

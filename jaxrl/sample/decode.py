@@ -100,15 +100,14 @@ class Decoder:
     def window(self, weights: DecodeWeights, cache: KVCache, rows: Rows, steps: int) -> tuple[KVCache, Rows, Emitted]:
         """`steps` steps for every row. Cache and rows given are consumed: the cache is updated in place."""
 
-        def step(carry: tuple[KVCache, Rows], u: Array):
+        def step(carry: tuple[KVCache, Rows], _):
             cache, rows = carry
             hidden, cache = extend(self.policy, weights, rows.last_tokens[:, None], None, cache)
+            u = uniforms(rows.draw.keys, cache.cursor - cache.start)
             rows, emitted = self._draw(rows, u, decode_logits(weights, hidden))
             return (cache, rows), emitted
 
-        lengths = cache.cursor - cache.start + 1 + jnp.arange(steps)[:, None]  # [W, B], when the step's token is drawn
-        u = uniforms(rows.draw.keys, lengths)  # here and not in the loop: twenty rounds of integers are many small programs
-        (cache, rows), emitted = jax.lax.scan(step, self._constrain((cache, rows)), u)
+        (cache, rows), emitted = jax.lax.scan(step, self._constrain((cache, rows)), length=steps)
         return *self._constrain((cache, rows)), emitted
 
     def _draw(self, rows: Rows, u: Array, logits: Array) -> tuple[Rows, Emitted]:
