@@ -23,7 +23,7 @@ from jaxrl.interrupt import Interrupt, Interrupted
 from jaxrl.memory import explain_out_of_memory
 from jaxrl.rollout.collect import open_pool
 from jaxrl.sample.engine import Engine
-from jaxrl.sharding import make_mesh
+from jaxrl.sharding import make_mesh, num_row_shards
 from jaxrl.tasks import make_task
 from jaxrl.track.console import Console
 from jaxrl.track.logger import RunLogger, sample_row
@@ -68,7 +68,7 @@ def run(config: Config, stream=sys.stdout) -> Path:
             for index, stage in enumerate(config.stages):
                 if interrupt.requested:
                     raise Interrupted
-                with explain_out_of_memory(f"stage {stage.name}", partial(_smaller, stage, mesh)):
+                with explain_out_of_memory(f"stage {stage.name}", partial(smaller, stage, mesh)):
                     weights = STAGE_FUNCTIONS[stage.kind](this, stage, index, weights)
         finally:
             console.note(compilations.line())
@@ -77,11 +77,12 @@ def run(config: Config, stream=sys.stdout) -> Path:
     return folder
 
 
-def _smaller(stage: Stage, mesh: Mesh) -> str:
+def smaller(stage: Stage, mesh: Mesh) -> str:
     """What to set where a stage's memory runs out; the sampler says for itself what it needs less of."""
-    rows = 1 if isinstance(stage, EvalStage) else stage_microbatch(stage, mesh) // 2
+    shards = num_row_shards(mesh)
+    rows = 0 if isinstance(stage, EvalStage) else stage_microbatch(stage, mesh) // 2 // shards * shards
     setting = "algo.microbatch" if isinstance(stage, RLStage) else "microbatch"
-    return (f"set {setting} to {rows}, or " if rows > 1 else "") + "hold the weights in bfloat16, or cut them over mesh.fsdp"
+    return (f"set {setting} to {rows}, or " if rows else "") + "hold the weights in bfloat16, or cut them over mesh.fsdp"
 
 
 def finish(run: Run) -> None:

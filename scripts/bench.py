@@ -101,7 +101,7 @@ def settings_of(arguments: argparse.Namespace) -> Settings:
 
 def measure(work: Work, settings: Settings, runs: int) -> dict:
     """The JSON line."""
-    busy = load()
+    work, busy = with_microbatch(work), load()
     with Compilations() as compilations:
         run = BENCHES[work.what](work, settings)
         warm_up_s, _ = timed(run, 0)
@@ -117,7 +117,7 @@ def measure(work: Work, settings: Settings, runs: int) -> dict:
     floor = sum(cost.seconds(peak, bandwidth) for cost in costs(work))
     arithmetic = sum(cost.flops / peak for cost in costs(work))
     device = jax.devices()[0]
-    line = with_microbatch(work).describe() | {
+    line = work.describe() | {
         "device": device.device_kind if device.platform != "cpu" else f"{os.cpu_count()} CPU cores",
         "load": busy,
         "runs": runs,
@@ -176,7 +176,6 @@ def sample_bench(work: Work, settings: Settings) -> Run:
 
 def sft_bench(work: Work, _: Settings) -> Run:
     """One optimiser step."""
-    work = with_microbatch(work)
     policy, trainable, frozen, mesh = random_policy(work)
     tx = make_optimizer(OptimSection(), 1000)
     state = place_state(trainable, tx, jax.random.key(1), mesh)
@@ -195,7 +194,6 @@ def sft_bench(work: Work, _: Settings) -> Run:
 
 def rl_bench(work: Work, settings: Settings) -> Run:
     """One step of GRPO or PPO as `jaxrl/train/rl.py` does it, without tasks, checkpoints and logs."""
-    work = with_microbatch(work)
     policy, trainable, frozen, mesh = random_policy(work)
     sample, seq_len = sample_section(work, settings), work.prompt_len + work.new
     values = {"problems_per_batch": work.prompts, "group_size": work.group, "microbatch": work.piece, "updates_per_batch": 1}

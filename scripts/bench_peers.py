@@ -136,7 +136,7 @@ def our_worker(work: Work, arguments: argparse.Namespace) -> int:
     channel = Channel()
     set_up_jax(Config.model_fields["compilation_cache"].default)
     try:
-        run = bench.BENCHES[work.what](work, bench.settings_of(arguments))
+        run = bench.BENCHES[work.what](bench.with_microbatch(work), bench.settings_of(arguments))
     except InputError as error:
         print(error, file=sys.stderr)
         return 2

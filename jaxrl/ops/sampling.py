@@ -11,12 +11,11 @@ BLOCK = 128  # tokens of the vocabulary whose probabilities are added up togethe
 
 
 def uniforms(keys: Array, counts: Array) -> Array:
-    """u [..., B], uniform in [0, 1): what draws row b's token that comes after counts[..., b] others.
+    """u [B], uniform in [0, 1): what draws row b's token that comes after counts[b] others.
 
-    Each depends on its row's key [B] and on the count alone, and not on the rows and steps beside it.
+    Each depends on its row's key and count alone, and not on the rows beside it.
     """
-    one = lambda key, count: jax.random.uniform(jax.random.fold_in(key, count), dtype=jnp.float32)  # noqa: E731
-    return jnp.vectorize(one, signature="(),()->()")(keys, counts)
+    return jax.vmap(lambda key, count: jax.random.uniform(jax.random.fold_in(key, count), dtype=jnp.float32))(keys, counts)
 
 
 def sample_tokens(

@@ -39,7 +39,7 @@ from jaxrl.train.alarms import find_alarms
 from jaxrl.train.experience import Scorers, fields_of, give_credit, minibatches
 from jaxrl.train.loop import FinitenessGuard, begin_stage, report_step
 from jaxrl.train.memory import fit_to_memory
-from jaxrl.train.microbatch import policy_microbatch
+from jaxrl.train.microbatch import stage_microbatch
 from jaxrl.train.setup import ADAPTERS, CRITIC, DROPOUT, SAMPLING, Run, Weights, enter_stage
 from jaxrl.train.state import TrainState, make_actor_critic_optimizer, make_optimizer, make_schedule, place_state, policy_part
 from jaxrl.train.step import make_critic_fn, make_grpo_step, make_ppo_step, make_score_fn
@@ -93,7 +93,7 @@ def rl(run: Run, stage: RLStage, index: int, weights: Weights) -> Weights:
     """
     algo, steps, sample = stage.algo, stage.steps, stage.sample
     seq_len = stage.row_tokens
-    microbatch = policy_microbatch(algo, seq_len, run.mesh)
+    microbatch = stage_microbatch(stage, run.mesh)
     task = make_task(stage.task)
     problems = task.problems("train")
 

@@ -23,7 +23,7 @@ from jaxrl.track.console import Console
 from jaxrl.track.format import compact
 from jaxrl.train.loop import FinitenessGuard, begin_stage, report_step
 from jaxrl.train.memory import fit_to_memory
-from jaxrl.train.microbatch import sft_microbatch
+from jaxrl.train.microbatch import stage_microbatch
 from jaxrl.train.setup import ADAPTERS, DROPOUT, SAMPLING, Run, Weights, enter_stage
 from jaxrl.train.sft import update
 from jaxrl.train.state import make_optimizer, make_schedule, place_state
@@ -49,7 +49,7 @@ def rsft(run: Run, stage: RSFTStage, index: int, weights: Weights) -> Weights:
     task = make_task(stage.task)
     problems = task.problems("train")
     folder = run.folder / "checkpoints" / f"{index}_{stage.name}"
-    microbatch = sft_microbatch(stage, run.mesh)
+    microbatch = stage_microbatch(stage, run.mesh)
 
     # ------------------------------------------------------------------------------------------- model and optimiser
     weights = enter_stage(weights, stage.lora, run.config.model.dtype, run.mesh, run.key(index, ADAPTERS))

@@ -19,7 +19,7 @@ from jaxrl.sharding import shard_batch
 from jaxrl.tasks.base import Task
 from jaxrl.train.loop import FinitenessGuard, begin_stage, report_step
 from jaxrl.train.memory import fit_to_memory
-from jaxrl.train.microbatch import sft_microbatch
+from jaxrl.train.microbatch import stage_microbatch
 from jaxrl.train.setup import ADAPTERS, DROPOUT, Run, Weights, enter_stage
 from jaxrl.train.state import TrainState, make_optimizer, make_schedule, place_state
 from jaxrl.train.step import make_score_fn, make_sft_step
@@ -36,7 +36,7 @@ def sft(run: Run, stage: SFTStage, index: int, weights: Weights) -> Weights:
       The weights of the checkpoint with the lowest validation loss, or the last ones where nothing was held out.
     """
     # -------------------------------------------------------------------------------------------------------- data
-    microbatch = sft_microbatch(stage, run.mesh)
+    microbatch = stage_microbatch(stage, run.mesh)
     train_rows, val_rows = run.sft_rows[stage.name]
     steps = stage.steps or num_steps(len(train_rows), stage.rows, stage.epochs)
 

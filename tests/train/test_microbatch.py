@@ -7,6 +7,7 @@ import pytest
 
 from jaxrl.config import SFTStage
 from jaxrl.config_algo import GRPOSection
+from jaxrl.run import smaller
 from jaxrl.train.microbatch import policy_microbatch, stage_microbatch
 
 
@@ -43,3 +44,16 @@ def test_of_sft_pieces_are_few_and_even_and_spread_over_the_shards(platform, row
     stage = SFTStage(kind="sft", rows=rows, seq_len=seq_len)
     assert stage_microbatch(stage, mesh(platform, shards)) == expected
     assert stage_microbatch(stage.model_copy(update={"microbatch": 2}), mesh(platform, shards)) == 2
+
+
+@pytest.mark.parametrize(
+    "stage, shards, setting",
+    [
+        (SFTStage(kind="sft", rows=2, microbatch=2), 1, "set microbatch to 1, or"),
+        (SFTStage(kind="sft", rows=24, microbatch=24), 4, "set microbatch to 12, or"),
+        (SFTStage(kind="sft", rows=12, microbatch=12), 4, "set microbatch to 4, or"),  # 6 rows do not spread over 4 shards
+        (SFTStage(kind="sft", rows=4, microbatch=4), 4, "hold the weights"),
+    ],
+)
+def test_where_memory_runs_out_a_microbatch_that_can_be_set_is_named(stage, shards, setting):
+    assert smaller(stage, mesh("gpu", shards)).startswith(setting)
