@@ -66,6 +66,24 @@ def test_bootstrap_of_equal_values_has_no_width():
     assert bootstrap_mean_interval([7]) == (7.0, 7.0)
 
 
+def test_the_bootstrap_of_two_values_has_the_means_that_can_be_counted():
+    """0 and 1 drawn twice: 0, 1/2, 1 come with chances 1/4, 1/2, 1/4. Seven of eight values 0: (7/8)^8 = 0.344 have none."""
+    assert bootstrap_mean_interval([0.0, 1.0], 0.4) == (0.5, 0.5)
+    assert bootstrap_mean_interval([0.0, 1.0], 0.6) == (0.0, 1.0)
+    one_of_eight = [1.0] + [0.0] * 7
+    assert bootstrap_mean_interval(one_of_eight, 0.36)[0] == 0.0  # quantile 0.32
+    assert bootstrap_mean_interval(one_of_eight, 0.24)[0] == 0.125  # quantile 0.38
+    assert bootstrap_mean_interval(one_of_eight[::-1], 0.24)[0] == 0.125, "the last value is drawn as the others are"
+
+
+def test_the_bootstrap_does_not_depend_on_how_its_draws_are_cut(monkeypatch):
+    values = np.random.default_rng(0).normal(size=7)
+    at_once = bootstrap_mean_interval(values, 0.8, 3, 500)
+    for most in (1, 21, 1000):
+        monkeypatch.setattr("jaxrl.stats.MAX_DRAWS", most)
+        assert bootstrap_mean_interval(values, 0.8, 3, 500) == at_once
+
+
 @pytest.mark.parametrize(
     "arguments", [([],), ([1.0, float("nan")],), ([1.0, float("inf")],), ([1.0], 1.5), ([1.0], 0.9, 0, 0)]
 )

@@ -88,6 +88,7 @@ def test_order_hangs_on_seed_and_epoch_alone():
     assert [indices_at(50, 8, 1, s).tolist() for s in reversed(range(20))] == a[::-1], "any step, in any order"
     assert a != [indices_at(50, 8, 2, s).tolist() for s in range(20)]
     assert indices_at(50, 50, 1, 0).tolist() != indices_at(50, 50, 1, 1).tolist()
+    assert indices_at(50, 50, 0, 1).tolist() != indices_at(50, 50, 1, 0).tolist(), "epoch 1 of seed 0 is not epoch 0 of seed 1"
     # A larger batch reads the same stream.
     assert np.concatenate([indices_at(50, 16, 1, s) for s in range(10)]).tolist() == sum(a, [])
 

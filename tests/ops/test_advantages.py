@@ -44,6 +44,15 @@ def test_hand_table(name, jit):
             np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-12)  # the eps beside the deviation is 1e-6
 
 
+def test_the_small_number_stands_beside_the_deviation():
+    """Rewards 0 and 1e-4 deviate by 7.07e-5, which 1e-6 hardly changes; inside of the root it would be all there is."""
+    deviation = 5e-5 * 2**0.5
+    with jax.enable_x64(True):
+        for name in ("grpo", "reinforce_pp"):
+            found = ADVANTAGES[name](np.array([[0.0, 1e-4]]))
+            np.testing.assert_allclose(found, [[-5e-5 / (deviation + 1e-6), 5e-5 / (deviation + 1e-6)]], rtol=1e-9)
+
+
 def test_leave_one_out_is_what_it_says():
     rewards = np.random.default_rng(0).normal(size=(4, 5)).astype(np.float32)
     others = (rewards.sum(1, keepdims=True) - rewards) / 4

@@ -1,3 +1,4 @@
+import jax.numpy as jnp
 import numpy as np
 
 from jaxrl.ops.cached_attention import cached_attention
@@ -32,6 +33,30 @@ def test_the_newest_tokens_over_a_cache_are_the_last_rows_of_the_whole():
     for new in (1, 3):
         newest = cached_attention(q[:, -new:], k.swapaxes(1, 2), v.swapaxes(1, 2), None, None, causal[:, -new:])
         np.testing.assert_allclose(newest, whole[:, -new:], rtol=1e-6, atol=1e-6)
+
+
+def test_a_query_that_sees_nothing_gets_a_number():
+    """Padding: whatever it gets is thrown away, but it must not be NaN, which would spread."""
+    q, k, v = arrays()
+    mask = np.tril(np.ones((B, T, T), bool))
+    mask[0, 3] = False
+    out = np.asarray(cached_attention(q, k.swapaxes(1, 2), v.swapaxes(1, 2), None, None, mask))
+    assert np.isfinite(out).all()
+    whole = np.asarray(cached_attention(q, k.swapaxes(1, 2), v.swapaxes(1, 2), None, None, np.tril(np.ones((B, T, T), bool))))
+    others = np.arange(T) != 3
+    np.testing.assert_array_equal(out[:, others], whole[:, others])
+
+
+def test_scores_are_added_up_in_float32_whatever_the_arrays_are():
+    """bfloat16 has 8 bits: a score near 30 would be off by up to 1/8, and its weight by 13 %."""
+    q, k, v = (x.astype(jnp.bfloat16) for x in arrays())
+    q = q * jnp.bfloat16(8)
+    mask = np.tril(np.ones((B, T, T), bool))
+    k, v = k.swapaxes(1, 2), v.swapaxes(1, 2)
+    found = cached_attention(q, k, v, None, None, mask)
+    exact = cached_attention(*(x.astype(np.float32) for x in (q, k, v)), None, None, mask)
+    assert found.dtype == jnp.bfloat16
+    assert np.abs(np.asarray(found, np.float32) - np.asarray(exact)).max() < 0.02
 
 
 def test_an_int8_cache_is_what_its_scales_make_of_it():

@@ -45,6 +45,8 @@ def test_clip_hand_table_and_its_gradient(dual_clip, loss, gradient):
 def test_where_the_clip_is_in_force():
     assert is_clipped_high(RATIO, ADVANTAGES, 0.3).tolist() == [[False, False, True, False, False, False]]
     assert is_clipped_low(RATIO, ADVANTAGES, 0.2).tolist() == [[False, False, False, True, False, False]]
+    nothing = np.zeros_like(ADVANTAGES)  # a token that is worth nothing has no gradient that a clip could take
+    assert not np.any(is_clipped_high(RATIO, nothing, 0.3)) and not np.any(is_clipped_low(RATIO, nothing, 0.2))
 
 
 def test_cispo_keeps_every_tokens_gradient_and_caps_its_weight():
@@ -103,6 +105,14 @@ def test_sampler_weights_by_hand():
         np.testing.assert_allclose(sampler_weights(gap, 0 * gap, MASK, SEGMENTS, level, cap, how), table, rtol=1e-8)
     grad = jax.grad(lambda x: jnp.sum(sampler_weights(x, 0 * gap, MASK, SEGMENTS, "token", 2.0, "truncate")))(gap)
     assert not np.any(grad)
+
+
+def test_a_weight_that_equals_the_cap_is_kept():
+    gap, seen = np.full((1, 1), np.log(3.0)), np.ones((1, 1), bool)
+    cap = float(jnp.exp(jnp.asarray(gap))[0, 0])
+    for how in ("mask", "truncate"):
+        assert sampler_weights(gap, 0 * gap, seen, seen, "token", cap, how) == cap
+    assert sampler_weights(gap, 0 * gap, seen, seen, "token", np.nextafter(cap, 0), "mask") == 0
 
 
 def test_weights_by_hand():

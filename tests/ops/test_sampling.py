@@ -93,6 +93,30 @@ def test_what_is_filtered_out_never_comes_whatever_the_uniform_number():
     assert _draw(logits, u).tolist() == [7, 7, 140, 140, 290, 290]
 
 
+def test_logits_that_are_no_numbers_lead_to_no_token_beyond_the_vocabulary():
+    for V in (5, 129, 300):
+        logits = np.full((3, V), np.nan, np.float32)
+        logits[1] = np.inf
+        logits[2, V // 2 :] = 0.0
+        tokens, _ = sample_tokens(logits, np.array([0.0, 0.5, 0.99], np.float32), np.ones(3, np.float32))
+        assert (np.asarray(tokens) >= 0).all() and (np.asarray(tokens) < V).all()
+
+
+@pytest.mark.parametrize("V, half", [(2, 1), (256, 128)])
+def test_a_uniform_number_on_the_border_of_two_tokens_draws_the_second(V, half):
+    """u lies in [0, 1), so token i owns [P_{i-1}, P_i): within a block of the vocabulary, and between blocks."""
+    u = np.array([0.0, 0.5, np.nextafter(np.float32(0.5), np.float32(0))], np.float32)
+    tokens, _ = sample_tokens(np.zeros((3, V), np.float32), u, np.ones(3, np.float32))
+    assert tokens.tolist() == [0, half, half - 1]
+
+
+def test_a_nucleus_that_is_full_takes_no_more():
+    """Two tokens of 1/2 each, the first by a hair likelier: at top_p 1/2 the first alone makes up the mass asked for."""
+    logits = np.array([[-1e-30, 0.0]], np.float32)
+    kept = keep_likely(logits, np.array([0]), np.array([0.5], np.float32), np.array([0.0], np.float32))
+    assert np.isfinite(kept).tolist() == [[False, True]]
+
+
 def test_uniform_numbers_are_those_of_each_row_and_step():
     keys, counts = jax.random.split(jax.random.key(2), 5), np.array([[0, 3, 1, 9, 9], [1, 4, 2, 10, 10]])
     at_once = np.stack([uniforms(keys, step) for step in counts])

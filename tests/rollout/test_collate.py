@@ -90,6 +90,17 @@ def test_a_field_that_only_some_samples_have_is_zero_in_the_others():
     assert batch.replay_mask[0, 0].tolist() == [False] * 4 + [True] * 2 + [False] * 2
 
 
+def test_a_field_that_is_needed_is_there_also_where_no_sample_has_it():
+    samples = [make_sample(trajectory([5, 6], [7], [-0.5]).completion)]
+    without = collate_samples(samples, 1, seq_len=8, microbatch=1)
+    assert without.ref_logprobs is None and without.replay_mask is None
+    batch = collate_samples(samples, 1, 8, 1, needed=("ref_logprobs", "replay_mask"))
+    assert batch.ref_logprobs.dtype == np.float32 and batch.replay_mask.dtype == bool
+    for field in (batch.ref_logprobs, batch.replay_mask):
+        assert field.shape == batch.tokens.shape and not field.any()
+    assert batch.returns is None
+
+
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("microbatch", [1, 3])
 def test_what_is_laid_out_is_found_again(seed, microbatch):

@@ -35,7 +35,8 @@ def test_completions_that_were_cut_are_kept_masked_or_punished():
 def test_groups_without_spread_are_seen():
     nan = float("nan")
     groups = [group_of(1.0, 1.0, 1.0), group_of(1.0, 0.5, 1.0), group_of(1.0, nan, 1.0), group_of(nan, nan, nan), group_of(2.0, nan, nan)]
-    assert has_spread(*verified_rewards(groups, GRPOSection())).tolist() == [False, True, False, False, False]
+    groups += [group_of(-1.0, nan, -1.0), group_of(-1.0, nan, -2.0)]  # what does not count stands there as 0, which is above them
+    assert has_spread(*verified_rewards(groups, GRPOSection())).tolist() == [False, True, False, False, False, False, True]
 
 
 def test_lengths_alone_are_no_spread():
@@ -126,3 +127,16 @@ def test_whitening_goes_over_the_tokens_that_count():
     credited, _ = critic_credit(samples, after, np.array([1.0, -1.0, 50.0]), counts, ~counts, PPOSection(gae_lambda=1.0), 0.0, seq_len=8)
     np.testing.assert_allclose(credited[0].advantages, [0, 0, 1, 1, 1], atol=1e-4)
     np.testing.assert_allclose(credited[1].advantages, [0, 0, -1, -1, -1], atol=1e-4)
+
+
+def test_what_the_critic_explains_is_told_of_the_samples_that_count():
+    groups = [group_of(0.5), group_of(-1.0), group_of(50.0)]
+    rewards, counts = np.array([0.5, -1.0, 50.0]), np.array([True, True, False])
+    after = [np.random.default_rng(i).normal(size=5).astype(np.float32) for i in range(3)]
+    algo = PPOSection(gae_lambda=1.0, whiten=False)
+    credited, explained = critic_credit(samples_of(groups), after, rewards, counts, ~counts, algo, 0.0, seq_len=8)
+    emitted = [np.flatnonzero(s.completion_mask) for s in credited[:2]]
+    returns = np.concatenate([s.returns[at] for s, at in zip(credited, emitted)])
+    values = np.concatenate([v[at - 1] for v, at in zip(after, emitted)])
+    np.testing.assert_allclose(returns, np.repeat([0.5, -1.0], 3), rtol=1e-5)
+    assert explained == pytest.approx(1 - np.var(returns - values) / np.var(returns), rel=1e-4)

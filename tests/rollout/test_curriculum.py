@@ -101,6 +101,12 @@ def test_no_problem_comes_again_before_all_have_come(count):
         assert times.min() >= count // 5 and times.max() <= -(-count // 5)
 
 
+def test_rounds_are_drawn_anew():
+    """Where more is drawn than there is, the second round has an order of its own."""
+    rounds = [choose(UIDS, SuccessRates(RATES), 10, (3, step)).reshape(2, 5).tolist() for step in range(20)]
+    assert sum(first != second for first, second in rounds) > 10  # by chance 1 in about 50 would be equal
+
+
 def test_the_rest_beyond_whole_rounds_is_weighted_too():
     last = np.bincount([choose(UIDS, SuccessRates(RATES), 11, (2, step))[-1] for step in range(DRAWS)], minlength=5)
     assert stats.chisquare(last, DRAWS * WEIGHTS / WEIGHTS.sum()).pvalue > 1e-3

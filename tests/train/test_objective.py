@@ -206,6 +206,14 @@ def test_dual_clip_bounds_the_loss_of_bad_tokens_that_became_likelier():
     assert [metrics[f"mean/clip_fraction{which}"] for which in ("", "/low", "/high")] == [4, 2, 2]
 
 
+def test_dual_clip_has_no_say_over_good_tokens():
+    """Good tokens above it and below 1 + clip_high have all of their gradient, and are not told as clipped."""
+    loss, grad, _, metrics = policy(GRPOSection(**PLAIN, **CLIP, dual_clip=1.2), *moved(np.ones(8)))
+    close(loss, -np.mean([0.7, 0.8, 0.8, 0.95, 1.4, 1.4, 1.5, 1.5]))
+    close(grad, -RATIOS * [1, 1, 1, 1, 1, 1, 0, 0] / 8)
+    assert [metrics[f"mean/clip_fraction{which}"] for which in ("", "/low", "/high")] == [2, 0, 2]
+
+
 def test_cispo_bounds_the_weight_of_every_token_and_leaves_its_gradient():
     batch, logprobs = moved()
     loss, grad, _, metrics = policy(GRPOSection(**PLAIN, **CLIP, loss="cispo"), batch, logprobs)
@@ -389,16 +397,16 @@ def test_values_of_what_is_replayed_are_learned_and_left_out_of_the_metrics():
 
 @pytest.mark.parametrize("aggregate", ["token_mean", "sequence_mean", "constant"])
 def test_each_term_has_the_weights_of_its_own_tokens(aggregate):
-    """Lengths 3 and 1, in two microbatches; the critic's and the imitation's terms are means over tokens whatever the policy's is."""
+    """Lengths 3 and 1, replayed ones 1 and 2, in two microbatches; the critic's and the imitation's terms are means over tokens whatever the policy's is."""
     mask = np.array([[[1, 1, 1, 0, 0]], [[1, 0, 0, 0, 0]]], bool)
-    replayed = np.array([[[0, 0, 0, 0, 0]], [[0, 0, 1, 1, 0]]], bool)
-    segment_ids = np.array([[[1, 1, 1, 1, 0]], [[1, 1, 2, 2, 0]]], np.int32)
+    replayed = np.array([[[0, 0, 0, 0, 1]], [[0, 0, 1, 1, 0]]], bool)
+    segment_ids = np.array([[[1, 1, 1, 1, 2]], [[1, 1, 2, 2, 0]]], np.int32)
     zeros = np.zeros(mask.shape, np.float32)
     fields = dict(advantages=zeros, sampler_logprobs=zeros, old_logprobs=zeros, replay_mask=replayed)
     weights = weigh(PPOSection(aggregate=aggregate, replay=ReplaySection()), 10, policy_batch(mask, segment_ids, **fields, returns=zeros))
     share = {"token_mean": [1 / 4, 1 / 4], "sequence_mean": [1 / 6, 1 / 2], "constant": [1 / 20, 1 / 20]}[aggregate]
     close(weights["policy"], mask * np.array(share)[:, None, None])
     close(weights["value"], mask / 4)
-    close(weights["imitation"], replayed / 2)
+    close(weights["imitation"], replayed / 3)
     off_policy = PPOSection(aggregate=aggregate, replay=ReplaySection(use="off_policy"))
     assert set(weigh(off_policy, 10, policy_batch(mask, segment_ids, **fields))) == {"policy"}

@@ -14,7 +14,7 @@ from jaxrl.config_sections import LoraSection, MeshSection, OptimSection, Sample
 from jaxrl.model.value_head import init_value_head
 from jaxrl.sharding import make_mesh, shard_batch
 from jaxrl.train.objective import policy_objective, value_objective, weigh
-from jaxrl.train.state import make_actor_critic_optimizer, make_optimizer, make_schedule, place_state, policy_part
+from jaxrl.train.state import make_actor_critic_optimizer, make_optimizer, place_state, policy_part
 from jaxrl.train.step import make_critic_fn, make_grpo_step, make_ppo_step, make_score_fn, make_sft_step
 from tests.tiny import LORA, noisy, one_device, policy_and_trees, policy_batch, relative_difference, sft_batch
 
@@ -279,20 +279,3 @@ def test_optimizer_state_exists_for_adapters_only():
     trained = sum(x.size for x in jax.tree.leaves(trainable))
     moments = sum(x.size for x in jax.tree.leaves(state.opt_state) if x.ndim > 0)
     assert moments == 2 * trained
-
-
-@pytest.mark.parametrize("schedule, middle, end", [("constant", 1.0, 1.0), ("linear", 0.6, 0.2), ("cosine", 0.6, 0.2)])
-def test_schedules_by_hand(schedule, middle, end):
-    optim = OptimSection(learning_rate=1.0, schedule=schedule, warmup_steps=4, min_ratio=0.2)
-    f = make_schedule(optim, 24)
-    np.testing.assert_allclose([f(0), f(3), f(14), f(24)], [0.25, 1.0, middle, end], rtol=1e-5)
-
-
-def test_weight_decay_spares_norms_and_biases():
-    policy, trainable, frozen = policy_and_trees(None)
-    tx = make_optimizer(OptimSection(learning_rate=0.1, weight_decay=0.5, clip_norm=0.0), 10)
-    zeros = jax.tree.map(np.zeros_like, trainable)
-    updates, _ = tx.update(zeros, tx.init(trainable), trainable)
-    layers = updates["model"]["layers"]
-    assert np.any(layers["q"]["kernel"]) and np.any(updates["model"]["embed"]["kernel"])
-    assert not np.any(layers["attn_norm"]["scale"]) and not np.any(layers["q"]["bias"])
