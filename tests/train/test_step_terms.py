@@ -74,10 +74,12 @@ def test_on_policy_the_gradient_is_that_of_reinforce_at_the_samplers_temperature
 
 def test_dropout_draws_anew_for_every_step_and_every_microbatch():
     """Two equal microbatches: without dropout their mean gradient is that of one of them; with it, it is not."""
-    one = sft_batch(policy_batch(1))
+    single = sft_batch(policy_batch(1))
     two = dataclasses.replace(
-        jax.tree.map(lambda x: np.concatenate([x, x]) if np.ndim(x) == 3 else x, one), num_microbatches=np.int32(2)
+        jax.tree.map(lambda x: np.concatenate([x, x]) if np.ndim(x) == 3 else x, single), num_microbatches=np.int32(2)
     )
+    blank = np.zeros_like(single.loss_mask)  # the second is not run: one shape, one program
+    one = dataclasses.replace(two, loss_mask=np.concatenate([single.loss_mask, blank]), num_microbatches=np.int32(1))
     gradients = {}
     for dropout in (0.0, 0.5):
         policy, trainable, frozen = policy_and_trees(LoraSection(rank=4, alpha=8.0, dropout=dropout))
