@@ -38,16 +38,17 @@ class Checkpoints:
             get_metric_fn=lambda metrics: -metrics["val_loss"], n=1, keep_checkpoints_without_metrics=False
         )
         self.folder = folder
-        try:
-            self._checkpointer = ocp.training.Checkpointer(
-                folder.absolute(),
-                preservation_policy=policies.AnyPreservationPolicy([policies.LatestN(keep), best]),
-                cleanup_tmp_directories=True,
-            )
-        except ValueError as error:  # Orbax reads the metadata and metrics of all checkpoints at the start
-            raise InputError(
-                f"{folder}: the metadata or metrics of a checkpoint cannot be read ({error}); delete that checkpoint's folder"
-            ) from error
+        with writing(folder):
+            try:
+                self._checkpointer = ocp.training.Checkpointer(
+                    folder.absolute(),
+                    preservation_policy=policies.AnyPreservationPolicy([policies.LatestN(keep), best]),
+                    cleanup_tmp_directories=True,
+                )
+            except ValueError as error:  # Orbax reads the metadata and metrics of all checkpoints at the start
+                raise InputError(
+                    f"{folder}: the metadata or metrics of a checkpoint cannot be read ({error}); delete that checkpoint's folder"
+                ) from error
 
     def __enter__(self):
         return self

@@ -2,6 +2,7 @@
 
 import argparse
 import io
+import logging
 import os
 import signal
 import sys
@@ -50,6 +51,7 @@ def _parse_or_leave(argv: list[str] | None) -> argparse.Namespace:
 
 
 def _prepare_streams() -> None:
+    logging.basicConfig(format="%(levelname)s: %(message)s")  # on stderr, before a library brings its own form
     for number in range(3):  # one that the caller has closed would be the number of the next file that is opened, and
         try:  # what libraries print would be written into that file
             os.fstat(number)

@@ -30,7 +30,7 @@ from jaxrl.sample.engine import Engine
 from jaxrl.sharding import make_mesh, num_row_shards
 from jaxrl.tasks import make_task
 from jaxrl.track.console import Console
-from jaxrl.track.logger import RunLogger, sample_row
+from jaxrl.track.logger import METRICS, SAMPLES, RunLogger, read_rows, sample_row
 from jaxrl.track.report import write_report
 from jaxrl.train.microbatch import stage_microbatch
 from jaxrl.train.preflight import preflight
@@ -63,6 +63,7 @@ def run_locked(config: Config, stream: TextIO | None = sys.stdout) -> Path:
     mesh = make_mesh(config.mesh)
     folder = config.folder
     refuse_other_config(folder, config)
+    refuse_broken_records(folder)
     tokenizer, eos_ids = load_run_tokenizer(config, folder)
     weights = load_base(config.model, len(tokenizer), mesh, config.seed)
     sft_rows = preflight(config, tokenizer, weights.policy.config, mesh)
@@ -114,6 +115,13 @@ def refuse_other_config(folder: Path, config: Config) -> None:
         return
     if diff := difference(file, config):
         raise InputError(f"{folder} holds a run of another config; set another `name`, or delete the folder. The difference:\n{diff}")
+
+
+def refuse_broken_records(folder: Path) -> None:
+    """InputError if what an earlier start has told of the run cannot be read: found before the hours that come before its use."""
+    read_rows(folder / METRICS)
+    read_rows(folder / SAMPLES)
+    load_rows(folder / "eval.json")
 
 
 def make_run_folder(folder: Path, config: Config, tokenizer) -> None:

@@ -94,7 +94,10 @@ def load_rows(path: str | Path) -> list[Row]:
         return []
     text = read_text(path, REPAIR)
     try:
-        return [_checked(Row(**{**value, "ci80": tuple(value["ci80"]), "ci95": tuple(value["ci95"])})) for value in json.loads(text)]
+        values = json.loads(text)
+        if not isinstance(values, list):
+            raise TypeError(f"it holds a {type(values).__name__} and no list")
+        return [_checked(Row(**{**value, "ci80": tuple(value["ci80"]), "ci95": tuple(value["ci95"])})) for value in values]
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise InputError(f"{path} is not an evaluation table: {error}; {REPAIR}") from None
 

@@ -1,6 +1,7 @@
 """A run's own record: `metrics.jsonl` and `samples.jsonl` in the run folder, and Weights & Biases where the config asks for it."""
 
 import json
+import logging
 import math
 import os
 import time
@@ -18,6 +19,7 @@ from jaxrl.types import Trajectory
 
 METRICS, SAMPLES, WANDB_ID = "metrics.jsonl", "samples.jsonl", "wandb_id.txt"
 FILES = (METRICS, SAMPLES)
+log = logging.getLogger("jaxrl")
 NUMBER = (int, float, NoneType)  # as JSON has it
 REQUIRED = {METRICS: {"stage": str, "step": int, "time": (int, float)}, SAMPLES: {"stage": str, "step": int}}  # of every row
 OPTIONAL = {"uid": str, "prompt": str, "completion": str, "reward": NUMBER, "parts": (dict, NoneType)}  # of a sample
@@ -33,8 +35,8 @@ class RunLogger:
       config: the resolved config as plain values, for Weights & Biases.
       enabled: False on every process but the first: nothing is then opened or written.
     Raises:
-      InputError: files that are there and are not those of a run, or cannot be written; Weights & Biases is asked for and
-        cannot be used. Later, from every method that writes: the disk is full, or the files were deleted under the run.
+      InputError: the files cannot be written; Weights & Biases is asked for and cannot be used. Later, from every method that
+        writes: the disk is full, or the files were deleted under the run.
     """
 
     def __init__(
@@ -50,8 +52,6 @@ class RunLogger:
         self._wandb = None
         self._wandb_stages: set[str] = set()
         if enabled:
-            for name in FILES:
-                read_rows(self.folder / name)
             self._open()
             if track.wandb is not None:
                 self._wandb = _start_wandb(self.folder, track.wandb, name, config)
@@ -175,7 +175,7 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}; move it away, or restore it") from None
     rows = []
-    for number, line in enumerate([*lines, tail] if _is_whole(tail) else lines, start=1):
+    for number, line in enumerate(lines if _is_torn(tail) else [*lines, tail], start=1):
         try:
             rows.append(json.loads(line.decode("utf-8")))
         except UnicodeDecodeError as error:
@@ -207,12 +207,15 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def _is_whole(tail: bytes) -> bool:
-    """Whether what stands behind the last line's end is a row all the same, which lacks its own end only."""
+def _is_torn(tail: bytes) -> bool:
+    """Whether what stands behind the last line's end is nothing, or what a process or a machine that died has left of a row."""
+    if not tail.strip(b"\0"):
+        return True
     try:
-        return isinstance(json.loads(tail), dict)
+        json.loads(tail)
     except (ValueError, RecursionError):  # UnicodeDecodeError is a ValueError
-        return False
+        return tail.startswith(b"{")
+    return False
 
 
 def _line(row: Mapping[str, Any]) -> str:
@@ -232,10 +235,11 @@ def _mend_end(path: Path) -> None:
     if tail:
         with path.open("r+b") as file:
             file.seek(len(content))
-            if _is_whole(tail):
-                file.write(b"\n")
-            else:
+            if _is_torn(tail):
                 file.truncate(len(content) - len(tail))
+                log.warning("%s: the last row was torn when its process died, and is taken away", path)
+            else:
+                file.write(b"\n")
 
 
 def _plain(value: Any) -> Any:
