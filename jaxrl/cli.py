@@ -242,10 +242,12 @@ def _generate(arguments: argparse.Namespace) -> None:
 def _open_model(arguments: argparse.Namespace):
     from jaxrl.config import Config
     from jaxrl.config_sections import MeshSection
+    from jaxrl.data.jsonl import check_out
     from jaxrl.inference import load_policy
     from jaxrl.sharding import make_mesh
     from jaxrl.train.setup import set_up_jax
 
+    check_out(arguments.out)
     set_up_jax(Config.model_fields["compilation_cache"].default)
     mesh = make_mesh(MeshSection())
     return mesh, load_policy(arguments.model, arguments.adapter, arguments.dtype, mesh)

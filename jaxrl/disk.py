@@ -54,15 +54,9 @@ def write_whole(path: str | Path, text: str) -> None:
 
 
 def check_space(folder: str | Path, needed: int, what: str) -> None:
-    """InputError unless the disk of `folder` has room for `needed` bytes: found before half of them are written.
-
-    Args:
-      folder: need not exist yet. what: that is to be written, for the text.
-    """
-    place = Path(os.path.abspath(folder))
-    while not place.exists():
-        place = place.parent
-    free = shutil.disk_usage(place).free
+    """InputError unless `folder` is there and its disk has room for `needed` bytes of `what`: found before half are written."""
+    with writing(folder):
+        free = shutil.disk_usage(folder).free
     if free < needed:
         raise InputError(
             f"{what} needs up to {needed / 2**20:.1f} MiB, and the disk of {folder} has {free / 2**20:.1f} MiB left; nothing of it was "

@@ -80,6 +80,7 @@ def run_locked(config: Config, stream: TextIO | None = sys.stdout) -> Path:
             for index, stage in enumerate(config.stages):
                 if interrupt.requested:
                     raise Interrupted
+                logger.check()
                 with explain_out_of_memory(f"stage {stage.name}", partial(smaller, stage, mesh)):
                     weights = STAGE_FUNCTIONS[stage.kind](this, stage, index, weights)
         finally:

@@ -67,14 +67,16 @@ def write_rows(path: str | Path, rows: Iterable[dict[str, Any]]) -> int:
 def check_out(path: Path) -> None:
     """InputError unless a file can be written there: found before hours of work, not after."""
     target = Path(os.path.realpath(path))
-    if not target.parent.is_dir():
-        reason = "its folder does not exist"
-    elif target.is_dir():
+    # Even where stdout is a file: it would be replaced, with all that stands in it already.
+    is_stream = os.path.abspath(path).startswith(("/dev/std", "/dev/fd/", "/proc/"))
+    if target.is_dir():
         reason = "it is a folder"
     elif target.is_symlink():
         reason = "it is a link that leads back to itself"
-    elif path.exists() and not path.is_file():  # asked of `path`: what /dev/stdout stands for has no path to resolve to
+    elif is_stream or (path.exists() and not path.is_file()):
         reason = "it is a device or a pipe, and the output is a file that appears whole or not at all"
+    elif not target.parent.is_dir():
+        reason = "its folder does not exist"
     elif not os.access(target.parent, os.W_OK | os.X_OK):
         reason = "its folder is read-only, or not yours to write to"
     else:

@@ -100,7 +100,7 @@ def save_winners(path: Path, winners: Sequence[Trajectory], statistics: WinnerSt
     """Write a JSONL: the statistics, then a line for each winner. Whenever the process dies, the file is whole or not there."""
     rows = [Winner(t.completion.prompt_ids, t.completion.completion_ids, sample_row(t)) for t in winners]
     with writing(path.parent):
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(exist_ok=True)
     write_whole(path, "".join(json.dumps(asdict(row), ensure_ascii=False, allow_nan=False) + "\n" for row in (statistics, *rows)))
 
 
