@@ -87,7 +87,7 @@ import os, subprocess, sys
 from pathlib import Path
 from jaxrl.folder_lock import locked
 with locked(Path({str(tmp_path)!r})):
-    started = subprocess.Popen([sys.executable, "-c", "input()"], stdin=0, close_fds=False)
+    started = subprocess.Popen([sys.executable, "-c", "import sys; sys.stdin.read()"], stdin=0, close_fds=False)
     forked = os.fork()
     if forked == 0:
         os.write(1, b"x")

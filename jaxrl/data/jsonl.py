@@ -64,9 +64,9 @@ def write_rows(path: str | Path, rows: Iterable[dict[str, Any]]) -> int:
     return count
 
 
-def check_out(path: Path) -> None:
+def check_out(path: str | Path) -> None:
     """InputError unless a file can be written there: found before hours of work, not after."""
-    target = Path(os.path.realpath(path))
+    path, target = Path(path), Path(os.path.realpath(path))
     # Even where stdout is a file: it would be replaced, with all that stands in it already.
     is_stream = os.path.abspath(path).startswith(("/dev/std", "/dev/fd/", "/proc/"))
     if target.is_dir():
