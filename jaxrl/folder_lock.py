@@ -62,25 +62,31 @@ def _take(folder: Path, made: list[Path]) -> int:
         except FileNotFoundError:  # whoever had made the folder took it away again
             continue
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            holder = os.read(descriptor, 200).decode(errors="replace").strip() or "it has not said which yet"
+            _lock(descriptor, folder)
+            if _is_at(descriptor, lock):
+                os.ftruncate(descriptor, 0)
+                os.pwrite(descriptor, f"pid {os.getpid()} on host {socket.gethostname()}, since {time.strftime('%F %T')}\n".encode(), 0)
+                return descriptor
+        except BaseException:
             os.close(descriptor)
-            raise InputError(f"another process is at work in {folder}: {holder}; wait for its end, or set another `name`") from None
-        except OSError as error:
-            if error.errno not in NO_LOCKS:
-                os.close(descriptor)
-                raise
-            log.warning(
-                "the file system of %s has no locks (%s): nothing keeps a second process out of this folder, so start the run once only",
-                folder, error.strerror,
-            )  # fmt: skip
-        if _is_at(descriptor, lock):
-            os.ftruncate(descriptor, 0)
-            os.pwrite(descriptor, f"pid {os.getpid()} on host {socket.gethostname()}, since {time.strftime('%F %T')}\n".encode(), 0)
-            return descriptor
-        os.close(descriptor)  # a lock on a file that its holder has taken away meanwhile, which locks nothing
+            raise
+        os.close(descriptor)  # of a file that its holder has taken away meanwhile, which locks nothing
     raise InputError(f"{folder} is made and deleted again and again by others; set another `name`")
+
+
+def _lock(descriptor: int, folder: Path) -> None:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        holder = os.read(descriptor, 200).decode(errors="replace").strip() or "it has not said which yet"
+        raise InputError(f"another process is at work in {folder}: {holder}; wait for its end, or set another `name`") from None
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise
+        log.warning(
+            "the file system of %s has no locks (%s): nothing keeps a second process out of this folder, so start the run once only",
+            folder, error.strerror,
+        )  # fmt: skip
 
 
 def _make(folder: Path, made: list[Path]) -> None:

@@ -167,6 +167,19 @@ def test_what_stands_in_its_way_is_named(tmp_path, monkeypatch):
     assert not (tmp_path / "new").exists()
 
 
+def test_what_cannot_be_written_is_let_go(tmp_path, monkeypatch):
+    """A lock without room for its text is no lock."""
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pwrite", full)
+        assert "No space left on device; make room" in refusal(tmp_path)
+    with locked(tmp_path):
+        pass
+
+
 def test_a_folder_that_was_there_stays(tmp_path):
     (tmp_path / "empty").mkdir()
     with locked(tmp_path / "empty"):

@@ -105,7 +105,9 @@ class RunLogger:
         writes, would be lost or land in another run's folder."""
         for name, file in self._files.items():
             path = self.folder / name
-            if not path.exists() or not os.path.samestat(path.stat(), os.fstat(file.fileno())):
+            with writing(path):
+                is_there = path.exists() and os.path.samestat(path.stat(), os.fstat(file.fileno()))
+            if not is_there:
                 raise InputError(
                     f"{path} was deleted or replaced while the run was at work, and so perhaps all of {self.folder}; nothing more is "
                     "written there. Start the run again: it goes on from the checkpoints that are left, or from the beginning"

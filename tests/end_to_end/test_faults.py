@@ -7,11 +7,14 @@ import signal
 from contextlib import contextmanager
 from pathlib import Path
 
+import jax
 import pytest
 
 from jaxrl import run as run_module
 from jaxrl.cli import main
 from jaxrl.config_file import load_config
+from jaxrl.errors import InputError
+from jaxrl.folder_lock import locked
 from tests.end_to_end.runs import lines
 
 CONFIG = """
@@ -145,6 +148,16 @@ def test_a_lost_console_does_not_end_the_run(config, whole, tmp_path, monkeypatc
     assert [record.getMessage() for record in caplog.records if "console" in record.getMessage()] == [
         "the console is lost (Broken pipe); the run goes on, and metrics.jsonl in its folder tells of it"
     ]
+
+
+def test_one_process_of_those_that_share_a_run_locks_it(config, tmp_path, monkeypatch):
+    monkeypatch.setattr(run_module, "run_locked", lambda config, stream: "ran")
+    experiment = load_config(config, [f"runs_dir={tmp_path}"])
+    with locked(tmp_path / "tiny"):
+        with pytest.raises(InputError, match="another process is at work"):
+            run_module.run(experiment)
+        monkeypatch.setattr(jax, "process_index", lambda: 1)
+        assert run_module.run(experiment) == "ran"
 
 
 BROKEN = {
