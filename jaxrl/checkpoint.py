@@ -15,12 +15,14 @@ import jax.numpy as jnp
 from jax import Array
 from orbax.checkpoint import v1 as ocp
 
+from jaxrl.disk import check_space, writing
 from jaxrl.errors import InputError
 from jaxrl.sharding import path_name
 from jaxrl.train.state import TrainState
 
 logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax tells every save in several INFO and WARNING lines
 log = logging.getLogger("jaxrl")
+ORBAX_BYTES = 1 << 18  # of its own metadata beside a state
 
 
 class CheckpointCorrupt(RuntimeError):
@@ -36,22 +38,24 @@ class Checkpoints:
             get_metric_fn=lambda metrics: -metrics["val_loss"], n=1, keep_checkpoints_without_metrics=False
         )
         self.folder = folder
-        try:
-            self._checkpointer = ocp.training.Checkpointer(
-                folder.absolute(),
-                preservation_policy=policies.AnyPreservationPolicy([policies.LatestN(keep), best]),
-                cleanup_tmp_directories=True,
-            )
-        except ValueError as error:  # Orbax reads the metadata and metrics of all checkpoints at the start
-            raise InputError(
-                f"{folder}: the metadata or metrics of a checkpoint cannot be read ({error}); delete that checkpoint's folder"
-            ) from error
+        with writing(folder):
+            try:
+                self._checkpointer = ocp.training.Checkpointer(
+                    folder.absolute(),
+                    preservation_policy=policies.AnyPreservationPolicy([policies.LatestN(keep), best]),
+                    cleanup_tmp_directories=True,
+                )
+            except ValueError as error:  # Orbax reads the metadata and metrics of all checkpoints at the start
+                raise InputError(
+                    f"{folder}: the metadata or metrics of a checkpoint cannot be read ({error}); delete that checkpoint's folder"
+                ) from error
 
     def __enter__(self):
         return self
 
     def __exit__(self, *_):
-        self._checkpointer.close()
+        with writing(self.folder):  # a save that has failed is told once more here
+            self._checkpointer.close()
 
     def steps(self) -> list[int]:
         """Steps that have a checkpoint, oldest first."""
@@ -67,15 +71,19 @@ class Checkpoints:
 
         Args:
           step: optimiser steps done. meta: plain JSON values. val_loss: what `best_step` goes by.
+        Raises:
+          InputError: the disk has no room for it, or does not take it. The checkpoints before it stay.
         """
-        self._checkpointer.save_checkpointables(
-            step,
-            {"state": state},
-            force=True,
-            overwrite=True,
-            metrics=None if val_loss is None else {"val_loss": val_loss},
-            custom_metadata={"meta": meta, "checksums": _all_checksums(state, meta)},
-        )
+        check_space(self.folder, _num_bytes(state, meta), f"checkpoint {self.folder}/{step}")
+        with writing(f"checkpoint {self.folder}/{step}"):
+            self._checkpointer.save_checkpointables(
+                step,
+                {"state": state},
+                force=True,
+                overwrite=True,
+                metrics=None if val_loss is None else {"val_loss": val_loss},
+                custom_metadata={"meta": meta, "checksums": _all_checksums(state, meta)},
+            )
 
     def restore(self, abstract: TrainState, step: int) -> tuple[TrainState, dict[str, Any]]:
         """The state and meta of a step; `abstract` gives shapes, dtypes and shardings.
@@ -123,6 +131,11 @@ def checksums(tree) -> dict[str, Array]:
     The weights are odd, so any single flipped bit changes the sum. Arrays of up to 32-bit elements and PRNG keys.
     """
     return {path_name(path): _checksum(leaf) for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]}
+
+
+def _num_bytes(state: TrainState, meta: dict[str, Any]) -> int:
+    """What a checkpoint takes on the disk at most: Orbax compresses, and its own files are small."""
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state)) + len(json.dumps(meta)) + ORBAX_BYTES
 
 
 def _all_checksums(state: TrainState, meta: dict[str, Any]) -> dict[str, int]:

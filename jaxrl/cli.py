@@ -1,31 +1,82 @@
 """The command line: `jaxrl run|eval|sample|score|verify|generate`. Nothing heavy is imported before a command needs it."""
 
 import argparse
+import io
+import logging
 import os
+import signal
 import sys
 from pathlib import Path
+from typing import TextIO
 
 from jaxrl import __version__
+from jaxrl.disk import silence
 from jaxrl.errors import InputError
-from jaxrl.interrupt import Interrupted, sigterm_as_ctrl_c
+from jaxrl.folder_lock import locked
+from jaxrl.interrupt import Interrupted, ends_as_ctrl_c
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run a command. Returns the exit code: 0 done, 2 bad input (one message on stderr), 130 interrupted and saved."""
-    arguments = parse(argv)
+    """Run a command.
+
+    Returns:
+      The exit code: 0 done; 2 bad input, or a disk that takes no more (one message on stderr); 128 + n where signal n stopped
+      it (130 Ctrl-C, 143 SIGTERM, 129 SIGHUP), for `run` after the state was saved.
+    """
+    _prepare_streams()
+    arguments = _parse_or_leave(argv)
     try:
-        arguments.function(arguments)
+        with ends_as_ctrl_c():
+            arguments.function(arguments)
     except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
+        _say(f"error: {error}", sys.stderr)
         return 2
-    except Interrupted:
-        print("stopped; the state is saved, and the same command goes on from it", file=sys.stderr)
-        return 130
-    except KeyboardInterrupt:
+    except Interrupted as interrupted:
+        _say("stopped; the state is saved, and the same command goes on from it", sys.stderr)
+        return 128 + interrupted.number
+    except KeyboardInterrupt as interrupt:
         remains = "the same command goes on from the last checkpoint" if arguments.function is _run else "no file was written"
-        print(f"stopped at once; {remains}", file=sys.stderr)
-        return 130
+        _say(f"stopped at once; {remains}", sys.stderr)
+        return 128 + (interrupt.args[0] if interrupt.args else signal.SIGINT)
     return 0
+
+
+def _parse_or_leave(argv: list[str] | None) -> argparse.Namespace:
+    try:
+        return parse(argv)
+    except SystemExit:  # argparse has answered by itself
+        for stream in (sys.stdout, sys.stderr):
+            _say("", stream, end="")
+        raise
+
+
+def _prepare_streams() -> None:
+    logging.basicConfig(format="%(levelname)s: %(message)s")  # on stderr, before a library brings its own form
+    for number in range(3):  # one that the caller has closed would be the number of the next file that is opened, and
+        try:  # what libraries print would be written into that file
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a terminal without UTF-8 shows less, and stops nothing
+
+
+def _say(text: str, stream: TextIO | None = None, end: str = "\n") -> None:
+    """Print to stdout, or to another stream, and see it out: the interpreter's end is no place to find that it cannot be.
+
+    A reader that has left (`| head`) is no error, and nobody is left to be told where stderr fails.
+
+    Raises:
+      InputError: stdout goes to a disk that does not take it.
+    """
+    stream = sys.stdout if stream is None else stream
+    try:
+        print(text, file=stream, end=end, flush=True)
+    except OSError as error:
+        silence(stream)
+        if stream is sys.stdout and not isinstance(error, BrokenPipeError):
+            raise InputError(f"the standard output cannot be written: {error.strerror}") from None
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -107,9 +158,10 @@ def _run(arguments: argparse.Namespace) -> None:
     from jaxrl.config_file import load_config
 
     config = load_config(arguments.config, arguments.overrides)
-    from jaxrl.run import run
+    with locked(config.folder):  # before jax, whose import takes seconds: who came first is first
+        from jaxrl.run import run_locked
 
-    run(config)
+        run_locked(config)
 
 
 def _eval(arguments: argparse.Namespace) -> None:
@@ -132,9 +184,11 @@ def _eval(arguments: argparse.Namespace) -> None:
     mesh = make_mesh(config.mesh)
     weights = load_policy(arguments.model, arguments.adapter, arguments.dtype, mesh)
     rows = evaluate_model(weights, arguments.model, stages[-1], config.verify, config.seed, mesh)
-    print(render_table(rows))
-    if arguments.out is not None:
-        save_rows(os.path.realpath(arguments.out), rows)  # a link stays one
+    try:
+        if arguments.out is not None:
+            save_rows(arguments.out, rows)
+    finally:  # of an hour's work one of the two remains, whichever cannot be written
+        _say(render_table(rows))
 
 
 def _sample(arguments: argparse.Namespace) -> None:
@@ -160,40 +214,40 @@ def _sample(arguments: argparse.Namespace) -> None:
     from jaxrl.inference import sample_file
 
     count = sample_file(weights, arguments.model, arguments.prompts, arguments.out, sample, arguments.seed, mesh)
-    print(f"{count} completions in {arguments.out}")
+    _say(f"{count} completions in {arguments.out}")
 
 
 def _score(arguments: argparse.Namespace) -> None:
     mesh, weights = _open_model(arguments)
     from jaxrl.inference import score_file
 
-    print(f"{score_file(weights, arguments.tokens, arguments.out, mesh)} lines scored in {arguments.out}")
+    _say(f"{score_file(weights, arguments.tokens, arguments.out, mesh)} lines scored in {arguments.out}")
 
 
 def _verify(arguments: argparse.Namespace) -> None:
     from jaxrl.verification import verify_file
 
     workers = arguments.workers if arguments.workers is not None else len(os.sched_getaffinity(0))
-    with sigterm_as_ctrl_c():
-        tally = verify_file(arguments.task, arguments.overrides, arguments.input, arguments.out, workers, arguments.timeout)
-    print(f"{tally} in {arguments.out}")
+    tally = verify_file(arguments.task, arguments.overrides, arguments.input, arguments.out, workers, arguments.timeout)
+    _say(f"{tally} in {arguments.out}")
 
 
 def _generate(arguments: argparse.Namespace) -> None:
     from jaxrl.verification import generate_file
 
-    with sigterm_as_ctrl_c():
-        count = generate_file(arguments.task, arguments.overrides, arguments.n, arguments.seed, arguments.out)
-    print(f"{count} problems in {arguments.out}")
+    count = generate_file(arguments.task, arguments.overrides, arguments.n, arguments.seed, arguments.out)
+    _say(f"{count} problems in {arguments.out}")
 
 
 def _open_model(arguments: argparse.Namespace):
     from jaxrl.config import Config
     from jaxrl.config_sections import MeshSection
+    from jaxrl.data.jsonl import check_out
     from jaxrl.inference import load_policy
     from jaxrl.sharding import make_mesh
     from jaxrl.train.setup import set_up_jax
 
+    check_out(arguments.out)
     set_up_jax(Config.model_fields["compilation_cache"].default)
     mesh = make_mesh(MeshSection())
     return mesh, load_policy(arguments.model, arguments.adapter, arguments.dtype, mesh)

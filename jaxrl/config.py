@@ -6,6 +6,7 @@ only the keys it names (`lora: null` in a stage means: train everything there). 
 `config_file.py`'s business.
 """
 
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
@@ -216,6 +217,11 @@ class Config(Section):
     checkpoint: CheckpointSection = CheckpointSection()
     track: TrackSection = TrackSection()
     stages: Annotated[tuple[Stage, ...], Field(strict=False, min_length=1)]
+
+    @property
+    def folder(self) -> Path:
+        """Where the run leaves what it makes."""
+        return Path(self.runs_dir) / self.name
 
     @model_validator(mode="before")
     @classmethod

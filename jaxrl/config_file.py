@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from jaxrl.config import INHERITED, STAGES, TASKS, Config
 from jaxrl.config_base import Section, merge
 from jaxrl.config_tasks import TaskSection
+from jaxrl.disk import read_text
 from jaxrl.errors import InputError
 
 
@@ -104,8 +105,11 @@ def difference(file: Path, config: Config) -> str:
     """How a resolved config on disk differs from this one, as a diff; empty if it does not.
 
     Compared are the values: in which order a version writes its keys does not matter.
+
+    Raises:
+      InputError: the file on disk cannot be read, or is not a config.
     """
-    before, now = (parse_yaml(text) for text in (file.read_text(encoding="utf-8"), dump_config(config)))
+    before, now = _read_yaml(file, "restore it from a copy, or delete the run's folder"), parse_yaml(dump_config(config))
     if before == now:
         return ""
     lines = [yaml.safe_dump(values, allow_unicode=True).splitlines() for values in (before, now)]
@@ -113,8 +117,15 @@ def difference(file: Path, config: Config) -> str:
 
 
 def parse_yaml(text: str) -> Any:
-    """YAML text to plain values, with `1e-4` a float."""
-    return yaml.load(text, Loader=_Loader)
+    """YAML text to plain values, with `1e-4` a float.
+
+    Raises:
+      ValueError: it is not YAML, or holds a value that Python cannot: a date of month 13, brackets in thousands.
+    """
+    try:
+        return yaml.load(text, Loader=_Loader)
+    except (yaml.YAMLError, RecursionError) as error:
+        raise ValueError(str(error)) from None
 
 
 def _without_echoes(problems: list[tuple[str, str]]) -> list[tuple[str, str]]:
@@ -140,19 +151,15 @@ def _reason(problem: dict[str, Any]) -> str:
     return f"{problem['msg']} (it is {problem['input']!r})"
 
 
-def _read_yaml(path: Path) -> dict[str, Any]:
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"config file {path} cannot be read: {error.strerror}; check the path") from None
-    except UnicodeDecodeError as error:
-        raise InputError(f"config file {path} cannot be read: {error}; save it as UTF-8") from None
+def _read_yaml(path: Path, remedy: str | None = None) -> dict[str, Any]:
+    text = read_text(path, remedy or "check the path, and save it as UTF-8")
+    end = f"; {remedy}" if remedy else ""
     try:
         values = parse_yaml(text)
-    except yaml.YAMLError as error:
-        raise InputError(f"config file {path} is not valid YAML: {error}") from None
+    except ValueError as error:
+        raise InputError(f"config file {path} is not valid YAML: {error}{end}") from None
     if not isinstance(values, dict):
-        raise InputError(f"config file {path} must hold a mapping of sections, not {type(values).__name__}")
+        raise InputError(f"config file {path} must hold a mapping of sections, not {type(values).__name__}{end}")
     return values
 
 
@@ -162,7 +169,7 @@ def _override(values: dict[str, Any], override: str) -> None:
         raise InputError(f"override {override!r} is not of the form key=value, for example optim.learning_rate=1e-4")
     try:
         value = parse_yaml(text)
-    except yaml.YAMLError as error:
+    except ValueError as error:
         raise InputError(f"override {override!r}: the value is not valid YAML: {error}") from None
     *parents, last = dotted.split(".")
     node: Any = values

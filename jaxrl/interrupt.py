@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: the first asks for a save at the next step, the second stops at once."""
+"""Ctrl-C, SIGTERM and SIGHUP: the first asks for a save at the next step, the second stops at once."""
 
 import signal
 from collections.abc import Iterator
@@ -7,39 +7,54 @@ from types import FrameType
 
 
 class Interrupted(Exception):
-    """A run that was asked to stop and has saved its state."""
+    """A run that was asked to stop and has saved its state. `number` is the signal that asked."""
+
+    number = signal.SIGINT
 
 
 class Interrupt:
-    """Owns the two signal handlers while it is open. The handler sets a flag and nothing else: a step is never torn."""
+    """Owns the signal handlers while it is open. The handler sets a flag and nothing else: a step is never torn."""
 
     def __init__(self):
         self.requested = False
+        self._number = signal.SIGINT
 
     def __enter__(self):
-        self._previous = {number: signal.signal(number, self._ask) for number in (signal.SIGINT, signal.SIGTERM)}
+        self._previous = {number: signal.signal(number, self._ask) for number in (signal.SIGINT, *_ends())}
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, kind: type | None, error: BaseException | None, traceback: object) -> None:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
+        if isinstance(error, Interrupted):
+            error.number = self._number
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
         if self.requested:
-            raise KeyboardInterrupt
-        self.requested = True
+            raise KeyboardInterrupt(number)
+        self.requested, self._number = True, signal.Signals(number)
 
 
 @contextmanager
-def sigterm_as_ctrl_c() -> Iterator[None]:
-    """SIGTERM raises KeyboardInterrupt inside, so that unfinished files and processes are cleaned up; once, not in the clean-up."""
+def ends_as_ctrl_c() -> Iterator[None]:
+    """SIGTERM and SIGHUP raise KeyboardInterrupt inside, with their number, so that unfinished files and processes are cleaned
+    up; once, not in the clean-up."""
 
     def stop(number: int, frame: FrameType | None) -> None:
-        signal.signal(number, signal.SIG_IGN)
-        raise KeyboardInterrupt
+        for end in previous:
+            signal.signal(end, signal.SIG_IGN)
+        raise KeyboardInterrupt(number)
 
-    previous = signal.signal(signal.SIGTERM, stop)
+    previous = {number: signal.getsignal(number) for number in _ends()}
+    for number in previous:
+        signal.signal(number, stop)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, previous)
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def _ends() -> list[int]:
+    """What asks a process to end. SIGHUP only where it is not ignored: `nohup` is the wish to outlive the terminal."""
+    return [signal.SIGTERM] + ([] if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else [signal.SIGHUP])

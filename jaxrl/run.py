@@ -2,13 +2,15 @@
 
     runs/<name>/  config.yaml  metrics.jsonl  samples.jsonl  eval.json  report.md
                   checkpoints/<stage>/  tokenizer/  model/ (a base made here)  adapter/ (PEFT)
+                  lock (while a process is at work there)
 """
 
-import os
 import sys
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import TextIO
 
 import jax
 from jax.sharding import Mesh
@@ -16,9 +18,11 @@ from jax.sharding import Mesh
 from jaxrl.compilations import Compilations
 from jaxrl.config import Config, EvalStage, RLStage, Stage
 from jaxrl.config_file import difference, dump_config
+from jaxrl.disk import write_whole, writing
 from jaxrl.errors import InputError
 from jaxrl.eval.evaluate import baseline_rows, choose_problems, evaluate
 from jaxrl.eval.table import load_rows, render_table, save_rows
+from jaxrl.folder_lock import locked
 from jaxrl.interrupt import Interrupt, Interrupted
 from jaxrl.memory import explain_out_of_memory
 from jaxrl.rollout.collect import open_pool
@@ -26,7 +30,7 @@ from jaxrl.sample.engine import Engine
 from jaxrl.sharding import make_mesh, num_row_shards
 from jaxrl.tasks import make_task
 from jaxrl.track.console import Console
-from jaxrl.track.logger import RunLogger, sample_row
+from jaxrl.track.logger import METRICS, SAMPLES, RunLogger, read_rows, sample_row
 from jaxrl.track.report import write_report
 from jaxrl.train.microbatch import stage_microbatch
 from jaxrl.train.preflight import preflight
@@ -38,20 +42,28 @@ from jaxrl.weights.peft import save_adapter
 from jaxrl.weights.safetensors import save_model
 
 
-def run(config: Config, stream=sys.stdout) -> Path:
+def run(config: Config, stream: TextIO | None = sys.stdout) -> Path:
     """Run an experiment to its end, or on from where it stopped.
 
     Returns:
       The run's folder.
     Raises:
-      InputError: anything the user can put right; another config in the same folder among it. Nothing is written before
-        all stages have been looked at.
-      Interrupted: on Ctrl-C or SIGTERM, after the state was saved.
+      InputError: anything the user can put right; another config or another process in the same folder among it, and a disk
+        that takes no more. Nothing is written before all stages have been looked at.
+      Interrupted: on Ctrl-C, SIGTERM or SIGHUP, after the state was saved.
     """
+    is_first = jax.process_index() == 0  # of the processes that share the work, the one that writes
+    with locked(config.folder) if is_first else nullcontext():
+        return run_locked(config, stream)
+
+
+def run_locked(config: Config, stream: TextIO | None = sys.stdout) -> Path:
+    """`run`, where the caller keeps other processes out of the run's folder."""
     set_up_jax(config.compilation_cache)
     mesh = make_mesh(config.mesh)
-    folder = Path(config.runs_dir) / config.name
+    folder = config.folder
     refuse_other_config(folder, config)
+    refuse_broken_records(folder)
     tokenizer, eos_ids = load_run_tokenizer(config, folder)
     weights = load_base(config.model, len(tokenizer), mesh, config.seed)
     sft_rows = preflight(config, tokenizer, weights.policy.config, mesh)
@@ -68,6 +80,7 @@ def run(config: Config, stream=sys.stdout) -> Path:
             for index, stage in enumerate(config.stages):
                 if interrupt.requested:
                     raise Interrupted
+                logger.check()
                 with explain_out_of_memory(f"stage {stage.name}", partial(smaller, stage, mesh)):
                     weights = STAGE_FUNCTIONS[stage.kind](this, stage, index, weights)
         finally:
@@ -87,6 +100,7 @@ def smaller(stage: Stage, mesh: Mesh) -> str:
 
 def finish(run: Run) -> None:
     """The report, and the table of evaluations on the console."""
+    run.logger.check()
     rows = load_rows(run.folder / "eval.json")
     report = write_report(run.folder)
     run.console.close()
@@ -104,19 +118,24 @@ def refuse_other_config(folder: Path, config: Config) -> None:
         raise InputError(f"{folder} holds a run of another config; set another `name`, or delete the folder. The difference:\n{diff}")
 
 
+def refuse_broken_records(folder: Path) -> None:
+    """InputError if what an earlier start has told of the run cannot be read: found before the hours that come before its use."""
+    read_rows(folder / METRICS)
+    read_rows(folder / SAMPLES)
+    load_rows(folder / "eval.json")
+
+
 def make_run_folder(folder: Path, config: Config, tokenizer) -> None:
     """The run's folder with the resolved config in it, and the tokenizer if it was made here."""
     if (folder / "config.yaml").exists():
         return
-    try:
+    with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         if config.model.path is None and config.model.tokenizer is None:
+            (folder / "tokenizer").mkdir(exist_ok=True)
             tokenizer.save_pretrained(folder / "tokenizer")
-        unfinished = folder / "config.tmp"  # the config comes last: what a folder without it holds is not believed
-        unfinished.write_text(dump_config(config), encoding="utf-8")
-        os.replace(unfinished, folder / "config.yaml")
-    except OSError as error:
-        raise InputError(f"the run's folder {folder} cannot be written: {error.strerror}; set runs_dir or name") from None
+    # The config comes last: what a folder without it holds is not believed. Whatever else belongs to a run's start goes before it.
+    write_whole(folder / "config.yaml", dump_config(config))
 
 
 def evaluation(run: Run, stage: EvalStage, index: int, weights: Weights) -> Weights:
@@ -148,6 +167,7 @@ def evaluation(run: Run, stage: EvalStage, index: int, weights: Weights) -> Weig
 
 def export(run: Run, weights: Weights) -> None:
     """What the run has made, for others to load: the base if it is a new one, the adapter if there is one."""
+    run.logger.check()
     lora = weights.policy.lora
     model = {**weights.frozen, **weights.trainable}["model"]
     base = run.config.model.path
@@ -155,7 +175,8 @@ def export(run: Run, weights: Weights) -> None:
         base = str(run.folder / "model")
         made_here = run.folder / "tokenizer"
         if not made_here.is_dir():
-            run.tokenizer.save_pretrained(base)  # before the config.json that says the folder is whole
+            with writing(base):
+                run.tokenizer.save_pretrained(base)  # before the config.json that says the folder is whole
         save_model(
             model, weights.policy.config, base, run.config.model.dtype,
             tokenizer_from=made_here if made_here.is_dir() else None, eos_ids=run.eos_ids,

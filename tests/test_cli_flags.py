@@ -1,8 +1,18 @@
 """The command line without a model: what it asks for, what it takes where nothing is said, what it says of itself."""
 
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
+import jaxrl.verification
 from jaxrl.cli import main, parse
+
+ROOT = Path(__file__).resolve().parents[1]
+GENERATE = [sys.executable, "-m", "jaxrl.cli", "generate", "arithmetic", "--n", "3", "--out"]
 
 
 def test_only_what_is_required_is_asked_for(capsys):
@@ -34,3 +44,53 @@ def test_version_and_help(capsys):
         with pytest.raises(SystemExit) as left:
             main(flags)
         assert left.value.code == 0 and said in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("number, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+def test_a_command_that_is_stopped_says_by_what(number, code, monkeypatch, capsys, tmp_path):
+    """In the shell's way: 128 and the signal's number."""
+
+    def stop(*_):
+        signal.raise_signal(number)
+
+    monkeypatch.setattr(jaxrl.verification, "generate_file", stop)
+    handlers = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)]
+    assert main(["generate", "arithmetic", "--n", "1", "--out", str(tmp_path / "out")]) == code
+    assert capsys.readouterr().err == "stopped at once; no file was written\n"
+    assert [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)] == handlers
+
+
+@pytest.mark.parametrize("command", [[*GENERATE, "out.jsonl"], [*GENERATE[:3], "--help"]], ids=["generate", "help"])
+def test_a_reader_that_has_left_is_no_error(command, tmp_path):
+    reader, writer = os.pipe()
+    os.close(reader)
+    with open(writer, "w") as pipe:
+        ended = subprocess.run(command, cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)}, stdout=pipe, stderr=subprocess.PIPE, text=True)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert command[3] == "--help" or len((tmp_path / "out.jsonl").read_text().splitlines()) == 3
+
+
+def test_a_full_disk_behind_stdout_is_an_error(tmp_path):
+    with open("/dev/full", "w") as full:
+        command = [*GENERATE, "out.jsonl"]
+        ended = subprocess.run(command, cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)}, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert (ended.returncode, ended.stderr) == (2, "error: the standard output cannot be written: No space left on device\n")
+    assert (tmp_path / "out.jsonl").exists()
+
+
+def test_without_any_console_no_file_takes_its_place(tmp_path):
+    """With descriptors 0 to 2 closed the next files opened would have these numbers, and what libraries print would land in them."""
+    program = """
+import os
+from contextlib import suppress
+from jaxrl.cli import main
+main(["generate", "no task", "--n", "1", "--out", "out"])
+files = [open(name, "wb") for name in "abc"]
+for number in range(3):
+    with suppress(OSError):
+        os.write(number, b"noise")
+"""
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    command = f'exec {sys.executable} -c "$0" <&- >&- 2>&-'
+    assert subprocess.run(["sh", "-c", command, program], cwd=tmp_path, env=environment).returncode == 0
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"a": b"", "b": b"", "c": b""}

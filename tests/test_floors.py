@@ -12,7 +12,7 @@ import pytest
 LIBRARY = Path(__file__).resolve().parents[1] / "jaxrl"
 
 FLOORS = {
-    0: ["__init__", "train/__init__", "eval/__init__", "errors", "types", "batch", "config_base", "config_sections", "config_algo", "config_tasks", "config", "config_file", "checks", "interrupt"],
+    0: ["__init__", "train/__init__", "eval/__init__", "errors", "types", "batch", "config_base", "config_sections", "config_algo", "config_tasks", "config", "config_file", "checks", "disk", "folder_lock", "interrupt"],
     1: ["ops/*", "stats", "track/*", "compilations", "hlo", "hlo_text"],
     2: ["sharding", "memory", "model/*"],
     3: ["weights/*", "checkpoint", "train/state", "train/objective", "train/step"],

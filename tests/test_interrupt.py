@@ -9,7 +9,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 HEAD = """
 import os, signal, threading
-from jaxrl.interrupt import Interrupt
+from jaxrl.interrupt import Interrupt, Interrupted, ends_as_ctrl_c
 def send(number):
     os.kill(os.getpid(), number)
     signal.getsignal(number)  # the handler runs between two bytecodes
@@ -22,7 +22,7 @@ def output_of(body: str) -> str:
     return done.stdout.strip()
 
 
-@pytest.mark.parametrize("number", ["signal.SIGINT", "signal.SIGTERM"])
+@pytest.mark.parametrize("number", ["signal.SIGINT", "signal.SIGTERM", "signal.SIGHUP"])
 def test_the_first_signal_asks_and_the_second_stops(number):
     body = f"""
 with Interrupt() as interrupt:
@@ -31,10 +31,10 @@ with Interrupt() as interrupt:
     print(interrupt.requested)
     try:
         send({number})
-    except KeyboardInterrupt:
-        print("stopped")
+    except KeyboardInterrupt as stopped:
+        print("stopped", stopped.args[0] == {number})
 """
-    assert output_of(body).split() == ["False", "True", "stopped"]
+    assert output_of(body).split() == ["False", "True", "stopped", "True"]
 
 
 def test_the_two_signals_may_differ():
@@ -66,3 +66,44 @@ assert [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)] == before
 send(signal.SIGTERM)
 """
     assert output_of(body) == "mine"
+
+
+@pytest.mark.parametrize("number", ["signal.SIGINT", "signal.SIGTERM", "signal.SIGHUP"])
+def test_who_asked_is_known_at_the_end(number):
+    body = f"""
+try:
+    with Interrupt():
+        send({number})
+        raise Interrupted
+except Interrupted as interrupted:
+    print(interrupted.number == {number})
+"""
+    assert output_of(body) == "True"
+
+
+def test_a_run_that_is_to_outlive_its_terminal_does():
+    """`nohup` has SIGHUP ignored, and it stays so."""
+    body = """
+signal.signal(signal.SIGHUP, signal.SIG_IGN)
+with Interrupt() as interrupt, ends_as_ctrl_c():
+    send(signal.SIGHUP)
+    print(interrupt.requested, signal.getsignal(signal.SIGHUP) is signal.SIG_IGN)
+"""
+    assert output_of(body) == "False True"
+
+
+@pytest.mark.parametrize("number", ["signal.SIGTERM", "signal.SIGHUP"])
+def test_ends_clean_up_like_ctrl_c_and_once(number):
+    body = f"""
+try:
+    with ends_as_ctrl_c():
+        try:
+            send({number})
+        finally:
+            send(signal.SIGTERM)
+            send(signal.SIGHUP)
+            print("clean")
+except KeyboardInterrupt as stopped:
+    print(stopped.args[0] == {number}, signal.getsignal(signal.SIGTERM) is signal.SIG_DFL)
+"""
+    assert output_of(body).split() == ["clean", "True", "True"]

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
+from jaxrl.disk import writing
 from jaxrl.errors import InputError
 
 
@@ -51,30 +52,33 @@ def write_rows(path: str | Path, rows: Iterable[dict[str, Any]]) -> int:
     path, count = Path(path), 0
     check_out(path)
     target = Path(os.path.realpath(path))
-    unfinished = target.with_name(target.name + ".tmp")
-    try:
-        with _new_file(unfinished, path.suffix == ".gz") as file:
-            for count, row in enumerate(rows, start=1):
-                file.write(_line(row, path, count))
-        os.replace(unfinished, target)
-    except OSError as error:
-        raise InputError(f"{path} cannot be written: {error.strerror}; check the folder") from None
-    finally:
-        unfinished.unlink(missing_ok=True)
+    unfinished = target.with_name(f"{target.name}.{os.getpid()}.tmp")  # its own: two processes would mix their rows in one
+    with writing(path):
+        try:
+            with _new_file(unfinished, path.suffix == ".gz") as file:
+                for count, row in enumerate(rows, start=1):
+                    file.write(_line(row, path, count))
+            os.replace(unfinished, target)
+        finally:
+            unfinished.unlink(missing_ok=True)
     return count
 
 
-def check_out(path: Path) -> None:
+def check_out(path: str | Path) -> None:
     """InputError unless a file can be written there: found before hours of work, not after."""
-    target = Path(os.path.realpath(path))
-    if not target.parent.is_dir():
-        reason = "its folder does not exist"
-    elif target.is_dir():
+    path, target = Path(path), Path(os.path.realpath(path))
+    # Even where stdout is a file: it would be replaced, with all that stands in it already.
+    is_stream = os.path.abspath(path).startswith(("/dev/std", "/dev/fd/", "/proc/"))
+    if target.is_dir():
         reason = "it is a folder"
     elif target.is_symlink():
         reason = "it is a link that leads back to itself"
-    elif path.exists() and not path.is_file():  # asked of `path`: what /dev/stdout stands for has no path to resolve to
+    elif is_stream or (path.exists() and not path.is_file()):
         reason = "it is a device or a pipe, and the output is a file that appears whole or not at all"
+    elif not target.parent.is_dir():
+        reason = "its folder does not exist"
+    elif not os.access(target.parent, os.W_OK | os.X_OK):
+        reason = "its folder is read-only, or not yours to write to"
     else:
         return
     raise InputError(f"{path} cannot be written: {reason}; check --out")

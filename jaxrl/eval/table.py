@@ -4,13 +4,17 @@ import json
 import math
 import statistics
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from types import NoneType
 
+from jaxrl.disk import read_text, write_whole
 from jaxrl.errors import InputError
 from jaxrl.stats import jeffreys_interval
 from jaxrl.track.format import evaluation_cells, markdown_table, text_table
 from jaxrl.types import Verdict
+
+REPAIR = "restore it, or remove it and evaluate again"
 
 
 @dataclass(frozen=True)
@@ -77,24 +81,38 @@ def render_markdown(rows: Sequence[Row]) -> str:
 
 def save_rows(path: str | Path, rows: Sequence[Row]) -> None:
     """Write `eval.json`: a list of objects with the fields of `Row`."""
-    new = Path(path).with_suffix(".tmp")
-    new.write_text(json.dumps([asdict(row) for row in rows], ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
-    new.replace(path)
+    write_whole(path, json.dumps([asdict(row) for row in rows], ensure_ascii=False, indent=1) + "\n")
 
 
 def load_rows(path: str | Path) -> list[Row]:
     """The rows of an `eval.json`; a file that is not there has none.
 
     Raises:
-      InputError: not a file of `save_rows`.
+      InputError: not a file of `save_rows`, or one that cannot be read.
     """
-    if not Path(path).is_file():
+    if not Path(path).exists():
         return []
+    text = read_text(path, REPAIR)
     try:
-        values = json.loads(Path(path).read_text(encoding="utf-8"))
-        return [Row(**{**value, "ci80": tuple(value["ci80"]), "ci95": tuple(value["ci95"])}) for value in values]
-    except (ValueError, TypeError, KeyError) as error:
-        raise InputError(f"{path} is not an evaluation table: {error}; remove it and evaluate again") from None
+        values = json.loads(text)
+        if not isinstance(values, list):
+            raise TypeError(f"it holds a {type(values).__name__} and no list")
+        return [_checked(Row(**{**value, "ci80": tuple(value["ci80"]), "ci95": tuple(value["ci95"])})) for value in values]
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise InputError(f"{path} is not an evaluation table: {error}; {REPAIR}") from None
+
+
+def _checked(row: Row) -> Row:
+    """The row, if its values are of the kinds that `Row` declares; else a TypeError. JSON writes a float 1.0 as 1.0."""
+    kinds = {"name": str, "n": int, "correct": int, "errors": int, "coverage": (int, float, NoneType)}
+    for field in fields(Row):
+        value = getattr(row, field.name)
+        is_interval = field.name.startswith("ci")
+        if not all(isinstance(part, kinds.get(field.name, (int, float))) for part in (value if is_interval else [value])):
+            raise TypeError(f"{field.name!r} is {value!r}")
+        if is_interval and len(value) != 2:
+            raise TypeError(f"{field.name!r} has {len(value)} ends")
+    return row
 
 
 def _interval(successes: int, n: int, level: float) -> tuple[float, float]:

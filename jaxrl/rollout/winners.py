@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -10,6 +9,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from jaxrl.disk import write_whole, writing
 from jaxrl.errors import InputError
 from jaxrl.track.logger import read_jsonl, sample_row
 from jaxrl.types import Group, StopReason, Trajectory
@@ -99,13 +99,9 @@ def choose_winners(groups: Sequence[Group], keep_top: int, min_reward: float | N
 def save_winners(path: Path, winners: Sequence[Trajectory], statistics: WinnerStatistics) -> None:
     """Write a JSONL: the statistics, then a line for each winner. Whenever the process dies, the file is whole or not there."""
     rows = [Winner(t.completion.prompt_ids, t.completion.completion_ids, sample_row(t)) for t in winners]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    new = path.with_suffix(".tmp")
-    with new.open("w", encoding="utf-8") as file:
-        file.writelines(json.dumps(asdict(row), ensure_ascii=False, allow_nan=False) + "\n" for row in (statistics, *rows))
-        file.flush()
-        os.fsync(file.fileno())
-    new.replace(path)
+    with writing(path.parent):
+        path.parent.mkdir(exist_ok=True)
+    write_whole(path, "".join(json.dumps(asdict(row), ensure_ascii=False, allow_nan=False) + "\n" for row in (statistics, *rows)))
 
 
 def load_winners(path: Path) -> tuple[list[Winner], WinnerStatistics]:

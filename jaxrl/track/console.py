@@ -1,21 +1,59 @@
 """What a person sees while a run goes on: a status bar and aligned lines on a terminal, plain lines in a file or a pipe."""
 
+import logging
 import statistics
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TextIO
 
+from jaxrl.disk import silence
 from jaxrl.track.format import FIELDS, data_size, duration, text_table
 
 WIDTH = 7  # of a number, so that the lines of a stage stand under one another
+
+log = logging.getLogger("jaxrl")
+
+
+class LastingStream:
+    """A text stream that falls silent when nobody takes what is written to it: a pipe whose reader has left, a full disk.
+
+    A run does not end with its console. What is said here stands in the run's files too, and a pager that was left, or a
+    `tee` that died, must not cost a night's work. Who wants a run to end sends it a signal (a closed terminal does).
+    """
+
+    def __init__(self, stream: TextIO | None):
+        self._stream = stream  # None in a process that was started without one
+
+    def write(self, text: str) -> int:
+        self._try(lambda stream: stream.write(text))
+        return len(text)
+
+    def flush(self) -> None:
+        self._try(lambda stream: stream.flush())
+
+    def isatty(self) -> bool:
+        return self._stream is not None and self._stream.isatty()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)  # encoding, fileno: what rich asks for
+
+    def _try(self, use: Callable[[TextIO], object]) -> None:
+        if self._stream is None:
+            return
+        try:
+            use(self._stream)
+        except OSError as error:
+            lost, self._stream = self._stream, None
+            silence(lost)
+            log.warning("the console is lost (%s); the run goes on, and metrics.jsonl in its folder tells of it", error.strerror)
 
 
 class Console:
     """Owns the terminal's status bar. Where `enabled` is False (every process but the first) nothing is written.
 
     Args:
-      stream: where to write, usually sys.stdout.
+      stream: where to write, usually sys.stdout; see `LastingStream` for what happens when it is closed.
       enabled: whether this process speaks.
       log_every: steps between two lines; the bar moves at every step, and the last step always has its line.
       is_terminal: None asks the stream.
@@ -24,20 +62,20 @@ class Console:
 
     def __init__(
         self,
-        stream: TextIO,
+        stream: TextIO | None,
         enabled: bool = True,
         log_every: int = 1,
         is_terminal: bool | None = None,
         clock: Callable[[], float] = time.monotonic,
     ):
-        self._stream, self._enabled, self._log_every, self._clock = stream, enabled, log_every, clock
+        self._stream, self._enabled, self._log_every, self._clock = LastingStream(stream), enabled, log_every, clock
         self._name, self._total, self._seen, self._last = "", 0, 0, clock()
         self._durations: deque[float] = deque(maxlen=20)
         self._rich = self._bar = self._task = None
-        if enabled and (stream.isatty() if is_terminal is None else is_terminal):
+        if enabled and (self._stream.isatty() if is_terminal is None else is_terminal):
             import rich.console
 
-            terminal = rich.console.Console(file=stream, force_terminal=True, highlight=False, markup=False, emoji=False)
+            terminal = rich.console.Console(file=self._stream, force_terminal=True, highlight=False, markup=False, emoji=False)
             self._rich = None if terminal.is_dumb_terminal else terminal
 
     def __enter__(self) -> "Console":

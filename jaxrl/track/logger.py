@@ -1,20 +1,28 @@
 """A run's own record: `metrics.jsonl` and `samples.jsonl` in the run folder, and Weights & Biases where the config asks for it."""
 
 import json
+import logging
 import math
 import os
 import time
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from types import NoneType
+from typing import Any, TextIO
 
 from jaxrl.config_sections import TrackSection
+from jaxrl.disk import read_text, write_whole, writing
 from jaxrl.errors import InputError
 from jaxrl.types import Trajectory
 
 METRICS, SAMPLES, WANDB_ID = "metrics.jsonl", "samples.jsonl", "wandb_id.txt"
-PLACE = ("stage", "step", "time")  # keys of every row that no metric may take
+FILES = (METRICS, SAMPLES)
+log = logging.getLogger("jaxrl")
+NUMBER = (int, float, NoneType)  # as JSON has it
+REQUIRED = {METRICS: {"stage": str, "step": int, "time": (int, float)}, SAMPLES: {"stage": str, "step": int}}  # of every row
+OPTIONAL = {"uid": str, "prompt": str, "completion": str, "reward": NUMBER, "parts": (dict, NoneType)}  # of a sample
 
 
 class RunLogger:
@@ -27,7 +35,8 @@ class RunLogger:
       config: the resolved config as plain values, for Weights & Biases.
       enabled: False on every process but the first: nothing is then opened or written.
     Raises:
-      InputError: Weights & Biases is asked for and cannot be used.
+      InputError: the files cannot be written; Weights & Biases is asked for and cannot be used. Later, from every method that
+        writes: the disk is full, or the files were deleted under the run.
     """
 
     def __init__(
@@ -55,7 +64,7 @@ class RunLogger:
 
     def log(self, stage: str, step: int, metrics: Mapping[str, Any]) -> None:
         """Append one row of metrics: numbers, or arrays of no axes. What is not finite is written as null (JSON has no NaN)."""
-        if clash := [key for key in PLACE if key in metrics]:
+        if clash := [key for key in REQUIRED[METRICS] if key in metrics]:
             raise ValueError(f"metrics {clash} take the names of the row's own keys; rename them")
         if not self._files:
             return
@@ -81,33 +90,51 @@ class RunLogger:
             return
         place = {name: i for i, name in enumerate(stage_order)}
         limit = (place[stage], step)
-        for file in self._files.values():
-            file.close()
-        for name in (METRICS, SAMPLES):
+        self.check()
+        for name in FILES:
             path = self.folder / name
-            rows = read_jsonl(path)
+            rows = read_rows(path)
             kept = [row for row in rows if (place.get(row["stage"], -1), row["step"]) <= limit]
-            _replace(path, kept)
-        self._open()
+            if len(kept) < len(rows):
+                self._files.pop(name).close()
+                write_whole(path, "".join(_line(row) for row in kept))
+                self._files[name] = _open_to_append(path)
+
+    def check(self) -> None:
+        """InputError where the files at their places are not the ones that are written to: rows, and all else that the run
+        writes, would be lost or land in another run's folder."""
+        for name, file in self._files.items():
+            path = self.folder / name
+            with writing(path):
+                is_there = path.exists() and os.path.samestat(path.stat(), os.fstat(file.fileno()))
+            if not is_there:
+                raise InputError(
+                    f"{path} was deleted or replaced while the run was at work, and so perhaps all of {self.folder}; nothing more is "
+                    "written there. Start the run again: it goes on from the checkpoints that are left, or from the beginning"
+                )
 
     def close(self) -> None:
         """Close the files, and finish the Weights & Biases run."""
         for file in self._files.values():
-            file.close()
+            with suppress(OSError):  # of a row that the full disk did not take, and that has been told
+                file.close()
         self._files = {}
         if self._wandb is not None:
             self._wandb.finish()
             self._wandb = None
 
     def _open(self) -> None:
-        for name in (METRICS, SAMPLES):
+        for name in FILES:
             path = self.folder / name
-            _cut_torn_line(path)
-            self._files[name] = path.open("a", encoding="utf-8")
+            with writing(path):
+                _mend_end(path)
+            self._files[name] = _open_to_append(path)
 
     def _append(self, name: str, row: Mapping[str, Any]) -> None:
-        self._files[name].write(json.dumps(row, ensure_ascii=False, allow_nan=False, default=_plain) + "\n")
-        self._files[name].flush()
+        self.check()
+        with writing(self.folder / name):
+            self._files[name].write(_line(row))
+            self._files[name].flush()
 
     def _log_wandb(self, stage: str, step: int, numbers: Mapping[str, Any]) -> None:
         # Each stage counts its own steps, and a run has one counter only: every stage brings its own axis.
@@ -138,41 +165,83 @@ def sample_row(trajectory: Trajectory, advantage: float | None = None) -> dict[s
 
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
-    """The rows of a file that a run appended to. A torn last line is left out; no file is no rows.
+    """The objects of a file that a run appended to, one in a line. A torn last line is left out; no file is no rows.
 
     Raises:
-      InputError: a broken line that is not the last.
+      InputError: something else than such a file, or a broken line that is not the last.
     """
-    if not path.is_file():
+    if not path.exists():
         return []
-    *lines, tail = path.read_text(encoding="utf-8", errors="replace").split("\n")
+    try:
+        *lines, tail = path.read_bytes().split(b"\n")
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}; move it away, or restore it") from None
     rows = []
-    for number, line in enumerate(lines, start=1):
+    for number, line in enumerate(lines if _is_torn(tail) else [*lines, tail], start=1):
         try:
-            rows.append(json.loads(line))
+            rows.append(json.loads(line.decode("utf-8")))
+        except UnicodeDecodeError as error:
+            raise InputError(f"{path}, line {number}: not UTF-8 at byte {error.start + 1}; repair or remove the line") from None
         except json.JSONDecodeError as error:
             raise InputError(f"{path}, line {number}, column {error.colno}: {error.msg}; repair or remove the line") from None
+        except (ValueError, RecursionError) as error:  # an integer of thousands of digits, brackets in thousands
+            raise InputError(f"{path}, line {number}: {error}; repair or remove the line") from None
+    for number, row in enumerate(rows, start=1):
+        if not isinstance(row, dict):
+            raise InputError(f"{path}, line {number}: must be a JSON object, and is {type(row).__name__}; repair or remove the line")
+    return rows
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """`read_jsonl` of `metrics.jsonl` or `samples.jsonl`, whose rows say of which stage and step they are.
+
+    Raises:
+      InputError: a row that does not, or whose other values are not of the kind that such a row has.
+    """
+    rows = read_jsonl(path)
+    required = REQUIRED[path.name]
+    kinds, others = (OPTIONAL, object) if path.name == SAMPLES else ({}, (*NUMBER, str))
+    for number, row in enumerate(rows, start=1):
+        missing = [key for key in required if key not in row]
+        wrong = [key for key, value in row.items() if not isinstance(value, {**kinds, **required}.get(key, others))]
+        for key in missing + wrong:
+            raise InputError(f"{path}, line {number}: {key!r} is {row.get(key)!r}, which no run writes; repair or remove the line")
+    return rows
+
+
+def _is_torn(tail: bytes) -> bool:
+    """Whether what stands behind the last line's end is nothing, or what a process or a machine that died has left of a row."""
+    if not tail.strip(b"\0"):
+        return True
     try:
-        return [*rows, json.loads(tail)] if tail else rows
-    except json.JSONDecodeError:
-        return rows
+        json.loads(tail)
+    except (ValueError, RecursionError):  # UnicodeDecodeError is a ValueError
+        return tail.startswith(b"{")
+    return False
 
 
-def _cut_torn_line(path: Path) -> None:
-    """Take away what a killed run left of its last row, lest the next row be written behind it."""
-    if path.is_file() and (content := path.read_bytes()) and not content.endswith(b"\n"):
+def _line(row: Mapping[str, Any]) -> str:
+    return json.dumps(row, ensure_ascii=False, allow_nan=False, default=_plain) + "\n"
+
+
+def _open_to_append(path: Path) -> TextIO:
+    with writing(path):  # half a surrogate, which UTF-8 cannot hold, is written as its escape in JSON
+        return path.open("a", encoding="utf-8", errors="backslashreplace")
+
+
+def _mend_end(path: Path) -> None:
+    """Take away what a killed run left of its last row, or end that row, lest the next one be written behind it."""
+    if not path.is_file():
+        return
+    tail = (content := path.read_bytes()).split(b"\n")[-1]
+    if tail:
         with path.open("r+b") as file:
-            file.truncate(content.rfind(b"\n") + 1)
-
-
-def _replace(path: Path, rows: list[dict[str, Any]]) -> None:
-    """Write all rows anew; whenever the process dies, the file is the old one or the new one."""
-    new = path.with_suffix(".tmp")
-    with new.open("w", encoding="utf-8") as file:
-        file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-        file.flush()
-        os.fsync(file.fileno())
-    new.replace(path)
+            file.seek(len(content))
+            if _is_torn(tail):
+                file.truncate(len(content) - len(tail))
+                log.warning("%s: the last row was torn when its process died, and is taken away", path)
+            else:
+                file.write(b"\n")
 
 
 def _plain(value: Any) -> Any:
@@ -190,15 +259,16 @@ def _start_wandb(folder: Path, section, name: str, config: Mapping[str, Any] | N
             "track.wandb needs the `wandb` library; install it with: pip install 'jaxrl[wandb]', or set track.wandb to null"
         ) from None
     id_file = folder / WANDB_ID
-    if not id_file.is_file():
-        id_file.write_text(uuid.uuid4().hex[:12])
+    if not id_file.exists():
+        write_whole(id_file, uuid.uuid4().hex[:12])
+    run_id = read_text(id_file, "remove it to begin a new run there").strip()
     try:
         return wandb.init(
             project=section.project,
             entity=section.entity,
             mode=section.mode,
             name=name or None,
-            id=id_file.read_text().strip(),
+            id=run_id,
             resume="allow",
             dir=str(folder),
             config=dict(config or {}),

@@ -8,11 +8,13 @@ from typing import Any
 
 import yaml
 
+from jaxrl.disk import read_text, write_whole
 from jaxrl.errors import InputError
 from jaxrl.track.format import FIELDS, Field, compact, duration, evaluation_cells, markdown_table, percent, sparkline
-from jaxrl.track.logger import METRICS, SAMPLES, read_jsonl
+from jaxrl.track.logger import METRICS, SAMPLES, read_rows
 
 CONFIG, EVAL, REPORT = "config.yaml", "eval.json", "report.md"
+EVAL_KEYS = {"name", "n", "accuracy", "ci80", "ci95", "mean_reward", "format_rate", "errors"}
 SHOWN_CHARS = 2000  # of a completion; what is left out is counted
 
 Rows = list[dict[str, Any]]
@@ -28,7 +30,7 @@ def write_report(run_dir: str | Path) -> Path:
     """
     folder = Path(run_dir)
     config = _read_config(folder)
-    metrics, samples, evaluation = read_jsonl(folder / METRICS), read_jsonl(folder / SAMPLES), _read_evaluation(folder / EVAL)
+    metrics, samples, evaluation = read_rows(folder / METRICS), read_rows(folder / SAMPLES), _read_evaluation(folder / EVAL)
     stages = _by_stage(metrics)
     kinds = {stage.get("name"): stage.get("kind") for stage in config.get("stages", [])}
     parts = [_header(config, folder)]
@@ -44,9 +46,7 @@ def write_report(run_dir: str | Path) -> Path:
     if not stages and not evaluation:
         parts.append("No step has been logged yet.")
     path = folder / REPORT
-    new = path.with_suffix(".tmp")
-    new.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
-    new.replace(path)
+    write_whole(path, "\n\n".join(parts) + "\n")
     return path
 
 
@@ -190,11 +190,10 @@ def _wall_time(rows: Rows) -> float:
 
 def _read_config(folder: Path) -> dict[str, Any]:
     path = folder / CONFIG
+    text = read_text(path, "give the folder of a run")
     try:
-        config = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}; give the folder of a run") from None
-    except yaml.YAMLError as error:
+        config = yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError) as error:
         raise InputError(f"{path} is not valid YAML: {error}") from None
     if not isinstance(config, dict):
         raise InputError(f"{path} must hold a mapping of sections, not {type(config).__name__}")
@@ -202,9 +201,13 @@ def _read_config(folder: Path) -> dict[str, Any]:
 
 
 def _read_evaluation(path: Path) -> Rows:
-    if not path.is_file():
+    if not path.exists():
         return []
+    text = read_text(path, "remove it and evaluate again")
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        rows = json.loads(text)
     except json.JSONDecodeError as error:
         raise InputError(f"{path}, line {error.lineno}, column {error.colno}: {error.msg}; remove it and evaluate again") from None
+    if not isinstance(rows, list) or not all(isinstance(row, dict) and EVAL_KEYS <= set(row) for row in rows):
+        raise InputError(f"{path} is not an evaluation table; remove it and evaluate again")
+    return rows

@@ -3,12 +3,16 @@
 import gzip
 import json
 import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
 from jaxrl.data.jsonl import check_out, read_objects, read_rows, write_rows
 from jaxrl.errors import InputError
 
+ROOT = Path(__file__).resolve().parents[2]
 ROWS = [{"a": 1, "text": "line\n\u2028 é \ud800"}, {}, {"b": [1.5, None, {"c": "日本"}]}]
 
 
@@ -143,3 +147,34 @@ def test_a_flipped_byte_of_a_gzip_file_is_one_clear_error(tmp_path):
             assert "rows.gz" in str(error) and "line " in str(error)
             refused += 1
     assert refused == len(whole) - 10
+
+
+def test_what_stands_for_stdout_is_refused_even_where_that_is_a_file(tmp_path):
+    """It would be replaced, and with it all that `>>` was to be added to."""
+    program = "import sys\nfrom jaxrl.data.jsonl import check_out\nfor place in sys.argv[1:]: check_out(place)"
+    for place in ("/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"):
+        with (tmp_path / "all.jsonl").open("a") as all_rows:
+            ended = subprocess.run([sys.executable, "-c", program, place], cwd=ROOT, stdout=all_rows, stderr=subprocess.PIPE, text=True)
+        assert f"{place} cannot be written: it is a device or a pipe" in ended.stderr
+
+
+def test_a_folder_that_takes_nothing_is_found_before_the_work(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    with pytest.raises(InputError, match="its folder is read-only"):
+        check_out(tmp_path / "out.jsonl")
+
+
+def test_two_processes_that_write_one_file_do_not_mix_their_rows(tmp_path, monkeypatch):
+    """The last one to end has it, whole."""
+    out = tmp_path / "out.jsonl"
+
+    def rows_while_another_writes():
+        yield {"first": 1}
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "getpid", lambda: 1)
+            write_rows(out, [{"second": n} for n in range(5)])
+        yield {"first": 2}
+
+    write_rows(out, rows_while_another_writes())
+    assert [row for _, row in read_rows(out)] == [{"first": 1}, {"first": 2}]
+    assert [path.name for path in tmp_path.iterdir()] == ["out.jsonl"]

@@ -53,7 +53,20 @@ def test_file_round_trip(tmp_path):
     save_rows(tmp_path / "eval.json", rows)
     assert load_rows(tmp_path / "eval.json") == rows
     assert load_rows(tmp_path / "none.json") == []
-    for broken in ["{", "[1]", '[{"name": "a"}]', "3"]:
+    whole = (tmp_path / "eval.json").read_text()
+    changed = [whole.replace(a, b) for a, b in [('"n": 4', '"n": "4"'), ('"base"', "3"), ('"accuracy": 0.25', '"accuracy": null'), ('"errors": 1', '"errors": [1]')]]
+    intervals = [whole.replace('"ci80": [', '"ci80": [1,'), whole.replace('"ci95": [', '"ci95": ["x",'), whole.replace('"ci80": [', '"ci80": [[],')]
+    for broken in ["{", "[1]", '[{"name": "a"}]', "3", "", "{}", "null", "[" * 100_000, *changed, *intervals]:
+        assert broken != whole
         (tmp_path / "eval.json").write_text(broken)
         with pytest.raises(InputError, match="not an evaluation table"):
             load_rows(tmp_path / "eval.json")
+    (tmp_path / "eval.json").write_bytes(b"\xff")
+    with pytest.raises(InputError, match="not UTF-8"):
+        load_rows(tmp_path / "eval.json")
+    (tmp_path / "eval.json").unlink()
+    (tmp_path / "eval.json").mkdir()
+    with pytest.raises(InputError, match="cannot be read: Is a directory"):
+        load_rows(tmp_path / "eval.json")
+    with pytest.raises(InputError, match="cannot be written: Is a directory"):
+        save_rows(tmp_path / "eval.json", rows)

@@ -1,4 +1,7 @@
 import io
+import os
+
+import pytest
 
 from jaxrl.track.console import Console
 
@@ -96,3 +99,33 @@ def test_terminal(monkeypatch):
 def test_dumb_terminal_gets_plain_lines(monkeypatch):
     monkeypatch.setenv("TERM", "dumb")
     assert "\x1b" not in run([1, 2], is_terminal=True)
+
+
+@pytest.mark.parametrize("is_terminal", [False, True])
+def test_a_console_that_nobody_reads_falls_silent_and_stops_nothing(is_terminal, monkeypatch, caplog):
+    monkeypatch.setenv("TERM", "xterm-256color")
+    reader, writer = os.pipe()
+    with open(writer, "w") as stream:
+        with Console(stream, is_terminal=is_terminal) as console:
+            console.stage("grpo", total=100)
+            os.close(reader)
+            for step in (1, 2):
+                console.progress(step, METRICS)
+            console.note("a")
+            console.table("t", ["a"], [["b"]])
+    assert [record.getMessage().split(";")[0] for record in caplog.records] == ["the console is lost (Broken pipe)"]
+
+
+def test_a_disk_that_takes_no_more_lines(caplog):
+    with open("/dev/full", "w") as stream:
+        console = Console(stream)
+        console.note("a")
+        console.note("b")
+    assert "No space left" in caplog.text
+
+
+def test_a_process_without_a_console():
+    console = Console(None)
+    console.stage("grpo", total=3)
+    console.progress(1, METRICS)
+    console.close()

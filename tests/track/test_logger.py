@@ -1,4 +1,6 @@
 import json
+import resource
+import shutil
 import sys
 import types
 
@@ -7,7 +9,7 @@ import pytest
 
 from jaxrl.config_sections import TrackSection, WandbSection
 from jaxrl.errors import InputError
-from jaxrl.track.logger import RunLogger, read_jsonl, sample_row
+from jaxrl.track.logger import RunLogger, read_jsonl, read_rows, sample_row
 from jaxrl.types import Completion, Problem, StopReason, Trajectory, Verdict
 
 
@@ -67,6 +69,108 @@ def test_broken_line_in_the_middle_is_an_error(tmp_path):
     path.write_text('{"stage": "a"}\n{"stage"\n{"stage": "b"}\n')
     with pytest.raises(InputError, match="line 2, column 9"):
         read_jsonl(path)
+
+
+@pytest.mark.parametrize(
+    "tail, kept",
+    [(b'{"stage": "a", "st', 1), (b'{"stage": "\xc3', 1), (b"\0" * 100, 1), (b'{"stage": "a", "step": 2, "time": 0}', 2)],
+)
+def test_what_a_dead_process_left_of_its_last_row_is_repaired(tail, kept, tmp_path, caplog):
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes(b'{"stage": "a", "step": 1, "time": 0}\n' + tail)
+    assert len(read_rows(path)) == kept
+    with RunLogger(tmp_path) as logger:
+        logger.log("a", 3, {})
+    assert places(path) == [("a", 1), ("a", 2), ("a", 3)][:kept] + [("a", 3)]
+    assert ("the last row was torn" in caplog.text) == (kept == 1)
+
+
+@pytest.mark.parametrize(
+    "line, reason",
+    [
+        (b"[1]", "line 2: must be a JSON object"), (b"null", "must be a JSON object"), (b"{}", "'stage' is None"),
+        (b"\xff", "line 2: not UTF-8"), (b'{"stage": 1, "step": 1, "time": 0}', "'stage' is 1"), (b'{"stage": "a", "time": 0}', "'step' is None"),
+        (b'{"stage": "a", "step": "1", "time": 0}', "'step' is '1'"), (b'{"stage": "a", "step": 1}', "'time' is None"),
+        (b'{"stage": "a", "step": 1, "time": 0, "loss": [1]}', "'loss' is .1."), (b"[" * 100_000, "line 2"), (b"1" * 5000, "line 2"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("end", [b"\n", b"\n{}"])
+def test_rows_that_no_run_writes(line, reason, end, tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes(b'{"stage": "a", "step": 1, "time": 0.5, "loss": null, "word": "x", "flag": true}\n' + line + end)
+    with pytest.raises(InputError, match=f"metrics.jsonl, .*{reason}"):
+        read_rows(path)
+
+
+def test_a_sample_with_other_values(tmp_path):
+    path = tmp_path / "samples.jsonl"
+    path.write_text('{"stage": "a", "step": 1, "parts": {"x": 1}, "extra": [1], "reward": null}\n')
+    assert len(read_rows(path)) == 1
+    for values in ('"completion": 3', '"parts": [1]', '"reward": "1"', '"prompt": null'):
+        path.write_text(f'{{"stage": "a", "step": 1, {values}}}\n')
+        with pytest.raises(InputError, match="samples.jsonl, line 1"):
+            read_rows(path)
+
+
+def test_a_folder_in_place_of_a_file(tmp_path):
+    (tmp_path / "samples.jsonl").mkdir()
+    with pytest.raises(InputError, match="samples.jsonl cannot be written: Is a directory"):
+        RunLogger(tmp_path)
+    with pytest.raises(InputError, match="samples.jsonl cannot be read: Is a directory"):
+        read_rows(tmp_path / "samples.jsonl")
+
+
+@pytest.mark.parametrize("again", ["nothing", "a file", "another run"])
+def test_files_that_go_while_they_are_written_are_missed(again, tmp_path):
+    folder = tmp_path / "x"
+    folder.mkdir()
+    with RunLogger(folder) as logger:
+        logger.log("sft", 1, {})
+        shutil.rmtree(folder)
+        if again != "nothing":
+            folder.mkdir()
+        if again == "a file":
+            (folder / "metrics.jsonl").touch()
+        if again == "another run":
+            fill(folder, ("sft", 1))
+        before = {path: path.read_bytes() for path in folder.glob("*")}
+        for write in (lambda: logger.log("sft", 2, {}), lambda: logger.log_samples("sft", 2, [{}]), lambda: logger.truncate_after(["sft"], "sft", 0)):
+            with pytest.raises(InputError, match="metrics.jsonl was deleted or replaced while the run was at work"):
+                write()
+    assert {path: path.read_bytes() for path in folder.glob("*")} == before
+
+
+def test_a_full_disk_is_told_and_what_was_written_stays(tmp_path):
+    with RunLogger(tmp_path) as logger:
+        logger.log("sft", 1, {"loss": 1.0})
+        size = (tmp_path / "metrics.jsonl").stat().st_size
+        limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size + 20, limits[1]))
+        try:
+            with pytest.raises(InputError, match="metrics.jsonl cannot be written: File too large; make room"):
+                logger.log("sft", 2, {"loss": 1.0})
+            logger.close()
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    with RunLogger(tmp_path) as logger:
+        logger.log("sft", 2, {"loss": 1.0})
+    assert places(tmp_path / "metrics.jsonl") == [("sft", 1), ("sft", 2)]
+
+
+def test_rows_that_all_stay_are_not_written_anew(tmp_path):
+    fill(tmp_path, ("sft", 1), ("sft", 2))
+    inode = (tmp_path / "metrics.jsonl").stat().st_ino
+    with RunLogger(tmp_path) as logger:
+        logger.truncate_after(["sft"], "sft", 2)
+    assert (tmp_path / "metrics.jsonl").stat().st_ino == inode
+
+
+def test_half_a_surrogate_is_written_as_its_escape(tmp_path):
+    fill(tmp_path, ("sft", 1))
+    with RunLogger(tmp_path) as logger:
+        logger.log_samples("sft", 2, [{"completion": "a\ud800b"}])
+        logger.truncate_after(["sft"], "sft", 2)
+    assert read_jsonl(tmp_path / "samples.jsonl")[-1]["completion"] == "a\ud800b"
 
 
 def test_other_processes_write_nothing(tmp_path):

@@ -1,0 +1,118 @@
+"""One process at a time in a run's folder."""
+
+import errno
+import fcntl
+import logging
+import os
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from jaxrl.disk import writing
+from jaxrl.errors import InputError
+
+LOCK = "lock"
+ATTEMPTS = 100
+NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)  # what file systems without flock answer
+
+log = logging.getLogger("jaxrl")
+_held: set[int] = set()  # descriptors of the locks that this process holds
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Make `folder` if it is missing, and keep every other process out of it as long as the block lasts.
+
+    The lock is the kernel's (flock on the file `lock`) and ends with the process, however that ends: a file that a killed
+    process has left locks nothing. Its text, pid and host, is for people only. When the block ends the file goes, and so
+    does a folder that was made here and is still empty. On a file system without flock nothing is locked, and a warning
+    says so.
+
+    Raises:
+      InputError: another process has it; the folder cannot be written to.
+    """
+    made: list[Path] = []
+    lock, descriptor = folder / LOCK, -1
+    try:
+        with writing(folder):
+            descriptor = _take(folder, made)
+        _held.add(descriptor)
+        yield
+    finally:
+        if descriptor >= 0:
+            _held.discard(descriptor)
+            with suppress(OSError):  # of a disk that takes nothing any more; a file that stays locks nothing
+                if _is_at(descriptor, lock):
+                    lock.unlink()
+            os.close(descriptor)
+        with suppress(OSError):  # not empty, as after every run that has begun
+            for path in made:
+                path.rmdir()
+
+
+def _take(folder: Path, made: list[Path]) -> int:
+    """The descriptor that holds the lock. `made` gets the folders that had to be made for it, innermost first."""
+    lock = folder / LOCK
+    for _ in range(ATTEMPTS):
+        _make(folder, made)
+        try:
+            descriptor = os.open(lock, os.O_RDWR | os.O_CREAT, 0o644)  # not inherited by programs that are started (PEP 446)
+        except FileNotFoundError:  # whoever had made the folder took it away again
+            continue
+        try:
+            _lock(descriptor, folder)
+            if _is_at(descriptor, lock):
+                os.ftruncate(descriptor, 0)
+                os.pwrite(descriptor, f"pid {os.getpid()} on host {socket.gethostname()}, since {time.strftime('%F %T')}\n".encode(), 0)
+                return descriptor
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)  # of a file that its holder has taken away meanwhile, which locks nothing
+    raise InputError(f"{folder} is made and deleted again and again by others; set another `name`")
+
+
+def _lock(descriptor: int, folder: Path) -> None:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        holder = os.read(descriptor, 200).decode(errors="replace").strip() or "it has not said which yet"
+        raise InputError(f"another process is at work in {folder}: {holder}; wait for its end, or set another `name`") from None
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise
+        log.warning(
+            "the file system of %s has no locks (%s): nothing keeps a second process out of this folder, so start the run once only",
+            folder, error.strerror,
+        )  # fmt: skip
+
+
+def _make(folder: Path, made: list[Path]) -> None:
+    missing = []
+    while not folder.exists():
+        missing.append(folder)
+        folder = folder.parent
+    for path in reversed(missing):
+        with suppress(FileExistsError):  # somebody else was faster
+            path.mkdir()
+            made.insert(0, path)
+
+
+def _is_at(descriptor: int, path: Path) -> bool:
+    """Whether this file is the one that stands at `path`."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except FileNotFoundError:
+        return False
+
+
+def _let_go() -> None:
+    """In a forked child: the lock is its parent's, and must not outlive it in here."""
+    for descriptor in _held:
+        os.close(descriptor)
+    _held.clear()
+
+
+os.register_at_fork(after_in_child=_let_go)
