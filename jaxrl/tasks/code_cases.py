@@ -18,6 +18,7 @@ from typing import Any
 from jaxrl.data.jsonl import short
 from jaxrl.errors import InputError
 from jaxrl.tasks.base import Record
+from jaxrl.tasks.code_names import with_prelude
 from jaxrl.tasks.code_text import same_output
 from jaxrl.tasks.fields import field
 from jaxrl.verify.endings import ending, failing, shown
@@ -26,13 +27,6 @@ from jaxrl.verify.sandbox import Sandbox
 TYPES = ("stdin_stdout", "function_call")
 FIELDS = ("verification_info", "test_cases")
 CLOSE = 1e-9  # relative and absolute difference of two floats that count as equal
-
-# LeetCode's way of asking for a function: behind the program, and at work in the process that runs it.
-SOLUTION = """
-
-if {name!r} not in globals() and "Solution" in globals():
-    {name} = Solution().{name}
-"""
 
 Case = dict[str, Any]
 
@@ -128,7 +122,7 @@ def _run(sandbox: Sandbox, program: str, case: Case) -> str:
 def _call(sandbox: Sandbox, program: str, case: Case) -> str:
     """What is wrong, or nothing."""
     name = case["fn_name"]
-    with sandbox.functions(program + SOLUTION.format(name=name)) as functions:
+    with sandbox.functions(with_prelude(program)) as functions:
         called = functions.call(name, case["args"], case["kwargs"])
     if not called.ok:
         return f"{name} {failing(called)}"

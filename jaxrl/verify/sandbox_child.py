@@ -45,7 +45,7 @@ def main(arguments: list[str]) -> int:
         return 1
     for name in USUAL:
         __import__(name)  # once here instead of once per run
-    program.open_streams()
+    program.prepare_interpreter()
     gc.collect()
     gc.freeze()
     zygote = os.fork()
