@@ -14,7 +14,8 @@ from typing import Any
 from jaxrl.tasks.code_names import with_prelude
 from jaxrl.tasks.code_text import same_output
 from jaxrl.verify.endings import ending, failing, shown
-from jaxrl.verify.sandbox import Sandbox
+from jaxrl.verify.sandbox import Sandbox, SandboxBusy
+from jaxrl.verify.sandbox_process import STARVED, stalled_s
 
 CLOSE = 1e-9  # relative and absolute difference of two floats that count as equal
 
@@ -47,11 +48,14 @@ def run_cases(sandbox: Sandbox, program: str, cases: list[Case], total_s: float,
     Args:
       total_s: seconds after which no further case is begun; those left have not passed.
     Raises:
+      SandboxBusy: they were spent on a machine that was busy for much of them.
       SandboxError: the sandbox broke down.
     """
-    began, passed, failure = time.monotonic(), 0, ""
+    began, stalled, passed, failure = time.monotonic(), stalled_s(), 0, ""
     for number, case in enumerate(cases, start=1):
         if time.monotonic() - began > total_s:
+            if stalled_s() - stalled > STARVED * total_s:
+                raise SandboxBusy(f"the machine is busy: {number - 1} of {len(cases)} cases took {total_s:g} s; have fewer workers, or raise total_s")
             wrong = f"not begun: those before it took {total_s:g} s"
         else:
             wrong = (_run if case["type"] == "stdin_stdout" else _call)(sandbox, program, case)

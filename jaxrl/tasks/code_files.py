@@ -2,12 +2,14 @@
 
 import logging
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from jaxrl.errors import InputError
 from jaxrl.tasks.base import SPLITS, Record
 from jaxrl.tasks.drawing import digest
 from jaxrl.types import Problem
+from jaxrl.verify.sandbox import SandboxBusy
 
 if TYPE_CHECKING:  # pydantic stays out of the verifier processes, which import this file
     from jaxrl.config_tasks import ProgramSection
@@ -15,6 +17,7 @@ if TYPE_CHECKING:  # pydantic stays out of the verifier processes, which import 
 log = logging.getLogger("jaxrl")
 
 SHARE = 20  # one in so many problems of the train source belongs to val, and one to test where there is no other source
+ATTEMPTS = 10  # at checking a problem, each of which ends with its wall limit at the latest
 
 Rows = Iterator[tuple[str, Record]]
 
@@ -76,7 +79,7 @@ class FileProblems:
             try:
                 problem = self._problem(record)
                 if belongs(problem.uid) and problem.uid not in problems:
-                    problems[problem.uid] = self._check(problem)
+                    problems[problem.uid] = self._checked(problem)
             except Unfit as reason:
                 unfit.append(f"{place}: {reason}")
             except InputError as error:
@@ -84,6 +87,13 @@ class FileProblems:
         if unfit:
             log.warning("%d records cannot be asked and are left out; the first: %s", len(unfit), unfit[0])
         return list(problems.values())
+
+    def _checked(self, problem: Problem) -> Problem:
+        """Checked, however busy the machine is: which records are asked must not hang on it."""
+        for _ in range(ATTEMPTS):
+            with suppress(SandboxBusy):
+                return self._check(problem)
+        raise InputError("its program cannot be checked, since the machine is too busy; try again, or set task.check_programs=false")
 
     def _has_test_source(self) -> bool:
         section = self._section

@@ -49,9 +49,9 @@ from jaxrl.verify.sandbox_functions import Functions
 from jaxrl.verify.sandbox_probes import find_hole
 from jaxrl.verify.sandbox_process import Child, Zygote
 from jaxrl.verify.sandbox_program import LENGTH
-from jaxrl.verify.sandbox_types import Called, Level, Limits, Outcome, SandboxError
+from jaxrl.verify.sandbox_types import Called, Level, Limits, Outcome, SandboxBusy, SandboxError
 
-__all__ = ["Called", "Functions", "Level", "Limits", "Outcome", "Sandbox", "SandboxError", "shared_sandbox"]
+__all__ = ["Called", "Functions", "Level", "Limits", "Outcome", "Sandbox", "SandboxBusy", "SandboxError", "shared_sandbox"]
 
 ATTEMPTS = 3
 CACHE_BYTES = 32 << 20
@@ -112,6 +112,7 @@ class Sandbox:
         What the wall clock ended, or a SIGKILL that is not ours, is not remembered: a busy machine may have done that.
 
         Raises:
+          SandboxBusy: the wall limit struck while it was waiting for a CPU: the machine was too busy to say anything of it.
           SandboxError: it could not be set up, three times in a row.
           InputError: limits with files=... below Level.NAMESPACES.
         """
@@ -157,6 +158,8 @@ class Sandbox:
         for attempt in range(ATTEMPTS):
             try:
                 return action()
+            except SandboxBusy:  # again would be as busy, and whoever waits for us has a limit of its own
+                raise
             except SandboxError:
                 self.close()
                 if attempt == ATTEMPTS - 1:

@@ -5,6 +5,7 @@ import json
 import os
 import select
 import socket
+import struct
 import subprocess
 import sys
 import tempfile
@@ -13,7 +14,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from jaxrl.verify.sandbox_types import Level, Limits, Outcome, SandboxError
+from jaxrl.verify.sandbox_types import Level, Limits, Outcome, SandboxBusy, SandboxError
 
 CHILD_PROGRAM = Path(__file__).resolve().with_name("sandbox_child.py")
 # Everything that a program finds in os.environ: the same hashes, texts and times on every machine.
@@ -27,6 +28,8 @@ STDERR_TAIL = 4000
 CHUNK = 1 << 16
 FRAME_BYTES = 64  # of an answer, around its value
 SIGKILL, SIGXCPU = 9, 24
+STARVED = 0.25  # share of its wall time for which a program was ready to run and got no CPU: more, and the time was not its own
+CREDENTIALS = struct.Struct("3i")  # process, user, group
 
 
 class Zygote:
@@ -100,7 +103,10 @@ class Child:
         self._wall_left = limits.wall_s
         self._deadline = time.monotonic() + SET_UP_S
         self._began = self._ended = 0.0
+        self._pid = 0
+        self._waited = self._waited_before = 0.0  # for a CPU
         self._watch, watch = socket.socketpair()
+        self._watch.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)  # the kernel names the sender of `ready`: the program
         reader, self._stdin = os.pipe()
         pairs = [os.pipe() for _ in range(3 if answers else 2)]
         theirs = [watch.fileno(), reader, *(writer for _, writer in pairs)]
@@ -147,7 +153,7 @@ class Child:
             if self._deadline <= time.monotonic() and not self.has_ended:
                 if not self.is_ready or self._reason is not None:
                     raise SandboxError("the processes of a program do not start, or do not end, in time")
-                self.kill("wall")
+                self.kill("busy" if self._is_starved() else "wall")
         self._wall_left = self._deadline - time.monotonic()
 
     def kill(self, reason: str) -> None:
@@ -165,12 +171,19 @@ class Child:
         self._sources, self._stdin = {}, -1
         self._watch.close()
 
+    def _is_starved(self) -> bool:
+        """Whether much of the wall time went by with the program ready to run, and no CPU for it. One that sleeps, or waits for
+        itself, is not ready."""
+        self._waited = waited_for_cpu(self._pid) - self._waited_before
+        return self._waited > STARVED * self.limits.wall_s
+
     # --------------------------------------------------------------------------------------------------------- outcome
 
     def outcome(self) -> Outcome:
         """How it ended. To be asked when `has_ended`.
 
         Raises:
+          SandboxBusy: its wall time went by while it waited for a CPU.
           SandboxError: it did not begin, or the zygote is gone without a word.
         """
         lines = self._messages.decode(errors="replace").splitlines()
@@ -184,6 +197,11 @@ class Child:
         else:
             raise SandboxError(f"the zygote is gone, or told nothing: {' '.join(lines)}")
         reason, code = self._ending(status, cpu_s)
+        if reason == "busy":
+            raise SandboxBusy(
+                f"the machine is busy: of {seconds:.1f} s a program waited {self._waited:.1f} s for a CPU, so that its wall limit says nothing; "
+                f"have fewer workers, or raise wall_s"
+            )
         return Outcome(reason, code, bytes(self._stdout), bytes(self._stderr), seconds)
 
     def _ending(self, status: int, cpu_s: float) -> tuple[str, int | None]:
@@ -215,7 +233,7 @@ class Child:
 
     def _read(self, descriptor: int) -> None:
         try:
-            data = os.read(descriptor, CHUNK)
+            data = self._hear() if descriptor == self._watch.fileno() else os.read(descriptor, CHUNK)
         except BlockingIOError:
             return
         except OSError:
@@ -231,6 +249,13 @@ class Child:
                 if other != descriptor:
                     self._drain(other)
 
+    def _hear(self) -> bytes:
+        """The next message, and who sent it, as long as the program has not begun: only its process says `ready`."""
+        data, ancillary, *_ = self._watch.recvmsg(CHUNK, socket.CMSG_SPACE(CREDENTIALS.size))
+        if not self.is_ready and ancillary:
+            self._pid = CREDENTIALS.unpack_from(ancillary[0][2])[0]
+        return data
+
     def _drain(self, descriptor: int) -> None:
         """What the dead have left in a pipe; it holds no more than a pipe can."""
         with suppress(OSError):
@@ -242,6 +267,7 @@ class Child:
         if not self.is_ready and self._messages.startswith(b"ready\n"):
             self.is_ready, self._began = True, time.monotonic()
             self._deadline = self._began + self._wall_left
+            self._waited_before = waited_for_cpu(self._pid)
 
     def _take_stdout(self, data: bytes) -> None:
         self._stdout_bytes += len(data)
@@ -261,3 +287,21 @@ class Child:
         if size > self.limits.output_bytes:
             self.kill("output")
             self._reason = self._reason or "output"  # it may have ended already
+
+
+def waited_for_cpu(pid: int) -> float:
+    """Seconds that a process was ready to run and did not: those of its thread that waited longest. 0 where no kernel tells."""
+    waited = [0]
+    with suppress(OSError, ValueError, IndexError):  # it is gone, or the kernel does not keep count
+        for thread in os.listdir(f"/proc/{pid}/task"):
+            with open(f"/proc/{pid}/task/{thread}/schedstat", encoding="ascii") as file:
+                waited.append(int(file.read().split()[1]))
+    return max(waited) / 1e9
+
+
+def stalled_s() -> float:
+    """Seconds, since the machine was started, in which something waited for a CPU. 0 where no kernel tells."""
+    with suppress(OSError, ValueError, IndexError):
+        with open("/proc/pressure/cpu", encoding="ascii") as file:
+            return int(file.readline().rpartition("total=")[2]) / 1e6
+    return 0.0
