@@ -132,24 +132,24 @@ class Sandbox:
         Raises: as `run`.
         """
         limits = self._checked(limits)
-        return self._insist(lambda: Functions(self._fork(limits, answers=True), program))
+        return self._insist(lambda: Functions(self._fork(limits), program))
 
     # ----------------------------------------------------------------------------------------------------------- work
 
     def _run(self, source: bytes, stdin: bytes, limits: Limits) -> Outcome:
-        child = self._fork(limits)
+        child = self._fork(limits, stdin)
         try:
-            child.send(LENGTH.pack(len(source)) + source + stdin)
-            child.pump(lambda: False, close_stdin=True)
+            child.send(LENGTH.pack(len(source)) + source)
+            child.pump(lambda: False, close_requests=True)
             return child.outcome()
         finally:
             child.close()
 
-    def _fork(self, limits: Limits, answers: bool = False) -> Child:
+    def _fork(self, limits: Limits, stdin: bytes | None = None) -> Child:
         if self._zygote is None:
             self._zygote = Zygote(max(self.level, Level.PROCESS))
         try:
-            return Child(self._zygote, limits, answers)
+            return Child(self._zygote, limits, stdin)
         except OSError as error:  # this process has no descriptors left
             raise SandboxError(f"no pipes for a program: {error}") from None
 

@@ -3,7 +3,7 @@
     python -s -P -S -B sandbox_child.py CONTROL_FD PARENT_PID LEVEL
 
 It is a clean interpreter that knows nothing of the trainer: it gets descriptors and limits over the control socket, nothing else.
-Program and input go past it, through a pipe, to the process that runs them, so it keeps nothing of one program for the next.
+Program and input go past it, through a pipe and a file in memory, to the process that runs them, so it keeps nothing of one program for the next.
 
     door --- zygote --- program               at Level.NAMESPACES: door --- zygote --- init --- program
 
@@ -26,7 +26,7 @@ from collections import namedtuple
 from contextlib import suppress
 
 PROCESS, KERNEL, NAMESPACES = 1, 2, 3
-MAX_DESCRIPTORS = 5
+MAX_DESCRIPTORS = 6
 USUAL = ("bisect", "collections", "copy", "functools", "heapq", "itertools", "math", "random", "re", "string", "typing")
 # What is the same for all programs: the level, and from KERNEL on the descriptor of the Landlock rules and the seccomp filter.
 Seal = namedtuple("Seal", "level rules filter")
@@ -161,11 +161,11 @@ def children() -> set[int]:
 
 def begin(prepared: Seal, limits: dict[str, float], descriptors: list[int], zygote: int) -> None:
     """In a new process: run the program of this request. Never returns."""
-    watch, answers = descriptors[0], (descriptors[4:] or [None])[0]
+    watch, requests, answers = *descriptors[:2], (descriptors[5:] or [None])[0]
     try:
         if prepared.level == NAMESPACES:
             become_init(limits, watch)
-        requests = shut_in(prepared, limits, descriptors, parent=1 if prepared.level == NAMESPACES else zygote)
+        shut_in(prepared, limits, descriptors, parent=1 if prepared.level == NAMESPACES else zygote)
         os.write(watch, b"ready\n")
         os.close(watch)
         program.run(requests, answers)
@@ -188,15 +188,14 @@ def become_init(limits: dict[str, float], watch: int) -> None:
         os._exit(0)
 
 
-def shut_in(prepared: Seal, limits: dict[str, float], descriptors: list[int], parent: int) -> int:
-    """Take the descriptors and put the seal on. Returns the one to read the program from. Raises OSError where it fails."""
+def shut_in(prepared: Seal, limits: dict[str, float], descriptors: list[int], parent: int) -> None:
+    """Take the descriptors and put the seal on. Raises OSError where it fails."""
     seal.die_with_parent()
     if os.getppid() != parent:
         raise OSError("the parent is gone")
     os.setsid()
-    watch, stdin, stdout, stderr, *answers = descriptors
-    requests = os.dup(stdin)
-    os.dup2(os.open(os.devnull, os.O_RDONLY) if answers else stdin, 0)
+    watch, requests, stdin, stdout, stderr, *answers = descriptors
+    os.dup2(stdin, 0)
     os.dup2(stdout, 1)
     os.dup2(stderr, 2)
     keep_open({0, 1, 2, watch, requests, *answers} | ({prepared.rules} - {None}))
@@ -207,7 +206,6 @@ def shut_in(prepared: Seal, limits: dict[str, float], descriptors: list[int], pa
         seal.prctl(seal.PR_SET_DUMPABLE, 0)
         seal.landlock_apply(prepared.rules)
         seccomp.install(seccomp.with_pid(prepared.filter, os.getpid()))
-    return requests
 
 
 def keep_open(descriptors: set[int]) -> None:

@@ -1,6 +1,7 @@
 """The trusted side's end of the sandbox's processes: the zygote, and one program with its pipes. `sandbox.py` says what it is for."""
 
 import array
+import fcntl
 import json
 import os
 import select
@@ -89,8 +90,8 @@ class Zygote:
 class Child:
     """One program, from its start to its end. `pump` moves bytes and watches the limits; the rest reads what has come."""
 
-    def __init__(self, zygote: Zygote, limits: Limits, answers: bool = False):
-        """answers: open a channel for the answers to calls."""
+    def __init__(self, zygote: Zygote, limits: Limits, stdin: bytes | None = None):
+        """stdin: what the program reads; None opens a channel for the answers to calls instead."""
         self.limits = limits
         self.is_ready = False  # the program has begun
         self.has_ended = False  # all its processes are gone
@@ -107,9 +108,9 @@ class Child:
         self._waited = self._waited_before = 0.0  # for a CPU
         self._watch, watch = socket.socketpair()
         self._watch.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)  # the kernel names the sender of `ready`: the program
-        reader, self._stdin = os.pipe()
-        pairs = [os.pipe() for _ in range(3 if answers else 2)]
-        theirs = [watch.fileno(), reader, *(writer for _, writer in pairs)]
+        reader, self._requests = os.pipe()
+        pairs = [os.pipe() for _ in range(3 if stdin is None else 2)]
+        theirs = [watch.fileno(), reader, readable(stdin or b""), *(writer for _, writer in pairs)]
         self._sources = {self._watch.fileno(): self._take_message}
         for (descriptor, _), take in zip(pairs, (self._take_stdout, self._take_stderr, self._take_answer)):
             self._sources[descriptor] = take
@@ -117,7 +118,7 @@ class Child:
         for descriptor in self._sources:
             os.set_blocking(descriptor, False)
             self._poll.register(descriptor, select.POLLIN)
-        os.set_blocking(self._stdin, False)
+        os.set_blocking(self._requests, False)
         try:
             zygote.spawn(limits, theirs)
         except SandboxError:
@@ -129,12 +130,12 @@ class Child:
                 os.close(descriptor)
 
     def send(self, data: bytes) -> None:
-        """Add to what goes to the program; `pump` sends it."""
-        if not self._outgoing and self._stdin >= 0:
-            self._poll.register(self._stdin, select.POLLOUT)
+        """Add to what goes to the program's process, the program itself first; `pump` sends it."""
+        if not self._outgoing and self._requests >= 0:
+            self._poll.register(self._requests, select.POLLOUT)
         self._outgoing = memoryview(bytes(self._outgoing) + data)
 
-    def pump(self, done: Callable[[], bool], close_stdin: bool = False) -> None:
+    def pump(self, done: Callable[[], bool], close_requests: bool = False) -> None:
         """Move bytes until `done` says so or all processes have ended; after `kill`, until they have ended.
 
         Once the program has begun, its wall time runs in here only.
@@ -146,8 +147,8 @@ class Child:
             self._deadline = time.monotonic() + self._wall_left
         while not self.has_ended and (self._reason is not None or not done()):
             for descriptor, _ in self._poll.poll(max(0.0, self._deadline - time.monotonic()) * 1000):
-                if descriptor == self._stdin:
-                    self._write(close_stdin)
+                if descriptor == self._requests:
+                    self._write(close_requests)
                 else:
                     self._read(descriptor)
             if self._deadline <= time.monotonic() and not self.has_ended:
@@ -165,10 +166,10 @@ class Child:
 
     def close(self) -> None:
         """Close everything; what still runs is killed by the zygote."""
-        for descriptor in [*self._sources, self._stdin]:
+        for descriptor in [*self._sources, self._requests]:
             if descriptor >= 0 and descriptor != self._watch.fileno():
                 os.close(descriptor)
-        self._sources, self._stdin = {}, -1
+        self._sources, self._requests = {}, -1
         self._watch.close()
 
     def _is_starved(self) -> bool:
@@ -220,16 +221,16 @@ class Child:
     def _write(self, close_after: bool) -> None:
         try:
             while self._outgoing:
-                self._outgoing = self._outgoing[os.write(self._stdin, self._outgoing[:CHUNK]) :]
+                self._outgoing = self._outgoing[os.write(self._requests, self._outgoing[:CHUNK]) :]
         except BlockingIOError:
             return
         except OSError:  # the program has closed its end
             self._outgoing = memoryview(b"")
             close_after = True
-        self._poll.unregister(self._stdin)
+        self._poll.unregister(self._requests)
         if close_after:
-            os.close(self._stdin)
-            self._stdin = -1
+            os.close(self._requests)
+            self._requests = -1
 
     def _read(self, descriptor: int) -> None:
         try:
@@ -287,6 +288,21 @@ class Child:
         if size > self.limits.output_bytes:
             self.kill("output")
             self._reason = self._reason or "output"  # it may have ended already
+
+
+def readable(content: bytes) -> int:
+    """A descriptor of a file in memory with this content, which nobody can change. Programs are judged with a file as their input:
+    some ask for its size, or read all of it at once."""
+    descriptor = os.memfd_create("stdin", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    try:
+        with open(descriptor, "wb", closefd=False) as file:
+            file.write(content)
+        os.lseek(descriptor, 0, os.SEEK_SET)
+        fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
 
 
 def waited_for_cpu(pid: int) -> float:

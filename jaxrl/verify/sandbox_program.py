@@ -4,6 +4,7 @@ Part of the sandbox's child program, at work in the process that is already shut
 reach and change all of it, and gains what it could have said with its own output or return values.
 """
 
+import _thread
 import atexit
 import builtins
 import io
@@ -16,6 +17,7 @@ import types
 LENGTH = struct.Struct("!I")
 NONCE_BYTES = 16
 MAX_RAISED = 2000
+MAX_STACK = 64 << 20  # of a thread: programs ask for more than there is address space, and Python's own calls are not on it
 # What these files are on every machine with /proc, which is not there for programs.
 STREAMS = {f"{folder}{number}": number for folder in ("/dev/fd/", "/proc/self/fd/") for number in range(3)}
 STREAMS |= {"/dev/stdin": 0, "/dev/stdout": 1, "/dev/stderr": 2}
@@ -32,13 +34,14 @@ def prepare_interpreter() -> None:
     site.setquit()  # exit and quit
     site.setcopyright()
     site.sethelper()
-    opener = io.open
+    opener, stack_size = io.open, _thread.stack_size
 
     def open_as_usual(file, *arguments, **options):
         number = STREAMS.get(os.fspath(file)) if isinstance(file, (str, os.PathLike)) else None
         return opener(file if number is None else os.dup(number), *arguments, **options)
 
     builtins.open = io.open = open_as_usual
+    _thread.stack_size = lambda size=0: stack_size(min(size, MAX_STACK))
 
 
 def open_streams() -> None:

@@ -81,6 +81,7 @@ def test_an_honest_program_passes(sandbox):
         ("def add(a, b): return lambda: 3", "unserialisable"),
         *((f"def add(a, b):\n    for _ in range({n}): a = [a]\n    return a", "") for n in range(90, 103)),  # too deep somewhere on the way
         ("", "NameError"),
+        ("raise ZeroDivisionError('division by zero')", "ZeroDivisionError"),  # what a test may expect of `add` itself
         (YES.replace("(KIND)", "") + "Yes()", "unserialisable"),
         (YES.replace("KIND", "int") + "Yes(7)", "AssertionError"),  # arrives as 7
         (YES.replace("KIND", "str") + "Yes('7')", "AssertionError"),
