@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from jaxrl.tasks.base import Baseline, Record, example_texts
 from jaxrl.tasks.code_files import FileProblems, Unfit
+from jaxrl.tasks.code_names import UNREADABLE, parse
 from jaxrl.tasks.code_sandbox import SandboxVerify, limits_of
 from jaxrl.tasks.code_text import final_input, same_text, whole_lines
 from jaxrl.tasks.drawing import Claim, Drawn, digest
@@ -131,8 +132,8 @@ def _problem(program: str, inputs: str | None, output: str) -> Problem:
 def _check_judge(program: str) -> None:
     """Raises Unfit where a program cannot judge: no Python, or it may evaluate its input, which could then print the output itself."""
     try:
-        names = {node.id for node in ast.walk(ast.parse(program)) if isinstance(node, ast.Name)}
-    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        names = {node.id for node in ast.walk(parse(program)) if isinstance(node, ast.Name)}
+    except UNREADABLE as error:
         raise Unfit(f"the program is no Python: {type(error).__name__}: {error}") from None
     if found := sorted(names & EVALUATES):
         raise Unfit(f"the program uses {found[0]!r}, so that an input could be a program of its own")

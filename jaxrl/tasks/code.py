@@ -12,7 +12,7 @@ from jaxrl.tasks.base import Baseline, Record, example_texts
 from jaxrl.tasks.code_cases import run_cases
 from jaxrl.tasks.code_files import FileProblems, Unfit
 from jaxrl.tasks.code_names import behind_future, longest_program, with_prelude
-from jaxrl.tasks.code_records import Form, read_form
+from jaxrl.tasks.code_records import Form, foreign, read_form
 from jaxrl.tasks.code_sandbox import SandboxVerify, limits_of, no_verdict
 from jaxrl.tasks.code_text import definition, final_program
 from jaxrl.types import Message, Problem, Verdict
@@ -43,6 +43,10 @@ class Code:
 
     def problem(self, record: Record) -> Problem:
         uid, asked, form = read_form(record)
+        if missing := foreign(form, self.section.packages):
+            raise Unfit(
+                f"its tests import {missing[0]}, which programs in the sandbox do not see; set task.packages=[{', '.join([*self.section.packages, *missing])}]"
+            )
         return Problem(uid, (Message(role="user", content=f"{asked}\n\n{ORDER}"),), form)
 
     def demonstration(self, problem: Problem) -> str | None:

@@ -73,17 +73,22 @@ class FileProblems:
     def _read(self, rows: Rows, most: int | None, belongs: Callable[[str], bool]) -> list[Problem]:
         problems: dict[str, Problem] = {}
         unfit: list[str] = []
+        elsewhere = 0
         for place, record in rows:
             if most is not None and len(problems) >= most:
                 break
             try:
                 problem = self._problem(record)
-                if belongs(problem.uid) and problem.uid not in problems:
+                if not belongs(problem.uid):
+                    elsewhere += 1
+                elif problem.uid not in problems:
                     problems[problem.uid] = self._checked(problem)
             except Unfit as reason:
                 unfit.append(f"{place}: {reason}")
             except InputError as error:
                 raise InputError(f"{place}: {error}") from None
+        if unfit and not problems and not elsewhere:
+            raise InputError(f"none of the {len(unfit)} records can be asked; the first: {unfit[0]}")
         if unfit:
             log.warning("%d records cannot be asked and are left out; the first: %s", len(unfit), unfit[0])
         return list(problems.values())

@@ -29,15 +29,16 @@ STDERR_TAIL = 4000
 CHUNK = 1 << 16
 FRAME_BYTES = 64  # of an answer, around its value
 SIGKILL, SIGXCPU = 9, 24
-STARVED = 0.25  # share of its wall time for which a program was ready to run and got no CPU: more, and the time was not its own
+# A program that was ready to run and got no CPU for this share of its wall time, and so many seconds at least, has not had its time.
+STARVED, STARVED_S = 0.25, 0.5
 CREDENTIALS = struct.Struct("3i")  # process, user, group
 
 
 class Zygote:
     """The child program, which forks a process for every program. Owns it: `close`, or the end of this process, ends it."""
 
-    def __init__(self, level: Level):
-        """Raises SandboxError: it cannot be started at this level here."""
+    def __init__(self, level: Level, packages: list[str]):
+        """packages: paths of those that programs may import. Raises SandboxError: it cannot be started at this level here."""
         self.level = level
         self._control, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         # -I would also ignore PYTHONHASHSEED; with nothing else in the environment, -s -P -S are as good.
@@ -45,7 +46,7 @@ class Zygote:
         with other, tempfile.TemporaryFile() as stderr:
             try:
                 self._process = subprocess.Popen(
-                    [*command, str(other.fileno()), str(os.getpid()), str(int(level))],
+                    [*command, str(other.fileno()), str(os.getpid()), str(int(level)), *packages],
                     pass_fds=[other.fileno()],
                     env=ENVIRONMENT | {name: os.environ[name] for name in FOR_THE_LOADER if name in os.environ},
                     cwd="/",
@@ -176,7 +177,7 @@ class Child:
         """Whether much of the wall time went by with the program ready to run, and no CPU for it. One that sleeps, or waits for
         itself, is not ready."""
         self._waited = waited_for_cpu(self._pid) - self._waited_before
-        return self._waited > STARVED * self.limits.wall_s
+        return self._waited > max(STARVED * self.limits.wall_s, STARVED_S)
 
     # --------------------------------------------------------------------------------------------------------- outcome
 
