@@ -21,8 +21,9 @@ def main(argv: list[str] | None = None) -> int:
     except Interrupted:
         print("stopped; the state is saved, and the same command goes on from it", file=sys.stderr)
         return 130
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         remains = "the same command goes on from the last checkpoint" if arguments.function is _run else "no file was written"
+        remains = "; ".join(getattr(stop, "__notes__", ())) or remains
         print(f"stopped at once; {remains}", file=sys.stderr)
         return 130
     return 0
@@ -84,6 +85,8 @@ def build_parser() -> argparse.ArgumentParser:
     verify.add_argument("--out", type=Path, required=True, metavar="OUT.jsonl", help="the lines with `reward`, `correct`, ... added")
     verify.add_argument("--workers", type=int, help="processes (default: one per core)")
     verify.add_argument("--timeout", type=float, default=10.0, metavar="S", help="seconds for one completion (default 10)")
+    verify.add_argument("--skip-bad", action="store_true", help="pass over lines that are no record of the task, and count them")
+    verify.add_argument("--resume", action="store_true", help="go on from what a stopped command has left beside OUT.jsonl")
     verify.add_argument("overrides", nargs="*", default=[], metavar="key=value", help="keys of the config's task section")
     verify.set_defaults(function=_verify)
 
@@ -175,7 +178,9 @@ def _verify(arguments: argparse.Namespace) -> None:
 
     workers = arguments.workers if arguments.workers is not None else len(os.sched_getaffinity(0))
     with sigterm_as_ctrl_c():
-        tally = verify_file(arguments.task, arguments.overrides, arguments.input, arguments.out, workers, arguments.timeout)
+        tally = verify_file(
+            arguments.task, arguments.overrides, arguments.input, arguments.out, workers, arguments.timeout, arguments.skip_bad, arguments.resume
+        )
     print(f"{tally} in {arguments.out}")
 
 

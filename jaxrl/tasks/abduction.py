@@ -140,7 +140,7 @@ def _check_judge(program: str) -> None:
 
 
 def _answer(inputs: str) -> str:
-    return f"<INPUT>\n{whole_lines(inputs)}</INPUT>"
+    return f"<INPUT>\n{whole_lines(inputs)}</INPUT>" if inputs else "<INPUT></INPUT>"
 
 
 def _draw(rng: random.Random, index: int, claim: Claim) -> Record | None:

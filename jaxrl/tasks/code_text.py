@@ -178,8 +178,8 @@ def _trimmed(program: str) -> str:
 def final_input(text: str) -> str | None:
     """What stands between the last `</INPUT>` and the `<INPUT>` before it, as a program reads it, or None.
 
-    A line end right behind the first mark does not belong to it, nor does a fence around all of it; a last line that does not
-    end gets its end. Spaces and blank lines are input, wherever they are.
+    A line end right behind the first mark does not belong to it, unless there is nothing else, nor does a fence around all of it;
+    a last line that does not end gets its end. Spaces and blank lines are input, wherever they are.
     """
     text = without_reasoning(text[: MAX_CHARS + 1]).replace("\r\n", "\n")
     ends = [match.start() for match in _CLOSES.finditer(text)]
@@ -188,7 +188,7 @@ def final_input(text: str) -> str | None:
         return None
     inner = text[starts[-1] : ends[-1]]
     fenced = _FENCED.fullmatch(inner)
-    return whole_lines(fenced[1] if fenced else inner.removeprefix("\n"))
+    return whole_lines(fenced[1] if fenced else inner if inner == "\n" else inner.removeprefix("\n"))
 
 
 def whole_lines(text: str) -> str:
