@@ -24,7 +24,8 @@ GIVEN = {
     "TreeNode": "class TreeNode:\n    def __init__(self, val=0, left=None, right=None):\n"
     "        self.val, self.left, self.right = val, left, right",
 }
-OF_A_MODULE = frozenset(("__name__", "__file__", "__doc__", "__builtins__", "__spec__", "__loader__", "__package__", "__annotations__"))
+EVERYWHERE = frozenset((*dir(builtins), "__file__", "__builtins__", "__annotations__"))
+MAX_ROUNDS = 10
 UNREADABLE = (SyntaxError, ValueError, RecursionError, MemoryError)  # what `ast.parse` raises for what is no Python
 
 
@@ -94,9 +95,9 @@ def longest_program(source: str, least: int = 0) -> str | None:
 # ---------------------------------------------------------------------------------------------------------------- names
 
 
-def lacking(tree: ast.AST) -> set[str]:
-    """Names that are used, and nowhere bound or built in. Empty where `import *` binds what cannot be known."""
-    used, bound = set(), set(dir(builtins)) | OF_A_MODULE
+def names_of(tree: ast.AST) -> tuple[set[str], set[str]]:
+    """Names that are used, and names that are bound somewhere. None counts as used where `import *` binds what cannot be known."""
+    used, bound, is_open = set(), set(), False
     for node in ast.walk(tree):
         if isinstance(node, ast.Name):
             (used if isinstance(node.ctx, ast.Load) else bound).add(node.id)
@@ -105,13 +106,19 @@ def lacking(tree: ast.AST) -> set[str]:
         elif isinstance(node, ast.arg):
             bound.add(node.arg)
         elif isinstance(node, ast.alias):
-            if node.name == "*":
-                return set()
+            is_open |= node.name == "*"
             bound.add((node.asname or node.name).partition(".")[0])
         elif isinstance(node, (ast.ExceptHandler, ast.MatchAs, ast.MatchStar)) and node.name:
             bound.add(node.name)
         elif isinstance(node, ast.MatchMapping) and node.rest:
             bound.add(node.rest)
+    return set() if is_open else used - EVERYWHERE, bound
+
+
+def lacking(source: str) -> set[str]:
+    """The names that a program uses and nowhere binds."""
+    tree = None if source[:1] in (" ", "\t") else parsed(source)
+    used, bound = names_of(tree) if tree is not None else (set(), set())
     return used - bound
 
 
@@ -120,19 +127,29 @@ def with_helpers(source: str, others: list[str]) -> str:
 
     others: the nearest first.
     """
-    tree = None if source[:1] in (" ", "\t") else parsed(source)
-    missing = lacking(tree) if tree is not None else set()
+    missing = lacking(source)
+    provided: set[str] = set(names_of(parse(source))[1]) if missing else set()
     helpers: list[str] = []
     for other in others if missing else ():
-        tree = parsed(other)
-        lines, found = other.split("\n"), []
-        for statement in reversed(tree.body if tree is not None else []):
-            if names := _defined(statement) & missing:
-                missing = (missing - names) | lacking(statement)
-                first = min([statement.lineno, *(node.lineno for node in getattr(statement, "decorator_list", []))])
-                found.insert(0, "\n".join(lines[first - 1 : statement.end_lineno]))
-        helpers = found + helpers
+        tree, lines = parsed(other), other.split("\n")
+        found: dict[int, ast.stmt] = {}  # by place
+        for _ in range(MAX_ROUNDS):  # a helper has helpers, ahead of it or behind it
+            before = len(found)
+            for place, statement in enumerate(tree.body if tree is not None else ()):
+                if place not in found and (names := _defined(statement) & missing):
+                    used, bound = names_of(statement)
+                    found[place] = statement
+                    provided |= names
+                    missing = (missing | used - bound) - provided
+            if len(found) == before:
+                break
+        helpers = [_source(found[place], lines) for place in sorted(found)] + helpers
     return behind_future("\n".join(helpers), source)
+
+
+def _source(statement: ast.stmt, lines: list[str]) -> str:
+    first = min([statement.lineno, *(node.lineno for node in getattr(statement, "decorator_list", []))])
+    return "\n".join(lines[first - 1 : statement.end_lineno])
 
 
 def _defined(statement: ast.stmt) -> set[str]:
@@ -151,10 +168,10 @@ def with_prelude(source: str) -> str:
     A `class Solution` is written for LeetCode, where PRELUDE is imported and ListNode and TreeNode are given. A plain function
     gets what its annotations take from `typing`: it repeats the signature that it was asked for.
     """
-    tree = parsed(source)
-    missing = lacking(tree) if tree is not None else set()
+    missing = lacking(source)
     if not missing:
         return source
+    tree = parse(source)
     if any(isinstance(node, ast.ClassDef) and node.name == "Solution" for node in tree.body):
         modules = PRELUDE
     else:

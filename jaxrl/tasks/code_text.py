@@ -6,6 +6,7 @@ Python, the fence may be part of the program, or closed carelessly: then the oth
 """
 
 import decimal
+import itertools
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -126,24 +127,24 @@ def _blocks(lines: list[str], fences: list[Fence]) -> Iterator[Block]:
                 break
         program, end = found
         if end == len(lines) and language in (*PYTHON, "") and program[:1] not in (" ", "\t") and left > 0:  # cut off
-            program = longest_program(program) or program
+            program = _trimmed(longest_program(program) or program)
         if program:
             yield Block(program, language in PYTHON)
         position = next((n for n in range(position + 1, len(fences)) if fences[n].line > end), len(fences))
 
 
 def _enclosed(lines: list[str], fences: list[Fence], position: int) -> Iterator[tuple[str, int]]:
-    """What a fence may enclose, with the line of its end: by CommonMark, up to a mark at the end of a line, up to a later fence."""
+    """What a fence may enclose, with the line of its end: by CommonMark; up to a mark at a line's end, a later fence, the text's end."""
     opening = fences[position]
     start = opening.line + 1
     closing = (fences[n].line for n in range(position + 1, len(fences)) if fences[n].closes(opening))
     end = next(closing, len(lines))
     yield _outdented(lines[start:end], opening.indent), end
     careless = (n for n in range(start, end) if lines[n].rstrip().endswith(opening.mark))
-    for _, number in zip(range(MAX_ENDS), careless):
+    for number in itertools.islice(careless, MAX_ENDS):
         last = lines[number].rstrip().removesuffix(opening.mark)
         yield _outdented([*lines[start:number], last], opening.indent), number
-    for _, later in zip(range(MAX_ENDS), closing):
+    for later in [*itertools.islice(closing, MAX_ENDS), len(lines)]:
         yield _outdented(lines[start:later], opening.indent), later
 
 
