@@ -36,6 +36,7 @@ def main(argv: list[str] | None = None) -> int:
         return 128 + interrupted.number
     except KeyboardInterrupt as interrupt:
         remains = "the same command goes on from the last checkpoint" if arguments.function is _run else "no file was written"
+        remains = "; ".join(getattr(interrupt, "__notes__", ())) or remains
         _say(f"stopped at once; {remains}", sys.stderr)
         return 128 + (interrupt.args[0] if interrupt.args else signal.SIGINT)
     return 0
@@ -135,6 +136,8 @@ def build_parser() -> argparse.ArgumentParser:
     verify.add_argument("--out", type=Path, required=True, metavar="OUT.jsonl", help="the lines with `reward`, `correct`, ... added")
     verify.add_argument("--workers", type=int, help="processes (default: one per core)")
     verify.add_argument("--timeout", type=float, default=10.0, metavar="S", help="seconds for one completion (default 10)")
+    verify.add_argument("--skip-bad", action="store_true", help="pass over lines that are no record of the task, and count them")
+    verify.add_argument("--resume", action="store_true", help="go on from the rows that a stopped command has left in OUT.jsonl")
     verify.add_argument("overrides", nargs="*", default=[], metavar="key=value", help="keys of the config's task section")
     verify.set_defaults(function=_verify)
 
@@ -228,7 +231,9 @@ def _verify(arguments: argparse.Namespace) -> None:
     from jaxrl.verification import verify_file
 
     workers = arguments.workers if arguments.workers is not None else len(os.sched_getaffinity(0))
-    tally = verify_file(arguments.task, arguments.overrides, arguments.input, arguments.out, workers, arguments.timeout)
+    tally = verify_file(
+        arguments.task, arguments.overrides, arguments.input, arguments.out, workers, arguments.timeout, arguments.skip_bad, arguments.resume
+    )
     _say(f"{tally} in {arguments.out}")
 
 

@@ -214,9 +214,12 @@ class ProgramSection(AnyTaskSection):
       another twentieth is the test split.
     train, val, test: at most so many problems, the first ones; null means all.
     wall_s, cpu_s: seconds of one program on one case, or in all calls of HumanEval's or MBPP's tests. total_s: after so many
-      seconds no further case of a completion is begun. wall_s + total_s should stay below verify.timeout_s.
+      seconds no further case of a completion is begun. wall_s + total_s should stay below verify.timeout_s. Where wall_s or total_s
+      ran out because the machine was busy, there is no verdict.
     memory_mb: address space. output_kb: of what is printed.
     min_level: how well programs must be shut in, or they are not run.
+    packages: names of packages, installed beside jaxrl, that programs and tests may import besides the standard library; HumanEval+
+      needs [numpy]. They take address space.
     """
 
     train_file: str | None = None
@@ -234,6 +237,7 @@ class ProgramSection(AnyTaskSection):
     memory_mb: Annotated[int, Field(ge=64)] = 512
     output_kb: PositiveInt = 1024
     min_level: Literal["process", "kernel", "namespaces"] = "kernel"
+    packages: Annotated[tuple[str, ...], Field(strict=False)] = ()
 
 
 class BundledSection(ProgramSection):

@@ -20,63 +20,111 @@ from jaxrl.verify.pool import VerifierPool
 
 @dataclasses.dataclass
 class Tally:
-    """What became of the completions of a file. Each is right, wrong, or an error: a verdict that is missing."""
+    """What became of the completions of a file. Each is right, wrong, or an error: a verdict that is missing.
+
+    kept: those that were judged before. skipped: what was wrong with the records that were passed over.
+    """
 
     rows: int = 0
     right: int = 0
     errors: Counter[str] = dataclasses.field(default_factory=Counter)  # by kind
     seconds: float = 0.0
+    kept: int = 0
+    skipped: list[str] = dataclasses.field(default_factory=list)
 
-    def add(self, verdict: Verdict) -> None:
+    def add(self, row: dict[str, Any]) -> None:
         self.rows += 1
-        if verdict.error is not None:
-            self.errors[verdict.error.split(":")[0]] += 1
+        if row["error"] is not None:
+            self.errors[row["error"].split(":")[0]] += 1
         else:
-            self.right += verdict.correct
+            self.right += row["correct"]
+
+    def skip(self, error: InputError) -> None:
+        self.skipped.append(str(error))
 
     def __str__(self) -> str:
         errors = self.errors.total()
         kinds = f" ({', '.join(f'{kind} {count}' for kind, count in self.errors.most_common())})" if errors else ""
-        wrong, speed = self.rows - self.right - errors, self.rows / max(self.seconds, 1e-9)
-        return f"{self.rows} rows: {self.right} right, {wrong} wrong, {errors} errors{kinds}; {speed:.0f} per second"
+        wrong, speed = self.rows - self.right - errors, (self.rows - self.kept) / max(self.seconds, 1e-9)
+        kept = f", {self.kept} of them judged before" if self.kept else ""
+        skipped = f"; {len(self.skipped)} bad records skipped, the first: {self.skipped[0]}" if self.skipped else ""
+        return f"{self.rows} rows{kept}: {self.right} right, {wrong} wrong, {errors} errors{kinds}{skipped}; {speed:.0f} per second"
 
 
-def verify_file(name: str, overrides: list[str], source: Path, out: Path, workers: int, timeout_s: float) -> Tally:
+def verify_file(
+    name: str, overrides: list[str], source: Path, out: Path, workers: int, timeout_s: float,
+    skip_bad: bool = False, resume: bool = False,
+) -> Tally:  # fmt: skip
     """Judge every line of a JSONL: a problem's fields, as the task knows them, and `completion`.
 
     The lines come out in their order with `reward` (null if it is no number), `correct`, `format_ok`, `parts`, `detail`
-    and `error` added. The file is streamed, and appears whole or not at all.
+    and `error` added. The file is streamed, and written when all is judged, or when a signal stops it, with the rows that are
+    finished by then.
 
     Args:
       name, overrides: the task, and `key=value` for its section.
       workers, timeout_s: of the pool.
+      skip_bad: pass over lines that are no record of the task, and count them.
+      resume: go on from the rows that a stopped command has left in `out`.
     Raises:
       InputError: settings, or a line, that do not fit; its number is named.
     """
     check_out(out)
+    if resume and not out.exists():
+        raise InputError(f"{out} is not there, so there is nothing to go on from; leave --resume out")
     task = make_task(make_task_section(name, overrides))
     records: deque[dict[str, Any]] = deque()  # on their way to a verdict
     tally = Tally()
+    skip = tally.skip if skip_bad else None
 
     def samples() -> Iterator[tuple[Problem, str]]:
-        for place, record in read_objects(source):
-            sample = _sample(task, record, place)
-            records.append(record)
-            yield sample
+        kept = read_objects(out) if resume else iter(())
+        for place, record in read_objects(source, skip):
+            try:
+                sample = _sample(task, record, place)
+            except InputError as error:
+                if not skip_bad:
+                    raise
+                tally.skip(error)
+                continue
+            judged = next(kept, None)
+            if judged is None:
+                records.append(record)
+                yield sample
+                continue
+            if not _is_of(record, judged[1]):
+                raise InputError(f"{judged[0]} is not {place} with a verdict; the input or its order has changed: leave --resume out to judge all of it anew")
+            tally.kept += 1
+            tally.add(judged[1])
+        if next(kept, None) is not None:
+            raise InputError(f"{out} has more rows than {source} has records; leave --resume out to judge all of them anew")
 
     with VerifierPool(task.verify, workers, timeout_s, task.failure_reward) as pool:
         began = time.perf_counter()
 
         def rows() -> Iterator[dict[str, Any]]:
             for verdict in pool.stream(samples()):
-                tally.add(verdict)
-                yield records.popleft() | _fields(verdict)
+                row = records.popleft() | _fields(verdict)
+                tally.add(row)
+                yield row
             if tally.rows == 0:
-                raise InputError(f"{source} holds no records; give one JSON object per line")
+                first = f"; the first of {len(tally.skipped)} bad ones: {tally.skipped[0]}" if tally.skipped else ""
+                raise InputError(f"{source} holds no records; give one JSON object per line{first}")
 
-        write_rows(out, rows())
+        try:
+            write_rows(out, rows(), goes_on=resume, keeps=True)
+        except KeyboardInterrupt as stop:
+            if tally.rows:
+                stop.add_note(f"the first {tally.rows} rows are judged and in {out}; the same command with --resume goes on from them")
+            raise
         tally.seconds = time.perf_counter() - began
     return tally
+
+
+def _is_of(record: dict[str, Any], row: dict[str, Any]) -> bool:
+    """Whether the row is this record with a verdict."""
+    verdict = _fields(Verdict(0.0, False, False)).keys()
+    return verdict <= row.keys() and all(row.get(key) == value for key, value in record.items() if key not in verdict)
 
 
 def generate_file(name: str, overrides: list[str], count: int, seed: int, out: Path) -> int:

@@ -30,6 +30,7 @@ class Task:
         if text == "exit":
             os._exit(3)
         if text == "sleep":
+            open("asleep", "w").close()
             time.sleep(600)
         return Verdict(float(len(text)), text == "right", True, {"length": len(text)}, problem.uid)
 """
@@ -209,7 +210,59 @@ def test_a_signal_leaves_no_file_and_no_process(files, number):
     _, error = process.communicate(timeout=20)
     assert process.returncode == 128 + number and error == "stopped at once; no file was written\n"
     assert not any(Path(f"/proc/{pid}").exists() for pid in workers)
-    assert {path.name for path in files.iterdir()} - {"__pycache__"} == {"in.jsonl", "task.py"}
+    assert {path.name for path in files.iterdir()} - {"__pycache__", "asleep"} == {"in.jsonl", "task.py"}
+
+
+@pytest.mark.parametrize("suffix", ["", ".gz"])
+def test_a_signal_leaves_what_is_judged_and_resume_goes_on_from_it(files, capsys, suffix):
+    rows = [{"n": n, "completion": "right" if n < 20 else "sleep", "error": "old"} for n in range(24)]
+    write("in.jsonl", rows)
+    out = f"out.jsonl{suffix}"
+    arguments = ["verify", "custom", "--input", "in.jsonl", "--out", out, "--workers", "1", "file=task.py"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "jaxrl.cli", *arguments, "--timeout", "300"], env=environment, stderr=subprocess.PIPE, text=True
+    )
+    while not (files / "asleep").exists():
+        assert process.poll() is None
+        time.sleep(0.05)
+    time.sleep(1.0)  # for the rows before it to arrive; how many do does not matter below
+    process.send_signal(signal.SIGINT)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 130 and not list(files.glob("*.tmp"))
+
+    def read_out():
+        written = gzip.decompress(Path(out).read_bytes()) if suffix else Path(out).read_bytes()
+        return [json.loads(line) for line in written.splitlines()]
+
+    kept = read_out()
+    assert f"the first {len(kept)} rows are judged and in {out}; the same command with --resume goes on" in error
+    assert [row["n"] for row in kept] == [*range(len(kept))] and 0 < len(kept) <= 20 and all(row["correct"] for row in kept)
+
+    write("in.jsonl", rows[1:])
+    assert main([*arguments, "--resume"]) == 2 and "is not in.jsonl, line 1 with a verdict" in capsys.readouterr().err
+    write("in.jsonl", rows[: len(kept) - 1])
+    assert main([*arguments, "--resume"]) == 2 and "more rows than in.jsonl has records" in capsys.readouterr().err
+    assert read_out() == kept
+    write("in.jsonl", rows[:22])
+    assert main([*arguments, "--resume", "--timeout", "0.5"]) == 0
+    assert f"22 rows, {len(kept)} of them judged before: 20 right, 0 wrong, 2 errors (timeout 2)" in capsys.readouterr().out
+    assert [row["n"] for row in read_out()] == [*range(22)]
+    Path(out).unlink()
+    assert main([*arguments, "--resume"]) == 2 and "nothing to go on from" in capsys.readouterr().err
+
+
+def test_bad_records_are_skipped_and_counted_where_that_is_asked_for(files, capsys):
+    good = b'{"prompt": "say a", "ask": "a", "completion": "a"}\n'
+    bad = [b"not json\n", b"[1]\n", b'{"prompt": "say a", "completion": "a"}\n', b'{"prompt": "say a", "ask": "a"}\n', b"\xff\n"]
+    Path("in.jsonl").write_bytes(good + b"".join(bad) + good)
+    assert verify("--skip-bad", task="tiny", overrides=()) == 0
+    told = capsys.readouterr().out
+    assert told.startswith("2 rows: 2 right, 0 wrong, 0 errors; 5 bad records skipped, the first: in.jsonl, line 2, column 1: not JSON")
+    assert [row["correct"] for row in read("out.jsonl")] == [True, True]
+    Path("in.jsonl").write_bytes(b"".join(bad))
+    assert verify("--skip-bad", task="tiny", overrides=()) == 2
+    assert "holds no records; give one JSON object per line; the first of 5 bad ones: in.jsonl, line 1, column" in capsys.readouterr().err
 
 
 def parent_of(path):

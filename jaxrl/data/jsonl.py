@@ -4,8 +4,10 @@ import gzip
 import json
 import math
 import os
+import shutil
+import signal
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -13,10 +15,17 @@ from typing import IO, Any
 from jaxrl.disk import writing
 from jaxrl.errors import InputError
 
+STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
-def read_rows(path: str | Path) -> Iterator[tuple[str, Any]]:
+Row = dict[str, Any]
+Bad = Callable[[InputError], None]
+
+
+def read_rows(path: str | Path, bad: Bad | None = None) -> Iterator[tuple[str, Any]]:
     """(file and line, value) of each line that is not blank.
 
+    Args:
+      bad: is told of a line that is wrong, which is then passed over; without it, such a line raises.
     Raises:
       InputError: a file that cannot be read, a line that is not UTF-8 or not JSON, or holds a number that JSON does not have.
     """
@@ -24,28 +33,44 @@ def read_rows(path: str | Path) -> Iterator[tuple[str, Any]]:
     try:
         with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as lines:
             for number, line in enumerate(lines, start=1):
-                if line.strip():
-                    yield f"{path}, line {number}", _value(line, path, number)
+                if not line.strip():
+                    continue
+                try:
+                    value = _value(line, path, number)
+                except InputError as error:
+                    if bad is None:
+                        raise
+                    bad(error)
+                else:
+                    yield f"{path}, line {number}", value
     except (OSError, EOFError, zlib.error) as error:
         reason = getattr(error, "strerror", None) or error
         raise InputError(f"data file {path} cannot be read after line {number}: {reason}; check the file") from None
 
 
-def read_objects(path: str | Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """`read_rows` where every value must be an object; any other is an InputError."""
-    for place, value in read_rows(path):
-        if not isinstance(value, dict):
-            raise InputError(f"{place}: must be a JSON object, and is {short(value)}")
-        yield place, value
+def read_objects(path: str | Path, bad: Bad | None = None) -> Iterator[tuple[str, dict[str, Any]]]:
+    """`read_rows` where every value must be an object; any other is an InputError, or told to `bad`."""
+    for place, value in read_rows(path, bad):
+        if isinstance(value, dict):
+            yield place, value
+            continue
+        error = InputError(f"{place}: must be a JSON object, and is {short(value)}")
+        if bad is None:
+            raise error
+        bad(error)
 
 
-def write_rows(path: str | Path, rows: Iterable[dict[str, Any]]) -> int:
+def write_rows(path: str | Path, rows: Iterable[Row], goes_on: bool = False, keeps: bool = False) -> int:
     """Write one JSON object per line, each as it comes; the file appears whole or not at all, gzip if it ends in `.gz`.
 
-    A link stays, and the file that it stands for is the one that is written.
+    A link stays, and the file that it stands for is the one that is written. Signals wait until a row is asked for, so that none is
+    written by half.
 
+    Args:
+      goes_on: the rows that the file has already stay, and these come after them.
+      keeps: where the writing is stopped (KeyboardInterrupt), the file holds the rows that were finished; else it is what it was.
     Returns:
-      The number of rows.
+      The number of rows written.
     Raises:
       InputError: the file cannot be written; a row holds a number that JSON does not have.
     """
@@ -53,11 +78,18 @@ def write_rows(path: str | Path, rows: Iterable[dict[str, Any]]) -> int:
     check_out(path)
     target = Path(os.path.realpath(path))
     unfinished = target.with_name(f"{target.name}.{os.getpid()}.tmp")  # its own: two processes would mix their rows in one
-    with writing(path):
+    with writing(path), _signals_held() as asking:
         try:
-            with _new_file(unfinished, path.suffix == ".gz") as file:
-                for count, row in enumerate(rows, start=1):
-                    file.write(_line(row, path, count))
+            try:
+                if goes_on:
+                    shutil.copyfile(target, unfinished)
+                with _new_file(unfinished, path.suffix == ".gz") as file:
+                    for count, row in enumerate(asking(rows), start=1):
+                        file.write(_line(row, path, count))
+            except KeyboardInterrupt:
+                if keeps and count:
+                    os.replace(unfinished, target)
+                raise
             os.replace(unfinished, target)
         finally:
             unfinished.unlink(missing_ok=True)
@@ -92,12 +124,35 @@ def short(value: Any) -> str:
 
 @contextmanager
 def _new_file(path: Path, is_gzip: bool) -> Iterator[IO[bytes]]:
-    with path.open("wb") as file:
+    with path.open("ab") as file:
         if is_gzip:  # without name and time, which it would write into its header: equal rows are equal bytes
             with gzip.GzipFile(filename="", mode="wb", fileobj=file, mtime=0) as compressed:
                 yield compressed
         else:
             yield file
+
+
+@contextmanager
+def _signals_held() -> Iterator[Callable[[Iterable[Row]], Iterator[Row]]]:
+    """Inside, signals that stop a program wait. Gives a function that passes rows on, and lets the signals in while it asks for one."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
+
+    def asking(rows: Iterable[Row]) -> Iterator[Row]:
+        iterator = iter(rows)
+        while True:
+            try:
+                signal.pthread_sigmask(signal.SIG_SETMASK, before)
+                row = next(iterator)
+            except StopIteration:
+                return
+            finally:
+                signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
+            yield row
+
+    try:
+        yield asking
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _line(row: dict[str, Any], path: Path, number: int) -> bytes:

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from jaxrl.tasks.base import Baseline, Record, example_texts
 from jaxrl.tasks.code_files import FileProblems, Unfit
+from jaxrl.tasks.code_names import UNREADABLE, parse
 from jaxrl.tasks.code_sandbox import SandboxVerify, limits_of
-from jaxrl.tasks.code_text import final_input, same_output
+from jaxrl.tasks.code_text import final_input, same_text, whole_lines
 from jaxrl.tasks.drawing import Claim, Drawn, digest
 from jaxrl.tasks.fields import field
 from jaxrl.tasks.programs import draw_program, hard_to_guess
@@ -110,15 +111,14 @@ class AbductionVerify(SandboxVerify):
         if inputs is None:
             return Verdict(0.0, False, False, {"right": 0.0}, "no <INPUT>...</INPUT>")
         outcome = self.sandbox.run(data["program"], stdin_of(inputs))
-        is_right = outcome.ok and same_output(data["output"], outcome.stdout)
+        is_right = outcome.ok and same_text(data["output"], outcome.stdout)
         printed = shown(outcome.stdout.decode("utf-8", "replace"))
         detail = f"the program printed {printed!r}" if outcome.ok else f"the program {ending(outcome)}"
         return Verdict(float(is_right), is_right, True, {"right": float(is_right)}, detail)
 
 
 def stdin_of(inputs: str) -> bytes:
-    """The input as the program reads it: its last line ends."""
-    return inputs.encode("utf-8", "replace") + (b"" if inputs.endswith("\n") else b"\n")
+    return whole_lines(inputs).encode("utf-8", "replace")
 
 
 def _problem(program: str, inputs: str | None, output: str) -> Problem:
@@ -132,15 +132,15 @@ def _problem(program: str, inputs: str | None, output: str) -> Problem:
 def _check_judge(program: str) -> None:
     """Raises Unfit where a program cannot judge: no Python, or it may evaluate its input, which could then print the output itself."""
     try:
-        names = {node.id for node in ast.walk(ast.parse(program)) if isinstance(node, ast.Name)}
-    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        names = {node.id for node in ast.walk(parse(program)) if isinstance(node, ast.Name)}
+    except UNREADABLE as error:
         raise Unfit(f"the program is no Python: {type(error).__name__}: {error}") from None
     if found := sorted(names & EVALUATES):
         raise Unfit(f"the program uses {found[0]!r}, so that an input could be a program of its own")
 
 
 def _answer(inputs: str) -> str:
-    return f"<INPUT>\n{inputs}\n</INPUT>"
+    return f"<INPUT>\n{whole_lines(inputs)}</INPUT>" if inputs else "<INPUT></INPUT>"
 
 
 def _draw(rng: random.Random, index: int, claim: Claim) -> Record | None:

@@ -3,7 +3,6 @@
 A completion is a whole program with the function in it, fenced or not, or the bare body that continues the record's prompt.
 """
 
-import ast
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -12,7 +11,8 @@ from jaxrl.errors import InputError
 from jaxrl.tasks.base import Baseline, Record, example_texts
 from jaxrl.tasks.code_cases import run_cases
 from jaxrl.tasks.code_files import FileProblems, Unfit
-from jaxrl.tasks.code_records import Form, read_form
+from jaxrl.tasks.code_names import behind_future, longest_program, with_prelude
+from jaxrl.tasks.code_records import Form, foreign, read_form
 from jaxrl.tasks.code_sandbox import SandboxVerify, limits_of, no_verdict
 from jaxrl.tasks.code_text import definition, final_program
 from jaxrl.types import Message, Problem, Verdict
@@ -43,6 +43,10 @@ class Code:
 
     def problem(self, record: Record) -> Problem:
         uid, asked, form = read_form(record)
+        if missing := foreign(form, self.section.packages):
+            raise Unfit(
+                f"its tests import {missing[0]}, which programs in the sandbox do not see; set task.packages=[{', '.join([*self.section.packages, *missing])}]"
+            )
         return Problem(uid, (Message(role="user", content=f"{asked}\n\n{ORDER}"),), form)
 
     def demonstration(self, problem: Problem) -> str | None:
@@ -96,7 +100,7 @@ class CodeVerify(SandboxVerify):
             passed, detail = done.all, done.failure or f"all {done.total} cases passed"
         else:
             try:
-                checked = run_tests(self.sandbox, program, data["setup"], data["names"], data["tests"])
+                checked = run_tests(self.sandbox, with_prelude(program), data["setup"], data["names"], data["tests"])
             except BrokenTests as error:
                 return no_verdict(f"tests: {error}")
             passed, detail = checked.passed, checked.failure or f"all tests passed, with {checked.calls} calls"
@@ -114,28 +118,18 @@ def program_of(form: Form, text: str) -> tuple[str, bool]:
         return "", False
     prompt, defines = form["prompt"], definition(form["name"])
     if prompt and code[:1] in (" ", "\t"):
-        return prompt + code, True
+        return _continued(prompt, code), True
     if prompt and not defines.search(code):
-        return f"{prompt}    {code}", is_fenced  # a body that has lost the indentation of its first line
+        return _continued(prompt, f"    {code}"), is_fenced  # a body that has lost the indentation of its first line
     before = defines.search(prompt)
-    future, code = _future_imports(code)  # Python wants these before all else
-    return f"{future}{prompt[: before.start()] if before else prompt}\n{code}", is_fenced or bool(defines.search(code))
+    ahead = prompt[: before.start()] if before else prompt
+    return behind_future(ahead, code), is_fenced or bool(defines.search(code))
 
 
-def _future_imports(code: str) -> tuple[str, str]:
-    """What of a program ends with its imports from `__future__`, and the rest."""
-    if "__future__" not in code:
-        return "", code
-    try:
-        body = ast.parse(code).body
-    except (SyntaxError, ValueError, RecursionError, MemoryError):  # it will fail where it is run, and there say why
-        return "", code
-    future = [node for node in body if isinstance(node, ast.ImportFrom) and node.module == "__future__"]
-    first = body[1:] if ast.get_docstring(ast.Module(body, [])) is not None else body
-    if not future or first[: len(future)] != future:  # those that come later are an error, and stay one
-        return "", code
-    lines = code.split("\n")
-    return "\n".join([*lines[: future[-1].end_lineno], ""]), "\n".join(lines[future[-1].end_lineno :])
+def _continued(prompt: str, body: str) -> str:
+    """The prompt and a body, up to where the body goes on with something that is cut off, or no Python."""
+    source = prompt + body
+    return longest_program(source, least=prompt.count("\n")) or source
 
 
 def _returning(problem: Problem, value: str) -> str:

@@ -1,38 +1,23 @@
-"""Cases of a program: an input and the output, or arguments and the value. Read from records, and run, with early stop.
+r"""Cases of a program: an input and the output, or arguments and the value. Run one by one, with early stop.
 
-    {"type": "stdin_stdout", "input": "1 2\n", "output": "3\n"}
-    {"type": "function_call", "fn_name": "add", "input": [1, 2], "output": 3}
+    {"type": "stdin_stdout", "input": "1 2\n", "output": "3"}
+    {"type": "function_call", "fn_name": "add", "args": [1, 2], "kwargs": {}, "expected": [3]}     any of `expected` is right
 
-A list as input or output of the first type is its elements on lines of their own. In the second, a list is the positional
-arguments, an object the arguments by name, anything else the only argument; an output [3] stands for 3, or for [3]: data sets
-that wrap the value and data sets that do not cannot be told apart. The trusted side compares; nothing expected is sent anywhere.
+`code_shapes.py` reads them from records. The trusted side compares; nothing expected is sent anywhere.
 """
 
-import ast
-import json
 import math
 import time
 from dataclasses import dataclass
 from typing import Any
 
-from jaxrl.data.jsonl import short
-from jaxrl.errors import InputError
-from jaxrl.tasks.base import Record
+from jaxrl.tasks.code_names import with_prelude
 from jaxrl.tasks.code_text import same_output
-from jaxrl.tasks.fields import field
 from jaxrl.verify.endings import ending, failing, shown
-from jaxrl.verify.sandbox import Sandbox
+from jaxrl.verify.sandbox import Sandbox, SandboxBusy
+from jaxrl.verify.sandbox_process import STARVED, stalled_s
 
-TYPES = ("stdin_stdout", "function_call")
-FIELDS = ("verification_info", "test_cases")
 CLOSE = 1e-9  # relative and absolute difference of two floats that count as equal
-
-# LeetCode's way of asking for a function: behind the program, and at work in the process that runs it.
-SOLUTION = """
-
-if {name!r} not in globals() and "Solution" in globals():
-    {name} = Solution().{name}
-"""
 
 Case = dict[str, Any]
 
@@ -50,22 +35,11 @@ class Passed:
         return self.passed == self.total
 
 
-def read_cases(record: Record) -> list[Case]:
-    """The cases of a record of the `rl-python` schema: in `verification_info`, or else in `test_cases`.
-
-    The field holds a list of cases or {"test_cases": [...]}, as it is or written as JSON or as a Python literal.
-
-    Raises:
-      InputError: no such field, no cases, or a case that is not as it should be, an unknown type above all.
-    """
-    name = next((name for name in FIELDS if record.get(name) not in (None, "")), None)
-    if name is None:
-        raise InputError("fields 'verification_info' and 'test_cases' are both missing or empty; one should hold the cases to pass")
-    value = _parsed(record[name], name)
-    cases = value.get("test_cases") if isinstance(value, dict) else value
-    if not isinstance(cases, list) or not cases:
-        raise InputError(f"field {name!r} is {short(record[name])}; it should hold at least one case, under 'test_cases'")
-    return [_read_case(case, f"{name}, case {number}") for number, case in enumerate(cases, start=1)]
+def call_case(name: str, given: Any, expected: list[Any]) -> Case:
+    """A case of type function_call. expected: the values, any of which is right."""
+    args = given if isinstance(given, list) else [] if isinstance(given, dict) else [given]
+    kwargs = given if isinstance(given, dict) else {}
+    return {"type": "function_call", "fn_name": name, "args": args, "kwargs": kwargs, "expected": expected}
 
 
 def run_cases(sandbox: Sandbox, program: str, cases: list[Case], total_s: float, stop_early: bool = True) -> Passed:
@@ -74,11 +48,14 @@ def run_cases(sandbox: Sandbox, program: str, cases: list[Case], total_s: float,
     Args:
       total_s: seconds after which no further case is begun; those left have not passed.
     Raises:
+      SandboxBusy: they were spent on a machine that was busy for much of them.
       SandboxError: the sandbox broke down.
     """
-    began, passed, failure = time.monotonic(), 0, ""
+    began, stalled, passed, failure = time.monotonic(), stalled_s(), 0, ""
     for number, case in enumerate(cases, start=1):
         if time.monotonic() - began > total_s:
+            if stalled_s() - stalled > STARVED * total_s:
+                raise SandboxBusy(f"the machine is busy: {number - 1} of {len(cases)} cases took {total_s:g} s; have fewer workers, or raise total_s")
             wrong = f"not begun: those before it took {total_s:g} s"
         else:
             wrong = (_run if case["type"] == "stdin_stdout" else _call)(sandbox, program, case)
@@ -128,55 +105,10 @@ def _run(sandbox: Sandbox, program: str, case: Case) -> str:
 def _call(sandbox: Sandbox, program: str, case: Case) -> str:
     """What is wrong, or nothing."""
     name = case["fn_name"]
-    with sandbox.functions(program + SOLUTION.format(name=name)) as functions:
+    with sandbox.functions(with_prelude(program)) as functions:
         called = functions.call(name, case["args"], case["kwargs"])
     if not called.ok:
         return f"{name} {failing(called)}"
     if any(same_value(expected, called.value) for expected in case["expected"]):
         return ""
     return f"{name} returned {shown(called.value)}, {shown(case['expected'][0])} expected"
-
-
-# -------------------------------------------------------------------------------------------------------------- reading
-
-
-def _parsed(value: Any, name: str) -> Any:
-    if not isinstance(value, str):
-        return value
-    for parse in (json.loads, lambda text: json.loads(json.dumps(ast.literal_eval(text)))):
-        try:
-            return parse(value)
-        except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
-            continue
-    raise InputError(f"field {name!r} is {short(value)}; it should hold JSON or a Python literal")
-
-
-def _read_case(case: Any, place: str) -> Case:
-    if not isinstance(case, dict):
-        raise InputError(f"{place} is {short(case)}; it should be an object with `type`, `input` and `output`")
-    kind = case.get("type")
-    if kind not in TYPES:
-        raise InputError(f"{place} has the type {short(kind)}; the types are: {', '.join(TYPES)}")
-    for name in ("input", "output"):
-        if name not in case:
-            raise InputError(f"{place} has no {name!r}; give it")
-    if kind == "stdin_stdout":
-        return {"type": kind, "input": _text(case["input"]) + "\n", "output": _text(case["output"])}
-    name = field(case, "fn_name", "the name of a function", lambda value: isinstance(value, str) and value.isidentifier())
-    output = case["output"]
-    unwrapped = output if isinstance(output, list) and len(output) == 1 else []
-    return call_case(name, case["input"], [*unwrapped, output])
-
-
-def call_case(name: str, given: Any, expected: list[Any]) -> Case:
-    """A case of type function_call. expected: the values, any of which is right."""
-    args = given if isinstance(given, list) else [] if isinstance(given, dict) else [given]
-    kwargs = given if isinstance(given, dict) else {}
-    return {"type": "function_call", "fn_name": name, "args": args, "kwargs": kwargs, "expected": expected}
-
-
-def _text(value: Any) -> str:
-    """Input or output as text: of a list, its elements line by line; of what is no text, its JSON. Without line ends at the end."""
-    if isinstance(value, list):
-        return "\n".join(map(_text, value))
-    return value.rstrip("\n") if isinstance(value, str) else json.dumps(value)

@@ -2,12 +2,14 @@
 
 import logging
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from jaxrl.errors import InputError
 from jaxrl.tasks.base import SPLITS, Record
 from jaxrl.tasks.drawing import digest
 from jaxrl.types import Problem
+from jaxrl.verify.sandbox import SandboxBusy
 
 if TYPE_CHECKING:  # pydantic stays out of the verifier processes, which import this file
     from jaxrl.config_tasks import ProgramSection
@@ -15,6 +17,7 @@ if TYPE_CHECKING:  # pydantic stays out of the verifier processes, which import 
 log = logging.getLogger("jaxrl")
 
 SHARE = 20  # one in so many problems of the train source belongs to val, and one to test where there is no other source
+ATTEMPTS = 10  # at checking a problem, each of which ends with its wall limit at the latest
 
 Rows = Iterator[tuple[str, Record]]
 
@@ -70,20 +73,32 @@ class FileProblems:
     def _read(self, rows: Rows, most: int | None, belongs: Callable[[str], bool]) -> list[Problem]:
         problems: dict[str, Problem] = {}
         unfit: list[str] = []
+        elsewhere = 0
         for place, record in rows:
             if most is not None and len(problems) >= most:
                 break
             try:
                 problem = self._problem(record)
-                if belongs(problem.uid) and problem.uid not in problems:
-                    problems[problem.uid] = self._check(problem)
+                if not belongs(problem.uid):
+                    elsewhere += 1
+                elif problem.uid not in problems:
+                    problems[problem.uid] = self._checked(problem)
             except Unfit as reason:
                 unfit.append(f"{place}: {reason}")
             except InputError as error:
                 raise InputError(f"{place}: {error}") from None
+        if unfit and not problems and not elsewhere:
+            raise InputError(f"none of the {len(unfit)} records can be asked; the first: {unfit[0]}")
         if unfit:
             log.warning("%d records cannot be asked and are left out; the first: %s", len(unfit), unfit[0])
         return list(problems.values())
+
+    def _checked(self, problem: Problem) -> Problem:
+        """Checked, however busy the machine is: which records are asked must not hang on it."""
+        for _ in range(ATTEMPTS):
+            with suppress(SandboxBusy):
+                return self._check(problem)
+        raise InputError("its program cannot be checked, since the machine is too busy; try again, or set task.check_programs=false")
 
     def _has_test_source(self) -> bool:
         section = self._section

@@ -18,12 +18,14 @@ The common form, which a problem's `data` holds:
 import ast
 import builtins
 import re
+import sys
 from typing import Any
 
 from jaxrl.data.jsonl import short
 from jaxrl.errors import InputError
 from jaxrl.tasks.base import Record
 from jaxrl.tasks.code_cases import call_case
+from jaxrl.tasks.code_names import UNREADABLE, imported, parse
 from jaxrl.tasks.fields import field, is_text
 
 KINDS = {
@@ -51,6 +53,12 @@ def read_form(record: Record) -> tuple[str, str, Form]:
     )
 
 
+def foreign(form: Form, packages: tuple[str, ...]) -> list[str]:
+    """The packages that a record's tests import, and that are neither of the standard library nor among these."""
+    sources = [form["setup"], *form["tests"]]
+    return sorted({name for source in sources for name in imported(source)} - sys.stdlib_module_names - set(packages))
+
+
 def _form(name: str, **values: Any) -> Form:
     empty = {"prompt": "", "setup": "", "tests": [], "names": [name], "cases": [], "solution": None, "unfit": ""}
     return {"name": name, **empty, **values}
@@ -61,9 +69,9 @@ def _human_eval(record: Record) -> tuple[str, str, Form]:
     name = field(record, "entry_point", "the function's name", _is_name)
     test = field(record, "test", "source that defines check(candidate)", is_text)
     setup = prompt if _parses(prompt) else f"{prompt.rstrip()}\n    pass\n"
-    if not _parses(setup) or name not in _defined(ast.parse(setup)):
+    if not _parses(setup) or name not in _defined(parse(setup)):
         raise InputError(f"field 'prompt' is {short(prompt)}; it should be Python that ends where the body of {name!r} begins")
-    if not _parses(test) or "check" not in _defined(ast.parse(test)):
+    if not _parses(test) or "check" not in _defined(parse(test)):
         raise InputError(f"field 'test' is {short(test)}; it should be Python that defines check(candidate)")
     solution = record.get("canonical_solution")
     asked = f"Complete the Python function `{name}`.\n\n```python\n{prompt.rstrip()}\n```"
@@ -81,8 +89,8 @@ def _mbpp(record: Record) -> tuple[str, str, Form]:
     for source in (setup, *tests, solution or ""):
         if not _parses(source):
             raise InputError(f"{short(source)} in this record is no Python; mend it")
-    tree = ast.parse("\n".join([setup, *tests]))
-    reference = ast.parse(solution or "")
+    tree = parse("\n".join([setup, *tests]))
+    reference = parse(solution or "")
     used = [node.id for node in ast.walk(tree) if isinstance(node, ast.Name)]
     called = {node.func.id for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)}
     given = _defined(reference) if solution else called - set(dir(builtins))
@@ -118,8 +126,8 @@ def _cases(record: Record) -> tuple[str, str, Form]:
 
 def _parses(source: str) -> bool:
     try:
-        ast.parse(source)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        parse(source)
+    except UNREADABLE:
         return False
     return True
 

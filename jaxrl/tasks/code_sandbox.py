@@ -24,10 +24,11 @@ class SandboxVerify:
 
     limits: Limits
     min_level: Level
+    packages: tuple[str, ...]
 
     @property
     def sandbox(self) -> Sandbox:
-        return shared_sandbox(self.limits, self.min_level)
+        return shared_sandbox(self.limits, self.min_level, self.packages)
 
     def __call__(self, problem: Problem, text: str) -> Verdict:
         try:
@@ -43,9 +44,9 @@ class SandboxVerify:
         _ = self.sandbox
 
 
-def limits_of(section: "ProgramSection") -> tuple[Limits, Level]:
+def limits_of(section: "ProgramSection") -> tuple[Limits, Level, tuple[str, ...]]:
     limits = Limits(section.wall_s, section.cpu_s, section.memory_mb, section.output_kb << 10)
-    return limits, Level[section.min_level.upper()]
+    return limits, Level[section.min_level.upper()], section.packages
 
 
 def no_verdict(error: str) -> Verdict:

@@ -1,8 +1,7 @@
 """Deduction: a problem in words, and a complete program that solves it is asked for. Every case must pass.
 
-The problems are small programs made here (`programs.py`), or records of the `rl-python` schema: `prompt`, and the cases in
-`verification_info` or `test_cases` (`code_cases.py`). A program is the last fenced block of a completion
-(that defines the function, where one is asked for), or all of it.
+The problems are small programs made here (`programs.py`), or records with a problem in words and cases, in the shapes of the usual
+data sets (`code_shapes.py`). Which part of a completion is the program: `code_text.py`.
 """
 
 import json
@@ -12,12 +11,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from jaxrl.tasks.base import Baseline, Record
-from jaxrl.tasks.code_cases import read_cases, run_cases
+from jaxrl.tasks.code_cases import run_cases
 from jaxrl.tasks.code_files import FileProblems, Unfit
+from jaxrl.tasks.code_names import long_integers
 from jaxrl.tasks.code_sandbox import SandboxVerify, limits_of
+from jaxrl.tasks.code_shapes import read_cases, read_statement
 from jaxrl.tasks.code_text import final_program
 from jaxrl.tasks.drawing import Claim, Drawn, digest
-from jaxrl.tasks.fields import field, is_text
 from jaxrl.tasks.programs import draw_program
 from jaxrl.types import Message, Problem, Verdict
 
@@ -35,8 +35,8 @@ ECHO = "print(input())"
 class Deduction:
     """The task; `section` is documented in `config_tasks.py`.
 
-    Records made here: `prompt`, `program`, and `verification_info` as JSON in a text. A record from outside needs `prompt` and
-    its cases; a `program` is its demonstration.
+    Records made here: `prompt`, `program`, and `verification_info` as JSON in a text. A record from outside needs `prompt` (or
+    `question`, ...) and its cases; a `program` is its demonstration.
     """
 
     failure_reward = 0.0
@@ -54,7 +54,7 @@ class Deduction:
         return self._drawn.generate(count, seed)
 
     def problem(self, record: Record) -> Problem:
-        statement = field(record, "prompt", "the problem in words", is_text)
+        ahead, statement = read_statement(record)
         cases = read_cases(record)
         if not any(case["type"] == "function_call" or case["output"].strip() for case in cases):
             raise Unfit("no case expects any output, so a program that does nothing would pass; give cases that do")
@@ -62,7 +62,9 @@ class Deduction:
         order = FUNCTION.format(name=sorted(names)[0]) if names else STDIN
         content = statement if statement.endswith(order) else f"{statement.rstrip()}\n\n{order}"
         data = {"prompt": content, "cases": cases, "program": record.get("program")}
-        return Problem(f"deduction-{digest([statement, cases])}", (Message(role="user", content=content),), data)
+        with long_integers():
+            uid = f"deduction-{digest([*ahead, statement, cases])}"
+        return Problem(uid, (*ahead, Message(role="user", content=content)), data)
 
     def demonstration(self, problem: Problem) -> str | None:
         program = problem.data["program"]

@@ -91,7 +91,7 @@ def run_tests(sandbox: Sandbox, program: str, setup: str, names: list[str], test
       SandboxError: the sandbox broke down.
     """
     with sandbox.functions(program) as solution:
-        if not solution.loaded.ok:
+        if solution.loaded.outcome is not None:
             return Checked(False, f"the program {failing(solution.loaded)}", 0)
         with sandbox.functions(CHECKER) as checker:
             return _relay(solution, checker, setup, names, tests)
@@ -104,7 +104,7 @@ def _relay(solution: Functions, checker: Functions, setup: str, names: list[str]
         _, name, args, kwargs = heard.value
         given = solution.call(name, list(args), kwargs)
         calls += 1
-        if given.outcome is not None:
+        if given.outcome is not None or given.is_missing:
             return Checked(False, f"{name} {failing(given)}", calls)
         try:
             heard = checker.call("go_on", [given.value, given.raised])

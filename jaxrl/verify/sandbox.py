@@ -20,7 +20,7 @@ Layers, each level with all of the one before:
 
 The level is measured, not assumed: `sandbox_probes.py` attacks each new sandbox, from the highest level down, and the first level at which
 nothing got through is `Sandbox.level`. Root becomes `nobody` where `nobody` can read Python's library, else it goes without capabilities.
-Programs see Python's standard library alone, the same hash seed, locale and time zone everywhere, and no more at a high level than at a
+Programs see Python's standard library alone (and `packages` that are named), the same hash seed, locale and time zone everywhere, and no more at a high level than at a
 low one, so that a reward does not depend on where it was computed; files (`files` above 0) are the exception, and need NAMESPACES.
 
 Not protected against:
@@ -37,6 +37,7 @@ Other back ends (bubblewrap, gVisor, WASM) are not built in; the whole trainer c
 
 import atexit
 import hashlib
+import importlib.util
 import os
 import sys
 import warnings
@@ -49,9 +50,9 @@ from jaxrl.verify.sandbox_functions import Functions
 from jaxrl.verify.sandbox_probes import find_hole
 from jaxrl.verify.sandbox_process import Child, Zygote
 from jaxrl.verify.sandbox_program import LENGTH
-from jaxrl.verify.sandbox_types import Called, Level, Limits, Outcome, SandboxError
+from jaxrl.verify.sandbox_types import Called, Level, Limits, Outcome, SandboxBusy, SandboxError
 
-__all__ = ["Called", "Functions", "Level", "Limits", "Outcome", "Sandbox", "SandboxError", "shared_sandbox"]
+__all__ = ["Called", "Functions", "Level", "Limits", "Outcome", "Sandbox", "SandboxBusy", "SandboxError", "shared_sandbox"]
 
 ATTEMPTS = 3
 CACHE_BYTES = 32 << 20
@@ -72,22 +73,30 @@ class Sandbox:
       limits: of every program that brings none of its own.
       min_level: below this nothing is run.
       max_level: above this nothing is tried.
+      packages: names of installed packages that programs may import beside the standard library, which is all that they see else.
     Attributes:
       level: the highest level that held when this was made.
       shortfall: why the next one does not hold here; empty at max_level.
     Raises:
-      InputError: min_level cannot be had here; the text says what got through, or what is missing.
+      InputError: min_level cannot be had here; the text says what got through, or what is missing. A package is not installed.
     """
 
     level: Level
     shortfall: str
 
-    def __init__(self, limits: Limits = Limits(), min_level: Level = Level.KERNEL, max_level: Level = Level.NAMESPACES):
+    def __init__(
+        self,
+        limits: Limits = Limits(),
+        min_level: Level = Level.KERNEL,
+        max_level: Level = Level.NAMESPACES,
+        packages: tuple[str, ...] = (),
+    ):
         if min_level > max_level:
             raise InputError(f"sandbox min_level={min_level.name} is above max_level={max_level.name}; lower it or raise max_level")
         if sys.platform != "linux":
             raise InputError(f"programs that a model wrote are run on Linux only, not on {sys.platform}; use a Linux machine or container")
         self.limits = limits
+        self._packages = [path for name in packages if (path := path_of_package(name)) is not None]
         self._zygote: Zygote | None = None
         self._cache = OutcomeCache(CACHE_BYTES)
         self._find_level(min_level, max_level)
@@ -112,6 +121,7 @@ class Sandbox:
         What the wall clock ended, or a SIGKILL that is not ours, is not remembered: a busy machine may have done that.
 
         Raises:
+          SandboxBusy: the wall limit struck while it was waiting for a CPU: the machine was too busy to say anything of it.
           SandboxError: it could not be set up, three times in a row.
           InputError: limits with files=... below Level.NAMESPACES.
         """
@@ -131,24 +141,24 @@ class Sandbox:
         Raises: as `run`.
         """
         limits = self._checked(limits)
-        return self._insist(lambda: Functions(self._fork(limits, answers=True), program))
+        return self._insist(lambda: Functions(self._fork(limits), program))
 
     # ----------------------------------------------------------------------------------------------------------- work
 
     def _run(self, source: bytes, stdin: bytes, limits: Limits) -> Outcome:
-        child = self._fork(limits)
+        child = self._fork(limits, stdin)
         try:
-            child.send(LENGTH.pack(len(source)) + source + stdin)
-            child.pump(lambda: False, close_stdin=True)
+            child.send(LENGTH.pack(len(source)) + source)
+            child.pump(lambda: False, close_requests=True)
             return child.outcome()
         finally:
             child.close()
 
-    def _fork(self, limits: Limits, answers: bool = False) -> Child:
+    def _fork(self, limits: Limits, stdin: bytes | None = None) -> Child:
         if self._zygote is None:
-            self._zygote = Zygote(max(self.level, Level.PROCESS))
+            self._zygote = Zygote(max(self.level, Level.PROCESS), self._packages)
         try:
-            return Child(self._zygote, limits, answers)
+            return Child(self._zygote, limits, stdin)
         except OSError as error:  # this process has no descriptors left
             raise SandboxError(f"no pipes for a program: {error}") from None
 
@@ -157,6 +167,8 @@ class Sandbox:
         for attempt in range(ATTEMPTS):
             try:
                 return action()
+            except SandboxBusy:  # again would be as busy, and whoever waits for us has a limit of its own
+                raise
             except SandboxError:
                 self.close()
                 if attempt == ATTEMPTS - 1:
@@ -219,16 +231,32 @@ class OutcomeCache:
         return self.OVERHEAD + len(outcome.stdout) + len(outcome.stderr)
 
 
-_shared: dict[tuple[int, Limits, Level], Sandbox] = {}
+def path_of_package(name: str) -> str | None:
+    """The folder or file of an installed package; None for one of the standard library, which is there anyway.
+
+    Raises:
+      InputError: there is none of this name.
+    """
+    if name in sys.stdlib_module_names:
+        return None
+    spec = importlib.util.find_spec(name) if name.isidentifier() else None
+    folders = list(spec.submodule_search_locations or ()) if spec is not None else []
+    path = folders[0] if folders else spec.origin if spec is not None else None
+    if path is None or not os.path.exists(path):
+        raise InputError(f"the package {name!r}, which programs are to import, is not installed beside jaxrl; install it, or take it out of packages")
+    return os.path.realpath(path)
 
 
-def shared_sandbox(limits: Limits = Limits(), min_level: Level = Level.KERNEL) -> Sandbox:
+_shared: dict[tuple[int, Limits, Level, tuple[str, ...]], Sandbox] = {}
+
+
+def shared_sandbox(limits: Limits = Limits(), min_level: Level = Level.KERNEL, packages: tuple[str, ...] = ()) -> Sandbox:
     """This process's sandbox for these arguments: made at the first call, closed at exit. For verify functions in a pool's workers.
 
     Raises: as `Sandbox`.
     """
-    key = (os.getpid(), limits, min_level)  # a process that was forked makes its own
+    key = (os.getpid(), limits, min_level, packages)  # a process that was forked makes its own
     if key not in _shared:
-        _shared[key] = Sandbox(limits, min_level)
+        _shared[key] = Sandbox(limits, min_level, packages=packages)
         atexit.register(_shared[key].close)
     return _shared[key]

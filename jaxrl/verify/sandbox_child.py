@@ -1,9 +1,9 @@
 """The sandbox's child program: a zygote that forks one process per program. Standard library only, nothing of jaxrl.
 
-    python -s -P -S -B sandbox_child.py CONTROL_FD PARENT_PID LEVEL
+    python -s -P -S -B sandbox_child.py CONTROL_FD PARENT_PID LEVEL [PATH_OF_A_PACKAGE ...]
 
 It is a clean interpreter that knows nothing of the trainer: it gets descriptors and limits over the control socket, nothing else.
-Program and input go past it, through a pipe, to the process that runs them, so it keeps nothing of one program for the next.
+Program and input go past it, through a pipe and a file in memory, to the process that runs them, so it keeps nothing of one program for the next.
 
     door --- zygote --- program               at Level.NAMESPACES: door --- zygote --- init --- program
 
@@ -26,26 +26,29 @@ from collections import namedtuple
 from contextlib import suppress
 
 PROCESS, KERNEL, NAMESPACES = 1, 2, 3
-MAX_DESCRIPTORS = 5
+MAX_DESCRIPTORS = 6
 USUAL = ("bisect", "collections", "copy", "functools", "heapq", "itertools", "math", "random", "re", "string", "typing")
+ONE_THREAD = {f"{library}_NUM_THREADS": "1" for library in ("OPENBLAS", "MKL", "OMP")}
 # What is the same for all programs: the level, and from KERNEL on the descriptor of the Landlock rules and the seccomp filter.
 Seal = namedtuple("Seal", "level rules filter")
 Run = namedtuple("Run", "pid watch handle")
 
 
 def main(arguments: list[str]) -> int:
-    control_fd, parent, level = map(int, arguments)
+    control_fd, parent, level = map(int, arguments[:3])
+    packages = arguments[3:]
     control = socket.socket(fileno=control_fd)
     os.environ.pop("LD_LIBRARY_PATH", None)
     try:
-        prepared = prepare(level)
-    except OSError as error:
-        where = f"{error.filename}: " if error.filename else ""
-        control.send(f"failed: {where}{error.strerror or error}".encode())
+        prepared = prepare(level, packages)
+        import_packages(packages)
+    except (OSError, ImportError) as error:
+        where = f"{error.filename}: " if getattr(error, "filename", None) else ""
+        control.send(f"failed: {where}{getattr(error, 'strerror', None) or error}".encode())
         return 1
     for name in USUAL:
         __import__(name)  # once here instead of once per run
-    program.open_streams()
+    program.prepare_interpreter()
     gc.collect()
     gc.freeze()
     zygote = os.fork()
@@ -62,22 +65,50 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def prepare(level: int) -> Seal:
+def prepare(level: int, packages: list[str]) -> Seal:
     """Go where programs are to run, and prepare what shuts them in."""
     if level >= KERNEL and not seccomp.is_known(os.uname().machine):
         raise OSError(f"there is no table of system calls for {os.uname().machine}")
     with open("/proc/self/oom_score_adj", "w") as file:
         file.write("1000")  # inherited: when memory runs out, the kernel takes a program, not the trainer
     seal.lift_cpu_limit()
-    readable = seal.library_paths()
-    seal.become_nobody(readable)
+    packages = seal.with_libraries(packages)
+    library = seal.library_paths(packages)
+    seal.become_nobody(library + packages)
     if level == NAMESPACES:
-        seal.enter_namespaces(readable)
+        seal.enter_namespaces(library + packages)
     os.chdir("/")
     if level < KERNEL:
         return Seal(level, None, None)
-    rights = seal.rights_in_namespaces() if level == NAMESPACES else seal.rights_on_the_host(readable)
+    rights = seal.rights_in_namespaces() if level == NAMESPACES else seal.rights_on_the_host(library, packages)
     return Seal(level, seal.landlock_rules(rights), seccomp.build_filter(os.uname().machine))
+
+
+class Packages:
+    """Finds the packages that programs may import beside the standard library, and nothing that is installed with them."""
+
+    def __init__(self, paths: list[str]):
+        self._files = {os.path.basename(path).partition(".")[0]: path for path in paths}
+
+    def find_spec(self, name, path=None, target=None):
+        file = self._files.get(name) if path is None else None
+        if file is None:
+            return None
+        from importlib.util import spec_from_file_location
+
+        is_folder = os.path.isdir(file)
+        start = os.path.join(file, "__init__.py") if is_folder else file
+        return spec_from_file_location(name, start, submodule_search_locations=[file] if is_folder else None)
+
+
+def import_packages(paths: list[str]) -> None:
+    """Once here instead of once per run. One thread each: more would take address space, and CPU time that others need."""
+    sys.meta_path.append(Packages(paths))
+    os.environ |= ONE_THREAD
+    for path in paths:
+        __import__(os.path.basename(path).partition(".")[0])
+    for name in ONE_THREAD:
+        del os.environ[name]
 
 
 # --------------------------------------------------------------------------------------------------------------- zygote
@@ -161,11 +192,11 @@ def children() -> set[int]:
 
 def begin(prepared: Seal, limits: dict[str, float], descriptors: list[int], zygote: int) -> None:
     """In a new process: run the program of this request. Never returns."""
-    watch, answers = descriptors[0], (descriptors[4:] or [None])[0]
+    watch, requests, answers = *descriptors[:2], (descriptors[5:] or [None])[0]
     try:
         if prepared.level == NAMESPACES:
             become_init(limits, watch)
-        requests = shut_in(prepared, limits, descriptors, parent=1 if prepared.level == NAMESPACES else zygote)
+        shut_in(prepared, limits, descriptors, parent=1 if prepared.level == NAMESPACES else zygote)
         os.write(watch, b"ready\n")
         os.close(watch)
         program.run(requests, answers)
@@ -188,15 +219,14 @@ def become_init(limits: dict[str, float], watch: int) -> None:
         os._exit(0)
 
 
-def shut_in(prepared: Seal, limits: dict[str, float], descriptors: list[int], parent: int) -> int:
-    """Take the descriptors and put the seal on. Returns the one to read the program from. Raises OSError where it fails."""
+def shut_in(prepared: Seal, limits: dict[str, float], descriptors: list[int], parent: int) -> None:
+    """Take the descriptors and put the seal on. Raises OSError where it fails."""
     seal.die_with_parent()
     if os.getppid() != parent:
         raise OSError("the parent is gone")
     os.setsid()
-    watch, stdin, stdout, stderr, *answers = descriptors
-    requests = os.dup(stdin)
-    os.dup2(os.open(os.devnull, os.O_RDONLY) if answers else stdin, 0)
+    watch, requests, stdin, stdout, stderr, *answers = descriptors
+    os.dup2(stdin, 0)
     os.dup2(stdout, 1)
     os.dup2(stderr, 2)
     keep_open({0, 1, 2, watch, requests, *answers} | ({prepared.rules} - {None}))
@@ -207,7 +237,6 @@ def shut_in(prepared: Seal, limits: dict[str, float], descriptors: list[int], pa
         seal.prctl(seal.PR_SET_DUMPABLE, 0)
         seal.landlock_apply(prepared.rules)
         seccomp.install(seccomp.with_pid(prepared.filter, os.getpid()))
-    return requests
 
 
 def keep_open(descriptors: set[int]) -> None:

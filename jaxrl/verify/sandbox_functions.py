@@ -23,7 +23,8 @@ class Functions:
     to a later call. Within a call the program can say whatever it could have returned; that is what the caller compares.
 
     Attributes:
-      loaded: what executing the program gave; where it raised or ended the child, every call gives the same.
+      loaded: what executing the program gave. Where it raised, what it had defined by then can be called: a program's own test
+        of its function, failing behind it, does not make the function wrong. Where it ended the child, every call gives the same.
     """
 
     loaded: Called
@@ -49,17 +50,18 @@ class Functions:
         self._child.close()
 
     def call(self, name: str, args: list[Any], kwargs: dict[str, Any] | None = None) -> Called:
-        """Call a function that the program defines at its top level.
+        """Call a function that the program defines at its top level, or as a method of a class `Solution`.
 
         Returns:
           A value of plain type; or `raised`, the text of an exception (`ValueError: ...`), also for a value of another type
-          (`unserialisable: ...`); or `outcome`, where the child has ended, now or in an earlier call.
+          (`unserialisable: ...`); or `outcome`, where the child has ended, now or in an earlier call. Where there is no such
+          function, `is_missing`; `raised` is then why, what the program itself has raised above all.
         Raises:
           SandboxError: the child broke down for a reason that is not the program's.
           Unserialisable: the arguments are no plain values.
         """
         request = dumps((name, list(args), dict(kwargs or {})))
-        return self._exchange(request) if self.loaded.ok else self.loaded
+        return self._exchange(request)
 
     def _exchange(self, request: bytes) -> Called:
         if self._end is not None:
@@ -81,7 +83,7 @@ class Functions:
             return Called(raised=f"unserialisable: {error}")
         if kind == "value":
             return Called(value=value)
-        return Called(raised=value if isinstance(value, str) else FORGED)
+        return Called(raised=value if isinstance(value, str) else FORGED, is_missing=kind == "missing")
 
     def _missing_bytes(self) -> int:
         """Of the answer that is due; below 0: there is more than an answer."""

@@ -1,10 +1,12 @@
 """The trusted side's end of the sandbox's processes: the zygote, and one program with its pipes. `sandbox.py` says what it is for."""
 
 import array
+import fcntl
 import json
 import os
 import select
 import socket
+import struct
 import subprocess
 import sys
 import tempfile
@@ -13,7 +15,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from jaxrl.verify.sandbox_types import Level, Limits, Outcome, SandboxError
+from jaxrl.verify.sandbox_types import Level, Limits, Outcome, SandboxBusy, SandboxError
 
 CHILD_PROGRAM = Path(__file__).resolve().with_name("sandbox_child.py")
 # Everything that a program finds in os.environ: the same hashes, texts and times on every machine.
@@ -27,13 +29,16 @@ STDERR_TAIL = 4000
 CHUNK = 1 << 16
 FRAME_BYTES = 64  # of an answer, around its value
 SIGKILL, SIGXCPU = 9, 24
+# A program that was ready to run and got no CPU for this share of its wall time, and so many seconds at least, has not had its time.
+STARVED, STARVED_S = 0.25, 0.5
+CREDENTIALS = struct.Struct("3i")  # process, user, group
 
 
 class Zygote:
     """The child program, which forks a process for every program. Owns it: `close`, or the end of this process, ends it."""
 
-    def __init__(self, level: Level):
-        """Raises SandboxError: it cannot be started at this level here."""
+    def __init__(self, level: Level, packages: list[str]):
+        """packages: paths of those that programs may import. Raises SandboxError: it cannot be started at this level here."""
         self.level = level
         self._control, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         # -I would also ignore PYTHONHASHSEED; with nothing else in the environment, -s -P -S are as good.
@@ -41,7 +46,7 @@ class Zygote:
         with other, tempfile.TemporaryFile() as stderr:
             try:
                 self._process = subprocess.Popen(
-                    [*command, str(other.fileno()), str(os.getpid()), str(int(level))],
+                    [*command, str(other.fileno()), str(os.getpid()), str(int(level)), *packages],
                     pass_fds=[other.fileno()],
                     env=ENVIRONMENT | {name: os.environ[name] for name in FOR_THE_LOADER if name in os.environ},
                     cwd="/",
@@ -86,8 +91,8 @@ class Zygote:
 class Child:
     """One program, from its start to its end. `pump` moves bytes and watches the limits; the rest reads what has come."""
 
-    def __init__(self, zygote: Zygote, limits: Limits, answers: bool = False):
-        """answers: open a channel for the answers to calls."""
+    def __init__(self, zygote: Zygote, limits: Limits, stdin: bytes | None = None):
+        """stdin: what the program reads; None opens a channel for the answers to calls instead."""
         self.limits = limits
         self.is_ready = False  # the program has begun
         self.has_ended = False  # all its processes are gone
@@ -100,10 +105,13 @@ class Child:
         self._wall_left = limits.wall_s
         self._deadline = time.monotonic() + SET_UP_S
         self._began = self._ended = 0.0
+        self._pid = 0
+        self._waited = self._waited_before = 0.0  # for a CPU
         self._watch, watch = socket.socketpair()
-        reader, self._stdin = os.pipe()
-        pairs = [os.pipe() for _ in range(3 if answers else 2)]
-        theirs = [watch.fileno(), reader, *(writer for _, writer in pairs)]
+        self._watch.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)  # the kernel names the sender of `ready`: the program
+        reader, self._requests = os.pipe()
+        pairs = [os.pipe() for _ in range(3 if stdin is None else 2)]
+        theirs = [watch.fileno(), reader, readable(stdin or b""), *(writer for _, writer in pairs)]
         self._sources = {self._watch.fileno(): self._take_message}
         for (descriptor, _), take in zip(pairs, (self._take_stdout, self._take_stderr, self._take_answer)):
             self._sources[descriptor] = take
@@ -111,7 +119,7 @@ class Child:
         for descriptor in self._sources:
             os.set_blocking(descriptor, False)
             self._poll.register(descriptor, select.POLLIN)
-        os.set_blocking(self._stdin, False)
+        os.set_blocking(self._requests, False)
         try:
             zygote.spawn(limits, theirs)
         except SandboxError:
@@ -123,12 +131,12 @@ class Child:
                 os.close(descriptor)
 
     def send(self, data: bytes) -> None:
-        """Add to what goes to the program; `pump` sends it."""
-        if not self._outgoing and self._stdin >= 0:
-            self._poll.register(self._stdin, select.POLLOUT)
+        """Add to what goes to the program's process, the program itself first; `pump` sends it."""
+        if not self._outgoing and self._requests >= 0:
+            self._poll.register(self._requests, select.POLLOUT)
         self._outgoing = memoryview(bytes(self._outgoing) + data)
 
-    def pump(self, done: Callable[[], bool], close_stdin: bool = False) -> None:
+    def pump(self, done: Callable[[], bool], close_requests: bool = False) -> None:
         """Move bytes until `done` says so or all processes have ended; after `kill`, until they have ended.
 
         Once the program has begun, its wall time runs in here only.
@@ -140,14 +148,14 @@ class Child:
             self._deadline = time.monotonic() + self._wall_left
         while not self.has_ended and (self._reason is not None or not done()):
             for descriptor, _ in self._poll.poll(max(0.0, self._deadline - time.monotonic()) * 1000):
-                if descriptor == self._stdin:
-                    self._write(close_stdin)
+                if descriptor == self._requests:
+                    self._write(close_requests)
                 else:
                     self._read(descriptor)
             if self._deadline <= time.monotonic() and not self.has_ended:
                 if not self.is_ready or self._reason is not None:
                     raise SandboxError("the processes of a program do not start, or do not end, in time")
-                self.kill("wall")
+                self.kill("busy" if self._is_starved() else "wall")
         self._wall_left = self._deadline - time.monotonic()
 
     def kill(self, reason: str) -> None:
@@ -159,11 +167,17 @@ class Child:
 
     def close(self) -> None:
         """Close everything; what still runs is killed by the zygote."""
-        for descriptor in [*self._sources, self._stdin]:
+        for descriptor in [*self._sources, self._requests]:
             if descriptor >= 0 and descriptor != self._watch.fileno():
                 os.close(descriptor)
-        self._sources, self._stdin = {}, -1
+        self._sources, self._requests = {}, -1
         self._watch.close()
+
+    def _is_starved(self) -> bool:
+        """Whether much of the wall time went by with the program ready to run, and no CPU for it. One that sleeps, or waits for
+        itself, is not ready."""
+        self._waited = waited_for_cpu(self._pid) - self._waited_before
+        return self._waited > max(STARVED * self.limits.wall_s, STARVED_S)
 
     # --------------------------------------------------------------------------------------------------------- outcome
 
@@ -171,6 +185,7 @@ class Child:
         """How it ended. To be asked when `has_ended`.
 
         Raises:
+          SandboxBusy: its wall time went by while it waited for a CPU.
           SandboxError: it did not begin, or the zygote is gone without a word.
         """
         lines = self._messages.decode(errors="replace").splitlines()
@@ -184,6 +199,11 @@ class Child:
         else:
             raise SandboxError(f"the zygote is gone, or told nothing: {' '.join(lines)}")
         reason, code = self._ending(status, cpu_s)
+        if reason == "busy":
+            raise SandboxBusy(
+                f"the machine is busy: of {seconds:.1f} s a program waited {self._waited:.1f} s for a CPU, so that its wall limit says nothing; "
+                f"have fewer workers, or raise wall_s"
+            )
         return Outcome(reason, code, bytes(self._stdout), bytes(self._stderr), seconds)
 
     def _ending(self, status: int, cpu_s: float) -> tuple[str, int | None]:
@@ -202,20 +222,20 @@ class Child:
     def _write(self, close_after: bool) -> None:
         try:
             while self._outgoing:
-                self._outgoing = self._outgoing[os.write(self._stdin, self._outgoing[:CHUNK]) :]
+                self._outgoing = self._outgoing[os.write(self._requests, self._outgoing[:CHUNK]) :]
         except BlockingIOError:
             return
         except OSError:  # the program has closed its end
             self._outgoing = memoryview(b"")
             close_after = True
-        self._poll.unregister(self._stdin)
+        self._poll.unregister(self._requests)
         if close_after:
-            os.close(self._stdin)
-            self._stdin = -1
+            os.close(self._requests)
+            self._requests = -1
 
     def _read(self, descriptor: int) -> None:
         try:
-            data = os.read(descriptor, CHUNK)
+            data = self._hear() if descriptor == self._watch.fileno() else os.read(descriptor, CHUNK)
         except BlockingIOError:
             return
         except OSError:
@@ -231,6 +251,13 @@ class Child:
                 if other != descriptor:
                     self._drain(other)
 
+    def _hear(self) -> bytes:
+        """The next message, and who sent it, as long as the program has not begun: only its process says `ready`."""
+        data, ancillary, *_ = self._watch.recvmsg(CHUNK, socket.CMSG_SPACE(CREDENTIALS.size))
+        if not self.is_ready and ancillary:
+            self._pid = CREDENTIALS.unpack_from(ancillary[0][2])[0]
+        return data
+
     def _drain(self, descriptor: int) -> None:
         """What the dead have left in a pipe; it holds no more than a pipe can."""
         with suppress(OSError):
@@ -242,6 +269,7 @@ class Child:
         if not self.is_ready and self._messages.startswith(b"ready\n"):
             self.is_ready, self._began = True, time.monotonic()
             self._deadline = self._began + self._wall_left
+            self._waited_before = waited_for_cpu(self._pid)
 
     def _take_stdout(self, data: bytes) -> None:
         self._stdout_bytes += len(data)
@@ -261,3 +289,36 @@ class Child:
         if size > self.limits.output_bytes:
             self.kill("output")
             self._reason = self._reason or "output"  # it may have ended already
+
+
+def readable(content: bytes) -> int:
+    """A descriptor of a file in memory with this content, which nobody can change. Programs are judged with a file as their input:
+    some ask for its size, or read all of it at once."""
+    descriptor = os.memfd_create("stdin", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    try:
+        with open(descriptor, "wb", closefd=False) as file:
+            file.write(content)
+        os.lseek(descriptor, 0, os.SEEK_SET)
+        fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def waited_for_cpu(pid: int) -> float:
+    """Seconds that a process was ready to run and did not: those of its thread that waited longest. 0 where no kernel tells."""
+    waited = [0]
+    with suppress(OSError, ValueError, IndexError):  # it is gone, or the kernel does not keep count
+        for thread in os.listdir(f"/proc/{pid}/task"):
+            with open(f"/proc/{pid}/task/{thread}/schedstat", encoding="ascii") as file:
+                waited.append(int(file.read().split()[1]))
+    return max(waited) / 1e9
+
+
+def stalled_s() -> float:
+    """Seconds, since the machine was started, in which something waited for a CPU. 0 where no kernel tells."""
+    with suppress(OSError, ValueError, IndexError):
+        with open("/proc/pressure/cpu", encoding="ascii") as file:
+            return int(file.readline().rpartition("total=")[2]) / 1e6
+    return 0.0

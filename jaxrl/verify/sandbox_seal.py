@@ -136,17 +136,17 @@ def rights_in_namespaces() -> dict[str, int]:
     return {"/": READ | READ_FOLDER, os.path.dirname(FOLDER): READ | READ_FOLDER | WRITE_FOLDER, os.devnull: READ | WRITE_FILE}
 
 
-def rights_on_the_host(readable: list[str]) -> dict[str, int]:
+def rights_on_the_host(library: list[str], packages: list[str]) -> dict[str, int]:
     """Of the machine's own files. Landlock cannot take a folder back out of one, so Python's library is listed by entry."""
-    rights = {os.devnull: READ | WRITE_FILE}
-    for path in readable:
+    rights = {os.devnull: READ | WRITE_FILE} | {path: READ for path in packages if not os.path.isdir(path)}
+    for path in library:
         if os.path.isdir(path):
             rights[path] = READ_FOLDER  # the import system lists it
             entries = [os.path.join(path, name) for name in os.listdir(path) if name not in HIDDEN]
             rights |= {entry: READ | READ_FOLDER for entry in entries if os.path.exists(entry)}
         else:
             rights.setdefault(path, READ)
-    return rights
+    return rights | {path: READ | READ_FOLDER for path in packages if os.path.isdir(path)}
 
 
 def landlock_apply(rules: int) -> None:
@@ -219,26 +219,35 @@ def make_folder(limits: dict[str, float]) -> None:
 # ------------------------------------------------------------------------------------------------------ what Python needs
 
 
-def library_paths() -> list[str]:
-    """The files and folders that a program needs to import the standard library: itself, C libraries behind it, devices."""
+def with_libraries(packages: list[str]) -> list[str]:
+    """The packages' own paths, and the folders of shared libraries that were installed beside them."""
+    return packages + [f"{path}.libs" for path in packages if os.path.isdir(f"{path}.libs")]
+
+
+def library_paths(packages: list[str]) -> list[str]:
+    """The files and folders that a program needs to import the standard library: itself, C libraries behind it, devices.
+
+    And the C libraries behind these packages.
+    """
     folders = [path for path in sys.path if os.path.exists(path)]
     inside = [path for path in folders if not any(path.startswith(other + "/") for other in folders)]
     others = [path for path in ("/etc/ld.so.cache", *DEVICES) if os.path.exists(path)]
-    return inside + c_libraries(folders) + others
+    return inside + c_libraries(folders, packages) + others
 
 
-def c_libraries(folders: list[str]) -> list[str]:
-    """The shared libraries that Python's extension modules are linked with, found by loading them all in a process of its own."""
+def c_libraries(folders: list[str], packages: list[str]) -> list[str]:
+    """The shared libraries that extension modules are linked with, found by loading them all in a process of its own."""
+    modules = [os.path.join(folder, name) for folder in folders if os.path.isdir(folder) for name in sorted(os.listdir(folder))]
+    modules += [os.path.join(folder, name) for path in packages for folder, _, names in os.walk(path) for name in sorted(names)]
     reader, writer = os.pipe()
     pid = os.fork()
     if pid == 0:
-        for folder in folders:
-            for name in sorted(os.listdir(folder)) if os.path.isdir(folder) else []:
-                if name.endswith(".so"):
-                    try:
-                        ctypes.CDLL(os.path.join(folder, name))
-                    except OSError:
-                        pass  # it lacks a library here, so no program can import it
+        for module in modules:
+            if module.endswith(".so"):
+                try:
+                    ctypes.CDLL(module)
+                except OSError:
+                    pass  # it lacks a library here, so no program can import it
         os.write(writer, "\n".join(loaded_libraries()).encode())
         os._exit(0)
     os.close(writer)
@@ -247,7 +256,8 @@ def c_libraries(folders: list[str]) -> list[str]:
     status = os.waitpid(pid, 0)[1]
     if status != 0:
         raise OSError(f"loading Python's extension modules, to find what they need, ended with status {status}")
-    return [name for name in names if name.startswith("/") and not any(name.startswith(folder + "/") for folder in folders)]
+    known = tuple(f"{path}/" for path in [*folders, *packages])
+    return [name for name in names if name.startswith("/") and not name.startswith(known)]
 
 
 def loaded_libraries() -> list[str]:

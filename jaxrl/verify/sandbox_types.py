@@ -25,6 +25,10 @@ class SandboxError(Exception):
     """The sandbox could not be set up or broke down: infrastructure, never the program's fault. No reward follows from it."""
 
 
+class SandboxBusy(SandboxError):
+    """The machine was too busy to say whether a program would have kept its limits."""
+
+
 @dataclass(frozen=True)
 class Limits:
     """What one program may use.
@@ -86,11 +90,15 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Called:
-    """What one call of a program's function gave: a value, or an exception's text in `raised`, or (the program has ended) its outcome."""
+    """What one call of a program's function gave: a value, or an exception's text in `raised`, or (the program has ended) its outcome.
+
+    is_missing: there is no such function; `raised` says why.
+    """
 
     value: Any = None
     raised: str | None = None
     outcome: Outcome | None = None
+    is_missing: bool = False
 
     @property
     def ok(self) -> bool:

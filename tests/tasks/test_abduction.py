@@ -17,7 +17,7 @@ WHILE = "total = 0\nwhile (line := input()) != 'end':\n    total += int(line)\np
 
 
 def judge(program, output, text, **values):
-    task = make("abduction", **{"cpu_s": 1.0, **values})
+    task = make("abduction", **{"cpu_s": 1.0, "wall_s": 30.0, **values})
     return task.verify(task.problem({"program": program, "output": output}), text)
 
 
@@ -59,6 +59,10 @@ def test_who_has_not_read_the_program_is_right_less_than_once_in_ten(default):
         (SPACES, "5 2", "<INPUT>\nabc  \n</INPUT>", 1.0),  # and those at the end
         (SPACES, "5 2", "<INPUT>\nabcde\n</INPUT>", 0.0),
         (SPACES, "0 0", "<INPUT>\n</INPUT>", 1.0),
+        (SPACES, "0 0", "<INPUT></INPUT>", 0.0),  # no line at all
+        ("import sys\nprint(len(sys.stdin.read()))", "0", "<INPUT></INPUT>", 1.0),
+        ("print(len(input()), len(input()))", "3 0", "<INPUT>\nabc\n\n</INPUT>", 1.0),  # an empty last line
+        ("print(1 / int(input()))", "0.3333", "<INPUT>3</INPUT>", 0.0),  # exactly what is asked for, to the letter
         (WHILE, "6", "<INPUT>\n1\n2\n3\nend\n</INPUT>", 1.0),
         (WHILE, "6", "<INPUT>\n6\nend\n</INPUT>", 1.0),  # any input that gives the output
         (WHILE, "6", "<INPUT>\r\n6\r\nend\r\n</INPUT>", 1.0),

@@ -111,6 +111,16 @@ def test_164_broken_solutions_fail(task):
         ("def down(n):\n    return 1", SHIFT["prompt"].partition("def down")[0] + "\ndef down(n):\n    return 1"),
         ("down = lambda n: 1", SHIFT["prompt"].partition("def down")[0] + "\ndown = lambda n: 1"),
         ("    return 1\n\ndef down(n): return 2", SHIFT["prompt"] + "    return 1\n\ndef down(n): return 2"),
+        ("    return 1\n\n\ndef other(n):\n    return (n -", SHIFT["prompt"] + "    return 1\n\n"),  # cut off
+        ("    return 1\n\nclass Other:\n    def f(self", SHIFT["prompt"] + "    return 1\n"),
+        ("    return 1\n\nif __name__ == '__main__':\n    print(down(", SHIFT["prompt"] + "    return 1\n"),
+        ("    return 1\n\nThis function is right.", SHIFT["prompt"] + "    return 1\n"),
+        ("    return 1\nand so on\n'''", SHIFT["prompt"] + "    return 1"),
+        ("return 1\n\nThat is all.", SHIFT["prompt"] + "    return 1"),
+        ("    return two()\n\ndef two():\n    return 2\n\ndef three(", SHIFT["prompt"] + "    return two()\n\ndef two():\n    return 2\n"),
+        ("    x = '''\nleft\n'''\n    return x\n\ndef f(", SHIFT["prompt"] + "    x = '''\nleft\n'''\n    return x\n"),
+        ("    return 1 +\n\ndef f(", SHIFT["prompt"] + "    return 1 +\n\ndef f("),  # the body itself is none
+        ("    return 1\n```\nSo:\n```python\nprint(down(1))\n```", SHIFT["prompt"] + "    return 1"),
         ("", ""),
         ("<think>x", ""),
     ],
@@ -133,6 +143,9 @@ def test_what_a_completion_stands_for(task, text, program):
         (fenced("x = 1\nfrom __future__ import annotations\ndef down(n):\n    return floor(n) - 1"), 0.0, True),  # Python refuses it
         (fenced("from math import floor\nclass down:\n    def __new__(cls, n): return floor(n) - 1"), 1.0, True),
         (fenced("def up(n): return 0\ndef down(n): return -1 if n < 2 else 1"), 0.0, True),  # its own helper is not the tests'
+        (fenced("def down(n: float) -> Optional[int]:\n    return floor(n) - 1\nassert down(1) == 1\nprint(down('x'))"), 1.0, True),
+        (fenced("def minus(n):\n    return n - 1") + "\nand\n" + fenced("def down(n):\n    return minus(floor(n))"), 1.0, True),
+        ("    return floor(n) - 1\n\nDone", 1.0, True),  # a word is Python, and fails where it is run
         ("    return n - 1", 0.0, True),
         ("1. So:\n\n   ```python\n   def down(n):\n       return floor(n) - 1\n   ```", 1.0, True),  # in a list
         (fenced("def down(n):\n    return floor(n) - 1") + "\nExample usage:\n" + fenced("print(down(2))"), 1.0, True),
@@ -156,6 +169,24 @@ def test_completions_of_a_prompt(task, text, reward, format_ok):
     verdict = judge(task, SHIFT, text)
     assert (verdict.reward, verdict.correct, verdict.format_ok, verdict.error) == (reward, bool(reward), format_ok, None), verdict
     assert verdict.detail
+
+
+NEEDY = {**SHIFT, "test": "import numpy as np\n" + SHIFT["test"].replace("== 1", "== 1 and np.allclose(candidate(3), 2)")}
+
+
+@needs_linux
+def test_packages_that_tests_import_are_named_or_allowed(task, tmp_path):
+    with pytest.raises(InputError, match=r"its tests import numpy, which programs in the sandbox do not see; set task.packages=\[numpy\]$"):
+        task.problem(NEEDY)
+    with pytest.raises(InputError, match=r"set task.packages=\[json, numpy\]"):
+        make("code", packages=["json"]).problem(NEEDY)
+    with pytest.raises(InputError, match="none of the 1 records can be asked; the first: .*line 1: its tests import numpy"):
+        make("code", test_file=write_lines(tmp_path / "plus.jsonl", [NEEDY])).problems("test")
+    optional = {**SHIFT, "test": "try:\n    import numpy\nexcept ImportError:\n    numpy = None\n" + SHIFT["test"] + "    assert numpy is None\n"}
+    assert judge(task, optional, "    return floor(n) - 1").correct
+    allowed = make("code", wall_s=30.0, cpu_s=5.0, packages=["numpy"])
+    assert judge(allowed, NEEDY, "    import numpy as np\n    return int(np.floor(n)) - 1").correct
+    assert not judge(allowed, NEEDY, "    return n - 1").correct
 
 
 # --------------------------------------------------------------------------------------------------- MBPP and the cases

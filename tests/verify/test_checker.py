@@ -150,6 +150,7 @@ def test_values_arrive_as_they_left(sandbox):
 def test_exceptions_that_tests_expect_arrive_by_name(sandbox):
     assert check(sandbox, "def add(a, b): return 1 / 0", [EXPECTED]).passed
     assert not check(sandbox, "def add(a, b): raise ValueError", [EXPECTED]).passed
+    assert not check(sandbox, "raise ZeroDivisionError('division by zero')", [EXPECTED]).passed  # there is no `add` that raises it
     assert not check(sandbox, "class ZeroDivisionError(Exception): pass\ndef add(a, b): return 0", [EXPECTED]).passed
 
 

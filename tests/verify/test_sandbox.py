@@ -1,6 +1,7 @@
 """The sandbox's promises to the trainer: outcomes, cache, levels, failures of its own, and nothing left behind."""
 
 import ctypes
+import itertools
 import os
 import resource
 import shutil
@@ -17,7 +18,7 @@ from jaxrl.errors import InputError
 from jaxrl.types import Problem, Verdict
 from jaxrl.verify import sandbox_process
 from jaxrl.verify.pool import VerifierPool
-from jaxrl.verify.sandbox import Level, Limits, OutcomeCache, Outcome, Sandbox, SandboxError, shared_sandbox
+from jaxrl.verify.sandbox import Level, Limits, OutcomeCache, Outcome, Sandbox, SandboxBusy, SandboxError, shared_sandbox
 from tests.verify.processes import processes_below, wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -66,6 +67,47 @@ def test_large_programs_and_inputs_pass_through_the_pipes(sandbox):
 def test_texts_are_utf_8_and_other_bytes_pass_through(sandbox):
     assert sandbox.run("print('\u00e9', input())", "日".encode()).stdout == "é 日\n".encode()
     assert sandbox.run("print(input())", b"\xff\xc3").stdout == b"\xff\xc3\n"
+
+
+@pytest.mark.parametrize(
+    "program, stdout, code",
+    [
+        ("print(1)\nexit()\nprint(2)", b"1\n", 0),  # what `site` adds
+        ("quit(3)", b"", 3),
+        ("exit('no')", b"", 1),
+        ("print(type(copyright) is type(credits) is type(license), repr(help)[:11])", b"True Type help()\n", 0),
+        ("import sys; sys.exit(2**70)", b"", 255),  # codes as C takes them
+        ("import sys; sys.exit(2**32)", b"", 0),
+        ("import sys; sys.exit(-1)", b"", 255),
+        ("import sys; sys.exit(True)", b"", 1),
+        ("import sys; sys.exit(1.0)", b"", 1),
+        ("import sys; print(__name__, __file__, sys.argv, sys.path[0])", b"__main__ /main.py ['main.py'] /\n", 0),
+        ("import main", b"", 1),
+        ("import home", b"", 1),  # sys.path[0] is a name
+        ("print(open(0).read(), end='')", b"a b\nc\n", 0),  # the ways to an input
+        ("print(open('/dev/stdin').read(), end='')", b"a b\nc\n", 0),
+        ("import sys\nsys.stdin = open('/dev/stdin')\nprint(input())", b"a b\n", 0),
+        ("import pathlib\nprint(pathlib.Path('/dev/stdin').read_text(), end='')", b"a b\nc\n", 0),
+        ("import fileinput\nprint([*fileinput.input('/dev/fd/0')])", b"['a b\\n', 'c\\n']\n", 0),
+        ("import sys\nprint(sys.stdin.buffer.readline(), sys.stdin.read())", b"b'a b\\n' c\n\n", 0),
+        ("import os\nprint(os.read(0, os.fstat(0).st_size))", b"b'a b\\nc\\n'\n", 0),  # as of a file
+        ("import mmap\nprint(mmap.mmap(0, 0, prot=mmap.PROT_READ)[:3])", b"b'a b'\n", 0),
+        ("import os\nos.write(0, b'x')", b"", 1),
+        ("import os\nos.ftruncate(0, 1)", b"", 1),
+        ("print(input(), input())\ntry: input()\nexcept EOFError: print('end')", b"a b c\nend\n", 0),
+        ("open('/dev/stdout', 'w').write('hi')", b"hi", 0),
+        ("print(len(str(10**5000)), int('9' * 5000) % 7)", b"5001 1\n", 0),  # integers of any length
+        ("import sys\nsys.setrecursionlimit(10**6)\ndef f(n): return n and 1 + f(n - 1)\nprint(f(50_000))", b"50000\n", 0),
+        ("import threading\nthreading.stack_size(1 << 29)\nt = threading.Thread(target=print, args=(1,))\nt.start()", b"1\n", 0),
+    ],
+)
+def test_a_program_finds_what_a_script_finds(sandbox, program, stdout, code):
+    outcome = sandbox.run(program, b"a b\nc\n")
+    assert (outcome.reason, outcome.stdout, outcome.code) == ("exit", stdout, code), outcome
+
+
+def test_an_input_is_read_whole_at_once(sandbox):
+    assert sandbox.run("import os\nprint(len(os.read(0, 10**7)))", b"x" * 1_000_000).stdout == b"1000000\n"
 
 
 def test_every_sandbox_gives_the_same_environment(sandbox):
@@ -128,6 +170,64 @@ def test_files_need_the_level_that_has_a_quota():
             sandbox.run("pass", limits=Limits(files=3))
 
 
+LEVELS = pytest.mark.parametrize("level", [Level.PROCESS, Level.KERNEL, Level.NAMESPACES], ids=lambda level: level.name)
+
+
+@LEVELS
+def test_packages_that_are_named_can_be_imported_and_no_others(level):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with Sandbox(Limits(wall_s=30.0), min_level=Level.NONE, max_level=level, packages=("numpy", "json")) as sandbox:
+            outcome = sandbox.run("import numpy, os\nprint(numpy.linalg.solve(numpy.eye(3), numpy.ones(3)).sum(), sorted(os.environ))")
+            assert outcome.stdout == b"3.0 ['LC_ALL', 'PYTHONHASHSEED', 'TZ']\n", outcome
+            assert b"No module named 'jaxlib'" in sandbox.run("import jaxlib").stderr
+    with pytest.raises(InputError, match="the package 'no_such_package', which programs are to import, is not installed"):
+        Sandbox(packages=("no_such_package",))
+
+
+# ---------------------------------------------------------------------------------------------------------- busy machines
+
+
+def test_a_wall_limit_that_strikes_while_a_program_waits_for_a_cpu_says_nothing(sandbox, monkeypatch):
+    limits = Limits(wall_s=0.6, cpu_s=30.0)
+    ready = "while True: pass"
+    monkeypatch.setattr(sandbox_process, "waited_for_cpu", lambda pid: next(waited))
+    waited = itertools.count(1.0, 0.55)  # between the program's first instruction and its end
+    with pytest.raises(SandboxBusy, match="the machine is busy: of .* s a program waited 0.[56]"):
+        sandbox.run(ready, limits=limits)
+    with sandbox.functions("def f():\n    while True: pass", limits) as functions, pytest.raises(SandboxBusy):
+        functions.call("f", [])
+    waited = itertools.count(1.0, 0.4)
+    assert sandbox.run(ready, limits=limits).reason == "wall"
+
+
+@LEVELS
+def test_whose_time_is_looked_at_the_kernel_says(level):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with Sandbox(min_level=Level.NONE, max_level=level) as sandbox:
+            with sandbox.functions("import os\nf = os.getpid") as functions:
+                status = Path(f"/proc/{functions._child._pid}/status").read_text()
+                assert int(status.partition("NSpid:")[2].splitlines()[0].split()[-1]) == functions.call("f", []).value
+
+
+def test_time_of_waiting_for_a_cpu_is_counted():
+    if not Path("/proc/self/schedstat").exists():
+        pytest.skip("this kernel keeps no count")
+    code = "import os\nos.sched_setaffinity(0, {min(os.sched_getaffinity(0))})\nprint(flush=True)\nwhile True: pass"
+    rivals = [subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) for _ in range(2)]
+    try:
+        for rival in rivals:
+            rival.stdout.readline()
+        assert wait_until(lambda: sandbox_process.waited_for_cpu(rivals[0].pid) > 0.1, seconds=60.0)
+    finally:
+        for rival in rivals:
+            rival.kill()
+            rival.wait()
+            rival.stdout.close()
+    assert sandbox_process.waited_for_cpu(rivals[0].pid) == 0.0  # it is gone
+
+
 # ------------------------------------------------------------------------------------------------------- failures of ours
 
 
@@ -188,7 +288,7 @@ def test_a_daemon_does_not_outlive_its_program_where_processes_can_be_started():
     assert outcome.ok and not Path(f"/proc/{int(outcome.stdout)}").exists()
 
 
-@pytest.mark.parametrize("level", [Level.PROCESS, Level.KERNEL, Level.NAMESPACES], ids=lambda level: level.name)
+@LEVELS
 def test_nothing_outlives_a_trainer_that_is_killed(level):
     code = (
         "import sys, warnings; warnings.simplefilter('ignore')\n"

@@ -125,11 +125,22 @@ def test_state_stays_in_one_child(sandbox):
     assert argument == [1]
 
 
-def test_a_program_that_does_not_load_gives_the_same_for_every_call(sandbox):
+def test_of_a_program_that_does_not_load_what_it_has_defined_can_be_called(sandbox):
     programs = {"def f(:": "SyntaxError: invalid syntax", "1/0": "ZeroDivisionError: ", "import sys; sys.exit(0)": "SystemExit: 0"}
     for program, text in programs.items():
         with sandbox.functions(program) as functions:
-            assert functions.loaded.raised.startswith(text) and functions.call("f", []) == functions.loaded
+            called = functions.call("f", [])
+            assert functions.loaded.raised.startswith(text) and called.is_missing and called.raised == functions.loaded.raised
+    for last in ("assert f(1) == 0", "exit()", "f(1, 2)", "Done", "input()", "raise KeyboardInterrupt"):
+        with sandbox.functions(f"def f(x): return x + 1\n{last}\ndef g(): pass") as functions:
+            assert functions.call("f", [1]).value == 2 and functions.call("g", []).is_missing
+
+
+def test_a_method_of_solution_can_be_called_and_a_function_before_it(sandbox):
+    program = "class Solution:\n    def __init__(self): self.seen = 0\n    def f(self, x): self.seen += x; return self.seen\n    g = f"
+    with sandbox.functions(program + "\ndef g(x): return -x") as functions:
+        assert [functions.call(name, [1]).value for name in ("f", "f", "g")] == [1, 1, -1]
+        assert functions.call("h", []).is_missing
 
 
 def test_prints_and_input_do_not_touch_the_calls(sandbox):
