@@ -84,6 +84,7 @@ def build_parser() -> argparse.ArgumentParser:
     verify.add_argument("--out", type=Path, required=True, metavar="OUT.jsonl", help="the lines with `reward`, `correct`, ... added")
     verify.add_argument("--workers", type=int, help="processes (default: one per core)")
     verify.add_argument("--timeout", type=float, default=10.0, metavar="S", help="seconds for one completion (default 10)")
+    verify.add_argument("--pass-env", action="append", default=[], metavar="NAME", help="a secret variable that the verifier sees; may be repeated")
     verify.add_argument("overrides", nargs="*", default=[], metavar="key=value", help="keys of the config's task section")
     verify.set_defaults(function=_verify)
 
@@ -175,7 +176,9 @@ def _verify(arguments: argparse.Namespace) -> None:
 
     workers = arguments.workers if arguments.workers is not None else len(os.sched_getaffinity(0))
     with sigterm_as_ctrl_c():
-        tally = verify_file(arguments.task, arguments.overrides, arguments.input, arguments.out, workers, arguments.timeout)
+        tally = verify_file(
+            arguments.task, arguments.overrides, arguments.input, arguments.out, workers, arguments.timeout, arguments.pass_env
+        )
     print(f"{tally} in {arguments.out}")
 
 

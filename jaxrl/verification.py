@@ -4,7 +4,7 @@ import dataclasses
 import math
 import time
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +41,9 @@ class Tally:
         return f"{self.rows} rows: {self.right} right, {wrong} wrong, {errors} errors{kinds}; {speed:.0f} per second"
 
 
-def verify_file(name: str, overrides: list[str], source: Path, out: Path, workers: int, timeout_s: float) -> Tally:
+def verify_file(
+    name: str, overrides: list[str], source: Path, out: Path, workers: int, timeout_s: float, pass_env: Sequence[str] = ()
+) -> Tally:
     """Judge every line of a JSONL: a problem's fields, as the task knows them, and `completion`.
 
     The lines come out in their order with `reward` (null if it is no number), `correct`, `format_ok`, `parts`, `detail`
@@ -49,7 +51,7 @@ def verify_file(name: str, overrides: list[str], source: Path, out: Path, worker
 
     Args:
       name, overrides: the task, and `key=value` for its section.
-      workers, timeout_s: of the pool.
+      workers, timeout_s, pass_env: of the pool.
     Raises:
       InputError: settings, or a line, that do not fit; its number is named.
     """
@@ -64,7 +66,7 @@ def verify_file(name: str, overrides: list[str], source: Path, out: Path, worker
             records.append(record)
             yield sample
 
-    with VerifierPool(task.verify, workers, timeout_s, task.failure_reward) as pool:
+    with VerifierPool(task.verify, workers, timeout_s, task.failure_reward, pass_env=pass_env) as pool:
         began = time.perf_counter()
 
         def rows() -> Iterator[dict[str, Any]]:
