@@ -16,7 +16,7 @@ ASKING = [
     "{%- if not date_string is defined %}{%- if strftime_now is defined %}{%- set date_string = strftime_now('%d %b %Y') %}"
     "{%- else %}{%- set date_string = '26 Jul 2024' %}{%- endif %}{%- endif %}{{ date_string }}" + CHATML,
     "\n  {% if true %}\n  Today's Date: {{ strftime_now('%B %d, %Y') }}.\n{% endif %}\n" + CHATML,
-    "{% macro day() %}{{ strftime_now('%-d.%-m.%y') | trim }}{% endmacro %}{% for m in messages %}{{ day() }}{% endfor %}" + CHATML,
+    "{% macro day() %}{{ strftime_now('%-d.%-m.%y') | trim }}{% endmacro %}{% for m in messages[:1] %}{{ day() }}{% endfor %}" + CHATML,
     "   \n{{ strftime_now(format='%H:%M:%S 100%% %j') }}{{ strftime_now('%Y') | int + 1 }}" + CHATML,
 ]
 
