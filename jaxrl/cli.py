@@ -3,6 +3,7 @@
 import argparse
 import os
 import sys
+from datetime import datetime
 from pathlib import Path
 
 from jaxrl import __version__
@@ -55,6 +56,7 @@ def build_parser() -> argparse.ArgumentParser:
     _model_flags(evaluate)
     evaluate.add_argument("--config", type=Path, required=True, metavar="CONFIG")
     evaluate.add_argument("--out", type=Path, metavar="EVAL.json", help="write the rows here too")
+    _date_flag(evaluate)
     evaluate.add_argument("overrides", nargs="*", default=[], metavar="key=value")
     evaluate.set_defaults(function=_eval)
 
@@ -70,6 +72,7 @@ def build_parser() -> argparse.ArgumentParser:
     sample.add_argument("--max-new-tokens", type=int, default=256)
     sample.add_argument("--stop", action="append", default=[], metavar="TEXT", help="end a completion at this text; may be repeated")
     sample.add_argument("--slots", type=int, help="rows decoded together at most (default: as many as the memory holds)")
+    _date_flag(sample)
     sample.set_defaults(function=_sample)
 
     score = commands.add_parser("score", help="logprobs of given tokens")
@@ -104,6 +107,12 @@ def _model_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
 
 
+def _date_flag(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--date", type=datetime.fromisoformat, default=datetime.now(), metavar="YYYY-MM-DD", help="what a chat template that asks for the date is told (default today)"
+    )  # fmt: skip
+
+
 def _run(arguments: argparse.Namespace) -> None:
     from jaxrl.config_file import load_config
 
@@ -132,7 +141,7 @@ def _eval(arguments: argparse.Namespace) -> None:
     set_up_jax(config.compilation_cache)
     mesh = make_mesh(config.mesh)
     weights = load_policy(arguments.model, arguments.adapter, arguments.dtype, mesh)
-    rows = evaluate_model(weights, arguments.model, stages[-1], config.verify, config.seed, mesh)
+    rows = evaluate_model(weights, arguments.model, stages[-1], config.verify, config.seed, mesh, arguments.date)
     print(render_table(rows))
     if arguments.out is not None:
         save_rows(os.path.realpath(arguments.out), rows)  # a link stays one
@@ -160,7 +169,7 @@ def _sample(arguments: argparse.Namespace) -> None:
     mesh, weights = _open_model(arguments)
     from jaxrl.inference import sample_file
 
-    count = sample_file(weights, arguments.model, arguments.prompts, arguments.out, sample, arguments.seed, mesh)
+    count = sample_file(weights, arguments.model, arguments.prompts, arguments.out, sample, arguments.seed, mesh, arguments.date)
     print(f"{count} completions in {arguments.out}")
 
 

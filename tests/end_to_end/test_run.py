@@ -60,7 +60,7 @@ def assert_same_run(folder: Path, whole: Path) -> None:
 
 
 def test_a_run_leaves_what_is_promised(whole):
-    expected = {"config.yaml", "metrics.jsonl", "samples.jsonl", "checkpoints", "adapter", "model", "tokenizer", "eval.json", "report.md"}
+    expected = {"config.yaml", "inputs.json", "metrics.jsonl", "samples.jsonl", "checkpoints", "adapter", "model", "tokenizer", "eval.json", "report.md"}
     assert expected == {path.name for path in whole.iterdir()}
     rows = lines(whole, "metrics.jsonl")
     assert [(row["stage"], row["step"]) for row in rows] == [("sft", i) for i in range(1, 7)] + [("grpo", i) for i in range(1, 5)]
