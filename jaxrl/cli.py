@@ -108,9 +108,14 @@ def _model_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def _date_flag(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--date", type=datetime.fromisoformat, default=datetime.now(), metavar="YYYY-MM-DD", help="what a chat template that asks for the date is told (default today)"
-    )  # fmt: skip
+    parser.add_argument("--date", type=_day, metavar="YYYY-MM-DD", help="what a chat template that asks for the date is told (default today)")
+
+
+def _day(text: str) -> datetime:
+    try:
+        return datetime.fromisoformat(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a date; give one as 2025-12-31") from None
 
 
 def _run(arguments: argparse.Namespace) -> None:

@@ -42,14 +42,14 @@ def load_policy(model: str, adapter: str | None, dtype: str, mesh: Mesh) -> Weig
 
 
 def sample_file(
-    weights: Weights, model: str, prompts: Path, out: Path, sample: SampleSection, seed: int, mesh: Mesh, moment: datetime
+    weights: Weights, model: str, prompts: Path, out: Path, sample: SampleSection, seed: int, mesh: Mesh, moment: datetime | None = None
 ) -> int:
     """Complete every line of `prompts`.
 
     A line has `prompt` (text, taken as it is), `messages` (rendered with the chat template) or `prompt_ids`; what it has
     is kept, and `completion`, `completion_ids`, `logprobs` and `stop_reason` are added. Equal prompts are prefilled once
     and draw independent samples: the n-th line with a prompt gets its n-th sample, whatever else the file holds.
-    `moment` is what a chat template is told that asks for the date.
+    `moment` is what a chat template is told that asks for the date; None is now.
 
     Returns:
       The number of lines written.
@@ -98,9 +98,7 @@ def score_file(weights: Weights, tokens_file: Path, out: Path, mesh: Mesh) -> in
     first = 0
     while first < len(rows):
         longest = len(rows[by_length[min(first + SCORE_ROWS, len(rows)) - 1]])
-        B = max(1, min(log = logging.getLogger("jaxrl")
-
-SCORE_ROWS, SCORE_TOKENS // longest))
+        B = max(1, min(SCORE_ROWS, SCORE_TOKENS // longest))
         B = -(-B // num_row_shards(mesh)) * num_row_shards(mesh)
         members = by_length[first : first + B]
         first += B
@@ -113,7 +111,7 @@ SCORE_ROWS, SCORE_TOKENS // longest))
 
 
 def evaluate_model(
-    weights: Weights, model: str, stage: EvalStage, verify: VerifySection, seed: int, mesh: Mesh, moment: datetime
+    weights: Weights, model: str, stage: EvalStage, verify: VerifySection, seed: int, mesh: Mesh, moment: datetime | None = None
 ) -> list[Row]:
     """The baselines' rows and the policy's, on the task and split of an eval stage; `moment` as in `sample_file`."""
     task = make_task(stage.task)
@@ -143,10 +141,11 @@ def read_lines(path: Path) -> list[tuple[str, dict[str, Any]]]:
     return records
 
 
-def _tokenizer_at(moment: datetime, folder: Path):
+def _tokenizer_at(moment: datetime | None, folder: Path):
     """The folder's tokenizer, if it has one, whose templates are told this moment when they ask for the date."""
     tokenizer = find_tokenizer(folder)
     if tokenizer is not None:
+        moment = moment or datetime.now()
         fix_moment(tokenizer, moment)
         if asks_for_date(tokenizer):
             log.warning("the chat template asks for the date, and is told %s (--date)", moment.date())

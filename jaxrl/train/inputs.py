@@ -29,6 +29,7 @@ from jaxrl.train.setup import model_folder
 log = logging.getLogger("jaxrl")
 
 INPUTS = "inputs.json"
+STAMP = ("bytes", "modified_ns", "changed_ns", "inode")
 TOKENIZER = ("*.json", "*.jinja", "*.model", "*.txt", "*.tiktoken")  # and the configs of a model or an adapter
 WEIGHTS = ("*.safetensors", *TOKENIZER)
 TASK_FILES = ("graph", "eval_file", "examples_file", "train_file", "test_file", "train", "val", "test", "hub")  # where they are texts
@@ -196,7 +197,7 @@ def _beginning(folder: Path) -> datetime:
 
 
 def _values(inputs: Inputs) -> dict[str, Any]:
-    files = {name: {"sha256": digest, "stamp": list(found)} for name, (digest, found) in sorted(inputs.files.items())}
+    files = {name: {"sha256": digest, **dict(zip(STAMP, found))} for name, (digest, found) in sorted(inputs.files.items())}
     values = {"began": inputs.began.isoformat(), "files": files}
     return values | {"sha256": hashlib.sha256(json.dumps(values).encode()).hexdigest()}
 
@@ -204,7 +205,7 @@ def _values(inputs: Inputs) -> dict[str, Any]:
 def _load(path: Path) -> Inputs | None:
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
-        files = {name: (file["sha256"], tuple(file["stamp"])) for name, file in values["files"].items()}
+        files = {name: (file["sha256"], tuple(file[key] for key in STAMP)) for name, file in values["files"].items()}
         inputs = Inputs(datetime.fromisoformat(values["began"]), files)
         if _values(inputs) != values:
             raise ValueError("it is not as it was written")

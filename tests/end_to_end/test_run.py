@@ -91,12 +91,17 @@ def test_the_same_command_again_changes_nothing_and_another_config_is_refused(wh
 
 
 def test_a_run_of_a_version_that_wrote_its_keys_in_another_order_goes_on(whole, config_file):
-    """What is compared are the values."""
+    """What is compared are the values; a key that the version did not know has its default."""
     file = whole / "config.yaml"
     before = file.read_text()
+    older = yaml.safe_load(before)
+    del older["verify"]["pass_env"], older["stages"][1]["algo"]["clip_low"]
     try:
-        file.write_text(yaml.safe_dump(yaml.safe_load(before), sort_keys=True))
+        file.write_text(yaml.safe_dump(older, sort_keys=True))
         refuse_other_config(whole, load(config_file, whole.parent))
+        file.write_text(before.replace("pass_env: []", "pass_env: [X]"))
+        with pytest.raises(InputError, match="another config"):
+            refuse_other_config(whole, load(config_file, whole.parent))
     finally:
         file.write_text(before)
 
