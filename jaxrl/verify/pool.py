@@ -14,6 +14,7 @@ import selectors
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from numbers import Real
 from typing import Any
 
 from jaxrl.errors import InputError
@@ -51,8 +52,8 @@ class VerifierPool:
       max_error_share: see `ErrorGuard`, to which `gather` shows its verdicts.
       pass_env: environment variables that workers see although they look like secrets; see `environment.py`.
     Raises:
-      InputError: verify cannot be sent to, or imported by, a worker process; a failure reward beyond MAX_REWARD; a variable in
-        pass_env that is not set.
+      InputError: verify cannot be sent to, or imported by, a worker process; a failure reward that is no number, or beyond MAX_REWARD;
+        a variable in pass_env that is not set.
     """
 
     def __init__(
@@ -64,8 +65,8 @@ class VerifierPool:
             raise InputError(f"a pool of {workers} workers with verify.timeout_s={timeout_s} cannot work; set both above 0, the timeout to a day at most")
         if workers > (most := max(64, 4 * (os.cpu_count() or 1))):
             raise InputError(f"a pool of {workers} workers is more than the {most} that make sense on this machine; lower verify.workers")
-        if abs(failure_reward) > MAX_REWARD:
-            raise InputError(f"a failure reward of {failure_reward} is beyond the {MAX_REWARD:g} that can be reckoned with; lower it")
+        if not isinstance(failure_reward, Real) or abs(failure_reward) > MAX_REWARD:
+            raise InputError(f"the failure reward {failure_reward!r} is no number between -{MAX_REWARD:g} and {MAX_REWARD:g}; set one that is")
         self._pass_env, self._hidden = tuple(pass_env), withheld(os.environ, pass_env)
         self.counts = {"timeouts": 0, "crashes": 0, "exceptions": 0}
         self._batch_timeout_s, self._recycle_after, self._guard = batch_timeout_s, recycle_after, ErrorGuard(max_error_share)

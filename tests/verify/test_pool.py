@@ -392,8 +392,9 @@ def test_a_reward_that_float32_cannot_reckon_with_is_no_reward():
     assert [v.error is None for v in verdicts] == [v.correct for v in verdicts] == [False, False, False, True, True, False]
     assert verdicts[0].error == "reward is 1e+300, beyond the 1e+16 that can be reckoned with"
     assert parted.error == "exception: ValueError: part is 1e+300, beyond the 1e+16 that can be reckoned with"
-    with pytest.raises(InputError, match="failure reward of 1e[+]300 is beyond"):
-        VerifierPool(hostile.fast, 1, 1.0, failure_reward=1e300)
+    for failure_reward in (1e300, "0"):
+        with pytest.raises(InputError, match=f"failure reward {re.escape(repr(failure_reward))} is no number between"):
+            VerifierPool(hostile.fast, 1, 1.0, failure_reward=failure_reward)
 
 
 SECRETS = {
