@@ -81,9 +81,9 @@ def verdict_values(verdict: Any) -> dict[str, Any]:
     reward = float(verdict.reward)
     error = None if verdict.error is None else _told(verdict.error)
     if not math.isfinite(reward):  # no judgement at all: it goes on as it is, for the trainer to leave the sample out
-        error = error or f"reward is {reward}, not a finite number"
+        error = error or f"reward: {reward} is not a finite number"
     elif abs(reward) > MAX_REWARD:  # none either: float32 makes an infinity of it, if not here then of its square
-        error = error or f"reward is {reward}, beyond the {MAX_REWARD:g} that can be reckoned with"
+        error = error or f"reward: {reward} is beyond the {MAX_REWARD:g} that can be reckoned with"
         reward = math.copysign(math.inf, reward)
     return {
         "reward": reward,

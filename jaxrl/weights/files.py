@@ -7,6 +7,7 @@ Not here: what the tensors mean (`names.py`).
 """
 
 import hashlib
+import json
 import os
 import re
 import shutil
@@ -26,7 +27,7 @@ FLOATS = ("F32", "F16", "BF16")
 LISTED = 10  # of what is wrong with a file, so many are named
 TEMPORARY = ".saving"
 DIGEST = "jaxrl_sha256"  # of the file, the digest's own digits taken as zeros
-BEFORE_DIGITS, ZEROS = f'"{DIGEST}":"'.encode(), b"0" * 64
+METADATA, BEFORE_DIGITS, ZEROS = b'"__metadata__":', f'"{DIGEST}":"'.encode(), b"0" * 64
 
 
 def open_tensors(paths: Iterable[Path]) -> dict[str, tuple[Any, Path]]:
@@ -59,13 +60,16 @@ def open_tensors(paths: Iterable[Path]) -> dict[str, tuple[Any, Path]]:
 
 
 def save_tensors(tensors: dict[str, np.ndarray], path: Path) -> None:
-    """Write a safetensors file with its digest."""
-    save_file(tensors, path, metadata={"format": "pt", DIGEST: ZEROS.decode()})  # transformers asks for `format`
+    """Write a safetensors file with its digest. Equal tensors give equal bytes."""
+    metadata = {"format": "pt", DIGEST: ZEROS.decode()}  # transformers asks for `format`
+    save_file(tensors, path, metadata=metadata)
     with path.open("r+b") as file:
-        place = _read_header(file).index(BEFORE_DIGITS) + len(BEFORE_DIGITS)
-        digest = _digest(path)
-        file.seek(place)
-        file.write(digest.encode())
+        place = _read_header(file).index(METADATA) + len(METADATA)
+        for digest in (ZEROS.decode(), None):  # first only to put the keys in our order: the library's changes from file to file
+            text = json.dumps({**metadata, DIGEST: digest or _digest(path)}, separators=(",", ":"))
+            file.seek(place)
+            file.write(text.encode())
+            file.flush()
 
 
 def _digest(path: Path) -> str:

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -104,6 +105,25 @@ def test_a_run_of_a_version_that_wrote_its_keys_in_another_order_goes_on(whole, 
             refuse_other_config(whole, load(config_file, whole.parent))
     finally:
         file.write_text(before)
+
+
+def test_a_file_that_has_changed_is_named_before_a_weight_is_read(whole, config_file, capsys):
+    """The tokenizer that the run has made, at its next start; what it has exported, where that is loaded."""
+    arguments = ["run", str(config_file), f"runs_dir={whole.parent}"]
+    with one_bit_flipped(whole / "tokenizer" / "tokenizer.json") as name:
+        assert main(arguments) == 2 and f"{name} has changed" in capsys.readouterr().err
+    arguments = ["eval", "--model", str(whole / "model"), "--adapter", str(whole / "adapter"), "--config", str(config_file)]
+    for file in ("model/model.safetensors", "adapter/adapter_model.safetensors"):
+        with one_bit_flipped(whole / file) as name:
+            assert main(arguments) == 2 and f"{name} is not as jaxrl wrote it" in capsys.readouterr().err
+
+
+@contextmanager
+def one_bit_flipped(path: Path):
+    right = path.read_bytes()
+    path.write_bytes(right[:-9] + bytes([right[-9] ^ 1]) + right[-8:])
+    yield path
+    path.write_bytes(right)
 
 
 @pytest.mark.parametrize("stop_after", [("sft", 3), ("grpo", 1), ("grpo", 3)])

@@ -79,7 +79,7 @@ def test_a_reward_that_is_no_number_arrives_as_what_it_is():
     """It is no judgement, good or bad: the sample is to be left out, not to be given the failure reward."""
     with make_pool() as pool:
         (verdict,) = pool.gather([pool.submit(PROBLEM, "nan")])
-    assert math.isnan(verdict.reward) and not verdict.correct and verdict.error == "reward is nan, not a finite number"
+    assert math.isnan(verdict.reward) and not verdict.correct and verdict.error == "reward: nan is not a finite number"
 
 
 def test_every_misdeed_costs_one_sample_and_the_order_holds():
@@ -390,7 +390,7 @@ def test_a_reward_that_float32_cannot_reckon_with_is_no_reward():
         parted = pool.gather([pool.submit(PROBLEM, "part 1e300")])[0]
     assert [v.reward for v in verdicts] == [math.inf, -math.inf, math.inf, 1e16, -1e16, math.inf]
     assert [v.error is None for v in verdicts] == [v.correct for v in verdicts] == [False, False, False, True, True, False]
-    assert verdicts[0].error == "reward is 1e+300, beyond the 1e+16 that can be reckoned with"
+    assert verdicts[0].error == "reward: 1e+300 is beyond the 1e+16 that can be reckoned with"
     assert parted.error == "exception: ValueError: part is 1e+300, beyond the 1e+16 that can be reckoned with"
     for failure_reward in (1e300, "0"):
         with pytest.raises(InputError, match=f"failure reward {re.escape(repr(failure_reward))} is no number between"):

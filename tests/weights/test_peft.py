@@ -71,6 +71,13 @@ def test_a_flipped_byte_anywhere_in_an_adapter_is_an_error_that_names_the_file(t
     load_adapter(tmp_path, CONFIG)
 
 
+def test_equal_adapters_are_equal_files(tmp_path):
+    """Whatever order the library gives the metadata."""
+    files = {(saved(tmp_path / str(i)) / "adapter_model.safetensors").read_bytes() for i in range(8)}
+    assert len(files) == 1
+    assert b'{"__metadata__":{"format":"pt","jaxrl_sha256":"' in files.pop()
+
+
 def test_an_adapter_without_a_digest_loads_as_it_is(tmp_path):
     path = saved(tmp_path) / "adapter_model.safetensors"
     tensors = read_tensors(tmp_path)
