@@ -6,6 +6,7 @@ import logging
 import os
 import signal
 import sys
+from datetime import datetime
 from pathlib import Path
 from typing import TextIO
 
@@ -107,6 +108,7 @@ def build_parser() -> argparse.ArgumentParser:
     _model_flags(evaluate)
     evaluate.add_argument("--config", type=Path, required=True, metavar="CONFIG")
     evaluate.add_argument("--out", type=Path, metavar="EVAL.json", help="write the rows here too")
+    _date_flag(evaluate)
     evaluate.add_argument("overrides", nargs="*", default=[], metavar="key=value")
     evaluate.set_defaults(function=_eval)
 
@@ -122,6 +124,7 @@ def build_parser() -> argparse.ArgumentParser:
     sample.add_argument("--max-new-tokens", type=int, default=256)
     sample.add_argument("--stop", action="append", default=[], metavar="TEXT", help="end a completion at this text; may be repeated")
     sample.add_argument("--slots", type=int, help="rows decoded together at most (default: as many as the memory holds)")
+    _date_flag(sample)
     sample.set_defaults(function=_sample)
 
     score = commands.add_parser("score", help="logprobs of given tokens")
@@ -138,6 +141,7 @@ def build_parser() -> argparse.ArgumentParser:
     verify.add_argument("--timeout", type=float, default=10.0, metavar="S", help="seconds for one completion (default 10)")
     verify.add_argument("--skip-bad", action="store_true", help="pass over lines that are no record of the task, and count them")
     verify.add_argument("--resume", action="store_true", help="go on from the rows that a stopped command has left in OUT.jsonl")
+    verify.add_argument("--pass-env", action="append", default=[], metavar="NAME", help="a secret variable that the verifier sees; may be repeated")
     verify.add_argument("overrides", nargs="*", default=[], metavar="key=value", help="keys of the config's task section")
     verify.set_defaults(function=_verify)
 
@@ -155,6 +159,17 @@ def _model_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", required=True, metavar="DIR", help="a Hugging Face model directory (or hub name)")
     parser.add_argument("--adapter", metavar="DIR", help="a PEFT LoRA adapter to lay over it")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
+
+
+def _date_flag(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--date", type=_day, metavar="YYYY-MM-DD", help="what a chat template that asks for the date is told (default today)")
+
+
+def _day(text: str) -> datetime:
+    try:
+        return datetime.fromisoformat(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a date; give one as 2025-12-31") from None
 
 
 def _run(arguments: argparse.Namespace) -> None:
@@ -186,7 +201,7 @@ def _eval(arguments: argparse.Namespace) -> None:
     set_up_jax(config.compilation_cache)
     mesh = make_mesh(config.mesh)
     weights = load_policy(arguments.model, arguments.adapter, arguments.dtype, mesh)
-    rows = evaluate_model(weights, arguments.model, stages[-1], config.verify, config.seed, mesh)
+    rows = evaluate_model(weights, arguments.model, stages[-1], config.verify, config.seed, mesh, arguments.date)
     try:
         if arguments.out is not None:
             save_rows(arguments.out, rows)
@@ -216,7 +231,7 @@ def _sample(arguments: argparse.Namespace) -> None:
     mesh, weights = _open_model(arguments)
     from jaxrl.inference import sample_file
 
-    count = sample_file(weights, arguments.model, arguments.prompts, arguments.out, sample, arguments.seed, mesh)
+    count = sample_file(weights, arguments.model, arguments.prompts, arguments.out, sample, arguments.seed, mesh, arguments.date)
     _say(f"{count} completions in {arguments.out}")
 
 
@@ -232,8 +247,9 @@ def _verify(arguments: argparse.Namespace) -> None:
 
     workers = arguments.workers if arguments.workers is not None else len(os.sched_getaffinity(0))
     tally = verify_file(
-        arguments.task, arguments.overrides, arguments.input, arguments.out, workers, arguments.timeout, arguments.skip_bad, arguments.resume
-    )
+        arguments.task, arguments.overrides, arguments.input, arguments.out, workers, arguments.timeout,
+        pass_env=arguments.pass_env, skip_bad=arguments.skip_bad, resume=arguments.resume,
+    )  # fmt: skip
     _say(f"{tally} in {arguments.out}")
 
 

@@ -104,16 +104,26 @@ def dump_config(config: Config) -> str:
 def difference(file: Path, config: Config) -> str:
     """How a resolved config on disk differs from this one, as a diff; empty if it does not.
 
-    Compared are the values: in which order a version writes its keys does not matter.
+    Compared are the values: in which order a version writes its keys does not matter, nor that it did not know one yet which is at
+    its default now.
 
     Raises:
       InputError: the file on disk cannot be read, or is not a config.
     """
     before, now = _read_yaml(file, "restore it from a copy, or delete the run's folder"), parse_yaml(dump_config(config))
+    before = _completed(before, str(file))
     if before == now:
         return ""
     lines = [yaml.safe_dump(values, allow_unicode=True).splitlines() for values in (before, now)]
     return "\n".join(difflib.unified_diff(*lines, str(file), "this command", lineterm="", n=1))
+
+
+def _completed(values: Any, source: str) -> Any:
+    """The values of a config with every key there is; as they are where no config of this version comes of them."""
+    try:
+        return parse_yaml(dump_config(validate_config(values, source)))
+    except InputError:
+        return values
 
 
 def parse_yaml(text: str) -> Any:

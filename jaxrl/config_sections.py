@@ -141,6 +141,8 @@ class VerifySection(Section):
       by then fails.
     recycle_after: samples after which a worker makes way for a fresh one, against verifiers that leak.
     max_error_share: a run stops where more than this share of the last batches' samples are errors.
+    pass_env: names of environment variables that a reward needs although they look like secrets (the key of an LLM judge). Verifier
+      processes see no others of that kind: tokens, keys, passwords, cloud credentials, URLs with a password in them.
     """
 
     workers: PositiveInt = 2
@@ -148,6 +150,7 @@ class VerifySection(Section):
     batch_timeout_s: Positive = 3600.0
     recycle_after: PositiveInt = 10_000
     max_error_share: Share = 0.5
+    pass_env: Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(strict=False)] = ()
 
 
 class CheckpointSection(Section):

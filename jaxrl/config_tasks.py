@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from jaxrl.config_base import NonNegativeInt, Positive, PositiveInt, Section, Share
+from jaxrl.types import MAX_REWARD
 
 Hops = Annotated[tuple[PositiveInt, ...], Field(strict=False, min_length=1)]
 
@@ -35,7 +36,7 @@ class AnyTaskSection(Section):
     """
 
     reward: str | None = None
-    failure_reward: float | None = None
+    failure_reward: Annotated[float, Field(ge=-MAX_REWARD, le=MAX_REWARD)] | None = None
 
 
 class Options(BaseModel):

@@ -1,6 +1,8 @@
 """Using a model directory without an experiment: drawing completions, scoring tokens, evaluating on a task. One JSONL in, one out."""
 
+import logging
 import zlib
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ from jaxrl.batch import SFTBatch
 from jaxrl.config import EvalStage
 from jaxrl.config_sections import ModelSection, SampleSection, VerifySection
 from jaxrl.data.chat import render_for_sampling
+from jaxrl.data.dates import asks_for_date, fix_moment
 from jaxrl.data.jsonl import check_out, read_objects, write_rows
 from jaxrl.data.records import parse_messages, parse_text
 from jaxrl.data.tokenizer import eos_ids, find_tokenizer
@@ -28,6 +31,8 @@ from jaxrl.train.setup import Weights, load_base, model_folder
 from jaxrl.train.step import make_score_fn
 from jaxrl.types import Completion
 
+log = logging.getLogger("jaxrl")
+
 SCORE_ROWS, SCORE_TOKENS = 16, 8192  # of one batch, at most
 
 
@@ -36,12 +41,15 @@ def load_policy(model: str, adapter: str | None, dtype: str, mesh: Mesh) -> Weig
     return load_base(ModelSection(path=model, adapter=adapter, dtype=dtype), vocab_size=0, mesh=mesh, seed=0)
 
 
-def sample_file(weights: Weights, model: str, prompts: Path, out: Path, sample: SampleSection, seed: int, mesh: Mesh) -> int:
+def sample_file(
+    weights: Weights, model: str, prompts: Path, out: Path, sample: SampleSection, seed: int, mesh: Mesh, moment: datetime | None = None
+) -> int:
     """Complete every line of `prompts`.
 
     A line has `prompt` (text, taken as it is), `messages` (rendered with the chat template) or `prompt_ids`; what it has
     is kept, and `completion`, `completion_ids`, `logprobs` and `stop_reason` are added. Equal prompts are prefilled once
     and draw independent samples: the n-th line with a prompt gets its n-th sample, whatever else the file holds.
+    `moment` is what a chat template is told that asks for the date; None is now.
 
     Returns:
       The number of lines written.
@@ -49,7 +57,7 @@ def sample_file(weights: Weights, model: str, prompts: Path, out: Path, sample: 
     check_out(out)
     records = read_lines(prompts)
     folder = model_folder(model)
-    tokenizer = find_tokenizer(folder)
+    tokenizer = _tokenizer_at(moment, folder)
     if tokenizer is None and sample.stop:
         raise InputError(f"a stop text needs a tokenizer, and {folder} has none; leave out --stop")
     vocab_size = weights.policy.config.vocab_size
@@ -102,12 +110,14 @@ def score_file(weights: Weights, tokens_file: Path, out: Path, mesh: Mesh) -> in
     return len(records)
 
 
-def evaluate_model(weights: Weights, model: str, stage: EvalStage, verify: VerifySection, seed: int, mesh: Mesh) -> list[Row]:
-    """The baselines' rows and the policy's, on the task and split of an eval stage."""
+def evaluate_model(
+    weights: Weights, model: str, stage: EvalStage, verify: VerifySection, seed: int, mesh: Mesh, moment: datetime | None = None
+) -> list[Row]:
+    """The baselines' rows and the policy's, on the task and split of an eval stage; `moment` as in `sample_file`."""
     task = make_task(stage.task)
     problems = choose_problems(task, stage)
     folder = model_folder(model)
-    tokenizer = find_tokenizer(folder)
+    tokenizer = _tokenizer_at(moment, folder)
     if tokenizer is None:
         raise InputError(f"{folder} has no tokenizer; an evaluation needs the one that belongs to the model")
     engine = Engine(weights.policy, stage.sample, eos_ids(tokenizer, folder), tokenizer.decode, mesh)
@@ -129,6 +139,17 @@ def read_lines(path: Path) -> list[tuple[str, dict[str, Any]]]:
     if not records:
         raise InputError(f"{path} has no lines; give one JSON object per line")
     return records
+
+
+def _tokenizer_at(moment: datetime | None, folder: Path):
+    """The folder's tokenizer, if it has one, whose templates are told this moment when they ask for the date."""
+    tokenizer = find_tokenizer(folder)
+    if tokenizer is not None:
+        moment = moment or datetime.now()
+        fix_moment(tokenizer, moment)
+        if asks_for_date(tokenizer):
+            log.warning("the chat template asks for the date, and is told %s (--date)", moment.date())
+    return tokenizer
 
 
 def _prompt_ids(record: dict[str, Any], tokenizer, place: str, vocab_size: int) -> list[int]:

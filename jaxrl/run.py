@@ -1,6 +1,6 @@
 """An experiment: its stages in order, in one folder, taken up again where it stopped.
 
-    runs/<name>/  config.yaml  metrics.jsonl  samples.jsonl  eval.json  report.md
+    runs/<name>/  config.yaml  inputs.json  metrics.jsonl  samples.jsonl  eval.json  report.md
                   checkpoints/<stage>/  tokenizer/  model/ (a base made here)  adapter/ (PEFT)
                   lock (while a process is at work there)
 """
@@ -19,6 +19,7 @@ from jaxrl.compilations import Compilations
 from jaxrl.config import Config, EvalStage, RLStage, Stage
 from jaxrl.config_file import difference, dump_config
 from jaxrl.disk import write_whole, writing
+from jaxrl.data.dates import asks_for_date
 from jaxrl.errors import InputError
 from jaxrl.eval.evaluate import baseline_rows, choose_problems, evaluate
 from jaxrl.eval.table import load_rows, render_table, save_rows
@@ -32,6 +33,7 @@ from jaxrl.tasks import make_task
 from jaxrl.track.console import Console
 from jaxrl.track.logger import METRICS, SAMPLES, RunLogger, read_rows, sample_row
 from jaxrl.track.report import write_report
+from jaxrl.train.inputs import Inputs, check_inputs, keep_inputs
 from jaxrl.train.microbatch import stage_microbatch
 from jaxrl.train.preflight import preflight
 from jaxrl.train.rl import rl
@@ -64,11 +66,12 @@ def run_locked(config: Config, stream: TextIO | None = sys.stdout) -> Path:
     folder = config.folder
     refuse_other_config(folder, config)
     refuse_broken_records(folder)
-    tokenizer, eos_ids = load_run_tokenizer(config, folder)
+    inputs = check_inputs(config, folder)
+    tokenizer, eos_ids = load_run_tokenizer(config, folder, inputs.began)
     weights = load_base(config.model, len(tokenizer), mesh, config.seed)
     sft_rows = preflight(config, tokenizer, weights.policy.config, mesh)
     is_first = jax.process_index() == 0
-    make_run_folder(folder, config, tokenizer)
+    make_run_folder(folder, config, tokenizer, inputs)
     with (
         Interrupt() as interrupt,
         Compilations() as compilations,
@@ -76,6 +79,8 @@ def run_locked(config: Config, stream: TextIO | None = sys.stdout) -> Path:
         RunLogger(folder, config.track, config.name, config.model_dump(mode="json"), enabled=is_first) as logger,
     ):
         this = Run(config, folder, mesh, tokenizer, eos_ids, sft_rows, logger, console, interrupt, compilations)
+        if asks_for_date(tokenizer):
+            console.note(f"the chat template asks for the date: it is told {inputs.began:%Y-%m-%d}, when the run began, throughout")
         try:
             for index, stage in enumerate(config.stages):
                 if interrupt.requested:
@@ -125,17 +130,18 @@ def refuse_broken_records(folder: Path) -> None:
     load_rows(folder / "eval.json")
 
 
-def make_run_folder(folder: Path, config: Config, tokenizer) -> None:
-    """The run's folder with the resolved config in it, and the tokenizer if it was made here."""
-    if (folder / "config.yaml").exists():
-        return
-    with writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        if config.model.path is None and config.model.tokenizer is None:
-            (folder / "tokenizer").mkdir(exist_ok=True)
-            tokenizer.save_pretrained(folder / "tokenizer")
-    # The config comes last: what a folder without it holds is not believed. Whatever else belongs to a run's start goes before it.
-    write_whole(folder / "config.yaml", dump_config(config))
+def make_run_folder(folder: Path, config: Config, tokenizer, inputs: Inputs) -> None:
+    """The run's folder with the resolved config and the inputs in it, and the tokenizer if it was made here."""
+    is_new = not (folder / "config.yaml").exists()
+    if is_new:
+        with writing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            if config.model.path is None and config.model.tokenizer is None:
+                (folder / "tokenizer").mkdir(exist_ok=True)
+                tokenizer.save_pretrained(folder / "tokenizer")
+    keep_inputs(inputs, config, folder)
+    if is_new:  # the config comes last: what a folder without it holds is not believed
+        write_whole(folder / "config.yaml", dump_config(config))
 
 
 def evaluation(run: Run, stage: EvalStage, index: int, weights: Weights) -> Weights:

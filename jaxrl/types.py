@@ -4,6 +4,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, TypedDict
 
+MAX_REWARD = 1e16  # of either sign: float32 holds the sum of the squares of a million of these, and not of much more
+
 
 class Message(TypedDict):
     """One turn of a chat, as chat templates read it."""
@@ -37,7 +39,8 @@ class Problem:
 class Verdict:
     """A verifier's answer about one completion.
 
-    `reward` is in the task's own units. `parts` holds the named numbers that the reward is made of (logged one by one).
+    `reward` is in the task's own units, at most MAX_REWARD of either sign. `parts` holds the named numbers that it is made of (logged
+    one by one).
     `error` is None, or says why there is no verdict (`timeout`, `crash: ...`, `exception: ...`, `sandbox: ...`). `reward` is then
     the failure reward; or NaN, where the completion has no part in it (`sandbox`): the sample is then left out.
     """

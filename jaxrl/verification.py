@@ -4,7 +4,7 @@ import dataclasses
 import math
 import time
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +53,7 @@ class Tally:
 
 def verify_file(
     name: str, overrides: list[str], source: Path, out: Path, workers: int, timeout_s: float,
-    skip_bad: bool = False, resume: bool = False,
+    pass_env: Sequence[str] = (), skip_bad: bool = False, resume: bool = False,
 ) -> Tally:  # fmt: skip
     """Judge every line of a JSONL: a problem's fields, as the task knows them, and `completion`.
 
@@ -63,7 +63,7 @@ def verify_file(
 
     Args:
       name, overrides: the task, and `key=value` for its section.
-      workers, timeout_s: of the pool.
+      workers, timeout_s, pass_env: of the pool.
       skip_bad: pass over lines that are no record of the task, and count them.
       resume: go on from the rows that a stopped command has left in `out`.
     Raises:
@@ -99,7 +99,7 @@ def verify_file(
         if next(kept, None) is not None:
             raise InputError(f"{out} has more rows than {source} has records; leave --resume out to judge all of them anew")
 
-    with VerifierPool(task.verify, workers, timeout_s, task.failure_reward) as pool:
+    with VerifierPool(task.verify, workers, timeout_s, task.failure_reward, pass_env=pass_env) as pool:
         began = time.perf_counter()
 
         def rows() -> Iterator[dict[str, Any]]:

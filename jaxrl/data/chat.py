@@ -7,6 +7,7 @@ own additions, so that a BOS which the template writes is never doubled. Parsing
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from jaxrl.data.dates import at_fixed_moment
 from jaxrl.errors import InputError
 from jaxrl.types import Message
 
@@ -99,7 +100,8 @@ def _render(tokenizer, messages: Sequence[Message], opens_turn: bool) -> str:
     if not tokenizer.chat_template:
         raise InputError("the tokenizer has no chat template; set model.chat_template to a file with a Jinja template")
     try:
-        return tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=opens_turn)
+        template = at_fixed_moment(tokenizer, tokenizer.get_chat_template())
+        return tokenizer.apply_chat_template(list(messages), chat_template=template, tokenize=False, add_generation_prompt=opens_turn)
     except jinja2.TemplateError as error:
         roles = [message["role"] for message in messages]
         raise InputError(

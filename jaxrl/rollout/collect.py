@@ -22,6 +22,7 @@ def open_pool(task: Task, section: VerifySection) -> VerifierPool:
     return VerifierPool(
         task.verify, section.workers, section.timeout_s, task.failure_reward,
         batch_timeout_s=section.batch_timeout_s, recycle_after=section.recycle_after, max_error_share=section.max_error_share,
+        pass_env=section.pass_env,
     )  # fmt: skip
 
 

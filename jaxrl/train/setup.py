@@ -1,6 +1,7 @@
 """What all stages share: the run's resources, and the policy as it is handed from one stage to the next."""
 
 from dataclasses import dataclass, replace
+from datetime import datetime
 from pathlib import Path
 
 import jax
@@ -12,6 +13,7 @@ from jaxrl.compilations import Compilations
 from jaxrl.config import Config
 from jaxrl.config_sections import ArchitectureSection, LoraSection, ModelSection
 from jaxrl.data.chat import end_of_turn_id
+from jaxrl.data.dates import fix_moment
 from jaxrl.data.packing import Rows
 from jaxrl.data.tokenizer import eos_ids, load_tokenizer, train_tokenizer
 from jaxrl.errors import InputError
@@ -75,8 +77,8 @@ def set_up_jax(compilation_cache: str | None) -> None:
 # ------------------------------------------------------------------------------------------------------- tokenizer
 
 
-def load_run_tokenizer(config: Config, run_folder: Path):
-    """The run's tokenizer and the ids that end a completion.
+def load_run_tokenizer(config: Config, run_folder: Path, began: datetime):
+    """The run's tokenizer, which tells its templates the moment at which the run began, and the ids that end a completion.
 
     Without a directory to take it from, one is trained on the task's texts; `run.py` keeps it in the run folder.
 
@@ -92,6 +94,7 @@ def load_run_tokenizer(config: Config, run_folder: Path):
         tokenizer = train_tokenizer(task.texts(), whole=task.phrases())
     else:
         raise InputError("a fresh model needs words for its tokenizer; set `task`, or give model.tokenizer a tokenizer directory")
+    fix_moment(tokenizer, began)
     ends = eos_ids(tokenizer, folder)
     end_of_turn = end_of_turn_id(tokenizer)
     if end_of_turn not in ends:

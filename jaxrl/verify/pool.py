@@ -1,8 +1,9 @@
 """The verifier pool: verify functions in child processes, killed from outside at a deadline. This file is the scheduling.
 
-`process.py` is one child as seen from here, `worker.py` as it sees itself. Each has a socket pair of its own; there is no
-queue, lock or thread that a dying worker could leave in a bad state. Whatever a verify function does (hangs in C, exits,
-crashes, prints without end) costs one sample. This keeps a run alive; it is no sandbox for programs that a model wrote.
+`process.py` is one child as seen from here, `worker.py` as it sees itself, `keeper.py` what ends all that it has started. Each has
+a socket pair of its own; there is no queue, lock or thread that a dying worker could leave in a bad state. Whatever a verify
+function does (hangs in C, exits, crashes, prints without end) costs one sample. This keeps a run alive; it is no sandbox for
+programs that a model wrote.
 """
 
 import json
@@ -12,11 +13,13 @@ import pickle
 import selectors
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from numbers import Real
 from typing import Any
 
 from jaxrl.errors import InputError
-from jaxrl.types import Problem, Verdict
+from jaxrl.types import MAX_REWARD, Problem, Verdict
+from jaxrl.verify.environment import hint, withheld
 from jaxrl.verify.guard import ErrorGuard
 from jaxrl.verify.process import START_TIMEOUT_S, HungUp, WorkerProcess
 from jaxrl.verify.worker import describe
@@ -47,18 +50,24 @@ class VerifierPool:
       batch_timeout_s: wall seconds that `gather` waits for its tickets; those not finished then time out.
       recycle_after: samples after which a worker is replaced by a fresh one.
       max_error_share: see `ErrorGuard`, to which `gather` shows its verdicts.
+      pass_env: environment variables that workers see although they look like secrets; see `environment.py`.
     Raises:
-      InputError: verify cannot be sent to, or imported by, a worker process.
+      InputError: verify cannot be sent to, or imported by, a worker process; a failure reward that is no number, or beyond MAX_REWARD;
+        a variable in pass_env that is not set.
     """
 
     def __init__(
         self, verify: Verify, workers: int, timeout_s: float, failure_reward: float,
         *, batch_timeout_s: float = math.inf, recycle_after: int = 10_000, max_error_share: float = 1.0,
+        pass_env: Sequence[str] = (),
     ):  # fmt: skip
         if workers < 1 or not 0 < timeout_s <= 86_400:  # the workers' limit on CPU time follows from it
             raise InputError(f"a pool of {workers} workers with verify.timeout_s={timeout_s} cannot work; set both above 0, the timeout to a day at most")
         if workers > (most := max(64, 4 * (os.cpu_count() or 1))):
             raise InputError(f"a pool of {workers} workers is more than the {most} that make sense on this machine; lower verify.workers")
+        if not isinstance(failure_reward, Real) or abs(failure_reward) > MAX_REWARD:
+            raise InputError(f"the failure reward {failure_reward!r} is no number between -{MAX_REWARD:g} and {MAX_REWARD:g}; set one that is")
+        self._pass_env, self._hidden = tuple(pass_env), withheld(os.environ, pass_env)
         self.counts = {"timeouts": 0, "crashes": 0, "exceptions": 0}
         self._batch_timeout_s, self._recycle_after, self._guard = batch_timeout_s, recycle_after, ErrorGuard(max_error_share)
         self._sample_times, self._waited_s = [], 0.0
@@ -233,7 +242,7 @@ class VerifierPool:
         if worker.ready:
             seconds = float(values.pop("seconds"))
             if "error" in values:
-                self._fail(worker.ticket, "exceptions", str(values["error"]))
+                self._fail(worker.ticket, "exceptions", self._with_hint(values["error"]))
             else:
                 values["error"] = values.pop("verdict_error")
                 self._finish(worker.ticket, Verdict(**values))
@@ -242,8 +251,12 @@ class VerifierPool:
         elif values["ready"]:
             worker.ready, self._failed_starts = True, 0
         else:
-            self._start_error = InputError(values["error"]) if values["is_users"] else self._cannot_start(values["error"])
+            error = self._with_hint(values["error"])
+            self._start_error = InputError(error) if values["is_users"] else self._cannot_start(error)
         worker.ticket, worker.deadline = None, math.inf
+
+    def _with_hint(self, error: str) -> str:
+        return error + hint(error, self._hidden)
 
     def _watch(self, worker: WorkerProcess) -> None:
         """Have `select` tell when the worker's socket takes more, as long as there is more to send."""
@@ -255,7 +268,7 @@ class VerifierPool:
 
     def _start_worker(self) -> None:
         try:
-            worker = WorkerProcess(self._timeout_s)
+            worker = WorkerProcess(self._timeout_s, self._pass_env)
         except OSError as error:
             raise InputError(f"a verifier process cannot be started: {error}; lower verify.workers, or raise the system's limits") from None
         self._workers.append(worker)

@@ -1,4 +1,5 @@
-"""One child process of a verifier pool, as the parent sees it: started, spoken to, killed. What it does is in `worker.py`.
+"""One worker of a verifier pool, as the parent sees it: started, spoken to, killed. What it does is in `worker.py`; the process that
+is started here is its keeper (`keeper.py`), which ends as the worker ends.
 
 Nothing here waits for the child, whatever it does.
 """
@@ -10,11 +11,14 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 
+from jaxrl.verify import environment
 from jaxrl.verify.worker import HEADER
 
 START_TIMEOUT_S = 60.0
+KEEPER_S = 5.0  # to kill what the worker has started
 MAX_ANSWER_BYTES = 1 << 20
 MEMORY_BYTES = 8 << 30  # of address space, a backstop; libraries of numbers reserve much that they never touch
 
@@ -32,8 +36,11 @@ class WorkerProcess:
     outgoing: what is to be sent when the socket takes more.
     """
 
-    def __init__(self, timeout_s: float):
-        """Start it; timeout_s is the wall time of one sample, from which the backstop for CPU time follows."""
+    def __init__(self, timeout_s: float, pass_env: Sequence[str] = ()):
+        """Start it; timeout_s is the wall time of one sample, from which the backstop for CPU time follows.
+
+        pass_env: variables that it sees although they look like secrets.
+        """
         self.ready = False
         self.served = 0
         self.ticket: int | None = None
@@ -52,7 +59,7 @@ class WorkerProcess:
                 # -P: the folder that the parent happens to run in is on the path only if the parent has it there
                 [sys.executable, "-P", "-m", "jaxrl.verify.worker", *map(str, numbers)],
                 pass_fds=[child_socket.fileno()],
-                env=_environment(),
+                env=environment.of_worker(pass_env),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=self._stderr,
@@ -109,14 +116,14 @@ class WorkerProcess:
         grace_s: for one that has hung up, the time to end by itself, so that the text tells why.
         """
         pid = self._process.pid
-        end = time.monotonic() + grace_s
-        # WNOWAIT leaves a dead process in the table: its number, which is also the group's, cannot go to a stranger meanwhile.
-        while os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None and time.monotonic() < end:
-            time.sleep(0.002)
+        self._wait_for_end(grace_s)
         with suppress(ProcessLookupError, PermissionError):
-            os.killpg(pid, signal.SIGKILL)
+            os.kill(pid, signal.SIGTERM)  # to the keeper, which kills all that is below it
+        self._wait_for_end(KEEPER_S)
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(pid, signal.SIGKILL)  # where there is no keeper, or it was stopped
         with suppress(subprocess.TimeoutExpired):
-            self._process.wait(5)
+            self._process.wait(KEEPER_S)
         self.socket.close()
         self._stderr.seek(max(0, self._stderr.seek(0, os.SEEK_END) - 2000))
         self.stderr_tail = self._stderr.read().decode(errors="replace").strip()
@@ -124,8 +131,8 @@ class WorkerProcess:
         code = self._process.returncode
         return f"killed by {signal.Signals(-code).name}" if code is not None and code < 0 else f"exit code {code}"
 
-
-def _environment() -> dict[str, str]:
-    """Of a worker: the parent's import path, no accelerator, one thread of arithmetic."""
-    path = os.pathsep.join(os.path.abspath(entry) for entry in sys.path)
-    return os.environ | {"PYTHONPATH": path, "JAX_PLATFORMS": "cpu", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    def _wait_for_end(self, seconds: float) -> None:
+        """WNOWAIT leaves a dead process in the table: its number, which is also the group's, cannot go to a stranger meanwhile."""
+        end = time.monotonic() + seconds
+        while os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None and time.monotonic() < end:
+            time.sleep(0.002)

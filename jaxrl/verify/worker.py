@@ -7,13 +7,12 @@ once, as ticket 0, then pairs of problem and text); this side answers under the 
 happens here can run code there.
 """
 
-import ctypes
+import functools
 import json
 import math
 import os
 import pickle
 import resource
-import signal
 import socket
 import struct
 import sys
@@ -22,18 +21,21 @@ from collections.abc import Callable
 from typing import Any
 
 from jaxrl.errors import InputError
-from jaxrl.types import Verdict
+from jaxrl.types import MAX_REWARD, Verdict
+from jaxrl.verify import environment
+from jaxrl.verify.keeper import work_under_keeper
 
 HEADER = struct.Struct("!QQ")
 MAX_TEXT = 2_000
 MAX_PARTS = 100
-PR_SET_PDEATHSIG = 1
 
 
 def main(arguments: list[str]) -> int:
     descriptor, parent, memory_bytes, cpu_seconds = map(int, arguments)
-    die_with(parent)
-    limit_resources(memory_bytes)
+    set_soft_limit(resource.RLIMIT_CORE, 0)
+    work_under_keeper(parent, descriptor)
+    set_soft_limit(resource.RLIMIT_AS, memory_bytes)  # for this machine's sake: the pool's deadline is what ends a sample
+    os.set_inheritable(descriptor, False)  # programs that a verify function runs have no business with it
     connection = socket.socket(fileno=descriptor)
     request = receive(connection)
     if request is None:
@@ -70,20 +72,25 @@ def verdict_values(verdict: Any) -> dict[str, Any]:
         raise TypeError(f"verify returned {type(verdict).__name__}, not Verdict")
     if len(verdict.parts) > MAX_PARTS:
         raise ValueError(f"the verdict has {len(verdict.parts)} parts; at most {MAX_PARTS} are carried")
-    parts = {str(name)[:MAX_TEXT]: float(value) for name, value in verdict.parts.items()}
+    parts = {_told(name): float(value) for name, value in verdict.parts.items()}
     for name, value in parts.items():
         if not math.isfinite(value):
             raise ValueError(f"{name} is {value}, not a finite number")
+        if abs(value) > MAX_REWARD:
+            raise ValueError(f"{name} is {value}, beyond the {MAX_REWARD:g} that can be reckoned with")
     reward = float(verdict.reward)
-    error = None if verdict.error is None else str(verdict.error)[:MAX_TEXT]
+    error = None if verdict.error is None else _told(verdict.error)
     if not math.isfinite(reward):  # no judgement at all: it goes on as it is, for the trainer to leave the sample out
-        error = error or f"reward is {reward}, not a finite number"
+        error = error or f"reward: {reward} is not a finite number"
+    elif abs(reward) > MAX_REWARD:  # none either: float32 makes an infinity of it, if not here then of its square
+        error = error or f"reward: {reward} is beyond the {MAX_REWARD:g} that can be reckoned with"
+        reward = math.copysign(math.inf, reward)
     return {
         "reward": reward,
         "correct": bool(verdict.correct) and math.isfinite(reward),
         "format_ok": bool(verdict.format_ok),
         "parts": parts,
-        "detail": str(verdict.detail)[:MAX_TEXT],
+        "detail": _told(verdict.detail),
         "verdict_error": error,
     }
 
@@ -94,7 +101,20 @@ def describe(error: BaseException) -> str:
         text = str(error)
     except Exception as second:
         text = f"(its text raises {type(second).__name__})"
-    return f"{type(error).__name__}: {text}"[:MAX_TEXT]
+    return _told(f"{type(error).__name__}: {text}")
+
+
+def _told(text: Any) -> str:
+    """A verdict's text as it goes to files and people: not too long, and with the secrets that a worker was given as their names."""
+    text = str(text)[: 2 * MAX_TEXT]
+    for value, name in _secrets().items():
+        text = text.replace(value, f"[{name}]")
+    return text[:MAX_TEXT]
+
+
+@functools.cache
+def _secrets() -> dict[str, str]:
+    return environment.secrets(os.environ)
 
 
 # --------------------------------------------------------------------------------------------------------------- frames
@@ -126,20 +146,6 @@ def _exactly(connection: socket.socket, size: int) -> bytes | None:
 
 
 # --------------------------------------------------------------------------------------------------------------- limits
-
-
-def die_with(parent: int) -> None:
-    """Have the kernel kill this process when its parent dies, even in the middle of a call that never returns (Linux)."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # it died before the line above
-        os._exit(1)
-
-
-def limit_resources(memory_bytes: int) -> None:
-    """Backstops for this machine's sake: the pool's deadline is what ends a sample."""
-    set_soft_limit(resource.RLIMIT_CORE, 0)
-    set_soft_limit(resource.RLIMIT_AS, memory_bytes)
 
 
 def allow_cpu(seconds: int) -> None:

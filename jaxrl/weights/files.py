@@ -1,43 +1,92 @@
 """Files under the weights: opening safetensors without reading them, telling what does not fit, saving a folder as a whole.
 
+A safetensors file that is written here carries the SHA-256 of its bytes among its metadata, where other programs pass over it, and
+is held to it when it is opened here; a flipped bit is an error. Files without one load as they are.
+
 Not here: what the tensors mean (`names.py`).
 """
 
+import hashlib
+import json
 import os
+import re
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
+import numpy as np
 from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
 
+from jaxrl.digests import side_by_side
 from jaxrl.disk import writing
 from jaxrl.errors import InputError
 
 FLOATS = ("F32", "F16", "BF16")
 LISTED = 10  # of what is wrong with a file, so many are named
 TEMPORARY = ".saving"
+DIGEST = "jaxrl_sha256"  # of the file, the digest's own digits taken as zeros
+METADATA, BEFORE_DIGITS, ZEROS = b'"__metadata__":', f'"{DIGEST}":"'.encode(), b"0" * 64
 
 
 def open_tensors(paths: Iterable[Path]) -> dict[str, tuple[Any, Path]]:
     """Name -> (a slice that reads when it is indexed, its file), over several safetensors files.
 
-    Nothing but the headers is read here. The slices are NumPy's framework, which gives bfloat16 as `ml_dtypes.bfloat16`.
+    Nothing but the headers is read here, and the whole of files that carry a digest. The slices are NumPy's framework, which gives
+    bfloat16 as `ml_dtypes.bfloat16`.
 
     Raises:
-      InputError: a file that is missing or is not a whole safetensors file.
+      InputError: a file that is missing, is not a whole safetensors file, or is not the one that its digest was made of.
     """
     tensors: dict[str, tuple[Any, Path]] = {}
+    digests: dict[Path, str] = {}
     for path in paths:
         if not path.is_file():
             raise InputError(f"{path} does not exist; fetch the folder again, with all its files")
         try:
             file = safe_open(path, framework="numpy")
             tensors |= {name: (file.get_slice(name), path) for name in file.keys()}  # noqa: SIM118 (it is not a dict)
+            digests |= {path: found} if (found := (file.metadata() or {}).get(DIGEST)) is not None else {}
         except (SafetensorError, OSError) as error:
             raise InputError(f"{path} is not a whole safetensors file ({error}); fetch it again") from None
+    for (path, saved), found in zip(digests.items(), side_by_side(_digest, digests), strict=True):
+        if saved != found:
+            raise InputError(
+                f"{path} is not as jaxrl wrote it: its bytes have the SHA-256 {found[:12]}... and it says {saved[:12]}...; restore the file "
+                f"or export it again, or, where another program has changed it on purpose, take {DIGEST} out of its metadata"
+            )
     return tensors
+
+
+def save_tensors(tensors: dict[str, np.ndarray], path: Path) -> None:
+    """Write a safetensors file with its digest. Equal tensors give equal bytes."""
+    metadata = {"format": "pt", DIGEST: ZEROS.decode()}  # transformers asks for `format`
+    save_file(tensors, path, metadata=metadata)
+    with path.open("r+b") as file:
+        place = _read_header(file).index(METADATA) + len(METADATA)
+        for digest in (ZEROS.decode(), None):  # first only to put the keys in our order: the library's changes from file to file
+            text = json.dumps({**metadata, DIGEST: digest or _digest(path)}, separators=(",", ":"))
+            file.seek(place)
+            file.write(text.encode())
+            file.flush()
+
+
+def _digest(path: Path) -> str:
+    """Of a file that carries a digest: the SHA-256 of its bytes, with zeros where the digest stands."""
+    with path.open("rb") as file:
+        header = _read_header(file)
+        made = hashlib.sha256(re.sub(BEFORE_DIGITS + b"[0-9a-f]{64}", BEFORE_DIGITS + ZEROS, header))
+        while chunk := file.read(1 << 20):
+            made.update(chunk)
+    return made.hexdigest()
+
+
+def _read_header(file: BinaryIO) -> bytes:
+    """The bytes of an open safetensors file up to its data: the header's length, eight bytes, and the header."""
+    length = file.read(8)
+    return length + file.read(int.from_bytes(length, "little"))
 
 
 def check_tensors(place: Path, tensors: dict[str, tuple[Any, Path]], expected: dict[str, tuple[int, ...]], remedy: str) -> None:

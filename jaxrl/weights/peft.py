@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors.numpy import save_file
 
 from jaxrl.config_file import make_section
 from jaxrl.config_sections import LORA_TARGETS, LoraSection
 from jaxrl.errors import InputError
 from jaxrl.model.config import ModelConfig
-from jaxrl.weights.files import check_tensors, open_tensors, saving
+from jaxrl.weights.files import check_tensors, open_tensors, save_tensors, saving
 from jaxrl.weights.hf_config import read_json
 from jaxrl.weights.names import LAYER, MODULES, Tree, leaf_at, nest
 
@@ -70,7 +69,7 @@ def save_adapter(
         "init_lora_weights": True,
     }
     with saving(Path(folder), last=CONFIG, replaces=(WEIGHTS,)) as temporary:
-        save_file(tensors, temporary / WEIGHTS, metadata={"format": "pt"})
+        save_tensors(tensors, temporary / WEIGHTS)
         (temporary / CONFIG).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
 
 

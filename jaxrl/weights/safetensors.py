@@ -16,11 +16,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jax.sharding import Sharding, SingleDeviceSharding
-from safetensors.numpy import save_file
 
 from jaxrl.errors import InputError
 from jaxrl.model.config import ModelConfig
-from jaxrl.weights.files import FLOATS, check_tensors, open_tensors, saving
+from jaxrl.weights.files import FLOATS, check_tensors, open_tensors, save_tensors, saving
 from jaxrl.weights.hf_config import read_json, write_hf_config
 from jaxrl.weights.names import TABLE, Tree, hf_tensors, is_stacked, leaf_at, leaf_shapes, nest
 
@@ -88,7 +87,7 @@ def save_model(
     with saving(folder, last="config.json", replaces=(SINGLE, INDEX, "model-*-of-*.safetensors")) as temporary:
         for file, names in shards.items():
             arrays = {name: _theirs(leaf_at(tree, tensors[name][0]), *tensors[name][:2], kind) for name in names}
-            save_file(arrays, temporary / file, metadata={"format": "pt"})  # transformers asks for this entry
+            save_tensors(arrays, temporary / file)
         if len(shards) > 1:
             _write_index(temporary / INDEX, shards, total=sum(math.prod(s) for _, _, s in tensors.values()) * kind.itemsize)
         if tokenizer_from is not None:

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -60,7 +61,7 @@ def assert_same_run(folder: Path, whole: Path) -> None:
 
 
 def test_a_run_leaves_what_is_promised(whole):
-    expected = {"config.yaml", "metrics.jsonl", "samples.jsonl", "checkpoints", "adapter", "model", "tokenizer", "eval.json", "report.md"}
+    expected = {"config.yaml", "inputs.json", "metrics.jsonl", "samples.jsonl", "checkpoints", "adapter", "model", "tokenizer", "eval.json", "report.md"}
     assert expected == {path.name for path in whole.iterdir()}
     rows = lines(whole, "metrics.jsonl")
     assert [(row["stage"], row["step"]) for row in rows] == [("sft", i) for i in range(1, 7)] + [("grpo", i) for i in range(1, 5)]
@@ -91,14 +92,38 @@ def test_the_same_command_again_changes_nothing_and_another_config_is_refused(wh
 
 
 def test_a_run_of_a_version_that_wrote_its_keys_in_another_order_goes_on(whole, config_file):
-    """What is compared are the values."""
+    """What is compared are the values; a key that the version did not know has its default."""
     file = whole / "config.yaml"
     before = file.read_text()
+    older = yaml.safe_load(before)
+    del older["verify"]["pass_env"], older["stages"][1]["algo"]["clip_low"]
     try:
-        file.write_text(yaml.safe_dump(yaml.safe_load(before), sort_keys=True))
+        file.write_text(yaml.safe_dump(older, sort_keys=True))
         refuse_other_config(whole, load(config_file, whole.parent))
+        file.write_text(before.replace("pass_env: []", "pass_env: [X]"))
+        with pytest.raises(InputError, match="another config"):
+            refuse_other_config(whole, load(config_file, whole.parent))
     finally:
         file.write_text(before)
+
+
+def test_a_file_that_has_changed_is_named_before_a_weight_is_read(whole, config_file, capsys):
+    """The tokenizer that the run has made, at its next start; what it has exported, where that is loaded."""
+    arguments = ["run", str(config_file), f"runs_dir={whole.parent}"]
+    with one_bit_flipped(whole / "tokenizer" / "tokenizer.json") as name:
+        assert main(arguments) == 2 and f"{name} has changed" in capsys.readouterr().err
+    arguments = ["eval", "--model", str(whole / "model"), "--adapter", str(whole / "adapter"), "--config", str(config_file)]
+    for file in ("model/model.safetensors", "adapter/adapter_model.safetensors"):
+        with one_bit_flipped(whole / file) as name:
+            assert main(arguments) == 2 and f"{name} is not as jaxrl wrote it" in capsys.readouterr().err
+
+
+@contextmanager
+def one_bit_flipped(path: Path):
+    right = path.read_bytes()
+    path.write_bytes(right[:-9] + bytes([right[-9] ^ 1]) + right[-8:])
+    yield path
+    path.write_bytes(right)
 
 
 @pytest.mark.parametrize("stop_after", [("sft", 3), ("grpo", 1), ("grpo", 3)])

@@ -48,6 +48,47 @@ def start_grandchild(problem, text):
     return Verdict(reward=float(child.pid), correct=True, format_ok=True)
 
 
+def escaping(problem, text):
+    """Two processes in sessions of their own, one whose parent is gone at once; then the text is a misdeed or nothing."""
+    if text in MISDEEDS:
+        return MISDEEDS[text]()
+    if text != "start":
+        return GOOD
+    read, write = os.pipe()
+    for is_orphan in (False, True):
+        if os.fork() == 0:
+            os.setsid()
+            if is_orphan and os.fork() != 0:
+                os._exit(0)
+            os.write(write, f"{os.getpid()} ".encode())
+            time.sleep(600)
+            os._exit(0)
+    told = b""
+    while told.count(b" ") < 2:
+        told += os.read(read, 100)
+    return Verdict(reward=1.0, correct=True, format_ok=True, detail=told.decode())
+
+
+def given_reward(problem, text):
+    """The text is the reward, or `part` and the value of a part."""
+    if text.startswith("part "):
+        return Verdict(reward=1.0, correct=True, format_ok=True, parts={"part": float(text[5:])})
+    return Verdict(reward=float(text), correct=True, format_ok=True)
+
+
+def environment_names(problem, text):
+    """The names of all variables; or the one that the text names, which may be missing; or what it says, in an error."""
+    if text.startswith("tell "):
+        raise RuntimeError(f"refused: {os.environ[text[5:]]}")
+    return Verdict(reward=0.0, correct=True, format_ok=True, detail=os.environ[text] if text else " ".join(os.environ))
+
+
+def descriptors_of_a_program(problem, text):
+    """What is open in a program that is started without care."""
+    listed = subprocess.run(["ls", "/proc/self/fd"], close_fds=False, stdout=subprocess.PIPE, text=True, check=True).stdout.split()
+    return Verdict(reward=0.0, correct=True, format_ok=True, detail=" ".join(listed[:-1]))  # the last is the folder that `ls` reads
+
+
 def environment(problem, text):
     return Verdict(reward=0.0, correct="jax" in sys.modules, format_ok=True, detail=str(os.environ.get(text)))
 

@@ -79,7 +79,7 @@ def test_a_reward_that_is_no_number_arrives_as_what_it_is():
     """It is no judgement, good or bad: the sample is to be left out, not to be given the failure reward."""
     with make_pool() as pool:
         (verdict,) = pool.gather([pool.submit(PROBLEM, "nan")])
-    assert math.isnan(verdict.reward) and not verdict.correct and verdict.error == "reward is nan, not a finite number"
+    assert math.isnan(verdict.reward) and not verdict.correct and verdict.error == "reward: nan is not a finite number"
 
 
 def test_every_misdeed_costs_one_sample_and_the_order_holds():
@@ -197,7 +197,7 @@ def test_a_problem_that_cannot_be_sent_costs_its_own_sample():
 
 
 def test_a_process_that_cannot_be_started_is_one_clear_error(monkeypatch):
-    def refuse(timeout_s):
+    def refuse(*arguments):
         raise BlockingIOError(11, "Resource temporarily unavailable")
 
     monkeypatch.setattr(pool_module, "WorkerProcess", refuse)
@@ -331,6 +331,102 @@ def test_workers_die_with_a_parent_that_is_killed():
     parent.wait()
     parent.stdout.close()
     assert wait_until(lambda: not any(map(is_alive, workers)))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs the kernel's subreaper")
+class TestDescendants:
+    """Grandchildren in a session and a group of their own end with their worker, whatever ends it."""
+
+    def start(self, pool):
+        (verdict,) = pool.gather([pool.submit(PROBLEM, "start")])
+        pids = [int(pid) for pid in verdict.detail.split()]
+        assert len(pids) == 2 and all(map(is_alive, pids))
+        return pids
+
+    @pytest.mark.parametrize("misdeed, error", [("loop", "timeout"), ("exit", "crash: exit code 3"), ("segv", "crash: killed by SIG(SEGV|BUS)")])
+    def test_at_a_timeout_and_a_crash(self, misdeed, error):
+        with make_pool(hostile.escaping, workers=1, timeout_s=5) as pool:
+            pids = self.start(pool)
+            pool._timeout_s = pool._workers[0]._timeout_s = 0.3
+            (verdict,) = pool.gather([pool.submit(PROBLEM, misdeed)])
+            assert re.fullmatch(error, verdict.error)  # a crash, though the children hold the worker's socket open
+            assert wait_until(lambda: not any(map(is_alive, pids)))
+
+    def test_when_a_worker_is_recycled(self):
+        with make_pool(hostile.escaping, workers=1, timeout_s=5, recycle_after=2) as pool:
+            pids = self.start(pool)
+            assert all(map(is_alive, pids))
+            pool.gather([pool.submit(PROBLEM, "")])
+            assert wait_until(lambda: not any(map(is_alive, pids)))
+
+    def test_when_the_pool_is_closed(self):
+        with make_pool(hostile.escaping, workers=1, timeout_s=5) as pool:
+            pids = self.start(pool)
+        assert not any(map(is_alive, pids))
+
+    def test_when_the_pools_process_is_killed(self):
+        program = """
+            from tests.verify import test_pool
+            pool = test_pool.make_pool(test_pool.hostile.escaping, workers=1, timeout_s=5)
+            print(*test_pool.TestDescendants().start(pool), flush=True)
+            import time; time.sleep(600)
+        """
+        command = [sys.executable, "-c", textwrap.dedent(program)]
+        environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+        parent = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
+        pids = [int(pid) for pid in parent.stdout.readline().split()]
+        assert len(pids) == 2 and all(map(is_alive, pids))
+        parent.kill()
+        parent.wait()
+        parent.stdout.close()
+        assert wait_until(lambda: not any(map(is_alive, pids)))
+
+
+def test_a_reward_that_float32_cannot_reckon_with_is_no_reward():
+    """1e300 is finite in Python and infinite in float32, 1e30 when it is squared; both count as rewards that are not finite."""
+    with make_pool(hostile.given_reward, workers=1, timeout_s=5) as pool:
+        texts = ["1e300", "-1e300", "1e30", "1e16", "-1e16", "inf"]
+        verdicts = pool.gather([pool.submit(PROBLEM, text) for text in texts])
+        parted = pool.gather([pool.submit(PROBLEM, "part 1e300")])[0]
+    assert [v.reward for v in verdicts] == [math.inf, -math.inf, math.inf, 1e16, -1e16, math.inf]
+    assert [v.error is None for v in verdicts] == [v.correct for v in verdicts] == [False, False, False, True, True, False]
+    assert verdicts[0].error == "reward: 1e+300 is beyond the 1e+16 that can be reckoned with"
+    assert parted.error == "exception: ValueError: part is 1e+300, beyond the 1e+16 that can be reckoned with"
+    for failure_reward in (1e300, "0"):
+        with pytest.raises(InputError, match=f"failure reward {re.escape(repr(failure_reward))} is no number between"):
+            VerifierPool(hostile.fast, 1, 1.0, failure_reward=failure_reward)
+
+
+SECRETS = {
+    "HF_TOKEN": "t", "WANDB_API_KEY": "k", "AWS_REGION": "eu", "AWS_SECRET_ACCESS_KEY": "s", "GITHUB_PAT": "p", "MYSQL_PWD": "w",
+    "DB_PASSWORD": "w", "https_proxy": "http://me:secret@proxy:80", "INDEX": "https://abc@host/simple", "MY_HUB": "hf_" + "a" * 30,
+    "SSH_AUTH_SOCK": "/tmp/s", "GOOGLE_APPLICATION_CREDENTIALS": "/c.json", "SLACK_WEBHOOK": "https://hooks/x", "API_AUTH": "a",
+}  # fmt: skip
+PLAIN = {
+    "http_proxy": "http://proxy:80", "REWARD_SCALE": "2", "TOKENIZERS_PARALLELISM": "false", "GIT_AUTHOR_NAME": "me", "HF_HOME": "/h",
+    "XDG_SESSION_ID": "1", "MAIL": "me@host", "COMPASS": "n", "PWD_X": "y",
+}  # fmt: skip
+
+
+def test_workers_see_no_secrets_but_those_that_are_named(monkeypatch):
+    for name, value in (SECRETS | PLAIN).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("JUDGE_KEY", "a-long-secret")
+    with make_pool(hostile.environment_names, workers=1, timeout_s=5, pass_env=["JUDGE_KEY"]) as pool:
+        names, needed, told = pool.gather([pool.submit(PROBLEM, text) for text in ("", "HF_TOKEN", "tell JUDGE_KEY")])
+    seen = set(names.detail.split())
+    assert seen & SECRETS.keys() == set() and seen >= {*PLAIN, "JUDGE_KEY", "PATH"}
+    assert needed.error == "exception: KeyError: 'HF_TOKEN' (verifier processes do not see HF_TOKEN; name it in verify.pass_env)"
+    assert told.error == "exception: RuntimeError: refused: [JUDGE_KEY]"  # its value would go to samples.jsonl
+    with pytest.raises(InputError, match="pass_env names NOT_THERE, not set in the environment"):
+        make_pool(pass_env=["NOT_THERE"])
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="reads /proc")
+def test_programs_that_a_verifier_runs_inherit_nothing():
+    with make_pool(hostile.descriptors_of_a_program, workers=1, timeout_s=5) as pool:
+        (verdict,) = pool.gather([pool.submit(PROBLEM, "")])
+    assert verdict.detail.split() == ["0", "1", "2"]
 
 
 def test_workers_see_no_accelerator_and_do_not_import_jax():

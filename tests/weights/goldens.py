@@ -31,7 +31,7 @@ def read_tensors(folder: Path, pattern: str = "*.safetensors") -> dict[str, np.n
     tensors = {}
     for path in sorted(folder.glob(pattern)):
         with safe_open(path, framework="numpy") as file:
-            assert file.metadata() == {"format": "pt"}
+            assert file.metadata()["format"] == "pt"
             tensors |= {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     return tensors
 

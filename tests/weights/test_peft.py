@@ -8,7 +8,7 @@ from safetensors.numpy import save_file
 from jaxrl.config_sections import LoraSection
 from jaxrl.errors import InputError
 from jaxrl.model.policy import Policy
-from jaxrl.weights import peft
+from jaxrl.weights import files
 from jaxrl.weights.hf_config import read_hf_config
 from jaxrl.weights.peft import load_adapter, save_adapter
 from tests.weights.goldens import ADAPTERS, CONFIGS, GOLDEN, assert_same_tensors, read_tensors
@@ -53,6 +53,39 @@ def test_an_adapter_of_peft_comes_out_with_the_same_bits(name, tmp_path):
     assert {key: theirs[key] for key in ours.keys() - {"base_model_name_or_path"}} == {
         key: value for key, value in ours.items() if key != "base_model_name_or_path"
     }
+
+
+def test_a_flipped_byte_anywhere_in_an_adapter_is_an_error_that_names_the_file(tmp_path):
+    """In the data, in a tensor's name, in the digest's own digits; never other weights in silence."""
+    path = saved(tmp_path) / "adapter_model.safetensors"
+    right = path.read_bytes()
+    rng = np.random.default_rng(0)
+    header = int.from_bytes(right[:8], "little") + 8
+    for place in [8, header - 1, header, len(right) - 1, right.index(b"0:") if b"0:" in right else 9, *rng.integers(0, len(right), 40)]:
+        wrong = bytearray(right)
+        wrong[place] ^= 1 << int(rng.integers(8))
+        path.write_bytes(wrong)
+        with pytest.raises(InputError, match="adapter_model.safetensors"):
+            load_adapter(tmp_path, CONFIG)
+    path.write_bytes(right)
+    load_adapter(tmp_path, CONFIG)
+
+
+def test_equal_adapters_are_equal_files(tmp_path):
+    """Whatever order the library gives the metadata."""
+    files = {(saved(tmp_path / str(i)) / "adapter_model.safetensors").read_bytes() for i in range(8)}
+    assert len(files) == 1
+    assert b'{"__metadata__":{"format":"pt","jaxrl_sha256":"' in files.pop()
+
+
+def test_an_adapter_without_a_digest_loads_as_it_is(tmp_path):
+    path = saved(tmp_path) / "adapter_model.safetensors"
+    tensors = read_tensors(tmp_path)
+    tensors[min(tensors)] += 1
+    save_file(tensors, path, metadata={"format": "pt"})
+    found, _ = load_adapter(tmp_path, CONFIG)
+    moved = [np.abs(x - y).max() for x, y in zip(jax.tree.leaves(found), jax.tree.leaves(random_adapter()), strict=True)]
+    assert sorted(moved)[-2:] == pytest.approx([0, 1])
 
 
 def test_the_sections_of_the_goldens():
@@ -167,7 +200,7 @@ def test_nothing_remains_of_a_save_that_fails(tmp_path, monkeypatch):
         path.write_text("half")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(peft, "save_file", half)
+    monkeypatch.setattr(files, "save_file", half)
     with pytest.raises(OSError, match="No space"):
         save_adapter(random_adapter(), SECTION, CONFIG, tmp_path / "adapter", None)
     assert not list(tmp_path.iterdir())
