@@ -70,7 +70,7 @@ def render_kept(render: Render, family: str, messages: Sequence[Message], opens_
 
 def check_laws(render: Render, family: str, messages: Sequence[Message], turns: Sequence[int]) -> None:
     """InputError unless both laws hold for the assistant turns at `turns`."""
-    bare = [{**m, "content": THOUGHTS.sub("", m["content"], count=1)} if _thinks(m) else m for m in messages]
+    bare = [{**m, "content": _split(m)["content"]} if m["role"] == "assistant" else m for m in messages]  # as a client sends them back
     forget = functools.partial(CLOSED_THOUGHTS.sub, "")
     for i in turns:
         prompt, own_prompt = render_kept(render, family, messages[:i], True), render(messages[:i], True)
@@ -116,6 +116,6 @@ def _template(name: str) -> str:
 
 def _departs(i: int, family: str, what: str) -> InputError:
     return InputError(
-        f"message {i}: the training template of {family} gives another {what} than the model's own chat template does; "
-        "give each assistant turn a record of its own"
+        f"message {i}: the training template of {family} gives another {what} than the model's own chat template does; strip the "
+        "whitespace around what assistant messages think and answer, or give each assistant turn a record of its own"
     )
