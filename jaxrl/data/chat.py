@@ -66,13 +66,13 @@ def render_for_training(
     own = functools.partial(_render, tokenizer)
     messages = _without_bos(tokenizer, own, messages[: turns[-1] + 1])
     try:
-        return _ids_and_mask(tokenizer, own, messages, turns)
+        return _ids_and_mask(tokenizer, own, messages, turns, as_sampled=True)
     except TemplateForgets:
         family = _family(tokenizer, tokenizer.chat_template) if training_template else None
         if family is None:
             raise
     check_laws(own, family, messages, turns)
-    return _ids_and_mask(tokenizer, functools.partial(render_kept, own, family), messages, turns)
+    return _ids_and_mask(tokenizer, functools.partial(render_kept, own, family), messages, turns, as_sampled=False)
 
 
 def encode_text(tokenizer: "PreTrainedTokenizerBase", text: str) -> list[int]:
@@ -92,47 +92,51 @@ def end_of_turn_id(tokenizer: "PreTrainedTokenizerBase") -> int:
 # ------------------------------------------------------------------------------------------------------------ ids and mask
 
 
-def _ids_and_mask(tokenizer, render: Render, messages: Sequence[Message], turns: Sequence[int]) -> tuple[list[int], list[bool]]:
+def _ids_and_mask(
+    tokenizer, render: Render, messages: Sequence[Message], turns: Sequence[int], as_sampled: bool
+) -> tuple[list[int], list[bool]]:
+    """As `render_for_training`; `as_sampled`: whether the ids before a completion must be those of the rendered prompt."""
     ids: list[int] = []
     mask: list[bool] = []
-    text = ""
+    text, text_ids = "", ids
     for i in turns:
         prompt = render(messages[:i], True)
         prompt_ids = _encode(tokenizer, prompt)
         if not prompt.startswith(text):
             raise _broken_prefix(i, "earlier turns are rendered otherwise once more turns follow")
-        if prompt_ids[: len(ids)] != ids:
+        if prompt_ids[: len(ids)] != ids and as_sampled:
             raise InputError(
                 f"an assistant message before message {i} begins with characters that the tokenizer merges with the template's; "
                 "strip its leading whitespace"
             )
+        if prompt_ids[: len(ids)] != ids:  # an earlier turn stays in the ids in which it was trained
+            prompt_ids = text_ids + _encode(tokenizer, prompt[len(text) :])
         mask += [False] * (len(prompt_ids) - len(ids))
         text = render(messages[: i + 1], False)
         if not text.startswith(prompt):
             raise _broken_prefix(i, "the prompt with the generation words is not how the rendered message begins")
         if not keeps_thoughts(messages[i], text[len(prompt) :]):
             raise _broken_prefix(i, "it leaves out what the message thinks")
-        completion_ids = _completion_ids(tokenizer, prompt, prompt_ids, text, i)
-        ids = prompt_ids + completion_ids
-        mask += [True] * len(completion_ids)
+        text_ids = _continued(tokenizer, prompt, prompt_ids, text, i)
+        ids = prompt_ids + _up_to_end_of_turn(tokenizer, text_ids[len(prompt_ids) :], i)
+        mask += [True] * (len(ids) - len(prompt_ids))
     _refuse_losses(render, messages, text, opens_turn=False)
     return ids, mask
 
 
-def _completion_ids(tokenizer, prompt: str, prompt_ids: list[int], text: str, i: int) -> list[int]:
-    """Ids of the completion that carries `prompt` on to `text`, up to and including the token that closes the turn."""
+def _continued(tokenizer, prompt: str, prompt_ids: list[int], text: str, i: int) -> list[int]:
+    """Ids of `text` that begin with those of `prompt`, which it carries on."""
     text_ids = _encode(tokenizer, text)
     if text_ids[: len(prompt_ids)] == prompt_ids:
-        completion_ids = text_ids[len(prompt_ids) :]
-    else:
-        # The tokenizer merged across the border (a completion that begins with a newline). The sampler could not have:
-        # it continues the prompt's ids. So the completion is tokenised by itself.
-        completion_ids = _encode(tokenizer, text[len(prompt) :])
-        if tokenizer.decode(prompt_ids + completion_ids) != tokenizer.decode(text_ids):
-            raise InputError(
-                f"message {i}: this tokenizer cannot continue the prompt's ids with the completion; strip the message's leading whitespace"
-            )
-    return _up_to_end_of_turn(tokenizer, completion_ids, i)
+        return text_ids
+    # The tokenizer merged across the border (a completion that begins with a newline). The sampler could not have:
+    # it continues the prompt's ids. So the completion is tokenised by itself.
+    apart = prompt_ids + _encode(tokenizer, text[len(prompt) :])
+    if tokenizer.decode(apart) != tokenizer.decode(text_ids):
+        raise InputError(
+            f"message {i}: this tokenizer cannot continue the prompt's ids with the completion; strip the message's leading whitespace"
+        )
+    return apart
 
 
 def _up_to_end_of_turn(tokenizer, ids: list[int], i: int) -> list[int]:
