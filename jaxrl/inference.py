@@ -61,7 +61,7 @@ def sample_file(weights: Weights, model: str, prompts: Path, out: Path, sample: 
     if tokenizer is None and sample.stop:
         raise InputError(f"a stop text needs a tokenizer, and {folder} has none; leave out --stop")
     vocab_size = weights.policy.config.vocab_size
-    prompt_ids = [_prompt_ids(record, tokenizer, place, vocab_size) for place, record in records]
+    prompt_ids = [read_prompt(record, tokenizer, place, vocab_size) for place, record in records]
     ends = eos_ids(tokenizer, folder)
     decode = tokenizer.decode if tokenizer is not None else lambda ids: None
     engine = Engine(weights.policy, sample, ends, decode, mesh)
@@ -139,7 +139,12 @@ def read_lines(path: Path) -> list[tuple[str, dict[str, Any]]]:
     return records
 
 
-def _prompt_ids(record: dict[str, Any], tokenizer, place: str, vocab_size: int) -> list[int]:
+def read_prompt(record: dict[str, Any], tokenizer, place: str, vocab_size: int) -> list[int]:
+    """The ids of a line's prompt, whichever of its forms it has; `place` (file and line) begins every error.
+
+    Raises:
+      InputError: none of the forms or more than one, what they hold is not what it should be, or a key that would not be heeded.
+    """
     given = [name for name in ("prompt", "messages", "prompt_ids") if name in record]
     if len(given) != 1:
         raise InputError(f"{place}: needs exactly one of `prompt`, `messages`, `prompt_ids`, and has {given or 'none of them'}")

@@ -19,12 +19,12 @@ out. Any other key is an error: leaving it out in silence would teach something 
 
 import hashlib
 import json
-from collections.abc import Collection, Iterator
-from pathlib import Path
+from collections.abc import Collection
 from typing import Any
 
 from jaxrl.config import DataSection
 from jaxrl.data.jsonl import read_rows, short
+from jaxrl.data.tables import read_hub
 from jaxrl.errors import InputError
 from jaxrl.types import Message
 
@@ -48,8 +48,12 @@ def read_records(section: DataSection) -> list[list[Message]]:
       InputError: a file that cannot be read, a broken or ill-formed record (file, line and place are named), no records.
     """
     source = section.file if section.file is not None else section.hub
-    rows = read_rows(section.file) if section.file is not None else _hub_rows(section.hub, section.hub_split)
-    records = [parse_record(value, place, section.ignore) for place, value in rows]
+    rows = read_rows(section.file) if section.file is not None else read_hub(section.hub, None, section.hub_split)
+    records = []
+    for place, value in rows:
+        if section.hub is not None:
+            _refuse_filled_up(value, place)
+        records.append(parse_record(value, place, section.ignore))
     if not records:
         raise InputError(f"{source} holds no records; check the data section")
     return records
@@ -258,24 +262,6 @@ def _json(value: Any, place: str, key: str) -> Any:
         return json.loads(parse_text(value, place, key))
     except (ValueError, RecursionError):
         raise InputError(f"{place}: {key} is text that is not JSON: {short(value)}; repair it") from None
-
-
-def _hub_rows(name: str, split: str) -> Iterator[tuple[str, Any]]:
-    try:
-        import datasets
-    except ImportError:
-        raise InputError(f"data.hub={name!r} needs the `datasets` library; install it with: pip install 'jaxrl[datasets]'") from None
-    try:
-        saved = any((Path(name) / file).is_file() for file in ("state.json", "dataset_dict.json"))
-        rows = datasets.load_from_disk(name) if saved else datasets.load_dataset(name, split=split)
-        if isinstance(rows, datasets.DatasetDict):
-            rows = rows[split]
-    except (OSError, ValueError, KeyError, datasets.exceptions.DatasetsError) as error:
-        raise InputError(f"dataset {name!r}, split {split!r} cannot be loaded: {error}; check data.hub and data.hub_split") from None
-    for i, row in enumerate(rows):
-        place = f"{name} ({split}), record {i}"
-        _refuse_filled_up(row, place)
-        yield place, row
 
 
 def _refuse_filled_up(row: dict[str, Any], place: str) -> None:
