@@ -191,6 +191,7 @@ def test_what_a_template_leaves_out_is_refused():
         (CHATML, [tools, CHAT[2]], "message 0: the chat template does not render `tools`"),
         (CHATML, [CHAT[1], calls], "message 1: the chat template does not render `tool_calls`"),
         (user_only, CHAT, "message 0: the chat template leaves out what messages of role 'system' say"),
+        ("beta" + user_only, [CHAT[1], CHAT[2], tool, CHAT[2]], "message 2: the chat template leaves out"),
         (user_only, [CHAT[1], CHAT[2], tool, CHAT[4]], "message 2: the chat template leaves out what messages of role 'tool' say"),
     ]:
         with pytest.raises(InputError, match=message):
