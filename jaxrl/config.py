@@ -32,11 +32,15 @@ StageName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9 ._-]*$")]  # 
 
 
 class DataSection(Section):
-    """Records for SFT: a JSONL file, or a dataset by the `datasets` library's name (`hub`). See `data/records.py`."""
+    """Records for SFT: a JSONL file, or a dataset by the `datasets` library's name (`hub`). See `data/records.py`.
+
+    ignore: keys of records and messages that are left out, whatever they hold; any other key that is not known is an error.
+    """
 
     file: str | None = None
     hub: str | None = None
     hub_split: str = "train"
+    ignore: Annotated[tuple[str, ...], Field(strict=False)] = ()
 
     @model_validator(mode="after")
     def _one_source(self):

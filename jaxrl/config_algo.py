@@ -66,6 +66,8 @@ class PolicyGradientSection(Section):
       divides each sequence's sum by sample.max_new_tokens, then takes the mean over sequences.
     kl_coef, kl_estimator, kl_in: weight and estimate (k1, k2, k3) of KL(policy || reference), a term of the `loss` or
       taken off the `reward` (k1 only). 0 leaves out the reference and its forward pass.
+    kl_unbiased: whether the estimate in the loss is multiplied by the token's ratio to the policy that sampled, through which the
+      gradient passes, too; its mean gradient is then that of KL(policy || reference), which plain k1's and k3's is not.
     reference: the policy as the stage `start`s, the `base` without adapters, or null: none.
       reference_every: steps after which it becomes the policy of that time (null: never).
     entropy_coef: weight of the entropy bonus, whose gradient costs a third matmul with the head.
@@ -88,6 +90,7 @@ class PolicyGradientSection(Section):
     kl_coef: NonNegative = 0.0
     kl_estimator: Literal["k1", "k2", "k3"]
     kl_in: Literal["loss", "reward"]
+    kl_unbiased: bool = False
     reference: Literal["start", "base"] | None = "start"
     reference_every: PositiveInt | None = None
     entropy_coef: NonNegative = 0.0
@@ -142,6 +145,10 @@ class PolicyGradientSection(Section):
             raise ValueError(f"kl_coef={self.kl_coef} needs a reference to measure from; set reference to start or base, or kl_coef to 0")
         if self.kl_in == "reward" and self.kl_estimator != "k1":
             raise ValueError(f"kl_in: reward takes the k1 estimate, not {self.kl_estimator}; set kl_estimator to k1, or kl_in to loss")
+        if self.kl_unbiased and (self.kl_coef == 0 or self.kl_in != "loss"):
+            raise ValueError("kl_unbiased multiplies the KL term of the loss by the ratio: it needs kl_coef above 0 and kl_in: loss")
+        if self.kl_unbiased and self.kl_estimator == "k2":
+            raise ValueError("kl_unbiased: the ratio makes k1 and k3 unbiased, and k2 is biased in value; set kl_estimator to k3 (or k1)")
         if self.reference_every is not None and (self.kl_coef == 0 or self.reference != "start"):
             raise ValueError("reference_every renews a reference that is in use: it needs kl_coef above 0 and reference: start")
         return self

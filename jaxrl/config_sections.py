@@ -41,6 +41,9 @@ class ModelSection(Section):
     tokenizer: a tokenizer directory (or hub name); null takes it from `path`, or, without a path, trains one on the
       task's texts (saved in the run folder).
     chat_template: a file with a Jinja chat template, for tokenizers that have none.
+    training_template: where the chat template takes the thoughts of earlier turns out (Qwen3, QwQ, DeepSeek-R1), SFT renders a
+      record that this would break with a template of jaxrl's for that family, which keeps them; see `data/training_templates.py`.
+      False refuses such records. Sampling keeps to the model's own template.
     dtype: of the frozen weights and of the arithmetic; what is trained is always held in float32.
     attention: the kernel of training and prefill: `xla`, `cudnn` (NVIDIA, bfloat16), `splash` (TPU), or `auto`, the fastest
       that the device and dtype allow.
@@ -54,6 +57,7 @@ class ModelSection(Section):
     adapter: str | None = None
     tokenizer: str | None = None
     chat_template: str | None = None
+    training_template: bool = True
     dtype: Literal["float32", "bfloat16"] = "float32"
     attention: Literal["auto", "xla", "cudnn", "splash"] = "auto"
     remat: Literal["auto", "none", "selective", "full"] = "auto"

@@ -13,10 +13,10 @@ from jax.sharding import Mesh
 from jaxrl.batch import SFTBatch
 from jaxrl.config import EvalStage
 from jaxrl.config_sections import ModelSection, SampleSection, VerifySection
-from jaxrl.data.chat import render_for_sampling
+from jaxrl.data.chat import encode_text, render_for_sampling
 from jaxrl.data.dates import asks_for_date, fix_moment
 from jaxrl.data.jsonl import check_out, read_objects, write_rows
-from jaxrl.data.records import parse_messages, parse_text
+from jaxrl.data.records import parse_messages, parse_text, with_context
 from jaxrl.data.tokenizer import eos_ids, find_tokenizer
 from jaxrl.errors import InputError
 from jaxrl.eval.evaluate import baseline_rows, choose_problems, evaluate
@@ -34,6 +34,12 @@ from jaxrl.types import Completion
 log = logging.getLogger("jaxrl")
 
 SCORE_ROWS, SCORE_TOKENS = 16, 8192  # of one batch, at most
+# Keys of the requests that inference servers take. A line keeps whatever else it holds; of these, leaving them out would be a lie.
+OF_A_REQUEST = (
+    "documents", "functions", "function_call", "tool_choice", "chat_template", "chat_template_kwargs", "enable_thinking",
+    "add_generation_prompt", "continue_final_message", "response_format",
+    "temperature", "top_p", "top_k", "min_p", "max_tokens", "max_new_tokens", "max_completion_tokens", "stop",
+)  # fmt: skip
 
 
 def load_policy(model: str, adapter: str | None, dtype: str, mesh: Mesh) -> Weights:
@@ -46,9 +52,11 @@ def sample_file(
 ) -> int:
     """Complete every line of `prompts`.
 
-    A line has `prompt` (text, taken as it is), `messages` (rendered with the chat template) or `prompt_ids`; what it has
-    is kept, and `completion`, `completion_ids`, `logprobs` and `stop_reason` are added. Equal prompts are prefilled once
-    and draw independent samples: the n-th line with a prompt gets its n-th sample, whatever else the file holds.
+    A line has `prompt` (text, taken as it is, with the BOS that the tokenizer puts before it unless it has one), `messages`
+    (rendered with the chat template, with the line's `system` and `tools` if it has any) or `prompt_ids` (nothing is added);
+    what it has is kept, and `completion`, `completion_ids`, `logprobs` and `stop_reason` are added. A key that asks for another
+    prompt or another way of sampling (`OF_A_REQUEST`) is an error. Equal prompts are prefilled once and draw independent
+    samples: the n-th line with a prompt gets its n-th sample, whatever else the file holds.
     `moment` is what a chat template is told that asks for the date; None is now.
 
     Returns:
@@ -61,7 +69,7 @@ def sample_file(
     if tokenizer is None and sample.stop:
         raise InputError(f"a stop text needs a tokenizer, and {folder} has none; leave out --stop")
     vocab_size = weights.policy.config.vocab_size
-    prompt_ids = [_prompt_ids(record, tokenizer, place, vocab_size) for place, record in records]
+    prompt_ids = [read_prompt(record, tokenizer, place, vocab_size) for place, record in records]
     ends = eos_ids(tokenizer, folder)
     decode = tokenizer.decode if tokenizer is not None else lambda ids: None
     engine = Engine(weights.policy, sample, ends, decode, mesh)
@@ -152,17 +160,34 @@ def _tokenizer_at(moment: datetime | None, folder: Path):
     return tokenizer
 
 
-def _prompt_ids(record: dict[str, Any], tokenizer, place: str, vocab_size: int) -> list[int]:
+def read_prompt(record: dict[str, Any], tokenizer, place: str, vocab_size: int) -> list[int]:
+    """The ids of a line's prompt, whichever of its forms it has; `place` (file and line) begins every error.
+
+    Raises:
+      InputError: none of the forms or more than one, what they hold is not what it should be, or a key that would not be heeded.
+    """
     given = [name for name in ("prompt", "messages", "prompt_ids") if name in record]
     if len(given) != 1:
         raise InputError(f"{place}: needs exactly one of `prompt`, `messages`, `prompt_ids`, and has {given or 'none of them'}")
+    unheeded = [name for name in OF_A_REQUEST if record.get(name) is not None]
+    if given != ["messages"]:  # no chat template, so no place for these
+        unheeded += [name for name in ("system", "tools") if record.get(name)]
+    if unheeded:
+        raise InputError(
+            f"{place}: `{unheeded[0]}` beside `{given[0]}` would not be heeded; sampling is set for all lines by the command's flags, "
+            "and `system` and `tools` go with `messages`; remove it"
+        )
     if given == ["prompt_ids"]:
         return _ids(record, "prompt_ids", place, vocab_size)
     if tokenizer is None:
         raise InputError(f"{place}: `{given[0]}` is text, and the model directory has no tokenizer; give `prompt_ids`")
     if given == ["messages"]:
-        return render_for_sampling(tokenizer, parse_messages(record["messages"], place, "messages"))
-    return list(tokenizer(parse_text(record["prompt"], place, "prompt"))["input_ids"])
+        messages = with_context(parse_messages(record["messages"], place, "messages"), record, place)
+        try:
+            return render_for_sampling(tokenizer, messages)
+        except InputError as error:
+            raise InputError(f"{place}: {error}") from None
+    return encode_text(tokenizer, parse_text(record["prompt"], place, "prompt"))
 
 
 def _ids(record: dict[str, Any], column: str, place: str, vocab_size: int) -> list[int]:

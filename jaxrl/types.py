@@ -2,16 +2,25 @@
 
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 MAX_REWARD = 1e16  # of either sign: float32 holds the sum of the squares of a million of these, and not of much more
 
 
 class Message(TypedDict):
-    """One turn of a chat, as chat templates read it."""
+    """One turn of a chat, as chat templates read it.
+
+    tool_calls: an assistant's calls, `arguments` as an object; tool_call_id, name: of the call that a tool's message answers.
+    tools: on a chat's first message, the functions that the chat may call. train: False on an assistant's turn that is not trained on.
+    """
 
     role: str
     content: str
+    tool_calls: NotRequired[list[dict[str, Any]]]
+    tool_call_id: NotRequired[str]
+    name: NotRequired[str]
+    tools: NotRequired[list[dict[str, Any]]]
+    train: NotRequired[bool]
 
 
 class StopReason(StrEnum):

@@ -49,6 +49,7 @@ TIS = {
     "loss_type": "dapo", "beta": 0.04, "use_vllm": True, "vllm_importance_sampling_correction": True,
     "vllm_importance_sampling_clip_max": 2.0, "vllm_importance_sampling_clip_min": None,
 }  # fmt: skip
+# Each case says in `kl` which variant of the KL term it has: none, `plain` (beta * k3), or `unbiased` (beta * k3 * ratio).
 CASES = {
     "grpo": {"beta": 0.04},
     "grpo_no_kl": {},
@@ -70,7 +71,7 @@ CASES = {
 }
 NOTES = {
     "grpo": "mean over sequences of the mean over tokens of -min(r A, clip(r, 1 - epsilon, 1 + epsilon_high) A) + beta k3",
-    "grpo_kl_times_ratio": "TRL's default: the KL term is k3 * r, and r is differentiated too",
+    "grpo_kl_times_ratio": "TRL 1.16's default, `kl_unbiased` of jaxrl: the KL term is k3 * r, and r is differentiated too",
     "grpo_truncated_masked": "a sequence whose mask is empty still counts in the mean over sequences (8 of them)",
     "dr_grpo": "sum over tokens / (number of sequences * max_completion_length)",
     "dapo": "sum over tokens / number of tokens in the generation batch",
@@ -199,7 +200,8 @@ def trl_case(name: str, inputs: dict[str, np.ndarray]) -> dict:
     loss = GRPOTrainer._compute_loss(trainer, trainer.model, batch)
     loss.backward()
     assert loss.dtype == torch.float64 and batch["completion_mask"].shape == (N, T)
-    result = {"settings": settings, "advantages": batch["advantages"].tolist(), "loss": loss.item(), "grad": logprobs.grad.tolist()}
+    kl = "none" if not settings["beta"] else "unbiased" if settings["use_bias_correction_kl"] else "plain"
+    result = {"kl": kl, "settings": settings, "advantages": batch["advantages"].tolist(), "loss": loss.item(), "grad": logprobs.grad.tolist()}
     return ({"note": NOTES[name]} if name in NOTES else {}) | result
 
 
@@ -297,7 +299,7 @@ def ppo_section() -> dict:
     return {
         "note": "GAE from old_values; end_values holds the critic's value after a sequence that was cut, at its last token; the policy "
         "loss takes the whitened advantages, the value loss the returns of the raw ones; both are token means, each with its own gradient",
-        "settings": PPO, "inputs": inputs, "advantages": advantages, "returns": returns, "whitened": whitened,
+        "kl": "none", "settings": PPO, "inputs": inputs, "advantages": advantages, "returns": returns, "whitened": whitened,
         "policy_loss": policy_loss, "value_loss": value_loss, "grad_logprobs": policy_grad, "grad_values": value_grad,
     }  # fmt: skip
 

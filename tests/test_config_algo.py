@@ -34,6 +34,9 @@ def config_with(stage, values):
         (GRPO, {"algo": {"reference_every": 5}}, "reference_every renews a reference that is in use: it needs kl_coef above 0"),
         (GRPO, {"algo": {"reference_every": 5, "kl_coef": 0.1, "reference": "base"}}, "and reference: start"),
         (GRPO, {"algo": {"kl_in": "reward", "kl_coef": 0.1}}, "takes the k1 estimate, not k3; set kl_estimator to k1"),
+        (GRPO, {"algo": {"kl_unbiased": True}}, "kl_unbiased multiplies the KL term of the loss .* needs kl_coef above 0"),
+        (PPO, {"algo": {"kl_unbiased": True, "kl_coef": 0.1}}, "and kl_in: loss"),
+        (GRPO, {"algo": {"kl_unbiased": True, "kl_coef": 0.1, "kl_estimator": "k2"}}, "set kl_estimator to k3"),
         (GRPO, {"lora": None, "algo": {"kl_coef": 0.1, "reference": "base"}}, "the model without its adapters, and lora is null"),
         (GRPO, {"algo": {"group_size": 1}}, "group_size 1 leaves nothing to compare a completion with, as advantage: grpo does"),
         (GRPO, {"algo": {"group_size": 1, "advantage": "rloo"}}, "as advantage: rloo does; set group_size to 2 or more"),
@@ -82,6 +85,7 @@ def test_what_cannot_work_is_refused_with_the_reason(stage, values, message):
     [
         (GRPO, {"algo": {"group_size": 1, "advantage": "reinforce_pp"}}),
         (GRPO, {"algo": {"kl_coef": 0.1, "reference": "base"}}),
+        (GRPO, {"algo": {"kl_coef": 0.1, "kl_unbiased": True}}),
         (GRPO, {"algo": {"kl_coef": 0.0, "reference": None}}),
         (GRPO, {"algo": {"kl_in": "reward", "kl_estimator": "k1", "kl_coef": 0.1}}),
         (GRPO, {"lora": None, "algo": {"kl_coef": 0.1, "reference_every": 2}}),

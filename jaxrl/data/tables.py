@@ -34,7 +34,7 @@ def read_hub(name: str, config: str | None, split: str) -> Iterator[tuple[str, d
             rows = rows[split]
     except (OSError, ValueError, KeyError, datasets.exceptions.DatasetsError) as error:
         what = f"dataset {name!r}, configuration {config}, split {split!r}"
-        raise InputError(f"{what} cannot be loaded: {error}; check these names") from None
+        raise InputError(f"{what} cannot be loaded: {error}; check hub, hub_config and hub_split") from None
     for i, row in enumerate(rows):
         yield f"{name} ({split}), record {i}", row
 

@@ -8,7 +8,7 @@ With d = logprobs - ref_logprobs of tokens that the policy itself sampled, a sta
     k3          KL(policy || reference)   that of KL(reference || policy)
 
 where the reference has no tokens that the policy never samples. Off-policy the means are taken over other tokens, and
-none of this holds without importance weights. Axes: B rows, T tokens.
+none of this holds without importance weights: `unbiased_kl` has them. Axes: B rows, T tokens.
 """
 
 from collections.abc import Callable
@@ -71,6 +71,27 @@ def kl_k3(logprobs: Array, ref_logprobs: Array) -> Array:
     check_shapes(logprobs=(logprobs, "B T"), ref_logprobs=(ref_logprobs, "B T"))
     d = ref_logprobs - logprobs
     return jnp.expm1(d) - d
+
+
+def unbiased_kl(kl: Array, ratio: Array) -> Array:
+    """An estimate of KL(policy || reference) from tokens that an older policy sampled: unbiased in value and in gradient.
+
+        ratio * kl,   ratio = exp(logprobs - old_logprobs), through which the gradient passes, too
+
+    A state's mean of ratio * kl over the old policy's tokens is that of kl over the policy's own. For k1 and k3 that is
+    KL(policy || reference), and so its gradient is the gradient of it. On-policy the ratio is 1 and its gradient the score, which is
+    what turns k3's gradient from that of KL(reference || policy) to that of KL(policy || reference).
+
+    Args:
+      kl: [B, T] float32, k1 or k3.
+      ratio: [B, T] float32, each token's own, whatever the level of the policy loss.
+    Returns:
+      [B, T] float32, nats.
+    Source: DeepSeek-AI 2025 (DeepSeek-V3.2, arXiv 2512.02556), the unbiased KL estimate, there of k3; TRL's
+      `use_bias_correction_kl`. Departure from TRL: with sequence ratios it multiplies by the sequence's.
+    """
+    check_shapes(kl=(kl, "B T"), ratio=(ratio, "B T"))
+    return ratio * kl
 
 
 KL_ESTIMATORS: dict[str, Callable[[Array, Array], Array]] = {"k1": kl_k1, "k2": kl_k2, "k3": kl_k3}

@@ -14,7 +14,7 @@ from jax import Array
 
 from jaxrl.batch import PolicyBatch
 from jaxrl.config_algo import GRPOSection, PolicyGradientSection, PPOSection
-from jaxrl.ops.kl import KL_ESTIMATORS, kl_k3
+from jaxrl.ops.kl import KL_ESTIMATORS, kl_k3, unbiased_kl
 from jaxrl.ops.masked import masked_max, masked_sum
 from jaxrl.ops.policy_loss import (
     cispo,
@@ -87,6 +87,8 @@ def policy_objective(
         if batch.ref_logprobs is None:
             raise ValueError(f"kl_coef={algo.kl_coef} and the batch has no ref_logprobs; score it with the reference first")
         kl = KL_ESTIMATORS[algo.kl_estimator](said, jnp.where(mask, batch.ref_logprobs, 0.0))
+        if algo.kl_unbiased:
+            kl = unbiased_kl(kl, importance_ratio(said, old, mask, batch.segment_ids))
         loss = loss + algo.kl_coef * jnp.sum(weights["policy"] * kl)
         metrics["mean/kl/ref"] = masked_sum(kl, fresh)
     if algo.entropy_coef > 0:

@@ -41,7 +41,7 @@ def preflight(config: Config, tokenizer, model: ModelConfig, mesh: Mesh) -> dict
         task = tasks.get(stage.name)
         if isinstance(stage, SFTStage):
             _check_microbatch(stage, mesh)
-            rows[stage.name] = load_rows(stage, task, records.get(stage.name), tokenizer, config.seed)
+            rows[stage.name] = load_rows(stage, task, records.get(stage.name), tokenizer, config.seed, config.model.training_template)
             _check_positions(stage, rows[stage.name], model)
         elif isinstance(stage, RSFTStage):
             _check_rsft(stage, task, tokenizer, model, mesh)

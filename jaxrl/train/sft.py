@@ -95,9 +95,13 @@ def sft(run: Run, stage: SFTStage, index: int, weights: Weights) -> Weights:
 
 
 def load_rows(
-    stage: SFTStage, task: Task | None, records: list[list[Message]] | None, tokenizer, seed: int
+    stage: SFTStage, task: Task | None, records: list[list[Message]] | None, tokenizer, seed: int, training_template: bool = True
 ) -> tuple[Rows, Rows | None]:
-    """Packed training and validation rows, from the records of `stage.data` or, without them, the task's demonstrations."""
+    """Packed training and validation rows, from the records of `stage.data` or, without them, the task's demonstrations.
+
+    Raises:
+      InputError: nothing to train on; a record (its number is named) that the chat template does not render as training needs it.
+    """
     if records is not None:
         train, val = split_records(records, stage.val_fraction, seed)
     elif task is not None:
@@ -108,7 +112,14 @@ def load_rows(
     def rows(conversations: Sequence[list[Message]]) -> Rows | None:
         if not conversations:
             return None
-        return pack([render_for_training(tokenizer, c) for c in conversations], stage.seq_len, stage.packing)
+        return pack([example(c) for c in conversations], stage.seq_len, stage.packing)
+
+    def example(conversation: list[Message]) -> tuple[list[int], list[bool]]:
+        try:
+            return render_for_training(tokenizer, conversation, training_template)
+        except InputError as error:
+            number = f"record {records.index(conversation) + 1}" if records is not None else "a demonstration"
+            raise InputError(f"stage {stage.name}, {number}: {error}") from None
 
     train_rows = rows(train)
     if train_rows is None:

@@ -1,6 +1,6 @@
 import pytest
 
-from jaxrl.data.chat import end_of_turn_id, render_for_sampling, render_for_training
+from jaxrl.data.chat import encode_text, end_of_turn_id, render_for_sampling, render_for_training
 from jaxrl.data.tokenizer import CHATML, train_tokenizer
 from jaxrl.errors import InputError
 
@@ -14,6 +14,12 @@ FORGETFUL = CHATML.replace("{{ message['content'] }}", "{{ message['content'] if
 NO_END = "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}{% if add_generation_prompt %}assistant: {% endif %}"
 OTHER_OPENING = CHATML.replace("<|im_start|>assistant\n{% endif %}", "<|im_start|>assistant\n<think>\n{% endif %}")
 REFUSING = "{{ raise_exception('roles must alternate') }}"
+FAREWELL = CHATML.replace("<|im_end|>\n{% endfor %}", "<|im_end|>\nover\n{% endfor %}")
+WITH_TOOLS = "{% if tools %}Functions: {{ tools | tojson }}\n{% endif %}" + CHATML.replace(
+    "{{ message['content'] }}", "{{ message['content'] }}{% for call in message['tool_calls'] %}{{ call | tojson }}{% endfor %}"
+)
+TOOLS = [{"type": "function", "function": {"name": "look", "parameters": {"type": "object", "properties": {}}}}]
+CALLS = [{"type": "function", "function": {"name": "look", "arguments": {"host": "seven"}}}]
 
 CHAT = [
     {"role": "system", "content": "Be brief."},
@@ -94,6 +100,24 @@ def test_bos_is_never_doubled():
         assert ids.count(tokenizer.bos_token_id) == 1
 
 
+def test_a_bos_with_which_a_message_begins_is_the_template_s_to_write():
+    tokenizer = add_bos(make(LLAMA3))
+    chat = [{**message, "content": "<|begin|>" + message["content"]} for message in CHAT]
+    assert render_for_sampling(tokenizer, chat[:2]) == render_for_sampling(tokenizer, CHAT[:2])
+    assert render_for_training(tokenizer, chat) == render_for_training(tokenizer, CHAT)
+    assert render_for_sampling(make(CHATML), chat[1:2]).count(tokenizer.bos_token_id) == 1  # it writes none: the text's own stays
+
+
+def test_a_text_has_the_tokenizer_s_bos_once_or_the_one_that_it_begins_with():
+    plain, adding = make(None), add_bos(make(None))
+    bos = plain.bos_token_id
+    with_one = [bos, *plain("Which host")["input_ids"]]
+    assert encode_text(plain, "<|begin|>Which host") == encode_text(adding, "<|begin|>Which host") == with_one
+    assert encode_text(adding, "Which host") == with_one
+    assert encode_text(plain, "Which host") == with_one[1:]
+    assert encode_text(plain, "<|begin|><|begin|>Which host") == [bos, *with_one]  # nobody added one; the text is taken as it is
+
+
 def test_sampling_ids_are_those_of_transformers():
     tokenizer = add_bos(make(LLAMA3))
     theirs = tokenizer.apply_chat_template(CHAT[:2], add_generation_prompt=True, return_dict=False)
@@ -120,6 +144,64 @@ def test_messages_after_the_last_assistant_are_left_out():
     assert render_for_training(tokenizer, [*CHAT, CHAT[1]]) == render_for_training(tokenizer, CHAT)
 
 
+@pytest.mark.parametrize("inside", ["alpha<|im_end|>beta", "<|im_start|>host<|im_end|>", "<|im_end|>", "alpha<|endoftext|> beta<|im_end|>\n"])
+def test_special_tokens_inside_a_completion_are_trained_with_all_that_follows(inside):
+    tokenizer = make(CHATML)
+    ids, mask = render_for_training(tokenizer, [CHAT[1], {"role": "assistant", "content": inside}, CHAT[3], CHAT[4]])
+    assert trained_texts(tokenizer, ids, mask) == [inside + "<|im_end|>", "  alpha\n\nbeta <|im_end|>"]
+
+
+def test_text_behind_the_end_of_turn_is_refused_and_not_cut_off():
+    for template in (FAREWELL, NO_END):
+        with pytest.raises(InputError, match="message 1: .*not learn to stop"):
+            render_for_training(make(template), [CHAT[1], {"role": "assistant", "content": "alpha<|im_end|>beta"}])
+
+
+def test_turns_that_are_not_to_be_trained_on_are_what_the_later_ones_saw():
+    tokenizer = make(CHATML)
+    both, first, last = (render_for_training(tokenizer, [*CHAT[:2], {**CHAT[2], **a}, CHAT[3], {**CHAT[4], **b}]) for a, b in [
+        ({}, {}), ({}, {"train": False}), ({"train": False}, {})
+    ])  # fmt: skip
+    assert both[0] == last[0] and both[0][: len(first[0])] == first[0]
+    assert trained_texts(tokenizer, *first) == ["Host seven.<|im_end|>"]
+    assert trained_texts(tokenizer, *last) == ["  alpha\n\nbeta <|im_end|>"]
+    # A template that breaks the prefix for the first turn alone serves a record that does not train it.
+    thinking = {"role": "assistant", "content": "<think>\nhm\n</think>\n\nHost seven."}
+    ids, mask = render_for_training(make(FORGETFUL), [CHAT[1], {**thinking, "train": False}, CHAT[1], thinking])
+    assert trained_texts(tokenizer, ids, mask) == [thinking["content"] + "<|im_end|>"]
+    with pytest.raises(InputError, match="no assistant message to train on"):
+        render_for_training(tokenizer, [CHAT[1], {**CHAT[2], "train": False}])
+
+
+def test_tools_and_calls_go_to_a_template_that_renders_them():
+    tokenizer = make(WITH_TOOLS)
+    chat = [{**CHAT[1], "tools": TOOLS}, {"role": "assistant", "content": "", "tool_calls": CALLS}, {"role": "tool", "content": "alpha"}, CHAT[4]]
+    ids, mask = render_for_training(tokenizer, chat)
+    theirs = tokenizer.apply_chat_template([CHAT[1], *chat[1:]], tools=TOOLS, tokenize=False)
+    assert theirs.startswith(tokenizer.decode(ids)) and theirs.startswith("Functions: [{")
+    call, answer = trained_texts(tokenizer, ids, mask)
+    assert '"arguments": {"host": "seven"}' in call and answer == "  alpha\n\nbeta <|im_end|>"
+    assert tokenizer.decode(render_for_sampling(tokenizer, chat[:3])) == theirs[: theirs.rindex("  alpha")]
+
+
+def test_what_a_template_leaves_out_is_refused():
+    tools, calls, tool = {**CHAT[1], "tools": TOOLS}, {**CHAT[2], "tool_calls": CALLS}, {"role": "tool", "content": "beta"}
+    user_only = CHATML.replace("{% for message in messages %}", "{% for message in messages if message['role'] in ('user', 'assistant') %}")
+    for template, chat, message in [
+        (CHATML, [tools, CHAT[2]], "message 0: the chat template does not render `tools`"),
+        (CHATML, [CHAT[1], calls], "message 1: the chat template does not render `tool_calls`"),
+        (user_only, CHAT, "message 0: the chat template leaves out what messages of role 'system' say"),
+        ("beta" + user_only, [CHAT[1], CHAT[2], tool, CHAT[2]], "message 2: the chat template leaves out"),
+        (user_only, [CHAT[1], CHAT[2], tool, CHAT[4]], "message 2: the chat template leaves out what messages of role 'tool' say"),
+    ]:
+        with pytest.raises(InputError, match=message):
+            render_for_training(make(template), chat)
+        with pytest.raises(InputError, match=message):
+            render_for_sampling(make(template), chat)
+    shouting = CHATML.replace("message['content']", "message['content'] | upper")  # rendered, if not word by word
+    assert render_for_sampling(make(shouting), CHAT[:2])
+
+
 def test_broken_prefix_is_an_error():
     thinking = {"role": "assistant", "content": "<think>\nhm\n</think>\n\nHost seven."}
     tokenizer = make(FORGETFUL)
@@ -135,6 +217,8 @@ def test_template_errors():
         render_for_training(make(NO_END), CHAT)
     with pytest.raises(InputError, match="roles must alternate"):
         render_for_sampling(make(REFUSING), CHAT[:2])
+    with pytest.raises(InputError, match="can only concatenate|must be str|unsupported operand"):
+        render_for_sampling(make("{{ 'a' + 1 }}"), CHAT[:2])
     with pytest.raises(InputError, match="no chat template"):
         render_for_sampling(make(None), CHAT[:2])
     with pytest.raises(InputError, match="no assistant message"):

@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxrl.ops.kl import KL_ESTIMATORS, adapt_kl_coef, kl_k1, kl_k2, kl_k3
+from jaxrl.ops.kl import KL_ESTIMATORS, adapt_kl_coef, kl_k1, kl_k2, kl_k3, unbiased_kl
 
 LOGITS = np.array([[1.0, -0.5, 0.3, 0.0]])
 REF_LOGPROBS = np.log(np.array([[0.1, 0.2, 0.3, 0.4]]))
@@ -69,6 +69,25 @@ def test_in_a_loss_k1_pushes_nowhere_k2_down_the_kl_and_k3_down_the_other_kl():
     np.testing.assert_allclose(gradient["k2"], true, rtol=1e-12)
     np.testing.assert_allclose(gradient["k3"], reverse, rtol=1e-12)
     assert np.abs(true - reverse).max() > 0.05
+
+
+def test_times_the_ratio_k1_and_k3_have_the_kl_s_value_and_gradient_whoever_sampled():
+    """By enumeration of a vocabulary: the mean over what a policy sampled that has since moved, and over what it samples itself."""
+    with jax.enable_x64(True):
+        for sampler in (jax.nn.log_softmax(LOGITS), np.log(np.array([[0.4, 0.1, 0.2, 0.3]]))):
+
+            def mean(estimate, is_unbiased, logits):
+                logprobs = jax.nn.log_softmax(logits)
+                value = estimate(logprobs, REF_LOGPROBS)
+                return jnp.sum(jnp.exp(sampler) * (unbiased_kl(value, jnp.exp(logprobs - sampler)) if is_unbiased else value))
+
+            for estimate in (kl_k1, kl_k3):
+                value, gradient = jax.value_and_grad(lambda x: mean(estimate, True, x))(LOGITS)
+                np.testing.assert_allclose(value, kl(LOGITS), rtol=1e-12)
+                np.testing.assert_allclose(gradient, jax.grad(kl)(LOGITS), rtol=1e-9, atol=1e-15)
+                plain = jax.grad(lambda x: mean(estimate, False, x))(LOGITS)
+                assert np.abs(plain - jax.grad(kl)(LOGITS)).max() > 0.05
+            assert abs(mean(kl_k2, True, LOGITS) / kl(LOGITS) - 1) > 0.1
 
 
 def test_k1_in_the_reward_pushes_down_the_kl():

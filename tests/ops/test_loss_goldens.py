@@ -15,7 +15,7 @@ import pytest
 
 from jaxrl.ops.advantages import batch_normalize, group_center, group_normalize, leave_one_out, whiten
 from jaxrl.ops.gae import gae
-from jaxrl.ops.kl import kl_k3
+from jaxrl.ops.kl import kl_k3, unbiased_kl
 from jaxrl.ops.policy_loss import cispo, clipped_surrogate, importance_ratio, loss_weights, sampler_weights
 from jaxrl.ops.value_loss import clipped_value_loss
 
@@ -58,7 +58,7 @@ def total(logprobs, x: dict, advantages, mask, weights, settings: dict):
         per_token = per_token * sampler_weights(x["old_logprobs"], x["sampler_logprobs"], mask, x["segment_ids"], level, cap, how)
     if settings["beta"]:
         kl = kl_k3(logprobs, x["ref_logprobs"])
-        per_token = per_token + settings["beta"] * (kl * ratio if settings["use_bias_correction_kl"] else kl)
+        per_token = per_token + settings["beta"] * (unbiased_kl(kl, ratio) if settings["use_bias_correction_kl"] else kl)
     return jnp.sum(weights * per_token)
 
 
@@ -80,6 +80,27 @@ def test_loss_and_gradient_are_those_of_trl(name, layout, dtype, rtol, atol):
     assert loss.dtype == grad.dtype == dtype
     np.testing.assert_allclose(share * np.asarray(loss), case["loss"], rtol=rtol, atol=10 * atol)
     np.testing.assert_allclose(share * np.asarray(grad), lay_out(case["grad"], present, layout), rtol=rtol, atol=atol)
+
+
+def test_each_golden_names_its_variant_of_the_kl_term_and_is_no_other():
+    """By algebra, in NumPy: of the two goldens that differ in nothing else, each has the KL term that it names."""
+    cases = GOLDEN["cases"]
+    for case in (*cases.values(), GOLDEN["ppo"]):
+        settings = case["settings"]
+        variant = "none" if not settings.get("beta") else "unbiased" if settings["use_bias_correction_kl"] else "plain"
+        assert case["kl"] == variant
+    assert {case["kl"] for case in cases.values()} == {"none", "plain", "unbiased"}
+    x = {name: np.array(value) for name, value in GOLDEN["inputs"].items()}
+    mask, beta = x["mask"], cases["grpo"]["settings"]["beta"]
+    d, ratio = x["ref_logprobs"] - x["logprobs"], np.exp(x["logprobs"] - x["old_logprobs"])
+    k3, slope = np.exp(d) - d - 1, 1 - np.exp(d)
+    weights = mask / mask.sum(axis=1, keepdims=True) / len(mask)
+    term = {"plain": (k3, slope), "unbiased": (ratio * k3, ratio * (k3 + slope))}
+    for name in ("grpo", "grpo_kl_times_ratio"):
+        for variant, (value, gradient) in term.items():
+            fits_loss = np.isclose(cases["grpo_no_kl"]["loss"] + beta * np.sum(weights * value), cases[name]["loss"], rtol=1e-9)
+            fits_grad = np.allclose(cases["grpo_no_kl"]["grad"] + beta * weights * gradient, cases[name]["grad"], rtol=1e-9, atol=1e-12)
+            assert fits_loss == fits_grad == (variant == cases[name]["kl"]), (name, variant)
 
 
 @pytest.mark.parametrize("name", GOLDEN["rewards"])

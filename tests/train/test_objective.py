@@ -18,8 +18,6 @@ from jaxrl.train.objective import policy_objective, value_objective, weigh
 from tests.ops.test_loss_goldens import AGGREGATE, GOLDEN, arrays, lay_out, ppo
 
 MAX_LEN = GOLDEN["max_completion_length"]
-NO_SETTING_OF_OURS = {"grpo_kl_times_ratio"}  # TRL's KL term times a ratio that is differentiated, too
-CASES = [name for name in GOLDEN["cases"] if name not in NO_SETTING_OF_OURS]
 # (layout, microbatches, dtype, rtol, atol); the weights are float32 whatever the rest is.
 NEAR = [("rows", 2, np.float64, 1e-6, 1e-8), ("packed", 1, np.float64, 1e-6, 1e-8), ("packed", 1, np.float32, 1e-5, 1e-7)]
 JUNK = -100.0  # logprobs of what is not part of a completion; its ratio to anything has no float32
@@ -44,6 +42,7 @@ def from_settings(settings: dict) -> GRPOSection:
         dual_clip=settings["delta"],
         kl_coef=settings["beta"],
         kl_estimator="k3",
+        kl_unbiased=settings["use_bias_correction_kl"],
         sampler_correction=correction,
     )
 
@@ -81,7 +80,7 @@ def over_pieces(objective, algo, batch: PolicyBatch, *inputs):
 
 
 @pytest.mark.parametrize("layout, M, dtype, rtol, atol", NEAR)
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", GOLDEN["cases"])
 def test_loss_and_gradient_of_the_settings_are_those_of_trl(name, layout, M, dtype, rtol, atol):
     case, present = GOLDEN["cases"][name], np.array(GOLDEN["inputs"]["mask"])
     counts, share = present, 1.0
@@ -294,6 +293,23 @@ def test_the_kl_term_draws_the_policy_to_its_reference(estimator, value, slope):
     found, grad, _, _ = policy(in_reward, batch, logprobs)
     close(found, without)
     close(grad, grad_without)
+
+
+def test_the_unbiased_kl_term_is_the_plain_one_times_the_token_s_ratio_which_is_differentiated_too():
+    """Where nothing moved yet (no old logprobs) the ratio is 1, and has a gradient all the same."""
+    logprobs, reference = np.array([-1.0, -2.0, -3.0, -0.5]), np.array([-1.5, -1.0, -3.0, -2.5])
+    d = logprobs - reference
+    k3, slope = np.exp(-d) - 1 + d, 1 - np.exp(-d)
+    for level in ("token", "sequence"):  # of the policy's ratio; the KL's is the token's
+        for moved in (np.zeros(4), np.array([0.3, -0.2, 0.0, -1.0])):
+            fields = {"old_logprobs": logprobs - moved} if moved.any() else {}
+            batch = by_hand([0.0] * 4, ref_logprobs=reference, **fields)
+            algo = GRPOSection(**PLAIN, kl_coef=0.2, kl_unbiased=True, ratio_level=level)
+            loss, grad, _, metrics = policy(algo, batch, logprobs)
+            ratio = np.exp(moved)
+            close(loss, 0.2 * (ratio * k3).mean())
+            close(grad, 0.2 * ratio * (k3 + slope) / 4)
+            close(metrics["mean/kl/ref"], (ratio * k3).sum())
 
 
 def test_a_kl_term_without_reference_logprobs_is_refused():
