@@ -16,6 +16,7 @@ from jax.sharding import Mesh
 from jaxrl.compilations import Compilations
 from jaxrl.config import Config, EvalStage, RLStage, Stage
 from jaxrl.config_file import difference, dump_config
+from jaxrl.data.tokenizer import num_tokens
 from jaxrl.errors import InputError
 from jaxrl.eval.evaluate import baseline_rows, choose_problems, evaluate
 from jaxrl.eval.table import load_rows, render_table, save_rows
@@ -53,7 +54,7 @@ def run(config: Config, stream=sys.stdout) -> Path:
     folder = Path(config.runs_dir) / config.name
     refuse_other_config(folder, config)
     tokenizer, eos_ids = load_run_tokenizer(config, folder)
-    weights = load_base(config.model, len(tokenizer), mesh, config.seed)
+    weights = load_base(config.model, num_tokens(tokenizer), mesh, config.seed)
     sft_rows = preflight(config, tokenizer, weights.policy.config, mesh)
     is_first = jax.process_index() == 0
     make_run_folder(folder, config, tokenizer)
