@@ -6,7 +6,7 @@ import numpy as np
 def kept_ids(logits, top_k=0, top_p=1.0, min_p=0.0, num_tokens=None) -> np.ndarray:
     """[V] bool, of scaled logits [V]. Ties do not occur."""
     p = np.exp(np.asarray(logits, np.float64) - np.max(logits))
-    p[num_tokens:] = 0
+    p[len(p) if num_tokens is None else num_tokens :] = 0
     ranked = [int(i) for i in np.argsort(-p) if p[i] > 0]
     if top_k:
         ranked = ranked[:top_k]
