@@ -1,4 +1,4 @@
-"""What the update steps eat: frozen pytrees of arrays, every one of shape [M, B, T].
+"""What the update steps eat: frozen pytrees of arrays of shape [M, B, T], and one of [M, B, T, E].
 
 M microbatches, B rows of a microbatch, T tokens of a row. Rows are left-aligned and packed; index t describes token t.
 Only the first `num_microbatches` of the M are run: the arrays have room for the worst packing, so that the shapes, and
@@ -36,3 +36,4 @@ class PolicyBatch:
     old_values: Array | None = None  # [M, B, T] float32, of the state before token t; with a critic
     returns: Array | None = None  # [M, B, T] float32, what the critic is to learn; with a critic
     replay_mask: Array | None = None  # [M, B, T] bool, completions from the replay buffer; with a replay buffer
+    excluded: Array | None = None  # [M, B, T, E] uint8, ids that could not have come, E bytes of bits; with a filter in sampling

@@ -112,7 +112,12 @@ def build_parser() -> argparse.ArgumentParser:
     evaluate.add_argument("overrides", nargs="*", default=[], metavar="key=value")
     evaluate.set_defaults(function=_eval)
 
-    sample = commands.add_parser("sample", help="complete prompts with a model directory")
+    sample = commands.add_parser(
+        "sample",
+        help="complete prompts with a model directory",
+        description="Complete prompts. `logprobs` in the result are the model's at the temperature (at 1 where it is 0), over its whole "
+        "vocabulary, before top-k, top-p and min-p: at temperature 1 what `jaxrl score` gives. Ids that the tokenizer does not have are never drawn.",
+    )
     _model_flags(sample)
     sample.add_argument("--prompts", type=Path, required=True, metavar="IN.jsonl", help="lines with `prompt`, `messages` or `prompt_ids`")
     sample.add_argument("--out", type=Path, required=True, metavar="OUT.jsonl")

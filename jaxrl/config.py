@@ -25,6 +25,7 @@ from jaxrl.config_sections import (
 )
 from jaxrl.config_tasks import TaskSection
 
+LEAST_RL_TEMPERATURE = 0.01  # float32 logits are rounded by some 1e-6: 1e-4 nats here
 StageName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9 ._-]*$")]  # it becomes the name of a folder
 
 
@@ -100,6 +101,11 @@ class RLStage(Section):
     @model_validator(mode="after")
     def _samples_vary(self):
         _refuse_greedy(self.sample)
+        if self.sample.temperature < LEAST_RL_TEMPERATURE:
+            raise ValueError(
+                f"sample.temperature {self.sample.temperature:g} divides the rounding of the logits, so that the trainer's logprobs are no longer "
+                f"those of the sampler, and multiplies every gradient; set it to {LEAST_RL_TEMPERATURE} or more (1.0 is usual)"
+            )
         return self
 
     @property
@@ -185,6 +191,8 @@ class RSFTStage(FineTuningStage):
 def _refuse_greedy(sample: SampleSection) -> None:
     if sample.temperature == 0:
         raise ValueError("sample.temperature 0 makes all completions of a problem equal; set it above 0 (1.0 is usual)")
+    if sample.top_k == 1:
+        raise ValueError("sample.top_k 1 keeps the likeliest token alone, so that all completions of a problem are equal; raise it, or set 0: off")
 
 
 class EvalStage(Section):

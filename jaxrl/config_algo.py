@@ -28,9 +28,9 @@ class ReplaySection(Section):
     """The best verified completions of each problem, mixed into later updates.
 
     ratio: share of an update's sequences that are replayed; fewer while the buffer is small.
-    use: `sft` adds coef * cross-entropy on the replayed tokens (at the sampling temperature); `off_policy` puts them
-      through the policy loss, with the logprobs of the time when they were sampled, and the advantages: GRPO's of that
-      time, PPO's of today's critic.
+    use: `sft` adds coef * cross-entropy on the replayed tokens (at the sampling temperature, over all ids, filtered or not);
+      `off_policy` puts them through the policy loss, with the logprobs of the time when they were sampled and the ids that a
+      filter kept then, and the advantages: GRPO's of that time, PPO's of today's critic.
     per_problem, capacity: best completions kept for a problem, and in all; the easiest problems make room first.
     """
 
@@ -70,7 +70,8 @@ class PolicyGradientSection(Section):
       gradient passes, too; its mean gradient is then that of KL(policy || reference), which plain k1's and k3's is not.
     reference: the policy as the stage `start`s, the `base` without adapters, or null: none.
       reference_every: steps after which it becomes the policy of that time (null: never).
-    entropy_coef: weight of the entropy bonus, whose gradient costs a third matmul with the head.
+    entropy_coef: weight of the entropy bonus, whose gradient costs a third matmul with the head. With top-k, top-p or min-p
+      it is the entropy over the ids that were kept.
     sampler_correction: see there; null leaves the gap uncorrected (it is logged all the same).
     overlong: what becomes of completions that run into max_new_tokens. `keep` them; `mask` takes them out of the batch;
       `penalty` takes up to 1 off the reward, growing over the last `overlong_buffer` tokens, cut off or not.

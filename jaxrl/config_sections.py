@@ -94,8 +94,10 @@ class MeshSection(Section):
 class SampleSection(Section):
     """How completions are drawn, and with what means.
 
-    temperature: 0 is greedy. top_k: 0, top_p: 1 and min_p: 0 are off. stop, stop_ids: texts and token ids that end a
-      completion, beside the tokenizer's own ids.
+    temperature: 0 is greedy. top_k: 0, top_p: 1 and min_p: 0 are off; they look at what the temperature has left. GRPO and PPO
+      learn with the very ids that were kept (a bit per id of the vocabulary and token: memory that is planned for), also for
+      `kl_coef`, `entropy_coef` and updates after the first. Ids that the tokenizer does not have are never drawn.
+    stop, stop_ids: texts and token ids that end a completion, beside the tokenizer's own ids.
     max_prompt_tokens: a longer prompt is an error, never cut.
     slots: rows decoded together at most (but one per device); null means as many as the memory for the cache holds. kv_gib: that memory, GiB
       per device; null means most of what is free. What does not fit waits, and takes the places of rows that have ended.
@@ -121,6 +123,11 @@ class SampleSection(Section):
     merge_lora: bool = False
     weight_dtype: Literal["model", "int8"] = "model"
     kv_dtype: Literal["model", "int8"] = "model"
+
+    @property
+    def is_filtered(self) -> bool:
+        """Whether some ids are left out of a draw for being unlikely."""
+        return self.top_k > 0 or self.top_p < 1 or self.min_p > 0
 
 
 class OptimSection(Section):

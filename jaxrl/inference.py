@@ -2,6 +2,7 @@
 
 import logging
 import zlib
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,11 @@ from jaxrl.data.chat import encode_text, render_for_sampling
 from jaxrl.data.dates import asks_for_date, fix_moment
 from jaxrl.data.jsonl import check_out, read_objects, write_rows
 from jaxrl.data.records import parse_messages, parse_text, with_context
-from jaxrl.data.tokenizer import eos_ids, find_tokenizer
+from jaxrl.data.tokenizer import eos_ids, find_tokenizer, num_tokens
 from jaxrl.errors import InputError
 from jaxrl.eval.evaluate import baseline_rows, choose_problems, evaluate
 from jaxrl.eval.table import Row
+from jaxrl.model.policy import Policy
 from jaxrl.rollout.collect import open_pool
 from jaxrl.sample.buckets import length_bucket
 from jaxrl.sample.engine import Engine
@@ -59,6 +61,10 @@ def sample_file(
     samples: the n-th line with a prompt gets its n-th sample, whatever else the file holds.
     `moment` is what a chat template is told that asks for the date; None is now.
 
+    `logprobs` are the model's at the temperature (at 1 where it is 0), over its whole vocabulary, also where top-k, top-p or
+    min-p drew among fewer ids: at temperature 1 the numbers that `score_file` gives. Ids that the tokenizer does not have
+    are never drawn.
+
     Returns:
       The number of lines written.
     """
@@ -72,7 +78,7 @@ def sample_file(
     prompt_ids = [read_prompt(record, tokenizer, place, vocab_size) for place, record in records]
     ends = eos_ids(tokenizer, folder)
     decode = tokenizer.decode if tokenizer is not None else lambda ids: None
-    engine = Engine(weights.policy, sample, ends, decode, mesh)
+    engine = Engine(_with_tokens_of(tokenizer, weights.policy), sample, ends, decode, mesh)
     lines_of: dict[tuple[int, ...], list[int]] = {}
     for line, ids in enumerate(prompt_ids):
         engine.check(f"{records[line][0]}: the prompt", Request(ids, 0))
@@ -128,13 +134,18 @@ def evaluate_model(
     tokenizer = _tokenizer_at(moment, folder)
     if tokenizer is None:
         raise InputError(f"{folder} has no tokenizer; an evaluation needs the one that belongs to the model")
-    engine = Engine(weights.policy, stage.sample, eos_ids(tokenizer, folder), tokenizer.decode, mesh)
+    engine = Engine(_with_tokens_of(tokenizer, weights.policy), stage.sample, eos_ids(tokenizer, folder), tokenizer.decode, mesh)
     with open_pool(task, verify) as pool:
         row, _ = evaluate(engine, pool, tokenizer, problems, weights.trainable, weights.frozen, jax.random.key(seed), stage.name)
         return [*baseline_rows(task, pool, problems, seed), row]
 
 
 # ------------------------------------------------------------------------------------------------------------- files
+
+
+def _with_tokens_of(tokenizer, policy: Policy) -> Policy:
+    """The policy that draws no ids that its tokenizer does not have; without a tokenizer as it is."""
+    return policy if tokenizer is None else replace(policy, num_tokens=num_tokens(tokenizer))
 
 
 def read_lines(path: Path) -> list[tuple[str, dict[str, Any]]]:

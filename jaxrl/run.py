@@ -18,8 +18,9 @@ from jax.sharding import Mesh
 from jaxrl.compilations import Compilations
 from jaxrl.config import Config, EvalStage, RLStage, Stage
 from jaxrl.config_file import difference, dump_config
-from jaxrl.disk import write_whole, writing
 from jaxrl.data.dates import asks_for_date
+from jaxrl.data.tokenizer import num_tokens
+from jaxrl.disk import write_whole, writing
 from jaxrl.errors import InputError
 from jaxrl.eval.evaluate import baseline_rows, choose_problems, evaluate
 from jaxrl.eval.table import load_rows, render_table, save_rows
@@ -68,7 +69,7 @@ def run_locked(config: Config, stream: TextIO | None = sys.stdout) -> Path:
     refuse_broken_records(folder)
     inputs = check_inputs(config, folder)
     tokenizer, eos_ids = load_run_tokenizer(config, folder, inputs.began)
-    weights = load_base(config.model, len(tokenizer), mesh, config.seed)
+    weights = load_base(config.model, num_tokens(tokenizer), mesh, config.seed)
     sft_rows = preflight(config, tokenizer, weights.policy.config, mesh)
     is_first = jax.process_index() == 0
     make_run_folder(folder, config, tokenizer, inputs)

@@ -84,10 +84,10 @@ def rows_sharding(mesh: Mesh, axis: int = 0) -> NamedSharding:
 
 
 def shard_batch(batch, mesh: Mesh):
-    """Host arrays [M, B, T] -> device arrays with B spread over the mesh; scalars and None are left as they fit."""
+    """Host arrays [M, B, T, ...] -> device arrays with B spread over the mesh; scalars and None are left as they fit."""
 
     def place(leaf):
-        sharding = rows_sharding(mesh, axis=1) if np.ndim(leaf) == 3 else replicated(mesh)
+        sharding = rows_sharding(mesh, axis=1) if np.ndim(leaf) >= 3 else replicated(mesh)
         return jax.device_put(leaf, sharding)
 
     return jax.tree.map(place, batch)

@@ -66,9 +66,11 @@ class Verdict:
 class Completion:
     """What the policy said to one prompt.
 
-    `completion_ids` are the sampled ids, a sampled EOS included; `sampler_logprobs` has one number per id: its logprob
-    at the sampling temperature, before top-k and top-p. `text` is the decoded completion without the EOS and without
-    the stop string.
+    `completion_ids` are the sampled ids, a sampled EOS included; `sampler_logprobs` has one number per id, its logprob at the
+    sampling temperature: in RL, which learns from it, in the distribution that it was drawn from, so after top-k, top-p and
+    min-p and among the tokenizer's ids; everywhere else in the model's own, over the whole vocabulary, as scoring gives it.
+    `text` is the decoded completion without the EOS and without the stop string. `excluded`, in RL with a filter: for each id
+    what could not have come in its place, as `sample/sets.py` writes it; None where nothing was filtered.
     """
 
     prompt_ids: list[int]
@@ -76,6 +78,7 @@ class Completion:
     sampler_logprobs: list[float]
     stop_reason: StopReason
     text: str = ""
+    excluded: list[str] | None = None
 
 
 @dataclass(frozen=True)

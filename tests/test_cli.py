@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -116,6 +117,26 @@ def test_min_p_near_one_leaves_the_likeliest_token_alone(call):
     records = [{"prompt_ids": ids} for ids in PROMPTS]
     drawn, greedy = (call("sample", records, *flags, "--max-new-tokens", 6) for flags in (("--min-p", 0.99999), ("--temperature", 0)))
     assert [line["completion_ids"] for line in drawn] == [line["completion_ids"] for line in greedy]
+
+
+def test_ids_that_the_tokenizer_does_not_have_are_never_drawn(call, monkeypatch):
+    """And the logprobs are those of `score` all the same, filtered or not."""
+    letters = SimpleNamespace(get_vocab=lambda: {chr(65 + i): i for i in range(30)}, eos_token_id=2, decode=str)
+    monkeypatch.setattr("jaxrl.inference.find_tokenizer", lambda folder: letters)
+    records = [{"prompt_ids": ids} for ids in PROMPTS]
+    for flags in ((), ("--top-p", 0.9), ("--temperature", 0)):
+        samples = call("sample", records, *flags, "--max-new-tokens", 8)
+        assert all(i < 30 for line in samples for i in line["completion_ids"])
+        scored = call("score", [{"tokens": line["prompt_ids"] + line["completion_ids"]} for line in samples])
+        for line, score in zip(samples, scored):
+            np.testing.assert_allclose(line["logprobs"], score["logprobs"][len(line["prompt_ids"]) :], atol=1e-4)
+
+
+@pytest.mark.parametrize("temperature", ["1e-9", "1e-30", "1e-60"])
+def test_no_temperature_is_too_low(call, temperature):
+    drawn, greedy = (call("sample", [{"prompt_ids": ids} for ids in PROMPTS], "--temperature", t, "--max-new-tokens", 6) for t in (temperature, 0))
+    assert [line["completion_ids"] for line in drawn] == [line["completion_ids"] for line in greedy]
+    assert all(logprob == 0 for line in drawn for logprob in line["logprobs"]), "certain, and not infinite"
 
 
 def test_equal_prompts_draw_independent_samples_that_do_not_depend_on_the_other_lines(call):

@@ -62,6 +62,8 @@ def config_with(stage, values):
         (GRPO, {"algo": {"vf_coef": 0.5}}, "unknown key 'vf_coef' in GRPOSection; it is a key of PPOSection"),
         (GRPO, {"algo": {"gae_lambda": 0.9}}, "it is a key of PPOSection"),
         (GRPO, {"sample": {"temperature": 0}}, "makes all completions of a problem equal"),
+        (GRPO, {"sample": {"top_k": 1}}, "keeps the likeliest token alone"),
+        (PPO, {"sample": {"temperature": 1e-9}}, "temperature 1e-09 divides the rounding of the logits.*; set it to 0.01 or more"),
         (PPO, {"algo": {"advantage": "grpo"}}, "unknown key 'advantage' in PPOSection; it is a key of GRPOSection"),
         (PPO, {"algo": {"kl_target": 0.1}}, "kl_target adapts the KL penalty in the reward: it needs kl_coef above 0"),
         (PPO, {"algo": {"kl_target": 0.1, "kl_coef": 0.1, "kl_in": "loss"}}, "and kl_in: reward"),
@@ -71,6 +73,7 @@ def config_with(stage, values):
         (PPO, {"algo": {"gamma": 1.5}}, "gamma"),
         (RSFT, {"keep_top": 9}, "keep_top=9 is more than samples_per_problem=8"),
         (RSFT, {"sample": {"temperature": 0}}, "makes all completions of a problem equal"),
+        (RSFT, {"sample": {"top_k": 1}}, "keeps the likeliest token alone"),
         (RSFT, {"split": "test"}, "unknown key 'split' in RSFTStage; it is a key of EvalStage"),
     ],
 )

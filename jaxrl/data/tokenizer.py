@@ -123,6 +123,11 @@ def find_tokenizer(folder: str | Path) -> "PreTrainedTokenizerBase | None":
     return _load(folder, is_folder=True) if _has_tokenizer(folder) else None
 
 
+def num_tokens(tokenizer: "PreTrainedTokenizerBase") -> int:
+    """Ids from here on are no tokens: the padding of a model's vocabulary. The highest id counts, for ids may have gaps."""
+    return max(tokenizer.get_vocab().values()) + 1
+
+
 def eos_ids(tokenizer: "PreTrainedTokenizerBase | None", folder: str | Path | None) -> tuple[int, ...]:
     """The ids that end a completion: the tokenizer's EOS first, then those that the model's folder names.
 

@@ -33,7 +33,8 @@ class Policy:
 
     config: sizes. lora: the adapters, None without. dtype: of the arithmetic. remat: what the backward pass makes again,
     see `remat.py`. attention: a kernel of `ops/causal_attention.py`. mesh: the devices, for kernels that the compiler cannot
-    spread over them by itself.
+    spread over them by itself. num_tokens: ids that the tokenizer has; the model's vocabulary may be larger, and what lies
+    beyond is never sampled, nor has it a part in the policy that RL trains. None: all ids.
     """
 
     config: ModelConfig
@@ -42,6 +43,7 @@ class Policy:
     remat: str = "none"
     attention: str = "xla"
     mesh: Mesh | None = None
+    num_tokens: int | None = None
 
     # ------------------------------------------------------------------------------------------------ parameters
 

@@ -4,6 +4,9 @@
     logprob = log p_y            d logprob / d z_v = 1[v = y] - p_v
     H = -sum_v p_v log p_v       d H / d z_v       = -p_v (log p_v + H)
 
+Where some ids could not have come (what a filter of the sampler left out, what no tokenizer knows), z is -inf there: p is
+renormalised over the others, and nothing flows to those.
+
 Axes: B rows, T tokens, C tokens of a chunk, N >= T tokens in whole chunks, D width, V vocabulary.
 """
 
@@ -15,9 +18,11 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxrl.checks import check_shapes
+from jaxrl.ops.sampling import LEAST_TEMPERATURE, scaled_logits
 from jaxrl.ops.segments import segment_starts
 
 CHUNK_ELEMENTS = 1 << 25  # float32 logits alive at once: 128 MiB
+LEAST_LOGPROB = -1e30  # in place of -inf, so that p log p is 0 where p is
 
 
 def token_logprobs(
@@ -28,6 +33,8 @@ def token_logprobs(
     temperature: float = 1.0,
     *,
     mask: Array | None = None,
+    excluded: Array | None = None,
+    num_tokens: int | None = None,
     trains_head: bool = True,
     entropy_gradient: bool = False,
 ) -> tuple[Array, Array]:
@@ -46,6 +53,9 @@ def token_logprobs(
       segment_ids: [B, T] int32, 0 = padding.
       temperature: what the sampler divided its logits by; carries no gradient.
       mask: [B, T] bool, the tokens to score; None: all that have a token before them.
+      excluded: [B, T, ceil(V / 8)] uint8, the ids that could not have come in a token's place, as bits, the highest of a byte
+        first (`ops/sampling.py: sample_with_sets`); None: there are no such ids. The token itself is never one of them.
+      num_tokens: ids from here on could not have come in any place. None: all could.
       trains_head: whether `head` gets a gradient. If so, the backward pass makes the logits anew. If not, the forward pass
         keeps d logprob / d hidden, one vector per token, and there is nothing left to do but to multiply by it.
       entropy_gradient: whether the entropy carries a gradient, too.
@@ -66,31 +76,36 @@ def token_logprobs(
     order = jnp.pad(order, ((0, 0), (0, num_chunks * C - T)))  # [B, N]
     before = jnp.take_along_axis(hidden, jnp.maximum(order - 1, 0)[..., None], axis=1)  # the state that predicts a token
     targets = jnp.take_along_axis(tokens, order, axis=1)
+    if excluded is not None:
+        check_shapes(tokens=(tokens, "B T"), excluded=(excluded, "B T E"))
+        excluded = jnp.take_along_axis(excluded, order[..., None], axis=1)
+    if num_tokens is not None and num_tokens >= head.shape[0]:
+        num_tokens = None
     score = _score_and_recompute if trains_head else _score_and_keep
-    results = score(C, entropy_gradient, before, head, targets, used, temperature)
+    results = score(C, entropy_gradient, num_tokens, before, head, targets, excluded, used, jnp.maximum(temperature, LEAST_TEMPERATURE))
     place = jnp.maximum(jnp.cumsum(scored, axis=1) - 1, 0)  # [B, T]: where `order` has put each of them
     logprobs, entropy = (jnp.where(scored, jnp.take_along_axis(x, place, axis=1), 0.0) for x in results)
     return logprobs, entropy
 
 
-def _score(C: int, entropy_gradient: bool, hidden: Array, head: Array, targets: Array, used: Array, temperature: float):
+def _score(C, entropy_gradient, num_tokens, hidden: Array, head: Array, targets: Array, excluded: Array | None, used: Array, temperature):
     """Logprobs and entropy [B, N] float32 of targets [B, N] after hidden [B, N, D]; 0 beyond the chunks used."""
 
-    def chunk(_, hidden: Array, targets: Array):
-        logprobs, entropy, _ = _score_chunk(hidden, head, targets, temperature)
+    def chunk(_, hidden: Array, targets: Array, excluded: Array | None):
+        logprobs, entropy, _ = _score_chunk(hidden, head, targets, excluded, num_tokens, temperature)
         return (), (logprobs, entropy)
 
-    return _scan_chunks(chunk, (), C, used, hidden, targets)[1]
+    return _scan_chunks(chunk, (), C, used, hidden, targets, excluded)[1]
 
 
 # ------------------------------------------------------------------- head frozen: the forward pass keeps the derivatives
 
-_score_and_keep = jax.custom_vjp(_score, nondiff_argnums=(0, 1))
+_score_and_keep = jax.custom_vjp(_score, nondiff_argnums=(0, 1, 2))
 
 
-def _keep(C: int, entropy_gradient: bool, hidden: Array, head: Array, targets: Array, used: Array, temperature: float):
-    def chunk(_, hidden: Array, targets: Array):
-        logprobs, entropy, log_p = _score_chunk(hidden, head, targets, temperature)
+def _keep(C, entropy_gradient, num_tokens, hidden: Array, head: Array, targets: Array, excluded: Array | None, used: Array, temperature):
+    def chunk(_, hidden: Array, targets: Array, excluded: Array | None):
+        logprobs, entropy, log_p = _score_chunk(hidden, head, targets, excluded, num_tokens, temperature)
         by_logits = [_logprob_by_logits(log_p, targets)]
         if entropy_gradient:
             by_logits.append(_entropy_by_logits(log_p, entropy))
@@ -98,32 +113,32 @@ def _keep(C: int, entropy_gradient: bool, hidden: Array, head: Array, targets: A
         # 1.7e-3 (relative, root mean square): one more rounding, of the size that every layer below adds.
         return (), ((logprobs, entropy), [_to_hidden(x.astype(hidden.dtype), head, temperature) for x in by_logits])
 
-    return _scan_chunks(chunk, (), C, used, hidden, targets)[1]
+    return _scan_chunks(chunk, (), C, used, hidden, targets, excluded)[1]
 
 
-def _multiply(C: int, entropy_gradient: bool, by_hidden: list[Array], cotangents: tuple[Array, Array]):
+def _multiply(C, entropy_gradient, num_tokens, by_hidden: list[Array], cotangents: tuple[Array, Array]):
     d_hidden = cotangents[0][..., None] * by_hidden[0]
     if entropy_gradient:
         d_hidden += cotangents[1][..., None] * by_hidden[1]
-    return d_hidden.astype(by_hidden[0].dtype), None, None, None, None
+    return d_hidden.astype(by_hidden[0].dtype), None, None, None, None, None
 
 
 _score_and_keep.defvjp(_keep, _multiply)
 
 # ------------------------------------------------------------------- head trained: the backward pass makes the logits anew
 
-_score_and_recompute = jax.custom_vjp(_score, nondiff_argnums=(0, 1))
+_score_and_recompute = jax.custom_vjp(_score, nondiff_argnums=(0, 1, 2))
 
 
-def _keep_inputs(C: int, entropy_gradient: bool, *inputs):
-    return _score(C, entropy_gradient, *inputs), inputs
+def _keep_inputs(C, entropy_gradient, num_tokens, *inputs):
+    return _score(C, entropy_gradient, num_tokens, *inputs), inputs
 
 
-def _recompute(C: int, entropy_gradient: bool, inputs, cotangents: tuple[Array, Array]):
-    hidden, head, targets, used, temperature = inputs
+def _recompute(C, entropy_gradient, num_tokens, inputs, cotangents: tuple[Array, Array]):
+    hidden, head, targets, excluded, used, temperature = inputs
 
-    def chunk(d_head: Array, hidden: Array, targets: Array, d_logprobs: Array, d_entropy: Array):
-        _, entropy, log_p = _score_chunk(hidden, head, targets, temperature)
+    def chunk(d_head: Array, hidden: Array, targets: Array, excluded: Array | None, d_logprobs: Array, d_entropy: Array):
+        _, entropy, log_p = _score_chunk(hidden, head, targets, excluded, num_tokens, temperature)
         d_logits = d_logprobs[..., None] * _logprob_by_logits(log_p, targets)
         if entropy_gradient:
             d_logits += d_entropy[..., None] * _entropy_by_logits(log_p, entropy)
@@ -132,8 +147,8 @@ def _recompute(C: int, entropy_gradient: bool, inputs, cotangents: tuple[Array, 
         return d_head, _to_hidden(d_logits, head, temperature)
 
     zeros = jnp.zeros(head.shape, jnp.float32)  # a sum over many chunks: bfloat16 would lose the small ones
-    d_head, d_hidden = _scan_chunks(chunk, zeros, C, used, hidden, targets, *cotangents)
-    return d_hidden, (d_head / temperature).astype(head.dtype), None, None, None
+    d_head, d_hidden = _scan_chunks(chunk, zeros, C, used, hidden, targets, excluded, *cotangents)
+    return d_hidden, (d_head / temperature).astype(head.dtype), None, None, None, None
 
 
 _score_and_recompute.defvjp(_keep_inputs, _recompute)
@@ -141,14 +156,23 @@ _score_and_recompute.defvjp(_keep_inputs, _recompute)
 # ------------------------------------------------------------------------------------------------------------- one chunk
 
 
-def _score_chunk(hidden: Array, head: Array, targets: Array, temperature: float) -> tuple[Array, Array, Array]:
+def _score_chunk(hidden: Array, head: Array, targets: Array, excluded: Array | None, num_tokens: int | None, temperature):
     """hidden [B, C, D] -> logprobs [B, C], entropy [B, C] and log p [B, C, V], float32."""
-    logits = jnp.einsum("bcd,vd->bcv", hidden, head, preferred_element_type=jnp.float32) / temperature
-    log_normaliser = jax.nn.logsumexp(logits, axis=-1)  # [B, C]
+    logits = jnp.einsum("bcd,vd->bcv", hidden, head, preferred_element_type=jnp.float32)
+    scaled = scaled_logits(logits, temperature, _could_come(excluded, num_tokens, head.shape[0]))
+    log_normaliser = jnp.log(jnp.sum(jnp.exp(scaled), axis=-1))  # [B, C]; the largest of scaled is 0
     # Picked from the logits, so that log p is an expression within its users, never an array: scoring takes a third less.
-    chosen = jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]
-    log_p = logits - log_normaliser[..., None]
-    return chosen - log_normaliser, -jnp.sum(jnp.exp(log_p) * log_p, axis=-1), log_p
+    chosen = jnp.take_along_axis(scaled, targets[..., None], axis=-1)[..., 0]
+    log_p = jnp.maximum(scaled - log_normaliser[..., None], LEAST_LOGPROB)
+    return jnp.maximum(chosen - log_normaliser, LEAST_LOGPROB), -jnp.sum(jnp.exp(log_p) * log_p, axis=-1), log_p
+
+
+def _could_come(excluded: Array | None, num_tokens: int | None, V: int) -> Array | None:
+    """[B, C, V] or [V] bool, the ids that a token was drawn among; None: all."""
+    if excluded is not None:
+        could = jnp.unpackbits(excluded, axis=-1, count=V) == 0
+        return could if num_tokens is None else could & (jnp.arange(V) < num_tokens)
+    return None if num_tokens is None else jnp.arange(V) < num_tokens
 
 
 def _logprob_by_logits(log_p: Array, targets: Array) -> Array:
@@ -167,15 +191,15 @@ def _to_hidden(by_logits: Array, head: Array, temperature: float) -> Array:
     return by_hidden.astype(by_logits.dtype)
 
 
-def _scan_chunks(function: Callable, carry, C: int, used: Array, *arrays: Array):
-    """`lax.scan` over the first `used` (traced) chunks of C columns of arrays [B, N, ...].
+def _scan_chunks(function: Callable, carry, C: int, used: Array, *arrays: Array | None):
+    """`lax.scan` over the first `used` (traced) chunks of C columns of arrays [B, N, ...], or None.
 
     function: (carry, *chunks [B, C, ...]) -> (carry, results [B, C, ...]). Returns the last carry and the results
     [B, N, ...], 0 in the columns that were not reached.
     """
 
     def chunks(i: Array | int):
-        return (jax.lax.dynamic_slice_in_dim(x, i * C, C, axis=1) for x in arrays)
+        return (None if x is None else jax.lax.dynamic_slice_in_dim(x, i * C, C, axis=1) for x in arrays)
 
     def body(i: Array, state):
         carry, results = state

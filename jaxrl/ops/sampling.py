@@ -1,4 +1,4 @@
-"""From logits to a token. Axes: B rows, V vocabulary."""
+"""From logits to a token, and to what else could have come. Axes: B rows, V vocabulary."""
 
 import jax
 import jax.numpy as jnp
@@ -8,6 +8,7 @@ from jaxrl.checks import check_shapes
 
 
 BLOCK = 128  # tokens of the vocabulary whose probabilities are added up together
+LEAST_TEMPERATURE = 1e-30  # logits apart by more than 1e-27 are as good as infinitely far apart here
 
 
 def uniforms(keys: Array, counts: Array) -> Array:
@@ -18,19 +19,32 @@ def uniforms(keys: Array, counts: Array) -> Array:
     return jax.vmap(lambda key, count: jax.random.uniform(jax.random.fold_in(key, count), dtype=jnp.float32))(keys, counts)
 
 
-def sample_tokens(
-    logits: Array, u: Array, temperature: Array, filters: tuple[Array, Array, Array] | None = None
-) -> tuple[Array, Array]:
-    """Draw one token per row, and say how likely it was.
+def scaled_logits(logits: Array, temperature: Array | float, keep: Array | None = None) -> Array:
+    """(logits - the largest that is kept) / temperature, along the last axis; -inf for what is not kept.
 
-        p = softmax(filtered);   token = the first with p_0 + ... + p_token > u,  u uniform in [0, 1)
+    The difference comes first: divided by 1e-9 and only then subtracted, two logits leave inf - inf, or nothing of what set
+    them apart. A temperature below LEAST_TEMPERATURE is taken for that one: float32 cannot tell their distributions apart.
+
+    Args:
+      logits: [..., V] float32.  temperature: broadcasts against them, above 0.  keep: [..., V] bool, at least one; None: all.
+    """
+    kept = logits if keep is None else jnp.where(keep, logits, -jnp.inf)
+    return (kept - jnp.max(kept, axis=-1, keepdims=True)) / jnp.maximum(temperature, LEAST_TEMPERATURE)
+
+
+def sample_tokens(
+    logits: Array, u: Array, temperature: Array, filters: tuple[Array, Array, Array] | None = None, num_tokens: int | None = None
+) -> tuple[Array, Array]:
+    """Draw one token per row, and say how likely the model finds it.
+
+        p = softmax(kept);   token = the first with p_0 + ... + p_token > u,  u uniform in [0, 1)
         logprob = log softmax(logits / temperature)[token]
 
     One uniform number per row, where Gumbel noise would be one per row and token: V times fewer, and the sum over the
     vocabulary is there anyway for the logprob. The sum is taken in blocks, so that float32 rounds little.
 
-    The logprob is that of the unfiltered distribution: it is what the trainer recomputes. With temperature 0 the
-    likeliest token is taken (of several the first) and its logprob is given at temperature 1.
+    The logprob is that of the whole vocabulary, whatever was left out of the draw: the number that scoring gives for the
+    token. With temperature 0 the likeliest token is taken (of several the first) and its logprob is given at temperature 1.
 
     Args:
       logits: [B, V] float32.
@@ -38,18 +52,53 @@ def sample_tokens(
       temperature: [B] float32.
       filters: top_k [B] int32, top_p [B] and min_p [B] float32, as `keep_likely` takes them; None where no row has any
         (they cost a sort of the vocabulary).
+      num_tokens: ids from here on are never drawn: no tokenizer knows them. None: all may be.
     Returns:
       tokens [B] int32 and logprobs [B] float32.
     """
+    scaled, kept = _keep(logits, u, temperature, filters, num_tokens)
+    tokens = _draw(kept, _if_random(u, temperature))
+    return tokens, _logprobs(scaled, tokens)
+
+
+def sample_with_sets(
+    logits: Array, u: Array, temperature: Array, filters: tuple[Array, Array, Array] | None = None, num_tokens: int | None = None
+) -> tuple[Array, Array, Array | None]:
+    """`sample_tokens` for tokens that are to be learnt from: each with its logprob in the distribution that it was drawn from.
+
+        logprob = log softmax(kept)[token],   kept = logits / temperature, -inf for what is left out
+
+    Returns:
+      tokens [B] int32, logprobs [B] float32, and with filters the ids that were left out, [B, ceil(V / 8)] uint8: bit v of a
+      row, the highest bit of a byte first, is 1 where id v could not have come. Without filters None: `num_tokens` says all.
+    """
+    _, kept = _keep(logits, u, temperature, filters, num_tokens)
+    tokens = _draw(kept, _if_random(u, temperature))
+    return tokens, _logprobs(kept, tokens), None if filters is None else jnp.packbits(jnp.isneginf(kept), axis=-1)
+
+
+def _keep(logits: Array, u: Array, temperature: Array, filters, num_tokens: int | None) -> tuple[Array, Array]:
+    """[B, V] twice: logits / temperature less their largest, and the same with -inf for what may not be drawn."""
     check_shapes(logits=(logits, "B V"), u=(u, "B"), temperature=(temperature, "B"))
     is_greedy = (temperature == 0)[:, None]
-    scaled = logits / jnp.where(is_greedy, 1.0, temperature[:, None])
-    largest = jnp.max(scaled, axis=-1, keepdims=True)
-    kept = scaled if filters is None else keep_likely(scaled, *filters)
-    kept = jnp.where(is_greedy & (scaled < largest), -jnp.inf, kept)
-    tokens = _draw(kept - largest, jnp.where(is_greedy[:, 0], 0.0, u))
+    divisor = jnp.where(is_greedy, 1.0, temperature[:, None])
+    if num_tokens is None or num_tokens >= logits.shape[1]:
+        scaled = kept = scaled_logits(logits, divisor)
+    else:
+        kept = scaled_logits(logits, divisor, jnp.arange(logits.shape[1]) < num_tokens)
+        scaled = scaled_logits(logits, divisor)
+    if filters is not None:
+        kept = keep_likely(kept, *filters)
+    return scaled, jnp.where(is_greedy & (kept < 0), -jnp.inf, kept)
+
+
+def _if_random(u: Array, temperature: Array) -> Array:
+    return jnp.where(temperature == 0, 0.0, u)
+
+
+def _logprobs(scaled: Array, tokens: Array) -> Array:
     chosen = jnp.take_along_axis(scaled, tokens[:, None], axis=-1)[:, 0]
-    return tokens, chosen - jax.nn.logsumexp(scaled, axis=-1)
+    return chosen - jax.nn.logsumexp(scaled, axis=-1)
 
 
 def _draw(logits: Array, u: Array) -> Array:

@@ -11,12 +11,17 @@ import numpy as np
 from jaxrl.batch import PolicyBatch
 from jaxrl.data.packing import assign_rows, lay_out, segments
 from jaxrl.errors import InputError
+from jaxrl.sample.sets import NOTHING, to_bits
 from jaxrl.types import Completion
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One trajectory as an update sees it: arrays [n] over its tokens, prompt and completion. Names as in `PolicyBatch`."""
+    """One trajectory as an update sees it: arrays [n] over its tokens, prompt and completion. Names as in `PolicyBatch`.
+
+    excluded: for each token what could not have come in its place, as text (`sample/sets.py`): bits are many, and made where
+    they are laid out.
+    """
 
     tokens: np.ndarray
     completion_mask: np.ndarray
@@ -27,9 +32,10 @@ class Sample:
     old_values: np.ndarray | None = None
     returns: np.ndarray | None = None
     replay_mask: np.ndarray | None = None
+    excluded: list[str] | None = None
 
 
-PER_TOKEN = tuple(field.name for field in fields(Sample))
+PER_TOKEN = tuple(field.name for field in fields(Sample) if field.name != "excluded")
 
 
 def make_sample(completion: Completion) -> Sample:
@@ -42,11 +48,12 @@ def make_sample(completion: Completion) -> Sample:
         advantages=np.zeros(n, np.float32),
         sampler_logprobs=np.array([0.0] * len(prompt) + completion.sampler_logprobs, np.float32),
         old_logprobs=np.full(n, np.nan, np.float32),
+        excluded=None if completion.excluded is None else [NOTHING] * len(prompt) + completion.excluded,
     )
 
 
 def collate(
-    samples: Sequence[Sample], num_rows: int, seq_len: int, microbatch: int, needed: Collection[str] = ()
+    samples: Sequence[Sample], num_rows: int, seq_len: int, microbatch: int, needed: Collection[str] = (), set_bytes: int = 0
 ) -> PolicyBatch:
     """Pack samples into rows, one segment each.
 
@@ -57,10 +64,12 @@ def collate(
       samples: those of one optimiser batch, at most num_rows. A field that only some of them have is 0 in the others.
       seq_len: T.  microbatch: B.
       needed: optional fields that the batch has in any case, so that one compiled step serves every mixture of samples.
+      set_bytes: of each token's excluded ids (`sample/sets.py: set_bytes`); 0: the batch has none.
     Returns:
       PolicyBatch of NumPy arrays, M = ceil(num_rows / B).
     Raises:
       InputError: if a sample is longer than a row.
+      ValueError: samples with excluded ids where set_bytes has no room for them: they would be learnt from as if all had been kept.
     """
     rows = _assign(samples, seq_len)
     M = -(-num_rows // microbatch)
@@ -72,6 +81,8 @@ def collate(
             dtype = present[0].dtype if present else bool if name == "replay_mask" else np.float32
             filled = [np.zeros(len(s.tokens), dtype) if x is None else x for s, x in zip(samples, given)]
             arrays[name] = lay_out(rows, filled, seq_len, dtype)
+    if set_bytes or any(sample.excluded for sample in samples):
+        arrays["excluded"] = _lay_out_sets(rows, samples, (M * microbatch, seq_len, set_bytes))
     return PolicyBatch(
         num_microbatches=np.int32(-(-len(rows) // microbatch)),
         **{name: to_microbatches(x, M, microbatch) for name, x in arrays.items()},
@@ -92,8 +103,22 @@ def uncollate(array: np.ndarray, samples: Sequence[Sample], seq_len: int) -> lis
 
 
 def to_microbatches(x: np.ndarray, M: int, B: int) -> np.ndarray:
-    """[R, T] -> [M, B, T], empty rows added at the end; R <= M * B."""
-    return np.pad(x, ((0, M * B - len(x)), (0, 0))).reshape(M, B, -1)
+    """[R, T, ...] -> [M, B, T, ...], empty rows added at the end; R <= M * B."""
+    missing = np.zeros((M * B - len(x), *x.shape[1:]), x.dtype)
+    return (np.concatenate([x, missing]) if len(missing) else x).reshape(M, B, *x.shape[1:])
+
+
+def _lay_out_sets(rows: Sequence[Sequence[int]], samples: Sequence[Sample], shape: tuple[int, int, int]) -> np.ndarray:
+    """[M * B, T, set_bytes] uint8: the bits of every token's excluded ids; a sample without such sets excludes nothing."""
+    out = np.zeros(shape, np.uint8)
+    for r, row in enumerate(rows):
+        at = 0
+        for i in row:
+            for t, text in enumerate(samples[i].excluded or ()):
+                if text:
+                    out[r, at + t] = to_bits(text, shape[2])
+            at += len(samples[i].tokens)
+    return out
 
 
 def _assign(samples: Sequence[Sample], seq_len: int) -> list[list[int]]:

@@ -3,7 +3,7 @@
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,8 @@ from jaxrl.types import Group, StopReason, Trajectory
 class Entry:
     """A completion worth learning from again, with what was known when it was sampled. Plain JSON values throughout.
 
-    `sampler_logprobs` (one per completion id) and `advantage` are those of the policy of `policy_version`.
+    `sampler_logprobs` (one per completion id) and `advantage` are those of the policy of `policy_version`; so is `excluded`,
+    what the sampler's filter left out at each completion id (None: there was no filter).
     """
 
     uid: str
@@ -28,6 +29,7 @@ class Entry:
     correct: bool
     advantage: float
     policy_version: int
+    excluded: list[str] | None = None
 
 
 class ReplayBuffer:
@@ -119,15 +121,16 @@ def _is_worth_keeping(trajectory: Trajectory) -> bool:
 def _entry(trajectory: Trajectory, advantage: float) -> Entry:
     said, reward = trajectory.completion, float(trajectory.verdict.reward)
     sampled = said.prompt_ids, said.completion_ids, said.sampler_logprobs
-    return Entry(trajectory.problem.uid, *sampled, reward, True, advantage, trajectory.policy_version)
+    return Entry(trajectory.problem.uid, *sampled, reward, True, advantage, trajectory.policy_version, said.excluded)
 
 
 def _read(index: int, values: Mapping[str, Any]) -> Entry:
     names = {field.name for field in fields(Entry)}
+    needed = {field.name for field in fields(Entry) if field.default is MISSING}
     found = set(values) if isinstance(values, Mapping) else {type(values).__name__}
-    if found != names:
+    if not needed <= found <= names:
         raise InputError(
-            f"entry {index} of a saved replay buffer has {sorted(found)} where {sorted(names)} belong; "
+            f"entry {index} of a saved replay buffer has {sorted(found)} where {sorted(needed)} belong; "
             "resume with the version of jaxrl that saved it, or begin the stage anew"
         )
     return Entry(**values)

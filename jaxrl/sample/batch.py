@@ -13,6 +13,7 @@ from jax.sharding import Mesh
 
 from jaxrl.model.cache import Entry, KVCache, empty_entry, move_rows, put_rows
 from jaxrl.model.decoding import DecodeWeights
+from jaxrl.ops.sampling import LEAST_TEMPERATURE
 from jaxrl.sample.buckets import length_bucket, next_power_of_two
 from jaxrl.sample.decode import Decoder, Draw, Emitted, Rows
 from jaxrl.sample.rows import Row
@@ -138,7 +139,8 @@ class Batch:
             if row is not None:
                 s = row.sample
                 uids[b], indices[b] = row.identity
-                temperature[b], top_k[b], top_p[b], min_p[b] = s.temperature, s.top_k, s.top_p, s.min_p
+                temperature[b] = max(s.temperature, LEAST_TEMPERATURE) if s.temperature else 0.0  # float32 rounds 1e-50 to 0: greedy
+                top_k[b], top_p[b], min_p[b] = s.top_k, s.top_p, s.min_p
                 stop_ids[b, : len(row.stop_ids)] = row.stop_ids
         arrays = jax.device_put((uids, indices, temperature, top_k, top_p, min_p, stop_ids), rows_sharding(self.mesh))
         return Draw(_row_keys(self.key, *arrays[:2]), *arrays[2:])

@@ -15,7 +15,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxrl.model.cache import Entry, KVCache, make_entry
 from jaxrl.model.decoding import DecodeWeights, decode_logits, extend
 from jaxrl.model.policy import Policy
-from jaxrl.ops.sampling import sample_tokens, uniforms
+from jaxrl.ops.sampling import sample_tokens, sample_with_sets, uniforms
 from jaxrl.sharding import ROWS
 
 Tree = dict
@@ -48,20 +48,26 @@ class Rows:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Emitted:
-    """What the rows emitted: tokens and logprobs count only where `is_live`; a row's live steps are the first ones."""
+    """What the rows emitted: it counts only where `is_live`; a row's live steps are the first ones."""
 
     tokens: Array  # [W, B] int32
     logprobs: Array  # [W, B] float32
     is_live: Array  # [W, B] bool
+    excluded: Array | None = None  # [W, B, ceil(V / 8)] uint8, the ids that a filter left out, of a decoder that `records`
 
 
 @dataclass(frozen=True)
 class Decoder:
-    """The static part of the programs; hashable. filters: some row uses top-k, top-p or min-p."""
+    """The static part of the programs; hashable.
+
+    records: what is drawn will be learnt from: logprobs are those of the distribution drawn from, and with filters the sets
+      that they left out come out, too. filters: some row uses top-k, top-p or min-p.
+    """
 
     policy: Policy
     mesh: Mesh
     int8_cache: bool = False
+    records: bool = False
     filters: bool = False
 
     @partial(jax.jit, static_argnums=0)
@@ -113,12 +119,13 @@ class Decoder:
     def _draw(self, rows: Rows, u: Array, logits: Array) -> tuple[Rows, Emitted]:
         draw = rows.draw
         filters = (draw.top_k, draw.top_p, draw.min_p) if self.filters else None
-        tokens, logprobs = sample_tokens(logits, u, draw.temperature, filters)
+        arguments = (logits, u, draw.temperature, filters, self.policy.num_tokens)
+        tokens, logprobs, excluded = sample_with_sets(*arguments) if self.records else (*sample_tokens(*arguments), None)
         is_live = ~rows.is_done
         left = rows.left - is_live
         is_stop = jnp.any(tokens[:, None] == draw.stop_ids, axis=1)
         after = replace(rows, last_tokens=tokens, left=left, is_done=rows.is_done | is_stop | (left <= 0))
-        return after, Emitted(tokens=tokens, logprobs=logprobs, is_live=is_live)
+        return after, Emitted(tokens=tokens, logprobs=logprobs, is_live=is_live, excluded=excluded)
 
     def _constrain(self, tree, rows=ROWS):
         """Rows over the row shards (None: a copy everywhere), key/value heads over `tensor` where they can be cut."""

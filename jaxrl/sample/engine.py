@@ -15,6 +15,7 @@ from jaxrl.model.policy import Policy
 from jaxrl.sample.buckets import next_power_of_two
 from jaxrl.sample.decode import Decoder
 from jaxrl.sample.rows import Request, Sampled
+from jaxrl.sample.sets import set_bytes
 from jaxrl.sample.session import Session
 from jaxrl.sharding import num_row_shards
 
@@ -30,6 +31,7 @@ class Engine:
       decode_text: turns ids into text, for stop texts and for the result.
       usual_prompts, usual_samples: a smaller call is padded up to so many prompts with so many samples each, and runs the
         program of the usual one.
+      records: what is drawn will be learnt from, see `Completion`.
 
     times: seconds of the last run: `prefill_s` (first tokens included), `decode_s`, and `idle_s`, in which the device waited
     for the host. counts: what it did, see `Session`.
@@ -44,13 +46,14 @@ class Engine:
         mesh: Mesh,
         usual_prompts: int = 1,
         usual_samples: int = 1,
+        records: bool = False,
     ):
         self.policy, self.sample, self.eos_ids, self.decode_text, self.mesh = policy, sample, tuple(eos_ids), decode_text, mesh
         self.shards = num_row_shards(mesh)
         most = sample.slots or MOST_ROWS
         self.fewest_rows = min(most, next_power_of_two(usual_prompts * usual_samples))
         self.fewest_prompts = next_power_of_two(min(usual_prompts, -(-most // usual_samples)))
-        self.decoder = Decoder(policy, mesh, sample.kv_dtype == "int8")
+        self.decoder = Decoder(policy, mesh, sample.kv_dtype == "int8", records)
         self.times: dict[str, float] = {}
         self.counts: dict[str, int] = {}
         self._untold: list[dict[str, float]] = []
@@ -91,8 +94,8 @@ class Engine:
     def capacity(self, size: int) -> int:
         """How many rows of `size` cache positions are decoded together at most, over all devices.
 
-        A row takes its keys and values, 2 * L * K * H numbers per position (and a scale for every H of them in int8), and
-        three float32 rows of logits.
+        A row takes its keys and values, 2 * L * K * H numbers per position (and a scale for every H of them in int8), three
+        float32 rows of logits, and of what is recorded of two windows the ids that filters left out, as bits.
 
         Raises:
           InputError: if not one row fits on each device.
@@ -100,7 +103,8 @@ class Engine:
         c, tensor = self.policy.config, self.mesh.shape["tensor"]
         heads = c.num_kv_heads // tensor if c.num_kv_heads % tensor == 0 else c.num_kv_heads
         per_head = c.head_dim + 4 if self.sample.kv_dtype == "int8" else c.head_dim * (2 if self.policy.dtype == "bfloat16" else 4)
-        row_bytes = 2 * c.num_layers * heads * per_head * size + 12 * c.vocab_size
+        recorded = 2 * self.sample.window * set_bytes(self.sample, c.vocab_size) if self.decoder.records else 0
+        row_bytes = 2 * c.num_layers * heads * per_head * size + 12 * c.vocab_size + recorded
         per_device = int(self._budget() // row_bytes)
         if per_device == 0:
             raise InputError(
@@ -135,7 +139,7 @@ class Engine:
             )
         sample = self.sample if request.sample is None else make_section(SampleSection, name, **request.sample.model_dump())
         config, length = self.policy.config, len(request.prompt_ids)
-        check_stop_ids(name, sample, config.vocab_size)
+        check_stop_ids(name, sample, self.policy.num_tokens or config.vocab_size)
         check_prompt_length(name, length, self.sample.max_prompt_tokens)
         if length + sample.max_new_tokens > config.max_positions:
             raise InputError(
@@ -157,9 +161,9 @@ def check_prompt_length(name: str, length: int, limit: int) -> None:
         raise InputError(f"{name} has {length} tokens and sample.max_prompt_tokens is {limit}; raise it or shorten the prompt")
 
 
-def check_stop_ids(name: str, sample: SampleSection, vocab_size: int) -> None:
-    """InputError for a stop id that no token has: it would never stop anything."""
-    if unknown := [i for i in sample.stop_ids if i >= vocab_size]:
+def check_stop_ids(name: str, sample: SampleSection, num_tokens: int) -> None:
+    """InputError for a stop id that no token has: it would never stop anything. num_tokens: ids that may be drawn."""
+    if unknown := [i for i in sample.stop_ids if i >= num_tokens]:
         raise InputError(
-            f"{name}: sample.stop_ids {unknown} are outside the model's vocabulary, 0..{vocab_size - 1}; take the ids from its tokenizer"
+            f"{name}: sample.stop_ids {unknown} are outside the model's vocabulary, 0..{num_tokens - 1}; take the ids from its tokenizer"
         )

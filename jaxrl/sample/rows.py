@@ -51,6 +51,7 @@ class Row:
     keep: bool
     ids: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
+    excluded: list[str] = field(default_factory=list)
     stop_reason: StopReason | None = None
     text: str | None = None
     is_done: bool = False
@@ -79,11 +80,12 @@ class Row:
             return self.sample.max_new_tokens
         return self.sample.max_new_tokens - (cursor - self.start - len(self.prompt_ids) + 1)
 
-    def take(self, tokens: Sequence[int], logprobs: Sequence[float], decode_text: Callable[[list[int]], str]) -> None:
+    def take(self, tokens: Sequence[int], logprobs: Sequence[float], excluded: Sequence[str], decode_text: Callable[[list[int]], str]) -> None:
         """Append what was drawn, and set the stop reason if the row has ended with it."""
         before = len(self.ids)
         self.ids += tokens
         self.logprobs += logprobs
+        self.excluded += excluded
         if self.sample.stop and self._find_stop_text(before, decode_text):
             return
         if self.ids[-1] in self.stop_ids:
@@ -94,7 +96,8 @@ class Row:
     def completion(self, decode_text: Callable[[list[int]], str]) -> Completion:
         if self.text is None:
             self.text = decode_text(self.ids[:-1] if self.stop_reason is StopReason.EOS else self.ids)
-        return Completion(self.prompt_ids, self.ids, self.logprobs, self.stop_reason, self.text)
+        excluded = self.excluded if any(self.excluded) else None
+        return Completion(self.prompt_ids, self.ids, self.logprobs, self.stop_reason, self.text, excluded)
 
     def _find_stop_text(self, before: int, decode_text: Callable[[list[int]], str]) -> bool:
         """A stop text cuts what was sampled after the token that completes it."""
@@ -106,7 +109,7 @@ class Row:
             text = decode_text(self.ids[:count])
             places = [place for stop in self.sample.stop if (place := text.find(stop)) >= 0]
             if places:
-                del self.ids[count:], self.logprobs[count:]
+                del self.ids[count:], self.logprobs[count:], self.excluded[count:]
                 self.stop_reason, self.text = StopReason.STOP_STRING, text[: min(places)]
                 return True
         return False

@@ -20,6 +20,7 @@ from jaxrl.sample.batch import Batch, Filled, feed, prefill
 from jaxrl.sample.buckets import length_bucket, next_power_of_two
 from jaxrl.sample.decode import Emitted
 from jaxrl.sample.rows import Request, Row, Sampled
+from jaxrl.sample.sets import NOTHING, to_text
 
 Tree = dict
 PREFILL_TOKENS = 4096  # of one prefill program, padding included; more costs memory and gains no speed
@@ -57,7 +58,7 @@ class Session:
         longest = max(self.longest, len(request.prompt_ids) + sample.max_new_tokens)
         self.capacity(longest)  # a request that is refused leaves no trace
         self.num_requests, self.longest = number + 1, longest
-        if sample.top_k or sample.top_p < 1 or sample.min_p:
+        if sample.is_filtered:
             self.decoder = replace(self.decoder, filters=True)
         stop_ids = (*self.engine.eos_ids, *sample.stop_ids)
         for i in range(request.num_samples):
@@ -127,14 +128,15 @@ class Session:
         """Take in what has been drawn, but for the window that is running; rows that ended with it are in `ended` then."""
         while len(self.unread) > keep_last:
             emitted, rows = self.unread.popleft()
-            tokens, logprobs, is_live = jax.device_get((emitted.tokens, emitted.logprobs, emitted.is_live))
+            tokens, logprobs, is_live, excluded = jax.device_get((emitted.tokens, emitted.logprobs, emitted.is_live, emitted.excluded))
             if not np.isfinite(logprobs[is_live]).all():
                 raise InputError("the policy's logits are not finite, so nothing can be sampled; look at the updates before (loss, grad_norm)")
             counts = is_live.sum(axis=0)
             for b, row in enumerate(rows):
                 if row is None or row.stop_reason or not counts[b]:
                     continue
-                row.take(tokens[: counts[b], b].tolist(), logprobs[: counts[b], b].tolist(), self.engine.decode_text)
+                sets = [NOTHING] * counts[b] if excluded is None else [to_text(bits) for bits in excluded[: counts[b], b]]
+                row.take(tokens[: counts[b], b].tolist(), logprobs[: counts[b], b].tolist(), sets, self.engine.decode_text)
                 if row.stop_reason:
                     row.end = row.start + len(row.cached)
                     if row.keep:

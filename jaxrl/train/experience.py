@@ -3,6 +3,7 @@
 Axes: P problems, G completions of each, N = P * G of them, n tokens of one trajectory.
 """
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -28,6 +29,7 @@ class Scorers:
     """The compiled scorers of a stage, and how batches are laid out for them.
 
     score: logprobs, and with a critic (logprobs, values), of the state's trainable tree. score_reference: logprobs.
+    set_bytes: of each token's excluded ids, see `collate`.
     """
 
     mesh: Mesh
@@ -37,15 +39,22 @@ class Scorers:
     score: Callable
     score_reference: Callable
     timeline: Timeline = field(default_factory=Timeline)
+    set_bytes: int = 0
 
     def run(self, scorer: Callable, trainable: Tree, samples: Sequence[Sample]) -> list:
         """What a scorer says of each sample: [n] each, or a list of such lists if it says more than one thing."""
-        num_rows = self.algo.rows_per_update * self.algo.updates_per_batch
+        # At once, for it packs best; but excluded ids take room, and of them there are no more at once than in an update.
+        num_rows = self.algo.rows_per_update * (1 if self.set_bytes else self.algo.updates_per_batch)
         rows = policy_microbatch(self.algo, self.seq_len, self.mesh)
-        batch = collate(samples, num_rows, self.seq_len, rows, fields_of(self.algo) & {"replay_mask"})
-        with self.timeline.during("score"):
-            said = jax.device_get(scorer(trainable, self.frozen, shard_batch(batch, self.mesh)))
-        return [uncollate(x, samples, self.seq_len) for x in said] if isinstance(said, tuple) else uncollate(said, samples, self.seq_len)
+        said_of_parts = []
+        for start in range(0, len(samples), num_rows):
+            part = samples[start : start + num_rows]
+            batch = collate(part, num_rows, self.seq_len, rows, fields_of(self.algo) & {"replay_mask"}, self.set_bytes)
+            with self.timeline.during("score"):
+                said = jax.device_get(scorer(trainable, self.frozen, shard_batch(batch, self.mesh)))
+            said_of_parts.append([uncollate(x, part, self.seq_len) for x in (said if isinstance(said, tuple) else (said,))])
+        said = [list(itertools.chain(*parts)) for parts in zip(*said_of_parts)]
+        return said if len(said) > 1 else said[0]
 
 
 @dataclass(frozen=True)
@@ -145,9 +154,10 @@ def off_policy_sample(entry: Entry) -> Sample:
 
 
 def imitation_sample(entry: Entry) -> Sample:
-    """A replayed completion that is imitated: no part of the policy loss."""
+    """A replayed completion that is imitated: no part of the policy loss. Nor do filters have one in its cross-entropy, which
+    is to make the completion likelier among all ids: what was left out beside it is not held back unless it loses there."""
     sample = make_sample(_completion(entry))
-    return replace(sample, completion_mask=np.zeros_like(sample.completion_mask), replay_mask=sample.completion_mask)
+    return replace(sample, completion_mask=np.zeros_like(sample.completion_mask), replay_mask=sample.completion_mask, excluded=None)
 
 
 def _on_policy(sample: Sample) -> Sample:
@@ -155,4 +165,4 @@ def _on_policy(sample: Sample) -> Sample:
 
 
 def _completion(entry: Entry) -> Completion:
-    return Completion(entry.prompt_ids, entry.completion_ids, entry.sampler_logprobs, StopReason.EOS)
+    return Completion(entry.prompt_ids, entry.completion_ids, entry.sampler_logprobs, StopReason.EOS, excluded=entry.excluded)

@@ -8,10 +8,12 @@ import jax
 from jax.sharding import Mesh
 
 from jaxrl.config import FineTuningStage, RLStage
+from jaxrl.errors import InputError
 from jaxrl.memory import device_memory
 from jaxrl.model.policy import Policy
 from jaxrl.model.remat import kept_bytes
 from jaxrl.ops.logprobs import CHUNK_ELEMENTS
+from jaxrl.sample.sets import set_bytes
 from jaxrl.sharding import num_row_shards, shardings_for
 from jaxrl.track.format import data_size
 from jaxrl.train.microbatch import stage_microbatch
@@ -21,6 +23,7 @@ Tree = Mapping
 USABLE = 0.9  # of a device's memory; the rest is the allocator's, the compiler's and the sampler's
 # Of what is trained: itself, Adam's two moments, the sum of the gradients and those of a microbatch.
 COPIES = 5
+EXCLUDED_SHARE = 0.2  # of a device's memory, for the excluded ids of one update
 
 
 @dataclass(frozen=True)
@@ -59,12 +62,14 @@ class Plan:
         return f"an update is likely to need {data_size(self.needed - self.available)} more than there is; {remedy}"
 
 
-def plan_update(asked: str, policy: Policy, trainable: Tree, frozen: Tree, rows: int, seq_len: int, mesh: Mesh, references: int = 0) -> Plan:
+def plan_update(
+    asked: str, policy: Policy, trainable: Tree, frozen: Tree, rows: int, seq_len: int, mesh: Mesh, references: int = 0, excluded: int = 0
+) -> Plan:
     """The plan with the remat that was asked for; for `auto` with `selective` where that fits, else with `full`.
 
         activations = rows * seq_len / row shards * layers * kept_bytes(remat)
         needed = activations + kept_bytes(none) of one layer + 4 float32 arrays of the logits of a chunk
-                 + (COPIES + references) * what is trained + what is frozen
+                 + (COPIES + references) * what is trained + what is frozen + 2 * excluded
 
     `none` is never chosen: `selective` makes again only what is cheaper than memory traffic, and was faster in every update
     that was measured. The plan follows from settings and the machine alone, so that a run that is taken up again has the same.
@@ -73,6 +78,7 @@ def plan_update(asked: str, policy: Policy, trainable: Tree, frozen: Tree, rows:
       asked: `auto` or one of those in `model/remat.py`.
       rows, seq_len: of a microbatch, over all devices.
       references: further copies of what is trained, such as the reference of a KL term.
+      excluded: bytes of `excluded_bytes`; the next update's are there before this one's are gone.
     """
     row_shards = num_row_shards(mesh)
     tokens = rows * seq_len // row_shards
@@ -80,6 +86,7 @@ def plan_update(asked: str, policy: Policy, trainable: Tree, frozen: Tree, rows:
     logits = min(rows * seq_len * policy.config.vocab_size, CHUNK_ELEMENTS) // row_shards
     fixed = tokens * per_token["none"] + 4 * 4 * logits
     fixed += (COPIES + references) * _device_bytes(trainable, mesh) + _device_bytes(frozen, mesh)
+    fixed += 2 * excluded
     available = int(USABLE * device_memory(mesh.devices.flat[0]))
 
     def plan(remat: str) -> Plan:
@@ -96,7 +103,26 @@ def plan_stage(asked: str, stage: FineTuningStage | RLStage, weights: Weights, m
     is_rl, rows = isinstance(stage, RLStage), stage_microbatch(stage, mesh)
     seq_len = stage.row_tokens if is_rl else stage.seq_len
     references = int(is_rl and stage.algo.kl_coef > 0)
-    return plan_update(asked, weights.policy, weights.trainable, weights.frozen, rows, seq_len, mesh, references)
+    excluded = excluded_bytes(stage, weights.policy.config.vocab_size, mesh) if is_rl else 0
+    return plan_update(asked, weights.policy, weights.trainable, weights.frozen, rows, seq_len, mesh, references, excluded)
+
+
+def excluded_bytes(stage: RLStage, vocab_size: int, mesh: Mesh) -> int:
+    """What the excluded ids of an update's tokens take on each device (`PolicyBatch.excluded`); 0 where nothing is filtered."""
+    rows = stage_microbatch(stage, mesh)
+    rows *= -(-stage.algo.rows_per_update // rows)
+    return rows * stage.row_tokens * set_bytes(stage.sample, vocab_size) // num_row_shards(mesh)
+
+
+def check_excluded(stage: RLStage, vocab_size: int, mesh: Mesh) -> None:
+    """InputError if they would take more than EXCLUDED_SHARE of a device's memory."""
+    needed, available = excluded_bytes(stage, vocab_size, mesh), device_memory(mesh.devices.flat[0])
+    if needed > EXCLUDED_SHARE * available:
+        raise InputError(
+            f"stage {stage.name}: top_k, top_p or min_p need a bit for each of {vocab_size} ids and each token of an update, "
+            f"{stage.algo.rows_per_update} rows of {stage.row_tokens}: {data_size(needed)} per device of {data_size(available)}; raise "
+            "algo.updates_per_batch, lower seq_len (or sample.max_prompt_tokens and max_new_tokens) or problems_per_batch, or leave the filters off"
+        )
 
 
 def fit_to_memory(asked: str, stage: FineTuningStage | RLStage, weights: Weights, mesh: Mesh) -> Weights:

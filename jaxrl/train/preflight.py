@@ -11,6 +11,7 @@ from jaxrl.config import Config, EvalStage, RLStage, RSFTStage, SFTStage, Stage
 from jaxrl.data.chat import render_for_sampling
 from jaxrl.data.packing import Rows
 from jaxrl.data.records import read_records
+from jaxrl.data.tokenizer import num_tokens
 from jaxrl.errors import InputError
 from jaxrl.eval.evaluate import choose_problems
 from jaxrl.model.config import ModelConfig
@@ -18,6 +19,7 @@ from jaxrl.sample.engine import check_prompt_length, check_stop_ids
 from jaxrl.sharding import check_rows
 from jaxrl.tasks import make_task
 from jaxrl.tasks.base import Task
+from jaxrl.train.memory import check_excluded
 from jaxrl.train.microbatch import stage_microbatch
 from jaxrl.train.sft import load_rows
 from jaxrl.types import Message, Problem
@@ -75,6 +77,7 @@ def _check_rsft(stage: RSFTStage, task: Task, tokenizer, model: ModelConfig, mes
 
 def _check_rl(stage: RLStage, task: Task, tokenizer, model: ModelConfig, mesh: Mesh) -> None:
     check_rows(stage_microbatch(stage, mesh), mesh, f"stage {stage.name}: algo.microbatch (or problems_per_batch * group_size)")
+    check_excluded(stage, model.vocab_size, mesh)
     _check_problems(stage, task, tokenizer, model)
 
 
@@ -151,7 +154,7 @@ def _check_problems(stage: RLStage | RSFTStage, task: Task, tokenizer, model: Mo
 
 def _longest_prompt(stage: RLStage | RSFTStage | EvalStage, problems: Sequence[Problem], tokenizer, model: ModelConfig) -> int:
     lengths = [len(render_for_sampling(tokenizer, problem.messages)) for problem in problems]
-    check_stop_ids(f"stage {stage.name}", stage.sample, model.vocab_size)
+    check_stop_ids(f"stage {stage.name}", stage.sample, num_tokens(tokenizer))
     for number, length in enumerate(lengths):
         check_prompt_length(f"stage {stage.name}: prompt {number}", length, stage.sample.max_prompt_tokens)
     if max(lengths) + stage.sample.max_new_tokens > model.max_positions:

@@ -32,6 +32,7 @@ from jaxrl.rollout.gather import gather
 from jaxrl.rollout.metrics import rollout_metrics, speed
 from jaxrl.rollout.replay import ReplayBuffer
 from jaxrl.sample.engine import Engine
+from jaxrl.sample.sets import set_bytes
 from jaxrl.sharding import shard_batch
 from jaxrl.tasks import make_task
 from jaxrl.track.logger import sample_row
@@ -113,8 +114,9 @@ def rl(run: Run, stage: RLStage, index: int, weights: Weights) -> Weights:
     state = place_state(weights.trainable | critic, tx, run.key(index, DROPOUT), run.mesh, make_reference(algo, weights.trainable))
     update = make_step(policy, tx, algo, sample, state, run.mesh)
     timeline = Timeline()
-    scorers = Scorers(run.mesh, seq_len, algo, frozen, score_sampled, score, timeline)
-    engine = Engine(policy, sample, run.eos_ids, run.tokenizer.decode, run.mesh, algo.problems_per_batch, algo.group_size)
+    excluded = set_bytes(sample, policy.config.vocab_size)
+    scorers = Scorers(run.mesh, seq_len, algo, frozen, score_sampled, score, timeline, excluded)
+    engine = Engine(policy, sample, run.eos_ids, run.tokenizer.decode, run.mesh, algo.problems_per_batch, algo.group_size, records=True)
 
     with (
         Checkpoints(run.folder / "checkpoints" / f"{index}_{stage.name}", run.config.checkpoint.keep) as checkpoints,
@@ -161,7 +163,7 @@ def rl(run: Run, stage: RLStage, index: int, weights: Weights) -> Weights:
             updates, running = [], None
             for samples in minibatches(experience, algo, (ORDER, *seed)):
                 # laid out while the device works on the update before
-                batch = collate(samples, algo.rows_per_update, seq_len, microbatch, fields_of(algo))
+                batch = collate(samples, algo.rows_per_update, seq_len, microbatch, fields_of(algo), excluded)
                 updates += finish(running, timeline, guard)
                 began = time.perf_counter()
                 state, metrics = update(state, frozen, shard_batch(batch, run.mesh))

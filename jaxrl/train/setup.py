@@ -132,6 +132,8 @@ def model_folder(path: str) -> Path:
 def load_base(section: ModelSection, vocab_size: int, mesh: Mesh, seed: int) -> Weights:
     """The base model, each leaf made or read directly in its sharding, in the arithmetic's dtype, and its adapter if it has one.
 
+    Args:
+      vocab_size: of the tokenizer (0: it is not known). The policy keeps to it where the model's own is larger.
     Raises:
       InputError: files that are missing or broken, a tokenizer or an adapter that is not for this model, an attention kernel
         that is not for this device.
@@ -148,7 +150,7 @@ def load_base(section: ModelSection, vocab_size: int, mesh: Mesh, seed: int) -> 
             )
     attention = choose_kernel(section.attention, mesh.devices.flat[0], section.dtype, config.head_dim)
     remat = "selective" if section.remat == "auto" else section.remat  # each stage chooses anew, see `memory.py`
-    policy = Policy(config, None, section.dtype, remat, attention, mesh)
+    policy = Policy(config, None, section.dtype, remat, attention, mesh, vocab_size or None)
     abstract = jax.eval_shape(policy.init_model, jax.random.key(0))
     shardings = shardings_for(abstract, mesh)
     if section.path is None:

@@ -134,10 +134,12 @@ def _policy_loss(policy: Policy, algo: PolicyGradientSection, sample, trainable,
 
 
 def _score_tokens(policy: Policy, trainable, frozen, hidden, batch, mask, temperature=1.0, entropy_gradient=False):
-    head = policy.head(trainable, frozen)
+    """Logprobs and entropy [B, T]: of a PolicyBatch under the policy that sampling draws from, renormalised over the ids that could
+    have come; of an SFTBatch under the model as it is, whose cross-entropy is over the whole vocabulary, as everywhere."""
+    could_come = {"excluded": batch.excluded, "num_tokens": policy.num_tokens} if isinstance(batch, PolicyBatch) else {}
     return token_logprobs(
-        hidden, head, batch.tokens, batch.segment_ids, temperature,
-        mask=mask, trains_head="model" in trainable, entropy_gradient=entropy_gradient,
+        hidden, policy.head(trainable, frozen), batch.tokens, batch.segment_ids, temperature,
+        mask=mask, trains_head="model" in trainable, entropy_gradient=entropy_gradient, **could_come,
     )  # fmt: skip
 
 

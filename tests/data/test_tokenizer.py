@@ -1,10 +1,11 @@
 import json
 import logging
 import random
+from types import SimpleNamespace
 
 import pytest
 
-from jaxrl.data.tokenizer import CHATML, eos_ids, find_tokenizer, load_tokenizer, train_tokenizer
+from jaxrl.data.tokenizer import CHATML, eos_ids, find_tokenizer, load_tokenizer, num_tokens, train_tokenizer
 from jaxrl.errors import InputError
 
 TEXTS = ["Which service runs on host seven?\nAnswer: alpha-12", "The database stores naïve Größe values; host 3.", "alpha beta_gamma"]
@@ -128,6 +129,12 @@ def test_find_tokenizer_takes_what_is_there(tokenizer, tmp_path):
     assert ids_of(find_tokenizer(tmp_path), TEXTS[0]) == ids_of(tokenizer, TEXTS[0])
     with pytest.raises(InputError, match="does not exist"):
         find_tokenizer(tmp_path / "nowhere")
+
+
+def test_ids_are_counted_to_the_last_one_over_gaps(tokenizer):
+    assert num_tokens(tokenizer) == len(tokenizer)
+    gap = tokenizer.get_vocab() | {"far": 1000}
+    assert num_tokens(SimpleNamespace(get_vocab=lambda: gap)) == 1001
 
 
 def test_eos_ids_without_a_tokenizer(tmp_path):

@@ -34,7 +34,14 @@ def arrays():
     return hidden, head, tokens, segment_ids
 
 
-def naive(hidden, head, mask):
+def could_come():
+    """[B, T, V] bool: half of the ids and the token that came, none from 18 on."""
+    tokens = arrays()[2]
+    some = np.random.default_rng(2).random((B, T, V)) < 0.5
+    return (some | (np.arange(V) == tokens[..., None])) & (np.arange(V) < 18)
+
+
+def naive(hidden, head, mask, filtered=False):
     """(logprobs, entropy) in float64, one token at a time."""
     _, _, tokens, segment_ids = arrays()
     logprobs, entropy = np.zeros((2, B, T))
@@ -43,9 +50,9 @@ def naive(hidden, head, mask):
         if starts or segment_ids[b, t] == 0 or not (mask is None or mask[b, t]):
             continue
         logits = (head.astype(np.float64) @ hidden[b, t - 1].astype(np.float64)) / TEMPERATURE
-        p = np.exp(logits - logits.max())
+        p = np.exp(logits - logits.max()) * (could_come()[b, t] if filtered else 1)
         p /= p.sum()
-        logprobs[b, t], entropy[b, t] = np.log(p[tokens[b, t]]), -(p * np.log(p)).sum()
+        logprobs[b, t], entropy[b, t] = np.log(p[tokens[b, t]]), -(p[p > 0] * np.log(p[p > 0])).sum()
     return logprobs, entropy
 
 
@@ -97,6 +104,57 @@ def test_agrees_with_a_loop_over_tokens(mask_name, C, wrap, monkeypatch):
     for ours, theirs in zip(results, naive(hidden, head, mask)):
         assert ours.dtype == jnp.float32 and np.array_equal(ours == 0, theirs == 0)
         np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("trains_head, entropy_gradient", [(True, True), (False, True), (False, False)])
+def test_what_could_not_have_come_has_no_part(trains_head, entropy_gradient, monkeypatch):
+    """Values and gradients where some ids are excluded as bits, and the last two for good, against the loop over tokens."""
+    columns_at_a_time(monkeypatch, 5)
+    monkeypatch.setitem(globals(), "arrays", lambda given=arrays(): (given[0], given[1], given[2] % 18, given[3]))
+    hidden, head, tokens, segment_ids = arrays()
+    kept = could_come() | (np.arange(V) >= 18)  # these two are left out by their number
+    sets = {"excluded": np.packbits(~kept, axis=-1), "num_tokens": 18}
+
+    def loss(hidden, head):
+        results = token_logprobs(
+            hidden, head, tokens, segment_ids, TEMPERATURE, mask=MASKS["holes"], trains_head=trains_head, entropy_gradient=entropy_gradient, **sets
+        )
+        return some_loss(jnp, *results, entropy_gradient), results
+
+    (_, results), ours = jax.jit(jax.value_and_grad(loss, (0, 1), has_aux=True))(hidden, head)
+    for x, y in zip(results, naive(hidden, head, MASKS["holes"], filtered=True)):
+        np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-5)
+    inputs = [x.astype(np.float64) for x in (hidden, head)]
+    rng = np.random.default_rng(3)
+    for x, gradient, has_gradient in zip(inputs, ours, (True, trains_head)):
+        for _ in range(3):  # along directions
+            here, direction, values = x.copy(), rng.normal(size=x.shape), []
+            for sign in (1, -1):
+                x[:] = here + sign * 1e-5 * direction
+                values.append(some_loss(np, *naive(*inputs, MASKS["holes"], filtered=True), entropy_gradient))
+            x[:] = here
+            np.testing.assert_allclose(np.sum(gradient * direction), has_gradient * (values[0] - values[1]) / 2e-5, rtol=2e-4, atol=1e-4)
+
+
+def test_a_policy_that_finds_nothing_in_what_was_kept_has_finite_logprobs():
+    """A reference, for example: its mass on the kept ids is e^-200 here, and is nevertheless shared among them."""
+    hidden, head = np.full((1, 3, 1), 1, np.float32), np.array([[100.0], [-100.0], [-101.0], [-150.0]], np.float32)
+    tokens, excluded = np.array([[0, 1, 2]]), np.packbits(np.array([[1, 0, 0, 1]] * 3, bool)[None], axis=-1)
+    logprobs, entropy = token_logprobs(hidden, head, tokens, np.ones((1, 3), int), excluded=excluded)
+    expected = -np.log1p(np.exp([-1, 1]))
+    np.testing.assert_allclose(logprobs[0], [0, *expected], rtol=1e-5)
+    np.testing.assert_allclose(entropy[0, 1:], -np.sum(np.exp(expected) * expected), rtol=1e-5)
+
+
+@pytest.mark.parametrize("temperature", [1e-3, 1e-9, 1e-30, 1e-45, 1e-300])
+def test_no_temperature_is_too_low(temperature):
+    """Two of the likeliest share everything; another one is as unlikely as float32 can say."""
+    hidden, head = np.full((1, 4, 1), 1, np.float32), np.array([[7.0], [3e3], [3e3], [2.9e3]], np.float32)
+    tokens = np.array([[0, 1, 2, 0]])
+    logprobs, entropy = token_logprobs(hidden, head, tokens, np.ones((1, 4), int), temperature)
+    np.testing.assert_allclose(logprobs[0, 1:3], np.log(0.5), rtol=1e-6)
+    np.testing.assert_allclose(entropy[0, 1:], np.log(2), rtol=1e-6)
+    assert np.isfinite(logprobs).all() and logprobs[0, 3] <= -1e6
 
 
 def test_temperature_may_be_static_or_not():
@@ -200,6 +258,8 @@ def test_eight_devices_give_the_same_and_gather_no_rows(trains_head, monkeypatch
         "segment_ids": np.sort(rng.integers(1, 4, (rows, length)), axis=1).astype(np.int32),
         "mask": rng.random((rows, length)) < np.linspace(0.1, 0.9, rows)[:, None],
     }
+    kept = (rng.random((rows, length, vocab)) < 0.5) | (np.arange(vocab) == inputs["tokens"][..., None])
+    inputs["excluded"] = np.packbits(~kept, axis=-1)
     sharding = dict.fromkeys(inputs, rows_sharding(mesh)) | {"head": NamedSharding(mesh, P("tensor", "fsdp"))}
 
     @jax.jit
@@ -209,7 +269,7 @@ def test_eight_devices_give_the_same_and_gather_no_rows(trains_head, monkeypatch
         return sum(jnp.sum(jnp.sin(x)) for x in results), results
 
     def arguments(arrays):
-        return arrays["hidden"], arrays["head"], {k: arrays[k] for k in ("tokens", "segment_ids", "mask")}
+        return arrays["hidden"], arrays["head"], {k: arrays[k] for k in ("tokens", "segment_ids", "mask", "excluded")}
 
     placed = arguments({name: jax.device_put(x, sharding[name]) for name, x in inputs.items()})
     same = partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-5)

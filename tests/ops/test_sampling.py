@@ -4,7 +4,8 @@ import numpy as np
 
 import pytest
 
-from jaxrl.ops.sampling import keep_likely, sample_tokens, uniforms
+from jaxrl.ops.sampling import keep_likely, sample_tokens, sample_with_sets, uniforms
+from tests.ops.plain_filters import kept_ids
 
 LOGITS = np.log(np.array([[0.5, 0.25, 0.15, 0.1]], np.float32))
 
@@ -54,6 +55,63 @@ def test_filtered_draws_stay_inside_and_keep_the_unfiltered_logprob():
     tokens, logprobs = draw(2_000, 1.0, top_k=2)
     assert set(np.asarray(tokens).tolist()) == {0, 1}
     np.testing.assert_allclose(logprobs, LOGITS[0][np.asarray(tokens)], rtol=1e-5)
+
+
+FILTERS = [(0, 1.0, 0.0), (4, 1.0, 0.0), (0, 0.8, 0.0), (0, 1.0, 0.1), (9, 0.9, 0.02), (1, 1.0, 0.0), (99, 0.5, 0.9)]
+
+
+@pytest.mark.parametrize("num_tokens", [None, 21, 17])
+def test_what_is_kept_is_recorded_and_shares_the_probability(num_tokens):
+    """Each row with a filter of its own, against one made row by row in float64."""
+    B, V = 4 * len(FILTERS), 21
+    rng = np.random.default_rng(0)
+    logits, temperature = 2 * rng.normal(size=(B, V)).astype(np.float32), rng.uniform(0.5, 2, B).astype(np.float32)
+    top_k, top_p, min_p = (np.array(column * 4, dtype) for column, dtype in zip(zip(*FILTERS), (np.int32, np.float32, np.float32)))
+    u = rng.random(B).astype(np.float32)
+    arguments = (logits, u, temperature, (top_k, top_p, min_p), num_tokens)
+    tokens, logprobs, excluded = sample_with_sets(*arguments)
+    kept = np.unpackbits(excluded, axis=-1, count=V) == 0
+    for b in range(B):
+        scaled = logits[b].astype(np.float64) / temperature[b]
+        assert kept[b].tolist() == kept_ids(scaled, int(top_k[b]), float(top_p[b]), float(min_p[b]), num_tokens).tolist()
+        assert kept[b, tokens[b]]
+        np.testing.assert_allclose(logprobs[b], scaled[tokens[b]] - np.log(np.exp(scaled[kept[b]]).sum()), atol=1e-5)
+    same, of_the_model = sample_tokens(*arguments)
+    assert same.tolist() == tokens.tolist()
+    scaled = logits / temperature[:, None]
+    np.testing.assert_allclose(of_the_model, np.take_along_axis(scaled - np.log(np.exp(scaled).sum(-1, keepdims=True)), np.array(tokens)[:, None], 1)[:, 0], atol=1e-5)
+
+
+def test_without_filters_nothing_is_recorded_and_ids_that_are_no_tokens_share_in_nothing():
+    logits = np.tile(np.array([[1.0, 2.0, 9.0, 30.0]], np.float32), (200, 1))
+    u = np.arange(200, dtype=np.float32) / 200
+    for temperature in (1.0, 0.0):
+        full = np.full(200, temperature, np.float32)
+        tokens, logprobs, excluded = sample_with_sets(logits, u, full, num_tokens=2)
+        assert excluded is None and set(tokens.tolist()) == ({0, 1} if temperature else {1})
+        if temperature:
+            np.testing.assert_allclose(logprobs, -np.log1p(np.exp(1 - 2 * np.asarray(tokens))), rtol=1e-5)
+        np.testing.assert_allclose(sample_tokens(logits, u, full, num_tokens=2)[1], np.array([-29.0, -28.0])[np.asarray(tokens)], rtol=1e-5)
+
+
+@pytest.mark.parametrize("temperature", [1e-4, 1e-9, 1e-20, 1e-30, 1e-38, 1e-45])
+def test_no_temperature_is_too_low(temperature):
+    """The likeliest token, and of two equal ones either, with the logprob of a certain or an even choice."""
+    logits = np.array([[-8.0, 3.0, 2.99, -1e4], [5e3, 5e3, 0.0, -7.0]], np.float32).repeat(8, axis=0)
+    u, full = np.tile(np.arange(8, dtype=np.float32) / 8, 2), np.full(16, temperature, np.float32)
+    for sample in (sample_tokens, sample_with_sets):
+        for filters in (None, (np.full(16, 3), np.full(16, np.float32(0.99)), np.full(16, np.float32(0.01)))):
+            tokens, logprobs, *_ = sample(logits, u, full, filters)
+            assert tokens.tolist() == [1] * 8 + [0] * 4 + [1] * 4
+            np.testing.assert_allclose(logprobs, [0.0] * 8 + [np.log(0.5)] * 8, atol=1e-6)
+
+
+def test_logits_that_are_no_numbers_are_told_by_their_logprobs():
+    logits = np.zeros((3, 5), np.float32)
+    logits[0, 4], logits[1, 2], logits[2] = np.nan, np.inf, -np.inf
+    for temperature in (1.0, 1e-9, 0.0):
+        for sample in (sample_tokens, sample_with_sets):
+            assert not np.isfinite(sample(logits, np.full(3, 0.5, np.float32), np.full(3, temperature, np.float32))[1]).any()
 
 
 def test_greedy_takes_the_likeliest_and_tells_its_logprob_at_temperature_one():

@@ -13,6 +13,7 @@ from jaxrl.config_sections import SampleSection
 from jaxrl.errors import InputError
 from jaxrl.rollout.collate import collate as collate_samples
 from jaxrl.rollout.collate import make_sample, to_microbatches, uncollate
+from jaxrl.sample.sets import to_bits, to_text
 from jaxrl.sharding import shard_batch
 from jaxrl.train.state import place_state
 from jaxrl.train.step import make_grpo_step
@@ -99,6 +100,31 @@ def test_a_field_that_is_needed_is_there_also_where_no_sample_has_it():
     for field in (batch.ref_logprobs, batch.replay_mask):
         assert field.shape == batch.tokens.shape and not field.any()
     assert batch.returns is None
+
+
+def test_excluded_ids_go_to_their_tokens_as_bits():
+    """Of a vocabulary of 20; prompts, padding, and samples without such ids exclude nothing."""
+    bits = np.packbits(np.random.default_rng(0).random((2, 20)) < 0.5, axis=-1)
+    filtered = Completion([5, 6], [7, 8], [-0.5, -0.5], StopReason.EOS, excluded=[to_text(row) for row in bits])
+    samples = [make_sample(filtered), make_sample(trajectory([1], [2], [-1.0]).completion)]
+    batch = collate_samples(samples, 3, seq_len=8, microbatch=2, set_bytes=3)
+    assert batch.excluded.shape == (2, 2, 8, 3) and batch.excluded.dtype == np.uint8
+    np.testing.assert_array_equal(batch.excluded[0, 0, 2:4], bits)
+    assert not batch.excluded[0, 0, :2].any() and not batch.excluded[0, 0, 4:].any() and not batch.excluded.reshape(-1, 3)[8:].any()
+    assert collate_samples(samples[1:], 3, 8, 2, set_bytes=3).excluded.shape == (2, 2, 8, 3) and collate_samples(samples[1:], 3, 8, 2).excluded is None
+    with pytest.raises(ValueError, match="none of a vocabulary of 0 bytes"):
+        collate_samples(samples, 3, seq_len=8, microbatch=2)
+
+
+@pytest.mark.parametrize("V", [1, 7, 8, 20, 64, 1000, 4099])
+def test_sets_are_the_same_after_a_time_as_text(V):
+    rng = np.random.default_rng(V)
+    for share in (0.0, 0.01, 0.5, 1.0):
+        bits = np.packbits(rng.random(V) >= share)
+        np.testing.assert_array_equal(to_bits(to_text(bits), len(bits)), bits)
+        with pytest.raises(ValueError, match="sampled from another model"):
+            to_bits(to_text(bits), len(bits) + 8)
+    np.testing.assert_array_equal(to_bits("", 5), np.zeros(5))
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -253,6 +253,13 @@ def test_a_state_of_another_make_is_refused(change):
         ReplayBuffer(2, 10, entries=["uid"])
 
 
+def test_a_buffer_that_was_saved_before_there_were_sets_is_taken():
+    buffer = ReplayBuffer(2, 10)
+    add(buffer, [offer("p", [1])])
+    older = [{name: value for name, value in entry.items() if name != "excluded"} for entry in buffer.state()]
+    assert ReplayBuffer(2, 10, older).state() == buffer.state() and buffer.state()[0]["excluded"] is None
+
+
 def test_where_the_advantage_is_what_teaches_none_enters_without_one():
     """And a newer copy from a group that is solved by now does not displace the one that teaches."""
     buffer = ReplayBuffer(2, 10, needs_advantage=True)

@@ -1,5 +1,7 @@
 """Laws of sampling: a completion depends on its own prompt, key and index alone, and its logprobs are the trainer's."""
 
+from dataclasses import replace
+
 import jax
 import numpy as np
 import pytest
@@ -125,6 +127,36 @@ def test_greedy_is_the_likeliest_token_and_top_k_1_is_greedy():
     likeliest = np.asarray(POLICY.logits(TRAINABLE, FROZEN, hidden)).argmax(-1)[0]
     start = len(PROMPTS[0])
     assert likeliest[start - 1 : -1].tolist() == ids[start:]
+
+
+@pytest.mark.parametrize("settings", [{}, {"top_p": 0.9}, {"temperature": 0.0}])
+def test_ids_that_no_token_has_are_never_drawn(settings, plain):
+    """And the logprobs remain those of the model, unless what is drawn is to be learnt from."""
+    assert any(i >= 20 for c in plain.values() for i in c.completion_ids)
+    policy = replace(POLICY, num_tokens=20)
+    sample = SampleSection(**{**SETTINGS, **settings})
+    told, recorded = (
+        completions(Engine(policy, sample, (), letters, one_device(), records=records), requests_for(PROMPTS)) for records in (False, True)
+    )
+    assert ids_of(told) == ids_of(recorded) and all(i < 20 for c in told.values() for i in c.completion_ids)
+    for place, completion in told.items():
+        ids = completion.prompt_ids + completion.completion_ids
+        hidden = POLICY.apply(TRAINABLE, FROZEN, np.array([ids]), np.arange(len(ids))[None], np.ones((1, len(ids)), int))
+        logits = np.asarray(POLICY.logits(TRAINABLE, FROZEN, hidden), np.float64)[0, len(completion.prompt_ids) - 1 : -1]
+        scaled = logits / (settings.get("temperature", 0.7) or 1)
+        chosen = np.take_along_axis(scaled, np.array(completion.completion_ids)[:, None], 1)[:, 0]
+        np.testing.assert_allclose(completion.sampler_logprobs, chosen - np.log(np.exp(scaled).sum(-1)), atol=1e-4)
+        if not settings:
+            np.testing.assert_allclose(recorded[place].sampler_logprobs, chosen - np.log(np.exp(scaled[:, :20]).sum(-1)), atol=1e-4)
+        assert completion.excluded is None and (recorded[place].excluded is None) == (not sample.is_filtered)
+    with pytest.raises(InputError, match=r"sample.stop_ids \[20\] are outside the model's vocabulary, 0..19"):
+        Engine(policy, SampleSection(**SETTINGS, stop_ids=(20,)), (), letters, one_device()).check("prompt 0", Request([1], 0))
+
+
+def test_what_was_left_out_ends_where_a_stop_text_ends_the_completion(plain):
+    found = completions(Engine(POLICY, SampleSection(**SETTINGS, top_k=60, stop=(plain[0, 0].text[2:4],)), (), letters, one_device(), records=True), requests_for(PROMPTS))
+    assert {c.stop_reason for c in found.values()} >= {StopReason.STOP_STRING, StopReason.MAX_TOKENS}
+    assert all(len(c.excluded) == len(c.completion_ids) == len(c.sampler_logprobs) for c in found.values())
 
 
 # ------------------------------------------------------------------------------------------------------- where it ends

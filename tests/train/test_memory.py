@@ -13,7 +13,7 @@ from jaxrl.memory import device_memory, host_memory
 from jaxrl.model.policy import Policy
 from jaxrl.sharding import make_mesh
 from jaxrl.train import memory as module
-from jaxrl.train.memory import COPIES, USABLE, fit_to_memory, plan_stage, plan_update
+from jaxrl.train.memory import COPIES, USABLE, excluded_bytes, fit_to_memory, plan_stage, plan_update
 from jaxrl.train.setup import Weights, load_base
 from jaxrl.train.state import init_state
 from jaxrl.train.step import make_sft_step
@@ -113,6 +113,19 @@ def test_the_plan_of_a_stage_is_of_its_microbatch(stage, rows, seq_len):
     plan = plan_stage("auto", config.stages[0], weights, one_device())
     assert (plan.rows, plan.seq_len, plan.remat) == (rows, seq_len, "selective")
     assert fit_to_memory("full", config.stages[0], weights, one_device()).policy == dataclasses.replace(weights.policy, remat="full")
+
+
+def test_a_filter_is_a_bit_for_each_id_and_token_of_an_update():
+    def stage(sample):
+        algo = {"problems_per_batch": 4, "group_size": 5, "updates_per_batch": 2, "microbatch": 4}
+        stages = [{"kind": "grpo", "seq_len": 100, "algo": algo, "sample": sample}]
+        return validate_config({"name": "test", "model": {"architecture": {}}, "lora": {}, "task": {"name": "tiny"}, "stages": stages}, "test").stages[0]
+
+    filtered, plain = stage({"top_p": 0.9}), stage({})
+    assert excluded_bytes(plain, 1001, one_device()) == 0
+    assert excluded_bytes(filtered, 1001, one_device()) == 12 * 100 * 126  # 10 rows, in microbatches of 4
+    plans = [plan_stage("full", each, Weights(*shapes()), one_device()) for each in (filtered, plain)]
+    assert plans[0].needed - plans[1].needed == 2 * excluded_bytes(filtered, MODEL.vocab_size, one_device())
 
 
 def test_the_memory_is_the_devices_or_the_hosts_or_the_containers(tmp_path):

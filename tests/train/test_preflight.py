@@ -4,7 +4,7 @@ import pytest
 
 from jaxrl.config_file import parse_yaml, validate_config
 from jaxrl.config_sections import MeshSection
-from jaxrl.data.tokenizer import train_tokenizer
+from jaxrl.data.tokenizer import num_tokens, train_tokenizer
 from jaxrl.errors import InputError
 from jaxrl.sharding import make_mesh
 from jaxrl.tasks import TASKS
@@ -94,6 +94,28 @@ def test_records_are_held_against_evaluations_and_not_the_task_beside_them(check
     (tmp_path / "data.jsonl").write_text('{"prompt": "red", "completion": "yes"}\n{"prompt": "blue red", "completion": "no"}\n')
     with pytest.raises(InputError, match="would train on problem 'record 2', which eval stage final asks too .the same messages"):
         check([stage, EVAL])
+
+
+# ------------------------------------------------------------------------------------------------------------ sampling
+
+
+@pytest.mark.parametrize("stage", [GRPO, PPO])
+@pytest.mark.parametrize("settings", [{"top_k": 5}, {"top_p": 0.9}, {"min_p": 0.1}])
+def test_filters_whose_ids_would_not_fit_are_refused_with_what_to_change(check, stage, settings, monkeypatch):
+    monkeypatch.setattr("jaxrl.train.memory.device_memory", lambda device: 1 << 20)
+    check([stage])
+    message = rf"stage {stage['kind']}: top_k, top_p or min_p need a bit for each of \d+ ids and each token of an update.*; raise algo.updates_per_batch"
+    with pytest.raises(InputError, match=message):
+        check([stage | {"sample": settings}])
+    check([stage | {"sample": settings, "algo": {"problems_per_batch": 2, "group_size": 2}}])
+    check([RSFT | {"sample": settings}])
+
+
+def test_an_id_that_the_tokenizer_does_not_have_stops_nothing(check):
+    tokens = num_tokens(train_tokenizer(["red green blue yes"]))
+    check([GRPO | {"sample": {"stop_ids": [tokens - 1]}}])
+    with pytest.raises(InputError, match=rf"sample.stop_ids \[{tokens}\] are outside the model's vocabulary"):
+        check([GRPO | {"sample": {"stop_ids": [tokens]}}])
 
 
 # ---------------------------------------------------------------------------------------------------------------- RSFT

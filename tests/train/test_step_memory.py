@@ -24,8 +24,8 @@ SAMPLE = SampleSection(temperature=0.7)
 TX = optax.adam(1e-3)
 
 
-def program(algo, lora):
-    """The compiled step, its arguments being shapes alone."""
+def program(algo, lora, is_filtered=False):
+    """The compiled step, its arguments being shapes alone. is_filtered: with the ids that a filter of the sampler left out."""
     policy = Policy(MODEL, lora)
 
     def trees(key):
@@ -39,6 +39,8 @@ def program(algo, lora):
     batch = PolicyBatch(jax.ShapeDtypeStruct((), "int32"), integers, integers, integers, flags, floats, floats, floats, floats)
     if isinstance(algo, PPOSection):
         batch = dataclasses.replace(batch, old_values=floats, returns=floats)
+    if is_filtered:
+        batch = dataclasses.replace(batch, excluded=jax.ShapeDtypeStruct((2, B, T, V // 8), "uint8"))
     if algo is None:
         return make_score_fn(policy, one_device()).lower(state.trainable, frozen, batch).compile()
     make_step = make_ppo_step if isinstance(algo, PPOSection) else make_grpo_step
@@ -46,20 +48,24 @@ def program(algo, lora):
 
 
 @pytest.mark.parametrize(
-    "algo, lora",
+    "algo, lora, is_filtered",
     [
-        (GRPOSection(kl_coef=0.1), LORA),
-        (GRPOSection(entropy_coef=0.01), LORA),
-        (GRPOSection(), None),
-        (PPOSection(), LORA),
-        (None, LORA),
+        (GRPOSection(kl_coef=0.1), LORA, False),
+        (GRPOSection(entropy_coef=0.01), LORA, False),
+        (GRPOSection(entropy_coef=0.01), LORA, True),
+        (GRPOSection(), None, False),
+        (PPOSection(), LORA, False),
+        (None, LORA, False),
+        (None, LORA, True),
     ],
-    ids=["grpo", "entropy bonus", "everything trained", "ppo", "scorer"],
+    ids=["grpo", "entropy bonus", "filtered entropy bonus", "everything trained", "ppo", "scorer", "filtered scorer"],
 )
-def test_no_array_of_rows_tokens_and_vocabulary_is_live(algo, lora):
-    compiled = program(algo, lora)
-    sizes = [math.prod(map(int, shape.split(","))) for shape in re.findall(r"\b[a-z]+\d+\[([\d,]+)\]", compiled.as_text())]
-    assert max(sizes) <= CHUNK_ELEMENTS < B * T * V / 30
+def test_no_array_of_rows_tokens_and_vocabulary_is_live(algo, lora, is_filtered):
+    compiled = program(algo, lora, is_filtered)
+    arrays = [(dtype, math.prod(map(int, shape.split(",")))) for dtype, shape in re.findall(r"\b([a-z]+\d+)\[([\d,]+)\]", compiled.as_text())]
+    bits = 2 * B * T * V // 8  # a thirty-second of the logits of the whole batch, as bytes
+    assert max(size for dtype, size in arrays if dtype != "u8") <= CHUNK_ELEMENTS < B * T * V / 30
+    assert max(size for dtype, size in arrays if dtype == "u8") == bits if is_filtered else all(dtype != "u8" for dtype, _ in arrays)
     # Two to four float32 arrays of a chunk of logits, the attention scores of 8 x 2 x 1024 x 1024, and what is as large as
     # the embedding (its gradient and moments where everything is trained). All logits at once would be 4.98 GB.
     assert compiled.memory_analysis().temp_size_in_bytes < 4 * B * T * V / 4
