@@ -18,6 +18,7 @@ from jaxrl.config import Config, EvalStage, RLStage, Stage
 from jaxrl.config_file import difference, dump_config
 from jaxrl.errors import InputError
 from jaxrl.eval.evaluate import baseline_rows, choose_problems, evaluate
+from jaxrl.eval.expected import judge
 from jaxrl.eval.table import load_rows, render_table, save_rows
 from jaxrl.interrupt import Interrupt, Interrupted
 from jaxrl.memory import explain_out_of_memory
@@ -92,6 +93,9 @@ def finish(run: Run) -> None:
     run.console.close()
     if rows:
         run.console.note(render_table(rows))
+    if run.config.expect is not None:
+        for sentence in judge(run.config.expect, rows):
+            run.console.note(sentence)
     run.console.note(f"report: {report}")
 
 

@@ -33,6 +33,9 @@ class TraceReward:
 
     Args:
       entities: all entities of the graph.
+      answer_pays: `alone`, or `with_path`: R_corr is 1 only where the trace also names every entity of the path. One answer
+        in four is right by luck, and R_corr then spreads so widely over a group that R_path, from which the way is learnt,
+        is not seen beside it. `correct` is the answer's in either case.
       match: `word` counts an entity where it stands as a whole word (the longest one, where several begin at a place);
         `substring` counts it inside longer words too.
     Source: multi-hop-reasoning (MIT). Departure: its text asks for whole words but its program counts substrings, so that
@@ -41,6 +44,7 @@ class TraceReward:
 
     entities: tuple[str, ...]
     match: str = "word"
+    answer_pays: str = "alone"
 
     def __call__(self, problem: Problem, text: str) -> Verdict:
         """Verdict on one completion; `parts` holds correctness, path_coverage, path_reward and spam_penalty (unweighted)."""
@@ -56,7 +60,7 @@ class TraceReward:
         correct = answer.group(1) == problem.data["answer_star"]
         coverage = hits / len(path)
         parts = {
-            "correctness": CORRECT if correct else WRONG,
+            "correctness": CORRECT if correct and (hits == len(path) or self.answer_pays == "alone") else WRONG,
             "path_coverage": coverage,
             "path_reward": coverage if hits >= MIN_HITS else 0.0,
             "spam_penalty": SPAM_PENALTY if max(mentions.values(), default=0) > MAX_MENTIONS else 0.0,
