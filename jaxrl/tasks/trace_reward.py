@@ -33,9 +33,9 @@ class TraceReward:
 
     Args:
       entities: all entities of the graph.
-      answer_pays: `alone`, or `with_path`: R_corr is 1 only where the trace also names every entity of the path. One answer
-        in four is right by luck, and R_corr then spreads so widely over a group that R_path, from which the way is learnt,
-        is not seen beside it. `correct` is the answer's in either case.
+      answer_pays: `alone`, or `with_path`: R_corr is 1 only where the trace also names the entities of the path and no others. One
+        answer in four is right by luck, and what a lucky one earns drowns what the way there is worth. `correct` is the
+        answer's in either case.
       match: `word` counts an entity where it stands as a whole word (the longest one, where several begin at a place);
         `substring` counts it inside longer words too.
     Source: multi-hop-reasoning (MIT). Departure: its text asks for whole words but its program counts substrings, so that
@@ -59,8 +59,9 @@ class TraceReward:
         hits = sum(mentions[entity] > 0 for entity in path)
         correct = answer.group(1) == problem.data["answer_star"]
         coverage = hits / len(path)
+        is_earned = correct and (self.answer_pays == "alone" or set(mentions) == path)
         parts = {
-            "correctness": CORRECT if correct and (hits == len(path) or self.answer_pays == "alone") else WRONG,
+            "correctness": CORRECT if is_earned else WRONG,
             "path_coverage": coverage,
             "path_reward": coverage if hits >= MIN_HITS else 0.0,
             "spam_penalty": SPAM_PENALTY if max(mentions.values(), default=0) > MAX_MENTIONS else 0.0,

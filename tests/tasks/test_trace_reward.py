@@ -63,6 +63,7 @@ def test_hand_table(text, reward, coverage):
         ("TRACE: Broker, Queue, Cache, Disk\nANSWER: B", 1.5, True),
         (FULL + "ANSWER: C", -1.5, False),
         ("TRACE: Disk, Cache, Queue\nANSWER: B", -1.625, True),  # right by luck: nothing but the path's three quarters
+        ("TRACE: Disk, Cache, Queue, Broker, Other\nANSWER: B", -1.5, True),  # one step too far, and lucky
         ("TRACE: nothing known\nANSWER: B", -2.0, True),
         ("TRACE: Disk, Cache, Queue, Broker, Broker, Broker\nANSWER: B", 1.0, True),
     ],
