@@ -18,7 +18,6 @@ from jaxrl.config import Config, EvalStage, RLStage, Stage
 from jaxrl.config_file import difference, dump_config
 from jaxrl.errors import InputError
 from jaxrl.eval.evaluate import baseline_rows, choose_problems, evaluate
-from jaxrl.eval.expected import judge
 from jaxrl.eval.table import load_rows, render_table, save_rows
 from jaxrl.interrupt import Interrupt, Interrupted
 from jaxrl.memory import explain_out_of_memory
@@ -27,6 +26,7 @@ from jaxrl.sample.engine import Engine
 from jaxrl.sharding import make_mesh, num_row_shards
 from jaxrl.tasks import make_task
 from jaxrl.track.console import Console
+from jaxrl.track.expected import compare
 from jaxrl.track.logger import RunLogger, sample_row
 from jaxrl.track.report import write_report
 from jaxrl.train.microbatch import stage_microbatch
@@ -94,7 +94,7 @@ def finish(run: Run) -> None:
     if rows:
         run.console.note(render_table(rows))
     if run.config.expect is not None:
-        for sentence in judge(run.config.expect, rows):
+        for sentence in compare(run.config.expect, {row.name: row.accuracy for row in rows}):
             run.console.note(sentence)
     run.console.note(f"report: {report}")
 

@@ -54,11 +54,13 @@ def main() -> int:
     parser.add_argument("config", type=Path)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--perturb", choices=PERTURBATIONS, nargs="*", default=[], help="beside each seed as it is")
-    parser.add_argument("overrides", nargs="*", metavar="key=value")
-    arguments = parser.parse_intermixed_args()
+    parser.add_argument("overrides", nargs="*", metavar="key=value", default=[])
+    words = sys.argv[1:]  # a list of seeds would swallow what stands behind it
+    overrides = [word for word in words if "=" in word and not word.startswith("-")]
+    arguments = parser.parse_args([word for word in words if word not in overrides])
     try:
         results = [
-            one_run(arguments.config, arguments.overrides, seed, perturbation)
+            one_run(arguments.config, overrides, seed, perturbation)
             for seed in arguments.seeds
             for perturbation in ("", *arguments.perturb)
         ]

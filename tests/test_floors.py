@@ -18,12 +18,12 @@ FLOORS = {
     3: ["weights/*", "checkpoint", "train/state", "train/objective", "train/step"],
     4: ["data/*", "verify/*", "tasks/*"],
     5: ["sample/*"],
-    6: ["rollout/*", "eval/evaluate", "eval/expected", "eval/table"],
+    6: ["rollout/*", "eval/evaluate", "eval/table"],
     7: ["train/setup", "train/preflight", "train/loop", "train/memory", "train/microbatch", "train/timeline", "train/sft", "train/rsft", "train/rl", "train/experience", "train/alarms"],
     8: ["run", "inference", "verification", "aot"],
     9: ["cli"],
 }
-WORLDS = ["data/*", "verify/*", "tasks/*", "stats", "track/*", "eval/expected", "eval/table", "verification"]  # run without an accelerator, start fast
+WORLDS = ["data/*", "verify/*", "tasks/*", "stats", "track/*", "eval/table", "verification"]  # run without an accelerator, start fast
 FLAX_NAMES = {"Module", "Param", "LoRAParam", "Rngs", "split", "merge", "eval_shape", "to_pure_dict"}
 MAX_LINES = 300
 

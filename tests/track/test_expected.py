@@ -3,12 +3,7 @@
 import pytest
 
 from jaxrl.config_sections import ExpectSection
-from jaxrl.eval.expected import judge
-from jaxrl.eval.table import Row
-
-
-def row(name, correct, n=100):
-    return Row(name, n, correct, correct / n, (0.0, 1.0), (0.0, 1.0), 0.0, None, 1.0, 0)
+from jaxrl.track.expected import compare
 
 
 EXPECT = ExpectSection(accuracy={"before": (0.1, 0.3), "after": (0.95, 1.0)}, runs=15)
@@ -23,21 +18,22 @@ EXPECT = ExpectSection(accuracy={"before": (0.1, 0.3), "after": (0.95, 1.0)}, ru
     ],
 )
 def test_the_ends_of_the_range_belong_to_it_and_outside_there_is_a_remedy(correct, words):
-    _, sentence = judge(EXPECT, [row("chance", 25), row("before", 20), row("after", correct)])
+    _, sentence = compare(EXPECT, {"chance": 0.25, "before": 0.2, "after": correct / 100})
     assert sentence.startswith(words)
     assert ("try another seed" in sentence) == (correct < 95)
 
 
 def test_better_than_ever_is_outside_too():
-    assert judge(EXPECT, [row("before", 40)]) == [s for s in judge(EXPECT, [row("before", 40)]) if "above the normal range" in s] != []
+    (sentence,) = compare(EXPECT, {"before": 0.4})
+    assert sentence.startswith("before: 40.0% is above the normal range, 10.0% to 30.0%")
 
 
 def test_only_what_was_evaluated_is_compared():
-    assert judge(EXPECT, [row("chance", 25)]) == []
+    assert compare(EXPECT, {"chance": 0.25}) == []
 
 
 def test_a_run_with_other_settings_is_not_compared_and_told_why():
     expect = EXPECT.model_copy(update={"changed": ("task.test", "stages.3.steps"), "runs": 1})
-    assert judge(expect, [row("after", 20)]) == [
+    assert compare(expect, {"after": 0.2}) == [
         "not compared with the one run that was measured: this run changes task.test, stages.3.steps"
     ]
