@@ -15,6 +15,7 @@ from jaxrl.config_algo import GRPOSection, PolicyGradientSection, PPOSection
 from jaxrl.config_base import Fraction, PositiveInt, Section, Seed, merge
 from jaxrl.config_sections import (
     CheckpointSection,
+    ExpectSection,
     LoraSection,
     MeshSection,
     ModelSection,
@@ -228,6 +229,7 @@ class Config(Section):
     verify: VerifySection = VerifySection()
     checkpoint: CheckpointSection = CheckpointSection()
     track: TrackSection = TrackSection()
+    expect: ExpectSection | None = None
     stages: Annotated[tuple[Stage, ...], Field(strict=False, min_length=1)]
 
     @property
@@ -258,6 +260,14 @@ class Config(Section):
         for name in names:
             if names.count(name) > 1:
                 raise ValueError(f"two stages are named {name!r}; give each its own `name`")
+        return self
+
+    @model_validator(mode="after")
+    def _expected_is_evaluated(self):
+        evaluations = [stage.name for stage in self.stages if isinstance(stage, EvalStage)]
+        for name in self.expect.accuracy if self.expect else ():
+            if name not in evaluations:
+                raise ValueError(f"expect.accuracy names {name!r}, which is no eval stage; the eval stages are: {', '.join(evaluations) or 'none'}")
         return self
 
 

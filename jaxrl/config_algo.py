@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from jaxrl.config_base import NonNegative, NonNegativeInt, Positive, PositiveInt, Section, Share
 
-BASELINES_OVER_GROUPS = ("grpo", "center", "rloo")
+BASELINES_OVER_GROUPS = ("grpo", "center", "rloo", "gdpo")
 
 
 class CorrectionSection(Section):
@@ -175,7 +175,10 @@ class GRPOSection(PolicyGradientSection):
 
         grpo            (r - mean) / std of its group          center          r - mean of its group (Dr. GRPO)
         rloo            r - mean of the others of its group    reinforce_pp    (r - mean) / std of the whole batch
+        gdpo            each part of the reward by its own group's mean and std, then the weighted sum by the batch's std
 
+    part_weights: with gdpo, the parts of the verdict that are learnt from and what each weighs (negative: a penalty); the
+      reward itself, and parts without a weight, are only logged.
     loss: `clip`, or `cispo`: the ratio, held within 1 - clip_low .. 1 + clip_high, is a constant weight of the logprob.
     dynamic_sampling: null, or how many rounds of sampling may be spent to fill the batch with groups whose rewards
       differ; groups without spread teach nothing and are dropped and counted.
@@ -184,7 +187,8 @@ class GRPOSection(PolicyGradientSection):
     group_size: PositiveInt = 8
     kl_estimator: Literal["k1", "k2", "k3"] = "k3"
     kl_in: Literal["loss", "reward"] = "loss"
-    advantage: Literal["grpo", "center", "rloo", "reinforce_pp"] = "grpo"
+    advantage: Literal["grpo", "center", "rloo", "reinforce_pp", "gdpo"] = "grpo"
+    part_weights: dict[str, float] | None = None
     loss: Literal["clip", "cispo"] = "clip"
     dynamic_sampling: Annotated[int, Field(ge=2)] | None = None
 
@@ -195,6 +199,18 @@ class GRPOSection(PolicyGradientSection):
             raise ValueError(f"group_size 1 leaves nothing to compare a completion with, as {what} does; set group_size to 2 or more")
         if self.advantage == "reinforce_pp" and self.problems_per_batch * self.group_size == 1:
             raise ValueError("advantage: reinforce_pp normalises over the batch, which has one row; raise problems_per_batch")
+        return self
+
+    @model_validator(mode="after")
+    def _parts_have_weights(self):
+        if (self.advantage == "gdpo") != (self.part_weights is not None):
+            raise ValueError("advantage: gdpo and part_weights (the reward's parts and their weights) go together; set both or neither")
+        if self.part_weights is not None and not any(self.part_weights.values()):
+            raise ValueError(f"part_weights {self.part_weights} give no part of the reward a weight, so that nothing is learnt; give one")
+        if self.advantage == "gdpo" and self.overlong == "penalty":
+            raise ValueError("overlong: penalty is taken off the reward, of which advantage: gdpo sees only the parts; set it to keep or mask")
+        if self.advantage == "gdpo" and self.kl_coef > 0 and self.kl_in == "reward":
+            raise ValueError("kl_in: reward takes the KL off the reward, of which advantage: gdpo sees only the parts; set it to loss")
         return self
 
     @model_validator(mode="after")

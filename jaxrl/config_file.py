@@ -19,6 +19,10 @@ from jaxrl.disk import read_text
 from jaxrl.errors import InputError
 
 
+# Which run it is, where it is kept and what it runs on: what is learnt is the same, but for rounding and chance.
+INCIDENTAL = ("name", "seed", "runs_dir", "compilation_cache", "mesh", "verify", "checkpoint", "track")
+
+
 class _Loader(yaml.SafeLoader):
     """Reads `1e-4` as the float that its writer meant (YAML 1.1: a string), and refuses a key that stands twice."""
 
@@ -40,6 +44,9 @@ _Loader.add_implicit_resolver(
 def load_config(path: str | Path, overrides: list[str] = ()) -> Config:
     """Read a config file, lay it over its `base:` file if it names one, apply `key=value` overrides, validate.
 
+    What a file says to `expect` holds of its own settings: overrides of what is learnt are noted there (`changed`), and a file
+    that is laid over another does not take over the other's.
+
     Args:
       path: YAML file.
       overrides: `dotted.key=value`, the value read as YAML; list items by index (`stages.1.steps=10`).
@@ -54,9 +61,13 @@ def load_config(path: str | Path, overrides: list[str] = ()) -> Config:
         base_values = _read_yaml(Path(path).parent / base)
         if "base" in base_values:
             raise InputError(f"{path}: its base {base!r} has a base of its own; only one level is allowed")
+        base_values.pop("expect", None)  # measured with settings that this file changes
         values = merge(base_values, values)
     for override in overrides:
         _override(values, override)
+    changed = [key for key in (override.partition("=")[0] for override in overrides) if key.split(".")[0] not in (*INCIDENTAL, "expect")]
+    if changed and isinstance(values.get("expect"), dict):
+        values["expect"] = {**values["expect"], "changed": changed}
     return validate_config(values, str(path))
 
 

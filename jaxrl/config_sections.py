@@ -171,6 +171,26 @@ class CheckpointSection(Section):
     keep: PositiveInt = 2
 
 
+class ExpectSection(Section):
+    """What a run of this config should measure, by runs that were made before; told beside the run's own numbers at its end.
+
+    accuracy: for evaluations by name, the lowest and the highest that is normal. runs: how many runs say so.
+    changed: keys that this run sets otherwise than the file whose numbers these are; the ranges then say nothing about it.
+      `jaxrl run` fills it in from the overrides of the command line.
+    """
+
+    accuracy: Annotated[dict[str, Annotated[tuple[Share, Share], Field(strict=False)]], Field(min_length=1)]
+    runs: PositiveInt
+    changed: Annotated[tuple[str, ...], Field(strict=False)] = ()
+
+    @model_validator(mode="after")
+    def _in_order(self):
+        for name, (low, high) in self.accuracy.items():
+            if low > high:
+                raise ValueError(f"accuracy of {name!r}: [{low}, {high}] must be the lowest and the highest, in this order; swap them")
+        return self
+
+
 class WandbSection(Section):
     """Weights & Biases, for those who use it; `mode: offline` needs no network."""
 

@@ -76,6 +76,8 @@ class KnowledgeGraphSection(AnyTaskSection):
     variants: how often each path of the train split is asked, every time with wrong options and an order drawn anew.
     letters: `shuffled` options, or `fixed`: every entity always stands under the same letter, so that a model of a few
       hundred thousand parameters, which is slow to learn to read a list, can answer from what it knows.
+    answer_pays: whether the right option earns its point `alone`, as in the original program, or only `with_path`, where the
+      trace names the entities of the path and no others: one option in four is right by luck.
     entity_match: how entities are found in a trace, as whole words or, like the original program, as substrings.
     """
 
@@ -94,6 +96,7 @@ class KnowledgeGraphSection(AnyTaskSection):
     val: NonNegativeInt = 100
     test: NonNegativeInt = 100
     letters: Literal["shuffled", "fixed"] = "shuffled"
+    answer_pays: Literal["alone", "with_path"] = "alone"
     entity_match: Literal["word", "substring"] = "word"
 
 

@@ -32,6 +32,7 @@ from jaxrl.sample.engine import Engine
 from jaxrl.sharding import make_mesh, num_row_shards
 from jaxrl.tasks import make_task
 from jaxrl.track.console import Console
+from jaxrl.track.expected import compare
 from jaxrl.track.logger import METRICS, SAMPLES, RunLogger, read_rows, sample_row
 from jaxrl.track.report import write_report
 from jaxrl.train.inputs import Inputs, check_inputs, keep_inputs
@@ -112,6 +113,9 @@ def finish(run: Run) -> None:
     run.console.close()
     if rows:
         run.console.note(render_table(rows))
+    if run.config.expect is not None:
+        for sentence in compare(run.config.expect, {row.name: row.accuracy for row in rows}):
+            run.console.note(sentence)
     run.console.note(f"report: {report}")
 
 

@@ -203,6 +203,38 @@ def test_a_base_is_overlaid_once(tmp_path, load):
     assert (config.optim.learning_rate, config.optim.b2) == (1e-5, 0.95) and len(config.stages) == 3
 
 
+EXPECT = "expect: {runs: 12, accuracy: {eval: [0.9, 1]}}\n"
+
+
+def test_what_is_expected_holds_of_the_file_s_own_settings(load, tmp_path):
+    """Which run it is and what it runs on is not what it learns; everything else is noted, whichever way it was set."""
+    text = PLAIN + EXPECT
+    assert load(text).expect.accuracy == {"eval": (0.9, 1.0)} and load(text).expect.changed == ()
+    assert load(text, "name=b", "seed=3", "runs_dir=x", "track.log_every=2", "checkpoint.every=3", "mesh.data=1").expect.changed == ()
+    changed = load(text, "seed=3", "stages.1.steps=3", "optim.b2=0.9", "task.test=4")
+    assert changed.expect.changed == ("stages.1.steps", "optim.b2", "task.test")
+    assert validate_config(yaml.safe_load(dump_config(changed)), "again") == changed
+    assert load(text, "expect=null", "stages.1.steps=3").expect is None and load(PLAIN, "stages.1.steps=3").expect is None
+    (tmp_path / "base.yaml").write_text(text)
+    assert load("base: base.yaml\nname: other\n").expect is None
+    assert load("base: base.yaml\n" + EXPECT.replace("12", "3")).expect.runs == 3
+
+
+@pytest.mark.parametrize(
+    "expect, reason",
+    [
+        ("{runs: 3, accuracy: {evil: [0, 1]}}", "names 'evil', which is no eval stage; the eval stages are: eval"),
+        ("{runs: 3, accuracy: {eval: [0.9, 0.8]}}", "accuracy of 'eval': [0.9, 0.8] must be the lowest and the highest"),
+        ("{runs: 3, accuracy: {eval: [90, 100]}}", "less than or equal to 1 (it is 100)"),
+        ("{runs: 0, accuracy: {eval: [0, 1]}}", "expect.runs"),
+        ("{runs: 3, accuracy: {}}", "expect.accuracy"),
+        ("{accuracy: {eval: [0, 1]}}", "expect.runs: is required"),
+    ],
+)
+def test_an_expectation_that_cannot_be_is_refused(refusal, expect, reason):
+    assert reason in refusal(PLAIN + f"expect: {expect}\n")
+
+
 def test_only_one_base(tmp_path, refusal):
     (tmp_path / "base.yaml").write_text("base: deeper.yaml\n" + PLAIN)
     assert "only one level" in refusal("base: base.yaml\n")

@@ -49,6 +49,20 @@ def config_with(stage, values):
         (GRPO, {"algo": {"overlong": "penalty"}}, "overlong: penalty and overlong_buffer .* go together"),
         (GRPO, {"algo": {"overlong_buffer": 3}}, "overlong: penalty and overlong_buffer .* go together"),
         (GRPO, {"algo": {"overlong": "penalty", "overlong_buffer": 8}}, "overlong_buffer=8 must be below sample.max_new_tokens=8"),
+        (GRPO, {"algo": {"advantage": "gdpo"}}, "advantage: gdpo and part_weights .* go together; set both or neither"),
+        (GRPO, {"algo": {"part_weights": {"path": 1.0}}}, "advantage: gdpo and part_weights .* go together; set both or neither"),
+        (GRPO, {"algo": {"advantage": "gdpo", "part_weights": {"path": 0.0}}}, "give no part of the reward a weight"),
+        (GRPO, {"algo": {"advantage": "gdpo", "part_weights": {"path": 1.0}, "group_size": 1}}, "as advantage: gdpo does"),
+        (
+            GRPO,
+            {"algo": {"advantage": "gdpo", "part_weights": {"path": 1.0}, "overlong": "penalty", "overlong_buffer": 2}},
+            "overlong: penalty is taken off the reward, .* set it to keep or mask",
+        ),
+        (
+            GRPO,
+            {"algo": {"advantage": "gdpo", "part_weights": {"path": 1.0}, "kl_in": "reward", "kl_estimator": "k1", "kl_coef": 0.1}},
+            "kl_in: reward takes the KL off the reward, .* set it to loss",
+        ),
         (GRPO, {"algo": {"updates_per_batch": 3}}, "a batch of 128 rows cannot be split into updates_per_batch=3 equal parts"),
         (GRPO, {"algo": {"replay": {"ratio": 1.0}}}, "ratio 1.0 is the share of an update that is replayed: it must lie between 0 and 1"),
         (GRPO, {"algo": {"replay": {"ratio": 1.5}}}, "so that fresh samples remain"),
@@ -87,6 +101,7 @@ def test_what_cannot_work_is_refused_with_the_reason(stage, values, message):
     "stage, values",
     [
         (GRPO, {"algo": {"group_size": 1, "advantage": "reinforce_pp"}}),
+        (GRPO, {"algo": {"advantage": "gdpo", "part_weights": {"path": 1.0, "spam": -0.5}}}),
         (GRPO, {"algo": {"kl_coef": 0.1, "reference": "base"}}),
         (GRPO, {"algo": {"kl_coef": 0.1, "kl_unbiased": True}}),
         (GRPO, {"algo": {"kl_coef": 0.0, "reference": None}}),

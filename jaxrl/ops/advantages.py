@@ -6,6 +6,7 @@ others get 0 and have no part in any mean. Completions whose rewards are all equ
 
 from collections.abc import Callable
 
+import jax
 import jax.numpy as jnp
 from jax import Array
 
@@ -74,6 +75,28 @@ def batch_normalize(rewards: Array, mask: Array | None = None, eps: float = 1e-6
     centred = _center(rewards, mask, axis=None)
     std = jnp.sqrt(jnp.sum(centred**2) / jnp.maximum(jnp.sum(mask) - 1, 1))
     return centred / (std + eps)
+
+
+def part_normalize(parts: Array, weights: Array, mask: Array | None = None, eps: float = 1e-6) -> Array:
+    """Advantages of a reward of several parts, each normalised in its group before they are added up (GDPO).
+
+        A_k = (r_k - mean(r_k)) / (std(r_k) + eps) in the group;   S = sum over k of w_k A_k;   A = S / (std(all S) + eps)
+
+    A part's weight is then what it says, whatever the part's own spread: in the sum of the rewards a part that is mostly
+    luck and spreads widely drowns one that is honest and spreads little, and equal sums of different parts are all the same.
+
+    Args:
+      parts: [K, P, G] float, one table for each part of the reward.
+      weights: [K]; negative for a part that is a penalty.
+      mask, eps: as in `group_normalize`.
+    Returns:
+      [P, G], zero mean along G.
+    Raises:
+      ValueError: if G < 2.
+    Source: Liu et al. 2026 (GDPO, 2601.05242). The sum's mean over the batch, which the paper takes off, is 0: every group's is.
+    """
+    normalized = jax.vmap(lambda part: group_normalize(part, mask, eps))(parts)
+    return batch_normalize(jnp.einsum("k,kpg->pg", weights, normalized), mask, eps)
 
 
 ADVANTAGES: dict[str, Callable[..., Array]] = {

@@ -3,7 +3,7 @@
 Axes: P problems, G completions of each, N = P * G trajectories, T tokens of a row, n tokens of one trajectory.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -14,8 +14,9 @@ from jax import Array
 
 from jaxrl.config_algo import GRPOSection, PolicyGradientSection, PPOSection
 from jaxrl.data.packing import lay_out
+from jaxrl.errors import InputError
 from jaxrl.model.value_head import state_values
-from jaxrl.ops.advantages import ADVANTAGES, overlong_penalty, whiten
+from jaxrl.ops.advantages import ADVANTAGES, overlong_penalty, part_normalize, whiten
 from jaxrl.ops.gae import GAE
 from jaxrl.ops.kl import kl_k1
 from jaxrl.ops.value_loss import explained_variance
@@ -47,6 +48,41 @@ def shaped_rewards(groups: Sequence[Group], algo: PolicyGradientSection, max_new
     return np.where(counts, rewards, 0).astype(np.float32), counts
 
 
+def verified_parts(groups: Sequence[Group], counts: np.ndarray, weights: Mapping[str, float]) -> tuple[np.ndarray, np.ndarray]:
+    """The parts of the verifier's rewards that have a weight, and which completions still count.
+
+    A completion without a verdict (timeout, crash) has no parts: of each it gets the worst of its group, so that breaking
+    the verifier never pays. One with a part that is not a finite number does not count.
+
+    Args:
+      counts: [P, G] bool, as `verified_rewards` returns it.
+    Returns:
+      parts [K, P, G] float32 in the order of `weights` (0 where it does not count), counts [P, G] bool.
+    Raises:
+      InputError: a verdict without one of the parts; it has others.
+    """
+    tables = np.full((len(weights), *counts.shape), np.nan, np.float32)
+    missing = np.zeros(counts.shape, bool)
+    for p, group in enumerate(groups):
+        for g, verdict in enumerate(t.verdict for t in group.trajectories):
+            if verdict.error is not None:
+                missing[p, g] = True
+                continue
+            if absent := [name for name in weights if name not in verdict.parts]:
+                raise InputError(
+                    f"algo.part_weights names {', '.join(map(repr, absent))}, and a verdict's parts are {sorted(verdict.parts)}; "
+                    "name parts that every verdict of the task has (samples.jsonl shows them)"
+                )
+            tables[:, p, g] = [verdict.parts[name] for name in weights]
+    counts = counts & (missing | np.isfinite(tables).all(axis=0))
+    judged = counts & ~missing
+    for table, weight in zip(tables, weights.values()):
+        worst = np.min(np.sign(weight) * table, axis=1, keepdims=True, where=judged, initial=np.inf)
+        worst = np.where(np.isfinite(worst), worst, 0)
+        table[:] = np.where(judged, table, np.where(counts, np.sign(weight) * worst, 0))
+    return tables, counts
+
+
 def is_cut(groups: Sequence[Group]) -> np.ndarray:
     """[P, G] bool: completions that ran into max_new_tokens."""
     return np.array([[t.completion.stop_reason is StopReason.MAX_TOKENS for t in group.trajectories] for group in groups])
@@ -66,14 +102,20 @@ def group_credit(
     With the KL in the reward, kl_coef * sum over its tokens of k1 is taken off each reward first.
 
     Args:
-      samples: [N]. rewards, counts: [P, G].
+      samples: [N]. rewards: [P, G], or with `advantage: gdpo` the rewards' parts, [K, P, G]. counts: [P, G].
     Returns:
       the samples with advantages, and the advantages [P, G].
     """
     if algo.kl_coef > 0 and algo.kl_in == "reward":
         rewards = rewards - algo.kl_coef * np.array([_k1(sample).sum() for sample in samples]).reshape(rewards.shape)
-    missing = ((0, algo.problems_per_batch - len(rewards)), (0, 0))  # fewer groups, none of which counts: one compiled shape
-    advantages = np.asarray(_advantages(algo.advantage, np.pad(rewards, missing), np.pad(counts, missing)))[: len(rewards)]
+    num_groups = len(counts)
+    missing = ((0, algo.problems_per_batch - num_groups), (0, 0))  # fewer groups, none of which counts: one compiled shape
+    padded, counts = np.pad(rewards, ((0, 0),) * (rewards.ndim - 2) + missing), np.pad(counts, missing)
+    if algo.advantage == "gdpo":
+        advantages = _part_advantages(padded, np.array(list(algo.part_weights.values()), np.float32), counts)
+    else:
+        advantages = _advantages(algo.advantage, padded, counts)
+    advantages = np.asarray(advantages)[:num_groups]
     credited = [
         replace(sample, advantages=np.where(sample.completion_mask, advantage, 0).astype(np.float32))
         for sample, advantage in zip(samples, advantages.reshape(-1), strict=True)
@@ -128,6 +170,9 @@ def critic_credit(
 @partial(jax.jit, static_argnums=0)
 def _advantages(name: str, rewards: Array, counts: Array) -> Array:
     return ADVANTAGES[name](rewards.astype(jnp.float32), counts)
+
+
+_part_advantages = jax.jit(part_normalize)
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2, 3))

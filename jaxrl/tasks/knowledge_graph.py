@@ -41,7 +41,7 @@ class KnowledgeGraph:
                 raise InputError(f"task.{key} {path!r} asks about a graph that is not given; set task.graph too")
         self.section = section
         self.graph = _make_graph(section)
-        self.verify = TraceReward(self.graph.entities, section.entity_match)
+        self.verify = TraceReward(self.graph.entities, section.entity_match, section.answer_pays)
         self._eval_records = read_records(section.eval_file, self.graph) if section.eval_file else None
         self._wordings = wordings_of(read_records(section.examples_file, self.graph)) if section.examples_file else {}
         self._rules = _make_rules(self.graph, self._eval_records)

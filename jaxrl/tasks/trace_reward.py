@@ -33,6 +33,9 @@ class TraceReward:
 
     Args:
       entities: all entities of the graph.
+      answer_pays: `alone`, or `with_path`: R_corr is 1 only where the trace also names the entities of the path and no others. One
+        answer in four is right by luck, and what a lucky one earns drowns what the way there is worth. `correct` is the
+        answer's in either case.
       match: `word` counts an entity where it stands as a whole word (the longest one, where several begin at a place);
         `substring` counts it inside longer words too.
     Source: multi-hop-reasoning (MIT). Departure: its text asks for whole words but its program counts substrings, so that
@@ -41,6 +44,7 @@ class TraceReward:
 
     entities: tuple[str, ...]
     match: str = "word"
+    answer_pays: str = "alone"
 
     def __call__(self, problem: Problem, text: str) -> Verdict:
         """Verdict on one completion; `parts` holds correctness, path_coverage, path_reward and spam_penalty (unweighted)."""
@@ -55,8 +59,9 @@ class TraceReward:
         hits = sum(mentions[entity] > 0 for entity in path)
         correct = answer.group(1) == problem.data["answer_star"]
         coverage = hits / len(path)
+        is_earned = correct and (self.answer_pays == "alone" or set(mentions) == path)
         parts = {
-            "correctness": CORRECT if correct else WRONG,
+            "correctness": CORRECT if is_earned else WRONG,
             "path_coverage": coverage,
             "path_reward": coverage if hits >= MIN_HITS else 0.0,
             "spam_penalty": SPAM_PENALTY if max(mentions.values(), default=0) > MAX_MENTIONS else 0.0,

@@ -8,8 +8,10 @@ from typing import Any
 
 import yaml
 
+from jaxrl.config_sections import ExpectSection
 from jaxrl.disk import read_text, write_whole
 from jaxrl.errors import InputError
+from jaxrl.track.expected import compare
 from jaxrl.track.format import FIELDS, Field, compact, duration, evaluation_cells, markdown_table, percent, sparkline
 from jaxrl.track.logger import METRICS, SAMPLES, read_rows
 
@@ -40,6 +42,9 @@ def write_report(run_dir: str | Path) -> Path:
         parts.append("## Alarms\n\n" + "\n".join(f"- **{alarm}**" for alarm in alarms))
     if evaluation:
         parts.append("## Evaluation\n\n" + markdown_table(*evaluation_cells(evaluation)))
+    if config.get("expect"):
+        expected = compare(ExpectSection.model_validate(config["expect"]), {row["name"]: row["accuracy"] for row in evaluation})
+        parts += ["\n".join(f"- {sentence}" for sentence in expected)] if expected else []
     parts += [_stage_section(name, kinds.get(name), rows) for name, rows in stages.items()]
     if samples:
         parts.append(_samples_section(samples))

@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 
 from jaxrl.config_algo import PolicyGradientSection, PPOSection
 from jaxrl.rollout.collate import Sample, collate, make_sample, uncollate
-from jaxrl.rollout.credit import critic_credit, group_credit, is_cut, mean_k1, shaped_rewards
+from jaxrl.rollout.credit import critic_credit, group_credit, is_cut, mean_k1, shaped_rewards, verified_parts
 from jaxrl.rollout.replay import Entry
 from jaxrl.sharding import shard_batch
 from jaxrl.train.microbatch import policy_microbatch
@@ -117,6 +117,8 @@ def give_credit(
         means = [sample.advantages[sample.completion_mask].mean() for sample in samples[:N]]
         advantages_P_G = np.where(counts, np.reshape(means, counts.shape), 0.0)
     else:
+        if algo.advantage == "gdpo":
+            rewards, counts = verified_parts(groups, counts, algo.part_weights)
         fresh, advantages_P_G = group_credit(samples[:N], rewards, counts, algo)
         samples = fresh + samples[N:]
     fresh = [sample for sample, does_count in zip(samples[:N], counts.reshape(-1)) if does_count]

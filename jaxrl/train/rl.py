@@ -26,7 +26,7 @@ from jaxrl.model.value_head import init_value_head
 from jaxrl.ops.kl import adapt_kl_coef
 from jaxrl.rollout.collate import collate
 from jaxrl.rollout.collect import collect, open_pool
-from jaxrl.rollout.credit import has_spread, verified_rewards
+from jaxrl.rollout.credit import has_spread, verified_parts, verified_rewards
 from jaxrl.rollout.curriculum import SuccessRates, choose
 from jaxrl.rollout.gather import gather
 from jaxrl.rollout.metrics import rollout_metrics, speed
@@ -221,9 +221,14 @@ def make_critic(algo: PPOSection, d_model: int, trainable: Tree, key: Array) -> 
     return head | ({"critic_lora": trainable["lora"]} if algo.critic == "separate" else {})
 
 
-def group_has_spread(algo: PolicyGradientSection, group: Group) -> bool:
-    """Whether the verifier's rewards of a group differ, so that it teaches something; lengths alone do not count."""
-    return bool(has_spread(*verified_rewards([group], algo))[0])
+def group_has_spread(algo: GRPOSection, group: Group) -> bool:
+    """Whether the verifier's rewards of a group differ (or, where they are learnt from, their parts), so that it teaches
+    something; lengths alone do not count."""
+    rewards, counts = verified_rewards([group], algo)
+    if algo.advantage == "gdpo":
+        parts, counts = verified_parts([group], counts, algo.part_weights)
+        return any(has_spread(part, counts)[0] for part in parts)
+    return bool(has_spread(rewards, counts)[0])
 
 
 def make_reference(algo: PolicyGradientSection, trainable: Tree) -> Tree:

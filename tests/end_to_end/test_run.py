@@ -29,6 +29,7 @@ sample: {max_prompt_tokens: 48, max_new_tokens: 17, slots: 16, window: 8}
 optim: {learning_rate: 3.0e-3}
 checkpoint: {every: 2}
 verify: {workers: 1}
+expect: {runs: 3, accuracy: {after: [0, 1]}}
 stages:
   - {kind: sft, lora: null, task: {hops: [1], train: 60, val: 10, eval_hops: [2]}, steps: 6, rows: 24, seq_len: 64, eval_every: 3}
   - {kind: grpo, steps: 4, algo: {problems_per_batch: 4, group_size: 4, microbatch: 4, kl_coef: 0.01, updates_per_batch: 2}}
@@ -85,7 +86,10 @@ def test_sampler_and_trainer_agree(config_file, tmp_path):
 def test_the_same_command_again_changes_nothing_and_another_config_is_refused(whole, config_file):
     files = [path for path in whole.rglob("*") if path.is_file() and path.suffix in (".jsonl", ".json", ".safetensors", ".md", ".yaml")]
     before = {path: path.read_bytes() for path in files}
-    run(load(config_file, whole.parent), io.StringIO())
+    told = io.StringIO()
+    run(load(config_file, whole.parent), told)
+    for text in (told.getvalue(), (whole / "report.md").read_text()):
+        assert "is in the normal range, 0.0% to 100.0% of the 3 runs that were measured" in text
     assert [path for path in files if path.read_bytes() != before[path]] == []
     with pytest.raises(InputError, match=r"(?s)another config.*-seed: 0.*\+seed: 1"):
         run(load(config_file, whole.parent, "seed=1"), io.StringIO())

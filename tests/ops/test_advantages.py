@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from jaxrl.ops.advantages import ADVANTAGES, batch_normalize, group_center, group_normalize, leave_one_out, overlong_penalty, whiten
+from jaxrl.ops.advantages import ADVANTAGES, batch_normalize, group_center, group_normalize, leave_one_out, overlong_penalty, part_normalize, whiten
 
 REWARDS = [[1.0, 0.0, 5.0], [-0.5, 0.25, 1.0], [2.0, 2.0, 2.0]]
 MASK = [[True, True, False], [True, True, True], [True, True, True]]
@@ -117,3 +117,35 @@ def test_whitened_advantages_have_mean_zero_and_variance_one_over_the_mask():
 def test_overlong_penalty_by_hand():
     """Limit 20, buffer 4: nothing up to 16, a quarter for each token more, all of it at the limit."""
     np.testing.assert_allclose(overlong_penalty(np.array([1, 16, 17, 19, 20]), 20, 4), [0, 0, 0.25, 0.75, 1])
+
+
+def test_parts_are_normalised_one_by_one_by_hand():
+    """Luck (0 or 3) and a path (0 or 0.1), a penalty that nobody has: G = 2, so that each part is +-1 / sqrt 2 where it differs.
+
+    Group 1: the two agree, 1.5 / sqrt 2. Group 2: they disagree, 0.5 / sqrt 2. Group 3: no spread. Over the batch of six the
+    squares add up to 2 * 1.125 + 2 * 0.125 = 2.5, divided by 5.
+    """
+    luck = [[3.0, 0.0], [3.0, 0.0], [3.0, 3.0]]
+    path = [[0.1, 0.0], [0.0, 0.1], [0.1, 0.1]]
+    penalty = [[0.0, 0.0]] * 3
+    sums = np.array([[1.5, -1.5], [0.5, -0.5], [0.0, 0.0]]) / 2**0.5
+    with jax.enable_x64(True):
+        found = part_normalize(np.array([luck, path, penalty]), np.array([1.0, 0.5, -1.0]))
+        np.testing.assert_allclose(found, sums / 0.5**0.5, rtol=1e-4)
+
+
+def test_parts_with_a_mask_scales_and_signs():
+    rng = np.random.default_rng(4)
+    parts, weights = rng.normal(size=(3, 5, 6)), np.array([1.0, 0.3, -2.0])
+    mask = rng.random((5, 6)) < 0.8
+    with jax.enable_x64(True):
+        f = lambda parts, weights: np.asarray(part_normalize(np.where(mask, parts, np.nan), weights, mask))  # noqa: E731
+        found = f(parts, weights)
+        expected = sum(w * np.asarray(group_normalize(part, mask)) for w, part in zip(weights, parts))
+        np.testing.assert_allclose(found, expected / expected[mask].std(ddof=1), rtol=1e-4, atol=1e-12)
+        assert not found[~mask].any()
+        scales = np.array([10.0, 1e3, 0.1])[:, None, None]
+        np.testing.assert_allclose(f(scales * parts - 7, weights), found, rtol=1e-3, atol=1e-5)  # no part's own scale counts
+        np.testing.assert_allclose(f(parts, 4 * weights), found, rtol=1e-4)  # and of the weights only their proportions
+        np.testing.assert_allclose(f(parts * np.sign(weights)[:, None, None], np.abs(weights)), found, rtol=1e-6)
+        assert not np.any(part_normalize(np.full((2, 3, 4), 0.1), np.ones(2)))

@@ -7,7 +7,8 @@ import pytest
 
 from jaxrl.config_algo import GRPOSection, PPOSection
 from jaxrl.rollout.collate import make_sample
-from jaxrl.rollout.credit import critic_credit, group_credit, has_spread, is_cut, mean_k1, shaped_rewards, verified_rewards
+from jaxrl.rollout.credit import critic_credit, group_credit, has_spread, is_cut, mean_k1, shaped_rewards, verified_parts, verified_rewards
+from jaxrl.errors import InputError
 from tests.rollout.episodes import group, group_of, trajectory
 
 
@@ -140,3 +141,43 @@ def test_what_the_critic_explains_is_told_of_the_samples_that_count():
     values = np.concatenate([v[at - 1] for v, at in zip(after, emitted)])
     np.testing.assert_allclose(returns, np.repeat([0.5, -1.0], 3), rtol=1e-5)
     assert explained == pytest.approx(1 - np.var(returns - values) / np.var(returns), rel=1e-4)
+
+
+WEIGHTS = {"path": 2.0, "spam": -1.0}
+
+
+def judged(path, spam=0.0, **more):
+    return trajectory(parts={"path": path, "spam": spam, "untold": 9.0}, **more)
+
+
+def test_parts_arrive_in_the_order_of_their_weights_and_those_that_are_no_numbers_do_not_count():
+    groups = [group(judged(0.25, 1.0), judged(0.5)), group(judged(float("nan")), judged(1.0, reward=float("inf")))]
+    parts, counts = verified_parts(groups, verified_rewards(groups, GRPOSection())[1], WEIGHTS)
+    assert parts.tolist() == [[[0.25, 0.5], [0, 0]], [[1.0, 0], [0, 0]]]
+    assert counts.tolist() == [[True, True], [False, False]]
+
+
+def test_what_broke_the_verifier_gets_the_worst_of_its_group_in_every_part():
+    broken = trajectory(-2.0, error="crash: exit 1")
+    groups = [group(judged(0.5, 0.25), broken, judged(1.0, 0.5)), group(broken, broken, broken)]
+    parts, counts = verified_parts(groups, verified_rewards(groups, GRPOSection())[1], WEIGHTS)
+    assert parts.tolist() == [[[0.5, 0.5, 1.0], [0, 0, 0]], [[0.25, 0.5, 0.5], [0, 0, 0]]] and counts.all()
+
+
+def test_a_part_that_no_verdict_has_is_named_with_those_there_are():
+    groups = [group(judged(0.5), judged(1.0))]
+    with pytest.raises(InputError, match=r"'pth'.*\['path', 'spam', 'untold'\]"):
+        verified_parts(groups, np.ones((1, 2), bool), {"pth": 1.0, "path": 1.0})
+
+
+def test_credit_by_parts_sees_the_honest_part_beside_the_lucky_one():
+    """The reward ranks by luck; with each part in its own units the completion with the path is the better one."""
+    luck, path = [3.0, 0.0, 0.0, 3.0], [0.0, 0.1, 0.1, 0.0]
+    groups = [group(*(trajectory(a + b, parts={"luck": a, "path": b}) for a, b in zip(luck, path)))]
+    rewards, counts = verified_rewards(groups, GRPOSection())
+    assert group_credit(samples_of(groups), rewards, counts, GRPOSection(problems_per_batch=2))[1][0, 0] > 0
+    algo = GRPOSection(advantage="gdpo", part_weights={"luck": 1.0, "path": 2.0}, problems_per_batch=2)
+    parts, counts = verified_parts(groups, counts, algo.part_weights)
+    samples, advantages = group_credit(samples_of(groups), parts, counts, algo)
+    assert advantages.shape == (1, 4) and (np.sign(advantages) == [[-1, 1, 1, -1]]).all()
+    assert samples[1].advantages.tolist() == [0, 0, *[advantages[0, 1]] * 3]

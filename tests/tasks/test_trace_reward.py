@@ -16,8 +16,8 @@ PROBLEM = Problem(
 FULL = "TRACE: Disk is fed by Cache, and Cache is fed by Queue, and Queue is fed by Broker\n"
 
 
-def judge(text, match="word"):
-    return TraceReward(ENTITIES, match)(PROBLEM, text)
+def judge(text, match="word", answer_pays="alone"):
+    return TraceReward(ENTITIES, match, answer_pays)(PROBLEM, text)
 
 
 @pytest.mark.parametrize(
@@ -54,6 +54,24 @@ def test_hand_table(text, reward, coverage):
     assert set(verdict.parts) == {"correctness", "path_coverage", "path_reward", "spam_penalty"}
     parts = verdict.parts
     assert verdict.reward == parts["correctness"] + 0.5 * parts["path_reward"] - parts["spam_penalty"]
+
+
+@pytest.mark.parametrize(
+    "text, reward, correct",
+    [
+        (FULL + "ANSWER: B", 1.5, True),
+        ("TRACE: Broker, Queue, Cache, Disk\nANSWER: B", 1.5, True),
+        (FULL + "ANSWER: C", -1.5, False),
+        ("TRACE: Disk, Cache, Queue\nANSWER: B", -1.625, True),  # right by luck: nothing but the path's three quarters
+        ("TRACE: Disk, Cache, Queue, Broker, Other\nANSWER: B", -1.5, True),  # one step too far, and lucky
+        ("TRACE: nothing known\nANSWER: B", -2.0, True),
+        ("TRACE: Disk, Cache, Queue, Broker, Broker, Broker\nANSWER: B", 1.0, True),
+    ],
+)
+def test_an_answer_that_pays_with_its_path_only(text, reward, correct):
+    verdict = judge(text, answer_pays="with_path")
+    assert verdict.reward == pytest.approx(reward, abs=1e-12) and verdict.correct == correct
+    assert verdict.reward == verdict.parts["correctness"] + 0.5 * verdict.parts["path_reward"] - verdict.parts["spam_penalty"]
 
 
 @pytest.mark.parametrize(
