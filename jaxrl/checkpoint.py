@@ -1,12 +1,14 @@
 """Checkpoints of one stage: Orbax on disk, our checksums on top, because Orbax does not notice a flipped bit in array data.
 
-A checkpoint holds the train state (what is trained, never the frozen base) and a small JSON `meta`. Saves are waited
-for: when `save` returns, the checkpoint is durable.
+A checkpoint holds the train state (what is trained, never the frozen base) and a small JSON `meta`; both are under the
+checksums, and nothing that a run goes by stands anywhere else. Saves are waited for: when `save` returns, the checkpoint is
+durable.
 """
 
 import json
 import logging
 import zlib
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +20,13 @@ from orbax.checkpoint import v1 as ocp
 from jaxrl.disk import check_space, writing
 from jaxrl.errors import InputError
 from jaxrl.sharding import path_name
-from jaxrl.train.state import TrainState
+from jaxrl.train.state import TrainState, all_finite
 
 logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax tells every save in several INFO and WARNING lines
 log = logging.getLogger("jaxrl")
 ORBAX_BYTES = 1 << 18  # of its own metadata beside a state
+
+FORMAT = 2  # of what is saved; raised whenever a stage would misread what an older version wrote
 
 
 class CheckpointCorrupt(RuntimeError):
@@ -30,20 +34,15 @@ class CheckpointCorrupt(RuntimeError):
 
 
 class Checkpoints:
-    """The checkpoints in one folder: the newest `keep`, and the one with the lowest `val_loss`. Use it in a `with`."""
+    """The checkpoints in one folder: the newest `keep`, and the one that the stage calls its best. Use it in a `with`."""
 
     def __init__(self, folder: Path, keep: int):
-        policies = ocp.training.preservation_policies
-        best = policies.BestN(
-            get_metric_fn=lambda metrics: -metrics["val_loss"], n=1, keep_checkpoints_without_metrics=False
-        )
         self.folder = folder
+        self._kept = _NewestAndBest(keep)
         with writing(folder):
             try:
                 self._checkpointer = ocp.training.Checkpointer(
-                    folder.absolute(),
-                    preservation_policy=policies.AnyPreservationPolicy([policies.LatestN(keep), best]),
-                    cleanup_tmp_directories=True,
+                    folder.absolute(), preservation_policy=self._kept, cleanup_tmp_directories=True
                 )
             except ValueError as error:  # Orbax reads the metadata and metrics of all checkpoints at the start
                 raise InputError(
@@ -61,19 +60,22 @@ class Checkpoints:
         """Steps that have a checkpoint, oldest first."""
         return sorted(checkpoint.step for checkpoint in self._checkpointer.checkpoints)
 
-    def best_step(self) -> int | None:
-        """The step with the lowest `val_loss`; None if none was ever given."""
-        scored = [(c.metrics["val_loss"], c.step) for c in self._checkpointer.checkpoints if c.metrics]
-        return min(scored)[1] if scored else None
-
-    def save(self, step: int, state: TrainState, meta: dict[str, Any], val_loss: float | None = None) -> None:
+    def save(self, step: int, state: TrainState, meta: dict[str, Any], best: int | None = None) -> None:
         """Write a checkpoint and wait until it is durable.
 
         Args:
-          step: optimiser steps done. meta: plain JSON values. val_loss: what `best_step` goes by.
+          step: optimiser steps done. meta: plain JSON values. best: the step that is kept however old it is.
         Raises:
-          InputError: the disk has no room for it, or does not take it. The checkpoints before it stay.
+          InputError: a state that is not finite, or a disk that has no room for it or does not take it. The checkpoints before
+            it stay.
         """
+        sums, is_finite = _survey(state, meta)
+        if not is_finite:
+            raise InputError(
+                f"step {step} is not saved to {self.folder}: its state holds numbers that are not finite; check the weights that "
+                "the stage started from, and lower optim.learning_rate"
+            )
+        self._kept.best = best
         check_space(self.folder, _num_bytes(state, meta), f"checkpoint {self.folder}/{step}")
         with writing(f"checkpoint {self.folder}/{step}"):
             self._checkpointer.save_checkpointables(
@@ -81,12 +83,11 @@ class Checkpoints:
                 {"state": state},
                 force=True,
                 overwrite=True,
-                metrics=None if val_loss is None else {"val_loss": val_loss},
-                custom_metadata={"meta": meta, "checksums": _all_checksums(state, meta)},
+                custom_metadata={"format": FORMAT, "meta": meta, "checksums": sums},
             )
 
     def restore(self, abstract: TrainState, step: int) -> tuple[TrainState, dict[str, Any]]:
-        """The state and meta of a step; `abstract` gives shapes, dtypes and shardings.
+        """The state and meta of a step, in the shardings of `abstract_state`.
 
         Raises:
           CheckpointCorrupt: if it cannot be read, or its checksums are not those that were saved.
@@ -97,10 +98,11 @@ class Checkpoints:
             state = self._checkpointer.load_checkpointables(step, {"state": abstract})["state"]
         except (OSError, ValueError, KeyError, ocp.errors.InvalidLayoutError) as error:
             raise CheckpointCorrupt(f"checkpoint {self.folder}/{step} cannot be read: {type(error).__name__}: {error}") from error
-        for name, value in _all_checksums(state, meta).items():
+        for name, value in _survey(state, meta)[0].items():
             if value != saved_sums.get(name):
                 raise CheckpointCorrupt(f"checkpoint {self.folder}/{step}: {name} is not what was saved")
-        return state, meta
+        # Orbax gives some leaves, a scalar key among them, another sharding than the one it was asked for.
+        return jax.tree.map(lambda x, like: jax.device_put(x, like.sharding), state, abstract), meta
 
     def restore_latest(self, abstract: TrainState) -> tuple[TrainState, dict[str, Any]] | None:
         """The newest checkpoint that is whole, falling back to older ones with a warning; None if there is none at all.
@@ -119,12 +121,18 @@ class Checkpoints:
         return None
 
 
-def abstract_like(state: TrainState) -> TrainState:
-    """Shapes, dtypes and shardings of a state: what `restore` needs to know."""
-    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state)
+@dataclass
+class _NewestAndBest:
+    """Orbax asks it after every save which checkpoints stay."""
+
+    keep: int
+    best: int | None = None
+
+    def should_preserve(self, checkpoints, *, context) -> list[bool]:
+        newest = sorted(checkpoint.step for checkpoint in checkpoints)[-self.keep :]
+        return [checkpoint.step in newest or checkpoint.step == self.best for checkpoint in checkpoints]
 
 
-@jax.jit
 def checksums(tree) -> dict[str, Array]:
     """One uint32 per array, the same under every sharding: sum over elements of bits * (2 * index + 1) mod 2^32.
 
@@ -138,9 +146,16 @@ def _num_bytes(state: TrainState, meta: dict[str, Any]) -> int:
     return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state)) + len(json.dumps(meta)) + ORBAX_BYTES
 
 
-def _all_checksums(state: TrainState, meta: dict[str, Any]) -> dict[str, int]:
-    sums = {name: int(value) for name, value in jax.device_get(checksums(state)).items()}
-    return sums | {"meta": zlib.crc32(json.dumps(meta, sort_keys=True).encode())}
+@jax.jit
+def _checksums_and_finite(state: TrainState) -> tuple[dict[str, Array], Array]:
+    return checksums(state), all_finite(state)
+
+
+def _survey(state: TrainState, meta: dict[str, Any]) -> tuple[dict[str, int], bool]:
+    """(the checksums of all that is saved, whether the state is finite)."""
+    sums, is_finite = jax.device_get(_checksums_and_finite(state))
+    of_meta = zlib.crc32(json.dumps(meta, sort_keys=True).encode())
+    return {name: int(value) for name, value in sums.items()} | {"meta": of_meta}, bool(is_finite)
 
 
 def _checksum(x: Array) -> Array:

@@ -11,6 +11,7 @@ where the reference has no tokens that the policy never samples. Off-policy the 
 none of this holds without importance weights: `unbiased_kl` has them. Axes: B rows, T tokens.
 """
 
+import math
 from collections.abc import Callable
 
 import jax.numpy as jnp
@@ -104,12 +105,13 @@ def adapt_kl_coef(kl_coef: float, kl: float, target: float, horizon: float, num_
 
     Args:
       kl_coef: the coefficient of this batch.
-      kl, target: the KL that was measured in this batch and the one that is wanted, in the same unit.
+      kl, target: the KL that was measured in this batch and the one that is wanted, in the same unit. One that is NaN, of a
+        policy that has diverged, moves nothing.
       horizon: in sequences; the coefficient moves by a fifth in so many at the most. It stays positive while a batch has
         fewer than 5 * horizon of them.
       num_sequences: sequences of this batch.
     Source: Ziegler et al. 2019 (Fine-tuning language models from human preferences), section 2.2; the paper's gain of 0.1
       is written as num_sequences / horizon in its code.
     """
-    error = min(max(kl / target - 1.0, -0.2), 0.2)
+    error = 0.0 if math.isnan(kl) else min(max(kl / target - 1.0, -0.2), 0.2)
     return kl_coef * (1.0 + error * num_sequences / horizon)

@@ -10,25 +10,44 @@ from jaxrl.errors import InputError
 from jaxrl.model.lora import params_line
 from jaxrl.train.memory import plan_stage
 from jaxrl.train.setup import Run, Weights
+from jaxrl.train.state import MAX_WEIGHT
 
 MAX_SKIPPED = 10
 
 
 class FinitenessGuard:
-    """Counts updates in a row that were skipped because the loss or gradient was not finite."""
+    """Counts updates in a row that were skipped because their loss, their gradient or their result was not finite, or
+    a weight had grown beyond all measure.
 
-    def __init__(self, stage_name: str):
+    Args:
+      skipped: the count so far. It is saved with every checkpoint: a run that is taken up again goes on counting, and does
+        not outlive its divergence by being started often enough.
+    """
+
+    def __init__(self, stage_name: str, skipped: int = 0):
         self.stage_name = stage_name
-        self.skipped = 0
+        self.skipped = skipped
 
     def check(self, metrics: dict[str, float]) -> None:
-        """Raise InputError after MAX_SKIPPED skipped updates in a row; the weights are still the last good ones."""
-        self.skipped = self.skipped + 1 if metrics["skipped"] else 0
+        """Raise InputError after MAX_SKIPPED skipped updates in a row. One without a gradient tells nothing and ends no row."""
+        if metrics["skipped"]:
+            self.skipped += 1
+        elif metrics["grad_norm"] > 0:
+            self.skipped = 0
         if self.skipped >= MAX_SKIPPED:
-            raise InputError(
-                f"stage {self.stage_name}: {self.skipped} updates in a row had a loss or gradient that is not finite and "
-                "were skipped; lower optim.learning_rate or check the data. The last checkpoint is good"
-            )
+            raise self._diverged(f"{self.skipped} updates in a row")
+
+    def check_end(self) -> None:
+        """Raise InputError if the stage ended in skipped updates: nothing says that the weights before them are any good."""
+        if self.skipped:
+            raise self._diverged(f"the last {self.skipped} update(s) of the stage")
+
+    def _diverged(self, which: str) -> InputError:
+        return InputError(
+            f"stage {self.stage_name} has diverged: {which} had a loss, a gradient or a result that is not finite, or weights "
+            f"beyond {MAX_WEIGHT:,.0f}, and changed nothing; lower optim.learning_rate or check the data, and start under another `name`. "
+            "Nothing was exported"
+        )
 
 
 def begin_stage(run: Run, stage: Stage, step: int, steps: int, weights: Weights) -> None:

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxrl.checkpoint import Checkpoints, abstract_like
+from jaxrl.checkpoint import Checkpoints
 from jaxrl.config import RLStage
 from jaxrl.config_algo import GRPOSection, PolicyGradientSection, PPOSection
 from jaxrl.data.packing import stream_at
@@ -42,7 +42,7 @@ from jaxrl.train.loop import FinitenessGuard, begin_stage, report_step
 from jaxrl.train.memory import fit_to_memory
 from jaxrl.train.microbatch import stage_microbatch
 from jaxrl.train.setup import ADAPTERS, CRITIC, DROPOUT, SAMPLING, Run, Weights, enter_stage
-from jaxrl.train.state import TrainState, make_actor_critic_optimizer, make_optimizer, make_schedule, place_state, policy_part
+from jaxrl.train.state import TrainState, abstract_state, make_actor_critic_optimizer, make_optimizer, make_schedule, place_state, policy_part
 from jaxrl.train.step import make_critic_fn, make_grpo_step, make_ppo_step, make_score_fn
 from jaxrl.train.timeline import Timeline
 from jaxrl.types import Group, Problem
@@ -111,8 +111,9 @@ def rl(run: Run, stage: RLStage, index: int, weights: Weights) -> Weights:
         critic, tx = {}, make_optimizer(stage.optim, steps * algo.num_updates)
         make_step, score_sampled = make_grpo_step, score
     schedule = make_schedule(stage.optim, steps * algo.num_updates, algo.num_held)
-    state = place_state(weights.trainable | critic, tx, run.key(index, DROPOUT), run.mesh, make_reference(algo, weights.trainable))
-    update = make_step(policy, tx, algo, sample, state, run.mesh)
+    made_of = (weights.trainable | critic, tx, run.key(index, DROPOUT), run.mesh, make_reference(algo, weights.trainable))
+    abstract = abstract_state(*made_of)
+    update = make_step(policy, tx, algo, sample, abstract, run.mesh)
     timeline = Timeline()
     excluded = set_bytes(sample, policy.config.vocab_size)
     scorers = Scorers(run.mesh, seq_len, algo, frozen, score_sampled, score, timeline, excluded)
@@ -123,11 +124,11 @@ def rl(run: Run, stage: RLStage, index: int, weights: Weights) -> Weights:
         open_pool(task, run.config.verify) as pool,
     ):
         # ---------------------------------------------------------------------------------------------------- resume
-        state, meta = checkpoints.restore_latest(abstract_like(state)) or (state, {})
-        progress = make_progress(algo, meta)
+        state, meta = checkpoints.restore_latest(abstract) or (place_state(*made_of), {"progress": {}, "skipped": 0})
+        progress, guard = make_progress(algo, meta["progress"]), FinitenessGuard(stage.name, meta["skipped"])
         if progress.batches < steps:
             begin_stage(run, stage, progress.batches, steps, weights)
-        guard, told = FinitenessGuard(stage.name), set()
+        told = set()
 
         def sample_groups(count: int) -> list[Group]:
             """The groups of the next `count` problems, each call with noise of its own."""
@@ -198,9 +199,10 @@ def rl(run: Run, stage: RLStage, index: int, weights: Weights) -> Weights:
             run.logger.log_samples(stage.name, step, kept)
             stops = run.interrupt.requested and step < steps
             if stops or step == steps or step % run.config.checkpoint.every == 0:
-                checkpoints.save(step, state, progress.meta())
+                checkpoints.save(step, state, {"progress": progress.meta(), "skipped": guard.skipped})
             if stops:
                 raise Interrupted
+        guard.check_end()
     return Weights(policy, policy_part(state.trainable), frozen, weights.is_new_base)
 
 

@@ -10,7 +10,7 @@ import functools
 import time
 from collections.abc import Sequence
 
-from jaxrl.checkpoint import Checkpoints, abstract_like
+from jaxrl.checkpoint import Checkpoints
 from jaxrl.config import RSFTStage
 from jaxrl.data.packing import batch_at, indices_at, num_steps, pack
 from jaxrl.errors import InputError
@@ -26,7 +26,7 @@ from jaxrl.train.memory import fit_to_memory
 from jaxrl.train.microbatch import stage_microbatch
 from jaxrl.train.setup import ADAPTERS, DROPOUT, SAMPLING, Run, Weights, enter_stage
 from jaxrl.train.sft import update
-from jaxrl.train.state import make_optimizer, make_schedule, place_state
+from jaxrl.train.state import abstract_state, make_optimizer, make_schedule, place_state
 from jaxrl.train.step import make_sft_step
 from jaxrl.types import Problem
 
@@ -57,8 +57,8 @@ def rsft(run: Run, stage: RSFTStage, index: int, weights: Weights) -> Weights:
     policy, frozen = weights.policy, weights.frozen
     engine = Engine(policy, stage.sample, run.eos_ids, run.tokenizer.decode, run.mesh)
     tx = make_optimizer(stage.optim, total_steps=1)  # for fresh states, which do not depend on the schedule's length
-    state = place_state(weights.trainable, tx, run.key(index, DROPOUT), run.mesh)
-    abstract = abstract_like(state)
+    made_of = (weights.trainable, tx, run.key(index, DROPOUT), run.mesh)
+    abstract = abstract_state(*made_of)
 
     @functools.cache  # iterations of one length share a compiled step
     def step_and_schedule(steps: int):
@@ -70,14 +70,15 @@ def rsft(run: Run, stage: RSFTStage, index: int, weights: Weights) -> Weights:
         open_pool(task, run.config.verify) as pool,
     ):
         # ---------------------------------------------------------------------------------------------------- resume
-        state, meta = checkpoints.restore_latest(abstract) or (state, {"iteration": 0, "first_step": 0})
-        guard = FinitenessGuard(stage.name)
+        start = {"iteration": 0, "first_step": 0, "skipped": 0}
+        state, meta = checkpoints.restore_latest(abstract) or (place_state(*made_of), start)
+        guard = FinitenessGuard(stage.name, meta["skipped"])
 
         for iteration in range(meta["iteration"], stage.iterations):
             if run.interrupt.requested:
                 raise Interrupted
             if iteration > meta["iteration"]:
-                meta = {"iteration": iteration, "first_step": meta["first_step"] + int(state.step)}
+                meta = {**meta, "iteration": iteration, "first_step": meta["first_step"] + int(state.step)}
                 state = place_state(state.trainable, tx, run.key(index, DROPOUT, iteration), run.mesh)
             first, done = meta["first_step"], int(state.step)  # optimiser steps before this iteration, and in it
             place = f"{stage.name}, iteration {iteration + 1} of {stage.iterations}"
@@ -124,9 +125,10 @@ def rsft(run: Run, stage: RSFTStage, index: int, weights: Weights) -> Weights:
                 report_step(run, stage, step, metrics)
                 stops = run.interrupt.requested
                 if stops or done == steps or step % run.config.checkpoint.every == 0:
-                    checkpoints.save(step, state, meta)
+                    checkpoints.save(step, state, {**meta, "skipped": guard.skipped})
                 if stops:
                     raise Interrupted
+    guard.check_end()
     if meta["first_step"] + int(state.step) == 0:
         raise InputError(
             f"stage {stage.name}: no completion won in {stage.iterations} iteration(s), so nothing was trained; put a stage before it that "

@@ -1,5 +1,6 @@
 """Supervised fine-tuning, from records to the best checkpoint: read it from top to bottom."""
 
+import math
 import time
 from collections.abc import Sequence
 
@@ -7,7 +8,7 @@ import jax
 import numpy as np
 
 from jaxrl.batch import SFTBatch
-from jaxrl.checkpoint import CheckpointCorrupt, Checkpoints, abstract_like
+from jaxrl.checkpoint import CheckpointCorrupt, Checkpoints
 from jaxrl.config import SFTStage
 from jaxrl.data.chat import render_for_training
 from jaxrl.data.packing import Rows, batch_at, num_steps, pack
@@ -21,7 +22,7 @@ from jaxrl.train.loop import FinitenessGuard, begin_stage, report_step
 from jaxrl.train.memory import fit_to_memory
 from jaxrl.train.microbatch import stage_microbatch
 from jaxrl.train.setup import ADAPTERS, DROPOUT, Run, Weights, enter_stage
-from jaxrl.train.state import TrainState, make_optimizer, make_schedule, place_state
+from jaxrl.train.state import TrainState, abstract_state, make_optimizer, make_schedule, place_state
 from jaxrl.train.step import make_score_fn, make_sft_step
 from jaxrl.types import Message
 
@@ -45,18 +46,19 @@ def sft(run: Run, stage: SFTStage, index: int, weights: Weights) -> Weights:
     weights = fit_to_memory(run.config.model.remat, stage, weights, run.mesh)
     policy, frozen = weights.policy, weights.frozen
     tx, schedule = make_optimizer(stage.optim, steps), make_schedule(stage.optim, steps)
-    state = place_state(weights.trainable, tx, run.key(index, DROPOUT), run.mesh)
-    sft_step = make_sft_step(policy, tx, state, run.mesh)
+    made_of = (weights.trainable, tx, run.key(index, DROPOUT), run.mesh)
+    abstract = abstract_state(*made_of)
+    sft_step = make_sft_step(policy, tx, abstract, run.mesh)
     score = make_score_fn(policy, run.mesh)
 
     with Checkpoints(run.folder / "checkpoints" / f"{index}_{stage.name}", run.config.checkpoint.keep) as checkpoints:
         # ---------------------------------------------------------------------------------------------------- resume
-        restored = checkpoints.restore_latest(abstract_like(state))
-        state, meta = restored or (state, {"done": False, "best_loss": None, "bad_evals": 0})
+        start = {"done": False, "best_step": None, "best_loss": None, "bad_evals": 0, "skipped": 0}
+        state, meta = checkpoints.restore_latest(abstract) or (place_state(*made_of), start)
         step = int(state.step)
         if not meta["done"]:
             begin_stage(run, stage, step, steps, weights)
-        guard = FinitenessGuard(stage.name)
+        guard = FinitenessGuard(stage.name, meta["skipped"])
 
         # ------------------------------------------------------------------------------------------------------ loop
         while not meta["done"]:
@@ -70,27 +72,32 @@ def sft(run: Run, stage: SFTStage, index: int, weights: Weights) -> Weights:
             val_loss = None
             if val_rows is not None and (is_last or step % stage.eval_every == 0):
                 val_loss = evaluate_loss(score, state, frozen, val_rows, microbatch, run.mesh)
-                metrics |= {"val/loss": val_loss, "val/perplexity": float(np.exp(val_loss))}
-                if meta["best_loss"] is None or val_loss < meta["best_loss"]:
-                    meta = {**meta, "best_loss": val_loss, "bad_evals": 0}
+                metrics |= {"val/loss": val_loss, "val/perplexity": math.exp(min(val_loss, 700))}  # of more is no float
+                if val_loss < (math.inf if meta["best_loss"] is None else meta["best_loss"]):  # never so for NaN
+                    meta = {**meta, "best_step": step, "best_loss": val_loss, "bad_evals": 0}
                 else:
                     meta = {**meta, "bad_evals": meta["bad_evals"] + 1}
                 is_last = is_last or (stage.patience is not None and meta["bad_evals"] >= stage.patience)
-            meta = {**meta, "done": is_last}
+            meta = {**meta, "done": is_last, "skipped": guard.skipped}
             report_step(run, stage, step, metrics)
             stops = run.interrupt.requested and not is_last
             if is_last or stops or val_loss is not None or step % run.config.checkpoint.every == 0:
-                checkpoints.save(step, state, meta, val_loss)
+                checkpoints.save(step, state, meta, best=meta["best_step"])
             if stops:
                 raise Interrupted
 
         # ------------------------------------------------------------------------------------------------------ best
-        best = checkpoints.best_step()
-        if best is not None and best != step:
+        guard.check_end()
+        if val_rows is not None and meta["best_step"] is None:
+            raise InputError(f"stage {stage.name} has diverged: no validation loss was a finite number; lower optim.learning_rate or check the data")
+        if meta["best_step"] not in (None, step):
             try:
-                state, _ = checkpoints.restore(abstract_like(state), best)
+                state, _ = checkpoints.restore(abstract, meta["best_step"])
             except CheckpointCorrupt as error:
-                raise InputError(f"the best checkpoint cannot be used: {error}; delete {checkpoints.folder}/{best} to go on with the next best") from None
+                raise InputError(
+                    f"the best checkpoint cannot be used: {error}; delete {checkpoints.folder} to train the stage again, from which the "
+                    "later stages go on as they were"
+                ) from None
     return Weights(policy, state.trainable, frozen, weights.is_new_base)
 
 

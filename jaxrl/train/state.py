@@ -13,6 +13,9 @@ from jaxrl.config_sections import OptimSection
 from jaxrl.sharding import path_name, shardings_for
 
 Tree = dict
+# No trained transformer has weights of this size: the largest, biases of attention, are some hundreds. A weight beyond it is a
+# rate out of all proportion, even where the norms behind it hide that from the loss.
+MAX_WEIGHT = 1e4
 CRITIC = ("value_head", "critic_lora")  # the parts of the trainable tree that the policy does without
 
 
@@ -83,6 +86,18 @@ def init_state(trainable: Tree, tx: optax.GradientTransformation, key: Array, re
     return TrainState(step=jnp.int32(0), trainable=trainable, opt_state=tx.init(trainable), key=key, reference=reference or {})
 
 
+def abstract_state(
+    trainable: Tree, tx: optax.GradientTransformation, key: Array, mesh: Mesh, reference: Tree | None = None
+) -> TrainState:
+    """Shapes, dtypes and shardings of the state that `place_state` makes of the same arguments.
+
+    They follow from what the state is made of and from the mesh alone. A state itself is never asked: it knows where it came
+    from, and one that was read from disk has other shardings than one that was made here.
+    """
+    abstract = jax.eval_shape(lambda trees, key: init_state(trees[0], tx, key, trees[1]), (trainable, reference or {}), key)
+    return jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), abstract, shardings_for(abstract, mesh))
+
+
 def place_state(
     trainable: Tree, tx: optax.GradientTransformation, key: Array, mesh: Mesh, reference: Tree | None = None
 ) -> TrainState:
@@ -92,8 +107,19 @@ def place_state(
         trainable, reference = jax.tree.map(jnp.copy, trees)
         return init_state(trainable, tx, key, reference)
 
-    trees = (trainable, reference or {})
-    return jax.jit(init, out_shardings=shardings_for(jax.eval_shape(init, trees), mesh))(trees)
+    shardings = jax.tree.map(lambda x: x.sharding, abstract_state(trainable, tx, key, mesh, reference))
+    return jax.jit(init, out_shardings=shardings)((trainable, reference or {}))
+
+
+def all_finite(tree: Tree) -> Array:
+    """Whether no floating-point number of a tree is NaN or infinite; a boolean []."""
+    return all_within(tree, float(jnp.finfo(jnp.float32).max))
+
+
+def all_within(tree: Tree, limit: float) -> Array:
+    """Whether every floating-point number of a tree is between -limit and limit, which NaN is not; a boolean []."""
+    floats = [leaf for leaf in jax.tree.leaves(tree) if jnp.issubdtype(leaf.dtype, jnp.floating)]
+    return jnp.all(jnp.array([jnp.all(jnp.abs(leaf) <= limit) for leaf in floats], bool))
 
 
 def _is_matrix(params: Tree) -> Tree:

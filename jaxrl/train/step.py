@@ -25,7 +25,7 @@ from jaxrl.ops.masked import masked_sum
 from jaxrl.ops.policy_loss import loss_weights
 from jaxrl.sharding import replicated, rows_sharding, shardings_for
 from jaxrl.train.objective import policy_objective, value_objective, weigh
-from jaxrl.train.state import TrainState
+from jaxrl.train.state import MAX_WEIGHT, TrainState, all_finite, all_within
 
 Tree = dict
 Metrics = dict[str, Array]
@@ -186,9 +186,10 @@ def _step(loss: Loss, weigh, tx, state: TrainState, frozen: Tree, batch) -> tupl
     grad_norm = optax.tree.norm(grads)
     updates, opt_state = tx.update(grads, state.opt_state, state.trainable)
     trainable = optax.apply_updates(state.trainable, updates)
-    # A loss or gradient that is not finite changes nothing but the count of steps; the host counts and gives up.
-    is_finite = jnp.isfinite(metrics["loss"]) & jnp.isfinite(grad_norm)
-    keep = partial(jnp.where, is_finite)
+    # An update whose loss, gradient or result is not sound changes nothing but the count of steps; the host counts and gives up.
+    is_sound = jnp.isfinite(metrics["loss"]) & jnp.isfinite(grad_norm)
+    is_sound &= all_within(trainable, MAX_WEIGHT) & all_finite(opt_state)
+    keep = partial(jnp.where, is_sound)
     after = TrainState(
         step=state.step + 1,
         trainable=jax.tree.map(keep, trainable, state.trainable),
@@ -196,7 +197,7 @@ def _step(loss: Loss, weigh, tx, state: TrainState, frozen: Tree, batch) -> tupl
         key=state.key,
         reference=state.reference,
     )
-    return after, {**metrics, "grad_norm": grad_norm, "skipped": 1 - is_finite.astype(jnp.int32)}
+    return after, {**metrics, "grad_norm": grad_norm, "skipped": 1 - is_sound.astype(jnp.int32)}
 
 
 def _accumulate(loss: Loss, trainable: Tree, frozen: Tree, batch, weights: Weights, key: Array) -> tuple[Tree, Metrics]:

@@ -108,7 +108,7 @@ def test_interrupted_and_resumed_is_uninterrupted(stop_after, whole, config_file
 
 def test_a_checkpoint_holds_what_the_stage_has_to_know(whole):
     with Checkpoints(whole / "checkpoints" / "1_grpo", 2) as checkpoints:
-        meta = checkpoints._checkpointer.metadata(4).custom_metadata["meta"]
+        meta = checkpoints._checkpointer.metadata(4).custom_metadata["meta"]["progress"]
     assert meta["batches"] == 4 and meta["rounds"] >= 4 and meta["drawn"] >= 16 and meta["rates"] and 0 < len(meta["replay"]) <= 8
 
 
