@@ -15,7 +15,8 @@ from jaxrl.tasks.base import SPLITS, Baseline, Record, example_texts
 from jaxrl.tasks.drawing import digest
 from jaxrl.tasks.fields import field, is_int, is_text
 from jaxrl.types import Message, Problem, Verdict
-from jaxrl.verify.answers import MAX_CHARS, equal, final_answer
+from jaxrl.verify.answers import MAX_CHARS, final_answer
+from jaxrl.verify.structure import equal
 
 if TYPE_CHECKING:  # pydantic stays out of the verifier processes, which import this file
     from jaxrl.config_tasks import MathSection
@@ -28,6 +29,11 @@ INSTRUCTIONS = {
 }
 MARKS = {"hashes": "#### {}", "boxed": "The answer is \\boxed{{{}}}."}
 ASKS_PERCENT = re.compile(r"\b(?:what|which|how many|as an?|in) (?:[a-z']+ ){0,4}per ?cent", re.IGNORECASE)
+ASKS_ORDER = re.compile(
+    r"\b(?:(?:in|what|correct|following) (?:[a-z]+ ){0,3}order\b|from (?:the )?[a-z]+est to|respectively|order(?:ed)? (?:from|by|them|the )"
+    r"|(?:arrange|rank|sort)(?:ed)?\b)",
+    re.IGNORECASE,
+)
 CALCULATOR = re.compile(r"<<[^<>]*>>")  # GSM8K's notes for a calculator
 
 
@@ -42,7 +48,7 @@ class Math:
 
     def __init__(self, section: "MathSection"):
         if section.symbolic:
-            from jaxrl.verify.symbolic import require
+            from jaxrl.verify.algebra import require
 
             require()
         self.section = section
@@ -134,14 +140,11 @@ class MathReward:
         if found is None:
             parts = {"correct": 0.0, "format": 0.0, "marked": 0.0}
             return Verdict(0.0, correct=False, format_ok=False, parts=parts, detail=f"no answer; right is {short(gold)}")
-        is_right, note = equal(gold, found.text, bool(ASKS_PERCENT.search(_question(problem)))), ""
-        if is_right is None and self.symbolic:
-            from jaxrl.verify.symbolic import same_expression
-
-            is_right, note = same_expression(gold, found.text)
-        parts = {"correct": float(bool(is_right)), "format": 1.0, "marked": float(found.is_marked)}
-        detail = f"answer {short(found.text)}, right is {short(gold)}" + (f"; not compared: {note}" if note else "")
-        return Verdict(parts["correct"], bool(is_right), True, parts, detail)
+        question = _question(problem)
+        in_percent, in_order = bool(ASKS_PERCENT.search(question)), bool(ASKS_ORDER.search(question))
+        is_right = equal(gold, found.text, symbolic=self.symbolic, in_percent=in_percent, in_order=in_order)
+        parts = {"correct": float(is_right), "format": 1.0, "marked": float(found.is_marked)}
+        return Verdict(parts["correct"], is_right, True, parts, f"answer {short(found.text)}, right is {short(gold)}")
 
 
 def gold_of(record: Record) -> str:
