@@ -1,9 +1,11 @@
 r"""Mathematics questions whose answer is a number or an expression, from files or the hub: GSM8K, MATH, and what has their fields.
 
-Numbers are compared exactly (`verify/answers.py`); expressions as they are written, and with `symbolic` by what they mean
-(`verify/symbolic.py`). Where a completion's answer stands is said there too: behind the last ####, or in the last \boxed{}.
+Where a completion's answer stands, behind the last #### or in the last \boxed{}, and which number it is, says `verify/answers.py`;
+what lists, intervals, equations and the like are, and when they are alike, `verify/structure.py`. Expressions are compared as
+functions of their unknowns, and with `symbolic` by the values of their roots and functions too (`verify/algebra.py`).
 """
 
+import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -34,6 +36,7 @@ ASKS_ORDER = re.compile(
     r"|(?:arrange|rank|sort)(?:ed)?\b)",
     re.IGNORECASE,
 )
+PROSE = re.compile(r"(?:(?<![\\\w])[A-Za-z]{2,}\s+){2}[A-Za-z]{2,}")
 CALCULATOR = re.compile(r"<<[^<>]*>>")  # GSM8K's notes for a calculator
 
 
@@ -148,23 +151,30 @@ class MathReward:
 
 
 def gold_of(record: Record) -> str:
-    """The right answer: behind the last ####, or in the last box, of `answer` or else of `solution`; or all of `answer`.
+    """The right answer: behind the last ####, or in the last box (or joined boxes), of `answer` or else of `solution`; or all of
+    `answer`, which may be a number, and may go over several lines if it is no prose.
 
     Raises:
       InputError: no such field, or no answer in it.
     """
     name = "answer" if "answer" in record or "solution" not in record else "solution"
     place = "a text that ends with `#### 42` or \\boxed{42}" + (", or the answer alone" if name == "answer" else "")
-    text = field(record, name, place, lambda value: is_text(value) or (name == "answer" and is_int(value)))
-    text = str(text)
+    text = str(field(record, name, place, lambda value: is_text(value) or (name == "answer" and _is_number(value))))
     if "####" in text or "\\boxed" in text:
         found = final_answer(text)
         gold = found.text if found and found.is_marked else ""
     else:
         gold = text.strip() if name == "answer" else ""
-    if not gold or len(gold) > MAX_CHARS or "\n" in gold:
+    if PROSE.search(gold) and len(gold.splitlines()) > 1:
+        gold = ""
+    gold = " ".join(gold.split())
+    if not gold or len(gold) > MAX_CHARS:
         raise InputError(f"field {name!r} is {short(text)}; it should hold {place}")
     return gold
+
+
+def _is_number(value: object) -> bool:
+    return is_int(value) or (isinstance(value, float) and math.isfinite(value))
 
 
 def _is_val(problem: Problem) -> bool:

@@ -32,9 +32,11 @@ MAX_BITS = 30_000  # of an exact value
 MAX_MAGNITUDE = 10**9  # binary, of any value
 MAX_ANGLE = 4_000  # binary magnitude of what goes into a sine
 MAX_FACTORIAL = 2_100  # that is worked out exactly
-MAX_DEPTH = 30
+MAX_TOKENS = 250
+MAX_DEPTH = 40  # of brackets, powers and arguments in each other
+MAX_SIGNS = 3  # in a row, such as those of factorials
 
-Node = tuple  # (kind, ...): num value | var name | + a b | * a b | / a b | ^ a b | call name args | sum name var low high body | matrix rows
+Node = tuple  # (kind, ...): num value | var name | + a b | * a b | / a b | ^ a b | call name args | sum name var low high body
 
 
 class Unreadable(ValueError):
@@ -97,6 +99,8 @@ def _tokens(text: str) -> list[str]:
         if quoted:
             raise Unreadable(f"the words {quoted} in an expression")
         tokens += [number] if number else _words(word) if word else [other]
+    if len(tokens) > MAX_TOKENS:
+        raise Unreadable(f"more than {MAX_TOKENS} names, numbers and signs")
     return tokens
 
 
@@ -122,7 +126,8 @@ class _Reader:
     """The place in a list of tokens. The methods are the rules of the grammar, from the loosest to the tightest."""
 
     def __init__(self, tokens: list[str]):
-        self.tokens, self.at, self.depth, self.bars = tokens, 0, 0, 0
+        self.tokens, self.at, self.depth = tokens, 0, 0
+        self.bars, self.behind_power = 0, False  # |s that are open; whether the last factor was a power
 
     @property
     def next(self) -> str:
@@ -135,25 +140,30 @@ class _Reader:
         self.at += 1
         return token
 
-    def sum(self) -> Node:
+    def deeper(self, rule: Callable[[], Node]) -> Node:
         self.depth += 1
         if self.depth > MAX_DEPTH:
             raise Unreadable(f"more than {MAX_DEPTH} deep")
-        node = self.product()
-        while self.next in ("+", "-"):
-            node = ("+", node, _negative(self.product_of(1))) if self.take() == "-" else ("+", node, self.product())
+        node = rule()
         self.depth -= 1
         return node
 
-    def product_of(self, _: int) -> Node:
-        return self.product()
+    def is_negative(self) -> bool:
+        """Takes the signs before a product or a power."""
+        signs = 0
+        while self.next in ("+", "-"):
+            signs += self.take() == "-"
+        return signs % 2 == 1
+
+    def sum(self) -> Node:
+        node = self.product()
+        while self.next in ("+", "-"):
+            node = ("+", node, _negative(self.product()) if self.take() == "-" else self.product())
+        return node
 
     def product(self) -> Node:
-        if self.next in ("+", "-"):
-            return _negative(self.signed()) if self.take() == "-" else self.signed()
-        return self.signed()
-
-    def signed(self) -> Node:
+        if self.is_negative():
+            return _negative(self.product())
         node = self.factor()
         while True:
             if self.next in ("*", "/"):
@@ -172,37 +182,35 @@ class _Reader:
         token = self.next
         if not token:
             return False
-        if token[0].isdigit() or token[0] == ".":
-            return self.at >= 2 and self.behind_power
+        if _is_number(token):
+            return self.behind_power
         if token == "|":
             return not self.bars
-        return token[0].isalpha() or token[0] in "([{⌊⌈" or (token[0] == "\\" and token != "\\choose")
+        return token[0].isalpha() or token in "([{⌊⌈" or (token[0] == "\\" and token != "\\choose")
 
     def factor(self) -> Node:
-        node = self.postfixed(self.atom())
+        node = self.postfixed(self.deeper(self.atom))
         self.behind_power = False
         if self.next == "^":
             self.take()
-            node = self.postfixed(("^", node, self.exponent()))
+            node = self.postfixed(("^", node, self.deeper(self.exponent)))
             self.behind_power = True
         return node
 
-    behind_power = False
-
     def exponent(self) -> Node:
-        if self.next in ("-", "+"):
-            return _negative(self.exponent()) if self.take() == "-" else self.exponent()
-        return self.factor()
+        return _negative(self.factor()) if self.is_negative() else self.factor()
 
     def postfixed(self, node: Node) -> Node:
-        while self.next in ("!", "°", "%"):
+        for _ in range(MAX_SIGNS):
+            if self.next not in ("!", "°", "%"):
+                break
             sign = self.take()
             node = ("call", "!", node) if sign == "!" else ("*", node, ("call", "degree") if sign == "°" else ("num", Fraction(1, 100)))
         return node
 
     def atom(self) -> Node:
         token = self.take()
-        if token[0].isdigit() or token[0] == ".":
+        if _is_number(token):
             return self.number(token)
         if token in _CLOSING:
             return self.bracketed(token)
@@ -225,18 +233,14 @@ class _Reader:
             after = len(token.partition(".")[2])
             return ("num", value + Fraction(int(period), (10 ** len(period) - 1) * 10**after))
         if self.next == "\\frac" and "." not in token:
-            at = self.at
-            node = self.factor_without_power()
-            if node[0] == "/" and node[1][0] == node[2][0] == "num" and node[2][1]:
+            at, tokens = self.at, list(self.tokens)
+            node = self.command(self.take()[1:])
+            if node[1][0] == node[2][0] == "num" and node[2][1]:
                 return ("num", value + node[1][1] / node[2][1])
-            self.at = at
+            self.at, self.tokens = at, tokens
         if self.next == "_":
             raise Unreadable("a number with a base")
         return ("num", value)
-
-    def factor_without_power(self) -> Node:
-        self.take()
-        return self.command("frac")
 
     def bracketed(self, opening: str) -> Node:
         self.bars, bars = (self.bars + 1 if opening == "|" else 0), self.bars
@@ -280,7 +284,7 @@ class _Reader:
             return ("num", Fraction(int(token[0])))
         if token in ("(", "|", "[", "-", "+"):
             raise Unreadable(f"{token!r} where a group should be")
-        return self.atom()
+        return self.deeper(self.atom)
 
     def raw(self) -> list[str]:
         """The tokens of a group without groups in it."""
@@ -335,25 +339,13 @@ class _Reader:
                 raise Unreadable(f"a base of {name}")
         if name in ("max", "min", "gcd", "lcm"):
             return ("call", name, *self.arguments())
-        if self.next == "(":
-            body = self.factor() if self.closes_and_is_raised() else self.bracketed(self.take())
-        else:
-            body = self.operand()
+        body = self.bracketed(self.take()) if self.next == "(" else self.operand()
+        if self.next == "^":
+            raise Unreadable("a power behind the argument of a function, which may mean either")
         if power == ("num", Fraction(-1)):
             name, power = "arc" + name, None
         node = ("call", name, body) if base is None else ("/", ("call", "ln", body), ("call", "ln", base))
         return ("^", node, power) if power else node
-
-    def closes_and_is_raised(self) -> bool:
-        """Whether a power stands behind the bracket that opens here: \\sin(x)^2 is not read, as it may mean either."""
-        depth = 0
-        for i in range(self.at, len(self.tokens)):
-            depth += (self.tokens[i] == "(") - (self.tokens[i] == ")")
-            if depth == 0:
-                if self.tokens[i + 1 : i + 2] == ["^"]:
-                    raise Unreadable("a power behind the argument of a function")
-                break
-        return False
 
     def operand(self) -> Node:
         """What stands behind a function without brackets: factors side by side, up to the next function."""
@@ -377,6 +369,10 @@ class _Reader:
         self.take("^")
         high = self.argument()
         return ("sum", name, variable, low, high, self.product())
+
+
+def _is_number(token: str) -> bool:
+    return token[:1].isdecimal() or (token[:1] == "." and len(token) > 1)
 
 
 def _negative(node: Node) -> Node:

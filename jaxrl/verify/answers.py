@@ -247,7 +247,7 @@ def read_number(text: str) -> Number | None:
     if match:
         return Number(_decimal(match["number"]) * (-1 if match["sign"] == "-" else 1))
     text = _plain(text).strip(_EMPHASIS).rstrip(".,;").strip(_EMPHASIS)
-    if text.startswith("(") and text.endswith(")") and text.count("(") == 1:
+    if text.startswith("(") and text.endswith(")") and text.count("(") == 1 and "," not in text:  # (2,100) is a pair
         text = text[1:-1].strip()
     match = _ANSWER.fullmatch(text)
     if match is None or _DENIES.search(match["label"] or "") or _ANOTHER.search(match["unit"]) or _JOINED.search(match["unit"]):
@@ -269,7 +269,7 @@ _MEASURES = {
     "degree": "°", "radian": "rad", "am": "", "pm": "", "mph": "", "kph": "", "gallon": "", "pint": "", "quart": "", "cup": "",
 }  # fmt: skip
 _MEASURE_OF = {spelling: unit for unit, names in _MEASURES.items() for spelling in (unit, *names.split())}
-_UNIT_PART = re.compile(rf"(?P<over>/|\bper\b)|(?P<square>\bsq(?:uare|\.)?(?![a-z]))|(?P<cubic>\bcubic\b)|(?P<word>°|{_LETTERS}+)(?P<power>\^-?[1-3]|[²³])?")
+_UNIT_PART = re.compile(rf"(?P<over>/|\bper\b)|(?P<square>\bsq(?:uare|\.)?(?![a-z]))|(?P<cubic>\bcubic\b)|(?P<word>°|{_LETTERS}+)\ ?(?P<power>\^-?[1-3]|[²³])?")
 
 
 def unit_of(text: str) -> str:
@@ -316,10 +316,10 @@ _REPLACED = [
     ("\\degree", "°"),
 ]  # fmt: skip
 _DOUBLED = re.compile(r"(?<!\\)\\\\(?=(?:[dt]?frac|sqrt|left|right|text|pi|cdot|times|infty|cup|[gl]eq?|in|pm|theta)(?![a-z]))")
-_GROUPS = re.compile(r"(?<=[0-9])(?:\{,\}|,\\!) ?(?=[0-9]{3}(?![0-9]))")  # 11,\! 111 and 11{,}111: thousands, and no list
+_GROUPS = re.compile(r"(?<=[0-9])(?:\{, ?\}|,\\!) ?(?=[0-9]{3}(?![0-9]))")  # 11,\! 111 and 11{,}111: thousands, and no list
 _BLANK = re.compile(r"(?<!\\)\\ |\\q?quad|[~\t\r\n\u00a0\u202f\u2009]")
 _NOISE = re.compile(r"(?<!\\)\\[,!;:()\[\]]|\\(?:left|right)\.|\\(?:left|right|(?:display|text)style)(?![a-z])|\\?[$€£¥]")
-_WORDS = re.compile(r"\\(?:text(?:bf|it|rm|sf|tt|normal|up)?|math(?:bf|it|rm|sf|tt|bb|cal)|mbox|operatorname|boldsymbol) ?\{([^{}]*)\}")
+_WORDS = re.compile(r"\\(?:text(?:bf|it|rm|sf|tt|normal|up)?|math(?:bf|it|rm|sf|tt)|mbox|operatorname|boldsymbol) ?\{([^{}]*)\}")
 _FRAC = re.compile(r"\\frac ?(?:\{ ?(-?[0-9.,]+) ?\}|([0-9])) ?(?:\{ ?([0-9.,]+) ?\}|([0-9]))(?![0-9])")
 _POWER = re.compile(r"\^ ?\{ ?(-?[0-9]+) ?\}(?![0-9])")
 _SPACES = re.compile(r" {2,}")

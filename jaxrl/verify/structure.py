@@ -82,10 +82,11 @@ _SYMBOL_OF = {name: symbol for symbol, names in _SYMBOLS.items() for name in nam
 _COMMAND = re.compile(r"\\([A-Za-z]+)")
 _SPELT = [
     ("\\{", "⦃"), ("\\}", "⦄"), ("\\|", "|"), ("<=", "≤"), (">=", "≥"), ("!=", "≠"), ("==", "="), (":=", "="), ("...", "…"), ("π", "\\pi "),
-    ("**", "^"), ("·", "*"), ("⋅", "*"), ("÷", "/"), ("\\operatorname", "\\mathrm"), ("\\tan^{-1}", "\\arctan "), ("≅", "≈"), ("⩽", "≤"),
+    ("\\mathbb{R}", "ℝ"), ("\\R", "ℝ"), ("**", "^"), ("·", "*"), ("⋅", "*"), ("÷", "/"), ("\\operatorname", "\\mathrm"), ("\\tan^{-1}", "\\arctan "), ("≅", "≈"), ("⩽", "≤"),
     ("⩾", "≥"), ("∖", "\\"), ("²", "^2"), ("³", "^3"),
 ]  # fmt: skip
 _FONTS = re.compile(r'"([A-Za-z])"')  # one letter in another font is that letter
+_PLUS_INFINITY = re.compile(r"(?<![\w)}])\+\s*∞")
 _ROOT_SIGN = re.compile(r"√\s*(\([^()]*\)|\{[^{}]*\}|[0-9]+|[A-Za-z])")
 _OPENING, _ENDING = "([{⦃⟨⌊⌈", ")]}⦄⟩⌋⌉"
 _ENVIRONMENT = re.compile(r"\\(begin|end)\{([a-z]+\*?)\}")
@@ -107,15 +108,16 @@ def read(text: str) -> Node:
     for written, symbol in _SPELT:
         text = text.replace(written, symbol)
     text = _COMMAND.sub(lambda match: _SYMBOL_OF.get(match[1], match[0]), text)
-    return _read(_ROOT_SIGN.sub(r"\\sqrt{\1}", _FONTS.sub(r"\1", text)), 0)
+    return _read(_PLUS_INFINITY.sub("∞", _ROOT_SIGN.sub(r"\\sqrt{\1}", _FONTS.sub(r"\1", text))), 0)
 
 
 def _read(text: str, depth: int) -> Node:
     text = _outer(text)
     leaf = Leaf(text)
-    if depth > MAX_DEPTH or leaf.number is not None:
+    if depth > MAX_DEPTH or (leaf.number is not None and "=" not in text):
         return leaf
-    return _list(text, depth) or _relation(text, depth) or _union(text, depth) or _enclosed(text, depth) or _rest(text, depth) or leaf
+    is_number = leaf.number is not None  # with a name: its comma is none of a list
+    return (not is_number and _list(text, depth)) or _relation(text, depth) or _union(text, depth) or _enclosed(text, depth) or _rest(text, depth) or leaf
 
 
 def _outer(text: str) -> str:
@@ -165,11 +167,10 @@ def _ways(piece: str) -> list[str]:
 
 def _relation(text: str, depth: int) -> Node | None:
     pieces, found = _split(text, _SIGN)
-    sides = [_read(piece, depth + 1) for piece in pieces]
     signs = "".join(match.group() for match in found)
     if not signs or not all(piece.strip() for piece in pieces):
         return None
-    return Relation(tuple(sides), "=" if signs == "∈" else signs)
+    return Relation(tuple(_read(piece, depth + 1) for piece in pieces), "=" if signs == "∈" else signs)
 
 
 def _union(text: str, depth: int) -> Node | None:
@@ -183,7 +184,7 @@ def _enclosed(text: str, depth: int) -> Node | None:
         return Group("set", ())
     if len(text) < 3 or text[0] not in "([{⦃⟨" or text[-1] not in ")]}⦄⟩" or 0 in _depths(text)[1:-1]:
         return None
-    inner = _read(text[1:-1], depth + 1)
+    inner = _list(text[1:-1], depth + 1) or _read(text[1:-1], depth + 1)  # (2,100) is a pair
     parts = inner.parts if isinstance(inner, Group) and inner.kind == "list" else (inner,)
     brackets = text[0] + text[-1]
     if brackets == "⦃⦄" or (brackets == "{}" and len(parts) > 1):
@@ -441,7 +442,6 @@ def _ascends(parts: list[Node]) -> bool:
 # ---------------------------------------------------------------------------------------------------------------- ranges
 
 _EVERYTHING = Group("brackets", (Leaf("-∞"), Leaf("∞")), "()")
-_REALS = {"ℝ", "\\mathbb{R}", "R"}
 
 
 def _ascending(relation: Relation) -> Relation:
@@ -462,6 +462,8 @@ def _as_range(node: Node) -> Group | None:
         parts = [_as_range(part) for part in node.parts if isinstance(part, Relation)]
         names = {_range_name(part) for part in node.parts if isinstance(part, Relation) and _as_range(part)}
         return Group("union", tuple(parts)) if len(parts) == len(node.parts) and all(parts) and len(names) == 1 else None
+    if node == Leaf("ℝ"):
+        return _EVERYTHING
     if not isinstance(node, Relation):
         return None
     node = _ascending(node)
@@ -493,7 +495,7 @@ def equal(gold: str, answer: str, *, symbolic: bool = False, in_percent: bool = 
     if len(gold) > MAX_CHARS or len(answer) > MAX_CHARS:
         return False
     a, b = read_number(gold), read_number(answer)
-    if a is not None and b is not None:
+    if a is not None and b is not None and not ("=" in gold and "=" in answer):  # two names must agree
         return same_number(a, b, in_percent)
     if bare(gold) == bare(answer):
         return True
