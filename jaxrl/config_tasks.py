@@ -160,7 +160,7 @@ class MathSection(AnyTaskSection):
     train, val, test: at most so many problems, the first ones; null means all. The val split is taken out of the train
       file: a twentieth of it, chosen by content alone.
     answer_format: how the prompt asks for the answer, and demonstrations end: `hashes` (#### 42) or `boxed`. Both are read.
-    symbolic: compare what exact arithmetic cannot (2\\sqrt{3} and \\sqrt{12}) with math-verify, the extra `math`.
+    symbolic: compare what exact arithmetic cannot, roots and functions (2\\sqrt{3} and \\sqrt{12}), with mpmath, the extra `math`.
     """
 
     name: Literal["math"]

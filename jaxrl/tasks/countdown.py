@@ -4,7 +4,8 @@ The answer is an expression: what stands behind #### or in a box (by the rules o
 `<answer>` and `</answer>`, whichever comes last; where none of them stands, the last line that is no fence. It may be
 emphasised, in dollars or backquotes, and behind `Expression:`; `x` between two numbers is a times. Of a chain, `24 = 8 * 3` or
 `8 * 3 = 12 * 2 = 24`, all sides must be equal, and the first that has an operation counts. It is read by `expressions.py` and
-worked out exactly: 8 / 3 * 3 is 8. Whole-number division `//` and a minus before a number are not among the operations.
+worked out exactly: 8 / 3 * 3 is 8. A minus before a number is read (-3 + 8); whole-number division `//` is not among the
+operations.
 """
 
 import random

@@ -2,9 +2,9 @@
 
     sum      =  product  (("+" | "-")  product)*
     product  =  value  (("*" | "/" | "//")  value)*
-    value    =  a whole number  |  "(" sum ")"
+    value    =  a whole number  |  "(" sum ")"  |  "-" value
 
-There is no power and no minus before a number. `×`, `·`, `÷`, `−` and LaTeX's `\\times`, `\\cdot`, `\\div` are read too.
+There is no power. `×`, `·`, `÷`, `−` and LaTeX's `\\times`, `\\cdot`, `\\div` are read too.
 """
 
 import re
@@ -102,6 +102,10 @@ class _Reader:
 
     def value(self, depth: int) -> Fraction:
         token = self.take()
+        if token == "-":
+            if depth == MAX_DEPTH:
+                raise Unreadable(f"more than {MAX_DEPTH} deep")
+            return -self.value(depth + 1)
         if token == "(":
             if depth == MAX_DEPTH:
                 raise Unreadable(f"brackets more than {MAX_DEPTH} deep")

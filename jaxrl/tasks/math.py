@@ -1,9 +1,11 @@
 r"""Mathematics questions whose answer is a number or an expression, from files or the hub: GSM8K, MATH, and what has their fields.
 
-Numbers are compared exactly (`verify/answers.py`); expressions as they are written, and with `symbolic` by what they mean
-(`verify/symbolic.py`). Where a completion's answer stands is said there too: behind the last ####, or in the last \boxed{}.
+Where a completion's answer stands, behind the last #### or in the last \boxed{}, and which number it is, says `verify/answers.py`;
+what lists, intervals, equations and the like are, and when they are alike, `verify/structure.py`. Expressions are compared as
+functions of their unknowns, and with `symbolic` by the values of their roots and functions too (`verify/algebra.py`).
 """
 
+import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,7 +17,8 @@ from jaxrl.tasks.base import SPLITS, Baseline, Record, example_texts
 from jaxrl.tasks.drawing import digest
 from jaxrl.tasks.fields import field, is_int, is_text
 from jaxrl.types import Message, Problem, Verdict
-from jaxrl.verify.answers import MAX_CHARS, equal, final_answer
+from jaxrl.verify.answers import MAX_CHARS, final_answer
+from jaxrl.verify.structure import equal
 
 if TYPE_CHECKING:  # pydantic stays out of the verifier processes, which import this file
     from jaxrl.config_tasks import MathSection
@@ -28,6 +31,12 @@ INSTRUCTIONS = {
 }
 MARKS = {"hashes": "#### {}", "boxed": "The answer is \\boxed{{{}}}."}
 ASKS_PERCENT = re.compile(r"\b(?:what|which|how many|as an?|in) (?:[a-z']+ ){0,4}per ?cent", re.IGNORECASE)
+ASKS_ORDER = re.compile(
+    r"\b(?:(?:in|what|correct|following) (?:[a-z]+ ){0,3}order\b|from (?:the )?[a-z]+est to|respectively|order(?:ed)? (?:from|by|them|the )"
+    r"|(?:arrange|rank|sort)(?:ed)?\b)",
+    re.IGNORECASE,
+)
+PROSE = re.compile(r"(?:(?<![\\\w])[A-Za-z]{2,}\s+){2}[A-Za-z]{2,}")
 CALCULATOR = re.compile(r"<<[^<>]*>>")  # GSM8K's notes for a calculator
 
 
@@ -42,7 +51,7 @@ class Math:
 
     def __init__(self, section: "MathSection"):
         if section.symbolic:
-            from jaxrl.verify.symbolic import require
+            from jaxrl.verify.algebra import require
 
             require()
         self.section = section
@@ -134,34 +143,38 @@ class MathReward:
         if found is None:
             parts = {"correct": 0.0, "format": 0.0, "marked": 0.0}
             return Verdict(0.0, correct=False, format_ok=False, parts=parts, detail=f"no answer; right is {short(gold)}")
-        is_right, note = equal(gold, found.text, bool(ASKS_PERCENT.search(_question(problem)))), ""
-        if is_right is None and self.symbolic:
-            from jaxrl.verify.symbolic import same_expression
-
-            is_right, note = same_expression(gold, found.text)
-        parts = {"correct": float(bool(is_right)), "format": 1.0, "marked": float(found.is_marked)}
-        detail = f"answer {short(found.text)}, right is {short(gold)}" + (f"; not compared: {note}" if note else "")
-        return Verdict(parts["correct"], bool(is_right), True, parts, detail)
+        question = _question(problem)
+        in_percent, in_order = bool(ASKS_PERCENT.search(question)), bool(ASKS_ORDER.search(question))
+        is_right = equal(gold, found.text, symbolic=self.symbolic, in_percent=in_percent, in_order=in_order)
+        parts = {"correct": float(is_right), "format": 1.0, "marked": float(found.is_marked)}
+        return Verdict(parts["correct"], is_right, True, parts, f"answer {short(found.text)}, right is {short(gold)}")
 
 
 def gold_of(record: Record) -> str:
-    """The right answer: behind the last ####, or in the last box, of `answer` or else of `solution`; or all of `answer`.
+    """The right answer: behind the last ####, or in the last box (or joined boxes), of `answer` or else of `solution`; or all of
+    `answer`, which may be a number, and may go over several lines if it is no prose.
 
     Raises:
       InputError: no such field, or no answer in it.
     """
     name = "answer" if "answer" in record or "solution" not in record else "solution"
     place = "a text that ends with `#### 42` or \\boxed{42}" + (", or the answer alone" if name == "answer" else "")
-    text = field(record, name, place, lambda value: is_text(value) or (name == "answer" and is_int(value)))
-    text = str(text)
+    text = str(field(record, name, place, lambda value: is_text(value) or (name == "answer" and _is_number(value))))
     if "####" in text or "\\boxed" in text:
         found = final_answer(text)
         gold = found.text if found and found.is_marked else ""
     else:
         gold = text.strip() if name == "answer" else ""
-    if not gold or len(gold) > MAX_CHARS or "\n" in gold:
+    if PROSE.search(gold) and len(gold.splitlines()) > 1:
+        gold = ""
+    gold = " ".join(gold.split())
+    if not gold or len(gold) > MAX_CHARS:
         raise InputError(f"field {name!r} is {short(text)}; it should hold {place}")
     return gold
+
+
+def _is_number(value: object) -> bool:
+    return is_int(value) or (isinstance(value, float) and math.isfinite(value))
 
 
 def _is_val(problem: Problem) -> bool:

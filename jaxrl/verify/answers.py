@@ -1,15 +1,17 @@
-r"""Answers in free text: where the answer of a completion stands, which number it is, and whether two answers are equal. Exact,
-without `eval`, in time linear in the text. What only algebra can tell is the business of `symbolic.py`.
+r"""Answers in free text: where the answer of a completion stands, and which number it is. Exact, without `eval`, in time linear
+in the text. Whether two answers are alike is the business of `structure.py`.
 
 Where the answer stands (`final_answer`):
 
     1. Reasoning does not count: all up to the last `</think>` or `</thinking>`, and all from one on that never ends.
     2. The last of `#### 42` (to the end of its line) and `\boxed{42}` (to its balanced brace) is the answer, whole, up to a
        token such as `</s>` or `<|im_end|>`. Earlier ones do not count, nor do numbers in the text around it. A last box that
-       is never closed is no answer.
+       is never closed is no answer. Boxes side by side, or with no more than a comma, "and" or "or" between them, are one
+       answer: `\boxed{1} and \boxed{-2}` is `1, -2`.
     3. `####` before words without a digit is a heading and no mark, unless nothing follows and nothing else is marked (Monday).
     4. Where nothing is marked, the last number is the answer. Digits that belong to a word, a power or an index (H2O, cm^2,
-       x_1) are none; and one that is part of something to be worked out (7 - 5, \sqrt{5}, 5!, 5 million) leaves no answer.
+       x_1) are none; and one that is part of something to be worked out (7 - 5, \sqrt{5}, 5!, 5 million), that is denied (not 42),
+       bounded (at least 42) or one of several (41 or 42) leaves no answer.
 
 Which number it is (`read_number`): ASCII digits with a sign, thousands separators in their places, decimals, 1.5e3, 3/4, 1 3/4,
 `\frac{3}{4}`, 2^{10}, 3 \times 10^5, and %. Exponents have at most three digits, answers at most 500 characters. Infinity and
@@ -19,6 +21,7 @@ nan are no numbers; neither is what leaves something open or to be done ("42 or 
     brackets  (-7)
     close by  5kg, 20cm^2, 5th: short units of a list; 90°, 20°C; $42/week: a word of three letters or more, or a short unit
     a space   up to six words, or m g s h l L W V J N: 42 apples, 5 m, 25 cm^2, 60 km/h, $42 a week, `5\text{ m}`
+    unit      of a measure (cm, km/h, hours), is kept in one spelling, so that 5 cm is not 5 m; other units are not compared
     nowhere   words that make it another number: million, pairs, squared, tenths, point five, and, or, choose, five
 """
 
@@ -30,6 +33,8 @@ MAX_CHARS = 500  # of an answer
 TAIL_CHARS = 2_000  # of a text, in which the last number is looked for
 MAX_HEADINGS = 20  # that are passed over, from the end
 MAX_END_TOKENS = 20
+MAX_BOXES = 30  # that are one answer
+MAX_GAP = 80  # characters between two of them
 
 
 @dataclass(frozen=True)
@@ -42,10 +47,11 @@ class Answer:
 
 @dataclass(frozen=True)
 class Number:
-    """An exact value. Of 50 %, the value is 1/2."""
+    """An exact value. Of 50 %, the value is 1/2. unit: of a measure, in one spelling (`unit_of`)."""
 
     value: Fraction
     is_percent: bool = False
+    unit: str = ""
 
 
 # --------------------------------------------------------------------------------------------------------------- where
@@ -55,6 +61,11 @@ _REASONING_ENDS = re.compile(r"</think(?:ing)?>", re.IGNORECASE)
 _TEXT_ENDS = re.compile(r"</s>|<\|[^<>|\s]{1,40}\|>|<(?:eos|end_of_turn|/answer)>")
 _HEADING = re.compile(r"\W?|[^0-9\\=+^_{}]{3,}")  # of what stands behind ####
 _BARE_BOX = re.compile(r"\s*([^\s{}$]+)")  # \boxed 42, as some solutions have it
+_GAP_NOISE = re.compile(r"[\s$~&]|\\[()\[\],;:! ]|\\q?quad(?![a-z])")
+_GAP = re.compile(
+    r"(?: ?(?:\\(?:text|mbox|textrm) ?\{ ?)?(?:[A-Za-z()]+ ){0,4}(?:and|or) ?\}? ?| ?[,;] ?(?:(?:and|or) )?|)"  # what joins two boxes
+    r"(?:[A-Za-z](?:_[A-Za-z0-9]|_\{[A-Za-z0-9]+\})? ?= ?)?"
+)
 
 
 def without_reasoning(text: str) -> str:
@@ -86,7 +97,7 @@ def final_answer(text: str) -> Answer | None:
             return Answer(content, is_marked=True)
         hashes = text.rfind("####", 0, text.rfind("\n", 0, hashes) + 1)
     if box >= 0:
-        content = _boxed(text, box + len("\\boxed"))
+        content = _joined_boxes(text, box)
         return Answer(content, is_marked=True) if content else None
     if last and hashes < 0 and not _goes_on(text):
         return Answer(last, is_marked=True)
@@ -107,20 +118,41 @@ def _goes_on(text: str) -> bool:
     return end >= 0 and re.search(r"\w", _TEXT_ENDS.split(text[end:], maxsplit=1)[0]) is not None
 
 
-def _boxed(text: str, at: int) -> str:
-    """The content of the box whose brace stands at `at`; empty if it never closes."""
+def _joined_boxes(text: str, last: int) -> str:
+    """The content of the box that begins at `last`, and of those before it that belong to the same answer."""
+    contents, start = [_boxed(text, last)[0]], last
+    for _ in range(MAX_BOXES):
+        before = text.rfind("\\boxed", 0, start)
+        content, end = _boxed(text, before) if before >= 0 else ("", 0)
+        if not content or not contents[0] or end > start or not _is_gap(text[end : min(start, end + MAX_GAP + 1)]):
+            break
+        contents.insert(0, content)
+        start = before
+    return ", ".join(dict.fromkeys(contents))
+
+
+def _is_gap(text: str) -> bool:
+    gap = _SPACES.sub(" ", _GAP_NOISE.sub(" ", text))
+    if len(text) > MAX_GAP or not _GAP.fullmatch(gap) and gap != " ":
+        return False
+    return not denies(gap) and ("\n" not in text or bool(gap.strip()))
+
+
+def _boxed(text: str, at: int) -> tuple[str, int]:
+    """The content of the box that begins at `at`, empty if it never closes, and where it ends."""
+    at += len("\\boxed")
     text = text[at : at + MAX_CHARS + 10]
     if not text.lstrip().startswith("{"):
-        bare = _BARE_BOX.match(text)
-        return bare.group(1) if bare else ""
+        bare_box = _BARE_BOX.match(text)
+        return (bare_box.group(1), at + bare_box.end()) if bare_box else ("", at)
     depth, escaped = 0, False
     for i, character in enumerate(text):
         if character in "{}" and not escaped:
             depth += 1 if character == "{" else -1
             if depth == 0:
-                return text[text.index("{") + 1 : i].strip()
+                return text[text.index("{") + 1 : i].strip(), at + i + 1
         escaped = character == "\\" and not escaped
-    return ""
+    return "", at
 
 
 def _last_number(text: str) -> Answer | None:
@@ -131,8 +163,12 @@ def _last_number(text: str) -> Answer | None:
     # A number at the very start of the tail may be the end of a longer one.
     if found is None or not (found.start() or len(tail) == len(text)):
         return None
-    is_part = _OPEN_BEFORE.search(plain[max(0, found.start() - 20) : found.start()]) or not _CLOSED_AFTER.match(plain, found.end())
-    return None if is_part else Answer(found.group().strip(), is_marked=False)
+    before, after = plain[max(0, found.start() - MAX_GAP) : found.start()], plain[found.end() : found.end() + MAX_GAP]
+    if _OPEN_BEFORE.search(before[-20:]) or not _CLOSED_AFTER.match(plain, found.end()):
+        return None  # a part of something
+    if _DOUBT_BEFORE.search(before) or _DOUBT_AFTER.match(after):
+        return None
+    return Answer(found.group().strip(), is_marked=False)
 
 
 # --------------------------------------------------------------------------------------------------------------- which
@@ -183,6 +219,23 @@ _CLOSED_AFTER = re.compile(
     rf"(?!\*[\w(\\]|\ [*+^/!²³]\ ?[\w(\\]|\ and\ a\ |\ [¼½¾]|\ \\(?:pi|sqrt|frac)|\ {_ANOTHER.pattern})",
     re.IGNORECASE,
 )
+_NOT = r"(?:(?:not|never|neither|nor|cannot|wrong|incorrect|false|impossible)\b|\w+n['’]t\b)"
+_DOUBT_BEFORE = re.compile(  # what is said of the number that follows, up to it: denied, bounded, one of several
+    rf"(?:\b{_NOT}(?!\ only\b)[^0-9.!?;:\n]*|\b(?:less|more|fewer|greater|smaller|larger|other|rather|higher|lower)\ than\ [^0-9.!?;\n]{{0,12}}"
+    rf"|\bat\ (?:least|most)\ [^0-9.!?;\n]{{0,12}}|\bbetween\ [^.!?;\n]{{1,40}}\ and\ [^0-9.!?;\n]{{0,3}}"
+    rf"|[0-9](?:\ {_LETTERS}+){{0,3}},?\ (?:or|nor)\ [^0-9.!?;\n]{{0,20}}|[0-9],?\ and\ [$€£]?)$",
+    re.IGNORECASE,
+)
+_DOUBT_AFTER = re.compile(  # and behind it, in the same breath or the next one
+    rf"(?:\ {_LETTERS}+)?\ (?:is|was|are|were|would\ be|can|could|seems)\ ?(?:[a-z]+\ )?{_NOT}|\ (?:is|was|are|were|would|can|could|does|did)n['’]t\b"
+    rf"|\ or\b|[?.!,]*\s+(?:no|nope|wrong)\b(?!\ (?:one|other|more|doubt))",
+    re.IGNORECASE,
+)
+
+
+def denies(text: str) -> bool:
+    """Whether what stands before a number denies it, or says that it is not exact."""
+    return _DENIES.search(text) is not None
 
 
 def read_number(text: str) -> Number | None:
@@ -194,7 +247,7 @@ def read_number(text: str) -> Number | None:
     if match:
         return Number(_decimal(match["number"]) * (-1 if match["sign"] == "-" else 1))
     text = _plain(text).strip(_EMPHASIS).rstrip(".,;").strip(_EMPHASIS)
-    if text.startswith("(") and text.endswith(")") and text.count("(") == 1:
+    if text.startswith("(") and text.endswith(")") and text.count("(") == 1 and "," not in text:  # (2,100) is a pair
         text = text[1:-1].strip()
     match = _ANSWER.fullmatch(text)
     if match is None or _DENIES.search(match["label"] or "") or _ANOTHER.search(match["unit"]) or _JOINED.search(match["unit"]):
@@ -203,24 +256,38 @@ def read_number(text: str) -> Number | None:
     if value is None:
         return None
     value = -value if match["sign"] == "-" else value
-    return Number(value / 100, is_percent=True) if match["percent"] else Number(value)
+    if match["percent"]:
+        return Number(value / 100, is_percent=True)
+    return Number(value, unit=unit_of(match["unit"])) if match["unit"] else Number(value)
 
 
-def equal(gold: str, answer: str, in_percent: bool = False) -> bool | None:
-    """Whether the answer is the gold one: by value where both are numbers, else True if written alike (`_bare`); None if neither tells.
+_MEASURES = {
+    "mm": "millimeter millimetre", "cm": "centimeter centimetre", "dm": "decimeter decimetre", "m": "meter metre", "km": "kilometer kilometre",
+    "in": "inch inche", "ft": "foot feet", "yd": "yard", "mi": "mile", "mg": "milligram", "g": "gram", "kg": "kilogram", "oz": "ounce",
+    "lb": "pound", "ml": "milliliter millilitre", "cl": "centiliter", "dl": "deciliter", "l": "liter litre", "ms": "millisecond",
+    "s": "sec second", "min": "minute", "h": "hr hour", "day": "", "week": "", "month": "", "year": "", "cent": "", "dollar": "", "euro": "",
+    "degree": "°", "radian": "rad", "am": "", "pm": "", "mph": "", "kph": "", "gallon": "", "pint": "", "quart": "", "cup": "",
+}  # fmt: skip
+_MEASURE_OF = {spelling: unit for unit, names in _MEASURES.items() for spelling in (unit, *names.split())}
+_UNIT_PART = re.compile(rf"(?P<over>/|\bper\b)|(?P<square>\bsq(?:uare|\.)?(?![a-z]))|(?P<cubic>\bcubic\b)|(?P<word>°|{_LETTERS}+)\ ?(?P<power>\^-?[1-3]|[²³])?")
 
-    50 % is 1/2. The plain number 50 is 50 % only where the gold answer has the %, and 50 % is the plain gold number 50 only
-    where the question asks for a percentage (`in_percent`). No rounding: 0.333 is not 1/3.
-    """
-    a, b = read_number(gold), read_number(answer)
-    if a is not None and b is not None:
-        if a.is_percent and not b.is_percent:
-            return b.value in (a.value, a.value * 100)
-        if b.is_percent and not a.is_percent and in_percent:
-            return b.value * 100 == a.value
-        return a.value == b.value
-    is_short = len(gold) <= MAX_CHARS and len(answer) <= MAX_CHARS
-    return True if is_short and _bare(gold) == _bare(answer) else None
+
+def unit_of(text: str) -> str:
+    """The unit of measure that a text begins with, in one spelling (cm^2, km/h); empty if it begins with another word."""
+    unit, power = "", ""
+    for part in _UNIT_PART.finditer(_POWER.sub(r"^\1", text)):
+        if part["over"] and unit:
+            unit += "/"
+        elif part["square"] or part["cubic"]:
+            power = "^2" if part["square"] else "^3"
+        elif part["word"]:
+            word = part["word"] if part["word"] in _MEASURE_OF else part["word"].lower()
+            known = _MEASURE_OF.get(word) or _MEASURE_OF.get(word.removesuffix("s"))
+            if known is None or (unit and not unit.endswith("/")):
+                break
+            written = {"²": "^2", "³": "^3", "^1": ""}.get(part["power"] or "", part["power"] or "")
+            unit, power = unit + known + (written or power), ""
+    return unit.removesuffix("/")
 
 
 def _decimal(text: str) -> Fraction:
@@ -245,27 +312,34 @@ def _value(match: re.Match[str]) -> Fraction | None:
 _EMPHASIS = " \t\n*_`"
 _REPLACED = [
     ("−", "-"), ("–", "-"), ("\\pm", "±"), ("\\dfrac", "\\frac"), ("\\tfrac", "\\frac"), ("\\cfrac", "\\frac"),
-    ("×", "*"), ("\\times", "*"), ("\\cdot", "*"), ("\\%", "%"), ("^\\circ", "°"), ("^{\\circ}", "°"),
-    ("{,}", ","),
+    ("×", "*"), ("\\times", "*"), ("\\cdot", "*"), ("\\%", "%"), ("^\\circ", "°"), ("^{\\circ}", "°"), ("^ \\circ", "°"),
+    ("\\degree", "°"),
 ]  # fmt: skip
-_BLANK = re.compile(r"(?<!\\)\\ |\\q?quad(?![a-z])|[~\t\u00a0\u202f\u2009]")
-_NOISE = re.compile(r"(?<!\\)\\[,!;:()\[\]]|\\(?:left|right|displaystyle)(?![a-z])|\\?[$€£¥]")
-_WORDS = re.compile(r"\\(?:text(?:bf|it|rm|sf|tt)?|math(?:bf|it|rm|sf|tt)|mbox) ?\{([^{}]*)\}")
+_DOUBLED = re.compile(r"(?<!\\)\\\\(?=(?:[dt]?frac|sqrt|left|right|text|pi|cdot|times|infty|cup|[gl]eq?|in|pm|theta)(?![a-z]))")
+_GROUPS = re.compile(r"(?<=[0-9])(?:\{, ?\}|,\\!) ?(?=[0-9]{3}(?![0-9]))")  # 11,\! 111 and 11{,}111: thousands, and no list
+_BLANK = re.compile(r"(?<!\\)\\ |\\q?quad|[~\t\r\n\u00a0\u202f\u2009]")
+_NOISE = re.compile(r"(?<!\\)\\[,!;:()\[\]]|\\(?:left|right)\.|\\(?:left|right|(?:display|text)style)(?![a-z])|\\?[$€£¥]")
+_WORDS = re.compile(r"\\(?:text(?:bf|it|rm|sf|tt|normal|up)?|math(?:bf|it|rm|sf|tt)|mbox|operatorname|boldsymbol) ?\{([^{}]*)\}")
 _FRAC = re.compile(r"\\frac ?(?:\{ ?(-?[0-9.,]+) ?\}|([0-9])) ?(?:\{ ?([0-9.,]+) ?\}|([0-9]))(?![0-9])")
 _POWER = re.compile(r"\^ ?\{ ?(-?[0-9]+) ?\}(?![0-9])")
 _SPACES = re.compile(r" {2,}")
 _ONE_SIGN = re.compile(r"\{(\w)\}(?!\w)")
 _CHOICE = re.compile(r"\(([A-Za-z])\)")
+_CAPITALISED = re.compile(r"[A-Za-z][a-z]{2,}")
 _ANY_CASE = frozenset("yes no true false none even odd undefined infinity never always".split())  # AB is not ab, but Yes is yes
 
 
-def _plain(text: str) -> str:
-    """The text with LaTeX's ways of writing numbers made plain; what is no number is left as it is."""
+def tidy(text: str, words: str = r" \1 ") -> str:
+    """The text with the signs of LaTeX that say how it looks taken away, and one sign for what has several. words: what to make of
+    \\text{...} and the like."""
     for old, new in _REPLACED:
         text = text.replace(old, new)
-    text = _WORDS.sub(r" \1 ", _NOISE.sub("", _BLANK.sub(" ", text)))
-    text = _FRAC.sub(_fraction, _POWER.sub(r"^\1", text))
-    return _SPACES.sub(" ", text)
+    return _WORDS.sub(words, _NOISE.sub("", _BLANK.sub(" ", _GROUPS.sub("", _DOUBLED.sub(r"\\", text)))))
+
+
+def _plain(text: str) -> str:
+    """A tidy text with LaTeX's ways of writing numbers made plain; what is no number is left as it is."""
+    return _SPACES.sub(" ", _FRAC.sub(_fraction, _POWER.sub(r"^\1", tidy(text))))
 
 
 def _fraction(match: re.Match[str]) -> str:
@@ -274,10 +348,11 @@ def _fraction(match: re.Match[str]) -> str:
     return f"{' ' if is_mixed else ''}{match[1] or match[2]}/{match[3] or match[4]}"
 
 
-def _bare(text: str) -> str:
+def bare(text: str) -> str:
     """For answers that are no numbers: without marks of emphasis, a final point, braces around one sign, brackets around one
     letter, and spaces, but for those between digits; a word such as `None` in small letters."""
-    text = re.sub(r"\s+", " ", _plain(text)).strip(" *_`").rstrip(".")
+    text = re.sub(r"\s+", " ", _plain(text.replace('"', " "))).strip(" *_`").rstrip(".")
     text = _ONE_SIGN.sub(r"\1", re.sub("(?<![0-9]) | (?![0-9])", "", text))
     choice = _CHOICE.fullmatch(text)
-    return choice[1] if choice else text.lower() if text.lower() in _ANY_CASE else text
+    text = choice[1] if choice else text
+    return text.lower() if text.lower() in _ANY_CASE or _CAPITALISED.fullmatch(text) else text

@@ -1,11 +1,12 @@
-"""Answers in text: the table of what is read where and as what, exact equality, and that nothing can make it slow."""
+"""Answers in text: the table of what is read where and as what, and that nothing can make it slow."""
 
 import time
 from fractions import Fraction
 
 import pytest
 
-from jaxrl.verify.answers import MAX_CHARS, Answer, equal, final_answer, read_number, without_reasoning
+from jaxrl.verify.answers import MAX_CHARS, Answer, final_answer, read_number, unit_of, without_reasoning
+from jaxrl.verify.structure import equal
 
 
 def marked(text):
@@ -180,79 +181,6 @@ def test_which_number_it_is(text, value):
 )
 def test_what_is_no_number(text):
     assert read_number(text) is None
-
-
-@pytest.mark.parametrize(
-    "gold, answer, expected",
-    [
-        ("42", "42.0", True),
-        ("42", "-42", False),
-        ("1,234", "1234", True),
-        ("0.5", "1/2", True),
-        ("1/3", "0.333", False),
-        ("1/3", "0.3333333333333333", False),
-        ("0.1", "0.1000000000000000055511151231257827", False),  # what a double would say
-        ("9007199254740993", "9007199254740992", False),
-        ("1e999", "1e998", False),
-        ("0", "-0", True),
-        # percent: hundredths, or the unit that was asked for
-        ("1/2", "50%", True),
-        ("50%", "0.5", True),
-        ("50%", "50%", True),
-        ("50%", "5000%", False),
-        ("5", "50%", False),
-        # no numbers: alike but for spaces and the way of writing, or not known
-        ("x+1", "x + 1", True),
-        (r"\left( x \right)", "(x)", True),
-        (r"\frac{x}{2}", r"$\frac{x}{2}$.", True),
-        (r"\text{Monday}", "Monday", True),
-        (r"\frac{\sqrt{2}}{2}", r"\dfrac{\sqrt 2}{2}", True),
-        (r"x^{2}+1", "x^2 + 1", True),
-        (r"\begin{pmatrix}1\\2\end{pmatrix}", r"\begin{pmatrix} 1 \\ 2 \end{pmatrix}", True),
-        (r"\begin{pmatrix}1\\2\end{pmatrix}", r"\begin{pmatrix}12\end{pmatrix}", None),
-        (r"\text{None}", "none", True),
-        (r"\text{(B)}", "B", True),
-        ("B", "b", None),
-        ("12", r"\mathbf{12}", True),
-        ("12", r"\displaystyle 12\quad", True),
-        # spaces between digits make another text
-        ("12", "1 2", None),
-        ("12", "1\n 2", None),
-        ("12", r"1\quad2", None),
-        ("12", "$1$ $2$", None),
-        ("1,234", "1,23 4", None),
-        ("(1,12)", "(1, 1 2)", None),
-        ("1/23", r"\frac{1}{2}3", None),
-        ("1/23", r"\frac123", None),
-        ("2^{34}", "2^{3}4", None),
-        ("x^{12}", "x^{1}2", None),
-        ("AB", "ab", None),
-        ("Mg", "mg", None),
-        ("Yes", "yes", True),
-        (r"\frac{x+1}{2}", "x+1/2", None),
-        ("x+1", "1+x", None),
-        ("(1,2)", "1,2", None),
-        ("42", "banana", None),
-        ("42", "6*7", None),
-        ("42", "9" * 501, None),
-        ("x" * 501, "x" * 501, None),
-    ],
-)
-def test_equality(gold, answer, expected):
-    assert equal(gold, answer) is expected and equal(answer, gold) is expected
-
-
-@pytest.mark.parametrize(
-    "gold, answer, in_percent, expected",
-    [
-        *(("50%", "50", False, True), ("50%", "0.5", True, True), ("50%", "5000", False, False)),
-        *(("50", "50%", False, False), ("50", "50%", True, True), ("5", "5 percent", False, False), ("0.05", "5%", False, True)),
-        *(("0.5", "0.5%", False, False), ("0.5", "0.5%", True, True), ("50", "50", True, True), ("0.5", "50", True, False)),
-        ("0.05", "5%", True, False),  # of what is asked for in percent, 0.05 is 0.05 %
-    ],
-)
-def test_a_percentage_is_the_plain_number_only_where_it_was_asked_for(gold, answer, in_percent, expected):
-    assert equal(gold, answer, in_percent) is expected
 
 
 def test_reasoning_ends_where_it_says():
