@@ -185,15 +185,16 @@ def export(run: Run, weights: Weights) -> None:
     if weights.is_new_base:
         base = str(run.folder / "model")
         made_here = run.folder / "tokenizer"
-        if not made_here.is_dir():
-            with writing(base):
+        with writing(base):
+            if not made_here.is_dir():
                 run.tokenizer.save_pretrained(base)  # before the config.json that says the folder is whole
-        save_model(
-            model, weights.policy.config, base, run.config.model.dtype,
-            tokenizer_from=made_here if made_here.is_dir() else None, eos_ids=run.eos_ids,
-        )  # fmt: skip
+            save_model(
+                model, weights.policy.config, base, run.config.model.dtype,
+                tokenizer_from=made_here if made_here.is_dir() else None, eos_ids=run.eos_ids,
+            )  # fmt: skip
     if lora is not None:
-        save_adapter(weights.trainable["lora"], lora, weights.policy.config, run.folder / "adapter", base)
+        with writing(run.folder / "adapter"):
+            save_adapter(weights.trainable["lora"], lora, weights.policy.config, run.folder / "adapter", base)
 
 
 STAGE_FUNCTIONS = {"sft": sft, "rsft": rsft, "grpo": rl, "ppo": rl, "eval": evaluation}

@@ -21,7 +21,6 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from jaxrl.digests import side_by_side
-from jaxrl.disk import writing
 from jaxrl.errors import InputError
 
 FLOATS = ("F32", "F16", "BF16")
@@ -121,25 +120,26 @@ def saving(folder: Path, last: str, replaces: tuple[str, ...]) -> Iterator[Path]
       folder: made if missing; files in it that are not written anew stay.
       replaces: glob patterns of older files that must not survive beside the new ones (another number of shards).
     Raises:
-      InputError: if the folder cannot be made, or does not take what is written.
+      InputError: if the folder cannot be made.
     """
     is_new = not folder.exists()
     temporary = folder / TEMPORARY
-    with writing(folder):
+    try:
         shutil.rmtree(temporary, ignore_errors=True)  # what a killed process left
         temporary.mkdir(parents=True)
+    except OSError as error:
+        raise InputError(f"cannot write to {folder} ({error.strerror}); choose another folder") from None
     try:
-        with writing(folder):
-            yield temporary
-            (folder / last).unlink(missing_ok=True)
-            for old in (path for pattern in replaces for path in folder.glob(pattern)):
-                old.unlink()
-            # safetensors makes files that only their owner can read; the text file has the mode that the user's umask gives
-            for path in sorted(temporary.iterdir(), key=lambda path: path.name == last):
-                if path.name != last:
-                    shutil.copymode(temporary / last, path)
-                os.replace(path, folder / path.name)
-            temporary.rmdir()
+        yield temporary
+        (folder / last).unlink(missing_ok=True)
+        for old in (path for pattern in replaces for path in folder.glob(pattern)):
+            old.unlink()
+        # safetensors makes files that only their owner can read; the text file has the mode that the user's umask gives
+        for path in sorted(temporary.iterdir(), key=lambda path: path.name == last):
+            if path.name != last:
+                shutil.copymode(temporary / last, path)
+            os.replace(path, folder / path.name)
+        temporary.rmdir()
     except BaseException:
         shutil.rmtree(folder if is_new else temporary, ignore_errors=True)
         raise
