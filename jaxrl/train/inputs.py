@@ -30,7 +30,7 @@ log = logging.getLogger("jaxrl")
 
 INPUTS = "inputs.json"
 STAMP = ("bytes", "modified_ns", "changed_ns", "inode")
-TOKENIZER = ("*.json", "*.jinja", "*.model", "*.txt", "*.tiktoken")  # and the configs of a model or an adapter
+TOKENIZER = ("*.json", "*.jinja", "*/*.jinja", "*.model", "*.txt", "*.tiktoken")  # and the configs of a model or an adapter
 WEIGHTS = ("*.safetensors", *TOKENIZER)
 TASK_FILES = ("graph", "eval_file", "examples_file", "train_file", "test_file", "train", "val", "test", "hub")  # where they are texts
 TASK_PROGRAMS = ("file", "reward")  # `FILE.py` or `FILE.py:NAME`

@@ -16,7 +16,7 @@ from jaxrl.train import inputs as inputs_module
 from jaxrl.train.inputs import INPUTS, TASK_FILES, TASK_PROGRAMS, check_inputs, keep_inputs
 
 FILES = (
-    "model/config.json", "model/model.safetensors", "model/tokenizer.json", "model/chat_template.jinja", "adapter/adapter_config.json",
+    "model/config.json", "model/model.safetensors", "model/tokenizer.json", "model/chat_template.jinja", "model/additional_chat_templates/tools.jinja", "adapter/adapter_config.json",
     "adapter/adapter_model.safetensors", "tokenizer/tokenizer.json", "own.jinja", "sft.jsonl", "saved/train/data.arrow", "kg.json",
     "questions.jsonl", "examples.jsonl", "train.jsonl", "test.jsonl.gz", "words.txt", "val.parquet",
 )  # fmt: skip
