@@ -32,6 +32,7 @@ PROGRAMS = {
     "parts/deeper/end.py": "x = 1\n",
     "brief.py": "from task import Task\n",
 }
+NO_FILES = (".", "model", "long " * 999, "\0")  # texts of a user's options that name none
 OTHER = ("unused.py", "model/notes.md", "other.jsonl")
 VALUES = {
     "name": "x", "runs_dir": "runs",
@@ -42,7 +43,7 @@ VALUES = {
         {"kind": "sft", "name": "more", "data": {"hub": "saved"}},
         {"kind": "eval", "name": "a", "task": {"name": "math", "train_file": "train.jsonl", "test_file": "test.jsonl.gz"}},
         {"kind": "eval", "name": "b", "task": {"reward": "brief.py:reward"}},
-        {"kind": "eval", "name": "c", "task": {"name": "custom", "file": "task.py", "val": "val.parquet", "options": {"a": [{"b": "words.txt"}, ".", "model", "long " * 999, "\0"]}}},
+        {"kind": "eval", "name": "c", "task": {"name": "custom", "file": "task.py", "val": "val.parquet", "options": {"a": [{"b": "words.txt"}, *NO_FILES]}}},
     ],
 }  # fmt: skip
 
@@ -125,7 +126,7 @@ def test_files_that_lie_elsewhere_are_the_same_files_and_others_in_their_place_a
     values["task"]["graph"] = "moved/kg.json"
     values["stages"][0]["data"]["file"], values["stages"][1]["data"]["hub"] = "moved/sft.jsonl", "moved/saved"
     values["stages"][3]["task"]["reward"] = "moved/brief.py:reward"
-    values["stages"][4]["task"] |= {"file": "moved/task.py", "options": {"a": [{"b": "moved/words.txt"}, ".", "model", "long " * 999, "\0"]}}
+    values["stages"][4]["task"] |= {"file": "moved/task.py", "options": {"a": [{"b": "moved/words.txt"}, *NO_FILES]}}
     config = validate_config(values, "test")
     refuse_other_config(folder, config)
     check_inputs(config, folder)
@@ -184,7 +185,9 @@ def test_a_start_that_died_before_its_config_was_written_is_not_believed(begun):
     check_inputs(config, folder)
 
 
-@pytest.mark.parametrize("damage", [lambda b: b.replace(b"20", b"19", 1), lambda b: b[:-9], lambda b: b"[1]", lambda b: b"\xff" + b, lambda b: b"{}"])
+@pytest.mark.parametrize(
+    "damage", [lambda b: b.replace(b"20", b"19", 1), lambda b: b[:-9], lambda b: b"[1]", lambda b: b"\xff" + b, lambda b: b"{}"]
+)
 def test_inputs_that_are_not_as_they_were_written_are_one_clear_error(damage, begun):
     config, folder = begun
     (folder / INPUTS).write_bytes(damage((folder / INPUTS).read_bytes()))
