@@ -6,6 +6,7 @@ writes loads back to the same object.
 
 import difflib
 import re
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -112,17 +113,19 @@ def dump_config(config: Config) -> str:
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
 
-def difference(file: Path, config: Config) -> str:
+def difference(file: Path, config: Config, elsewhere: Iterable[Sequence[str | int]] = ()) -> str:
     """How a resolved config on disk differs from this one, as a diff; empty if it does not.
 
     Compared are the values: in which order a version writes its keys does not matter, nor that it did not know one yet which is at
-    its default now.
+    its default now, nor what the values at `elsewhere` (keys and indices from the root) call a file or folder.
 
     Raises:
       InputError: the file on disk cannot be read, or is not a config.
     """
     before, now = _read_yaml(file, "restore it from a copy, or delete the run's folder"), parse_yaml(dump_config(config))
     before = _completed(before, str(file))
+    for place in elsewhere:
+        _take_over(before, now, place)
     if before == now:
         return ""
     lines = [yaml.safe_dump(values, allow_unicode=True).splitlines() for values in (before, now)]
@@ -135,6 +138,19 @@ def _completed(values: Any, source: str) -> Any:
         return parse_yaml(dump_config(validate_config(values, source)))
     except InputError:
         return values
+
+
+def _take_over(values: Any, others: Any, place: Sequence[str | int]) -> None:
+    """Put the text at a place of `others` into `values`, if there is one in both, and both mean the same `:NAME` in a file."""
+    *parents, last = place
+    try:
+        for key in parents:
+            values, others = values[key], others[key]
+        before, now = values[last], others[last]
+    except (KeyError, IndexError, TypeError):
+        return
+    if isinstance(before, str) and before.partition(":")[2] == now.partition(":")[2]:
+        values[last] = now
 
 
 def parse_yaml(text: str) -> Any:

@@ -71,7 +71,7 @@ def sample_file(
     check_out(out)
     records = read_lines(prompts)
     folder = model_folder(model)
-    tokenizer = _tokenizer_at(moment, folder)
+    tokenizer = tokenizer_at(moment, folder)
     if tokenizer is None and sample.stop:
         raise InputError(f"a stop text needs a tokenizer, and {folder} has none; leave out --stop")
     vocab_size = weights.policy.config.vocab_size
@@ -131,7 +131,7 @@ def evaluate_model(
     task = make_task(stage.task)
     problems = choose_problems(task, stage)
     folder = model_folder(model)
-    tokenizer = _tokenizer_at(moment, folder)
+    tokenizer = tokenizer_at(moment, folder)
     if tokenizer is None:
         raise InputError(f"{folder} has no tokenizer; an evaluation needs the one that belongs to the model")
     engine = Engine(_with_tokens_of(tokenizer, weights.policy), stage.sample, eos_ids(tokenizer, folder), tokenizer.decode, mesh)
@@ -160,7 +160,7 @@ def read_lines(path: Path) -> list[tuple[str, dict[str, Any]]]:
     return records
 
 
-def _tokenizer_at(moment: datetime | None, folder: Path):
+def tokenizer_at(moment: datetime | None, folder: Path):
     """The folder's tokenizer, if it has one, whose templates are told this moment when they ask for the date."""
     tokenizer = find_tokenizer(folder)
     if tokenizer is not None:

@@ -35,7 +35,7 @@ from jaxrl.track.console import Console
 from jaxrl.track.expected import compare
 from jaxrl.track.logger import METRICS, SAMPLES, RunLogger, read_rows, sample_row
 from jaxrl.track.report import write_report
-from jaxrl.train.inputs import Inputs, check_inputs, keep_inputs
+from jaxrl.train.inputs import Inputs, check_inputs, compared_by_content, keep_inputs
 from jaxrl.train.microbatch import stage_microbatch
 from jaxrl.train.preflight import preflight
 from jaxrl.train.rl import rl
@@ -120,11 +120,11 @@ def finish(run: Run) -> None:
 
 
 def refuse_other_config(folder: Path, config: Config) -> None:
-    """InputError, with the differences, if the folder holds a run of another config."""
+    """InputError, with the differences, if the folder holds a run of another config. Files may lie elsewhere: see `inputs.py`."""
     file = folder / "config.yaml"
     if not file.exists():
         return
-    if diff := difference(file, config):
+    if diff := difference(file, config, compared_by_content(config, folder)):
         raise InputError(f"{folder} holds a run of another config; set another `name`, or delete the folder. The difference:\n{diff}")
 
 

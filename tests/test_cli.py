@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from datetime import datetime
 from types import SimpleNamespace
 
 import numpy as np
@@ -9,6 +10,9 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from jaxrl.cli import main
+from jaxrl.data.chat import render_for_sampling
+from jaxrl.data.tokenizer import train_tokenizer
+from jaxrl.inference import tokenizer_at
 from tests.weights.goldens import GOLDEN, MODELS
 
 V = 96
@@ -312,3 +316,14 @@ def test_an_empty_file_is_refused(refuse, content):
 )
 def test_a_wrong_flag_is_refused(refuse, flags, reason):
     assert reason in refuse("sample", GOOD["sample"], "--max-new-tokens", 8, *flags.split())
+
+
+def test_a_template_that_asks_for_the_date_is_told_the_one_given(tmp_path, caplog):
+    tokenizer = train_tokenizer(["today"])
+    tokenizer.chat_template = "{{ strftime_now('%d.%m.%Y') }}<|im_end|>"
+    tokenizer.save_pretrained(tmp_path)
+    for moment, told in [(datetime(2020, 1, 2), "02.01.2020"), (None, f"{datetime.now():%d.%m}")]:
+        found = tokenizer_at(moment, tmp_path)
+        assert told in found.decode(render_for_sampling(found, [{"role": "user", "content": "today"}]))
+    assert "asks for the date, and is told 2020-01-02 (--date)" in caplog.text
+    assert tokenizer_at(None, GOLDEN / "qwen3") is None

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,14 @@ def test_only_what_is_required_is_asked_for(capsys):
 def test_rows_decoded_together_are_as_many_as_the_memory_holds_unless_said():
     flags = ["sample", "--model", "m", "--prompts", "p", "--out", "o"]
     assert parse(flags).slots is None and parse([*flags, "--slots", "3"]).slots == 3
+
+
+def test_a_date_is_a_day(capsys):
+    flags = ["sample", "--model", "m", "--prompts", "p", "--out", "o"]
+    assert parse(flags).date is None and parse([*flags, "--date", "2025-12-31"]).date == datetime(2025, 12, 31)
+    with pytest.raises(SystemExit):
+        parse([*flags, "--date", "tomorrow"])
+    assert "'tomorrow' is not a date; give one as 2025-12-31" in capsys.readouterr().err
 
 
 def test_a_wrong_experiment_is_refused(tmp_path, capsys):

@@ -13,14 +13,13 @@ import ast
 import hashlib
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from jaxrl.config import Config, SFTStage
-from jaxrl.config_tasks import AnyTaskSection, CustomSection
+from jaxrl.config import Config
 from jaxrl.digests import Stamp, sha256_of_all, stamp
 from jaxrl.disk import write_whole
 from jaxrl.errors import InputError
@@ -30,18 +29,28 @@ log = logging.getLogger("jaxrl")
 
 INPUTS = "inputs.json"
 STAMP = ("bytes", "modified_ns", "changed_ns", "inode")
-TOKENIZER = ("*.json", "*.jinja", "*.model", "*.txt", "*.tiktoken")  # and the configs of a model or an adapter
+TOKENIZER = ("*.json", "*.jinja", "*/*.jinja", "*.model", "*.txt", "*.tiktoken")  # and the configs of a model or an adapter
 WEIGHTS = ("*.safetensors", *TOKENIZER)
 TASK_FILES = ("graph", "eval_file", "examples_file", "train_file", "test_file", "train", "val", "test", "hub")  # where they are texts
 TASK_PROGRAMS = ("file", "reward")  # `FILE.py` or `FILE.py:NAME`
 
+Place = tuple[str | int, ...]  # of a value in the config's tree: ("stages", 0, "data", "file")
+
+
+class File(NamedTuple):
+    """path: as the config leads to it, for errors alone."""
+
+    path: str
+    digest: str
+    stamp: Stamp
+
 
 @dataclass(frozen=True)
 class Inputs:
-    """began: the moment that the run's templates are told. files: by the name that the config gives them, digest and stamp."""
+    """began: the moment that the run's templates are told. files: by the place in the config that names them."""
 
     began: datetime
-    files: dict[str, tuple[str, Stamp]]
+    files: dict[str, File]
 
 
 def check_inputs(config: Config, folder: Path) -> Inputs:
@@ -55,9 +64,9 @@ def check_inputs(config: Config, folder: Path) -> Inputs:
     files = _digests(_input_files(config) | _tokenizer_made(config, folder), kept.files if kept else {})
     if kept is None:
         return Inputs(_beginning(folder), files)
-    names = sorted(kept.files | files)
-    if changes := [f"{name} {change}" for name in names if (change := _change(kept.files.get(name), files.get(name)))]:
-        listed = "\n  ".join(changes)
+    changes = [_change(kept.files.get(name), files.get(name)) for name in sorted(kept.files | files)]
+    if any(changes):
+        listed = "\n  ".join(dict.fromkeys(filter(None, changes)))
         raise InputError(
             f"{folder} holds a run that was begun with other files than there are now:\n  {listed}\n"
             "put back what was there, and it goes on; for a run with the files of now, set another `name`"
@@ -72,58 +81,83 @@ def keep_inputs(inputs: Inputs, config: Config, folder: Path) -> None:
         write_whole(folder / INPUTS, json.dumps(_values(inputs), indent=1, ensure_ascii=False) + "\n")
 
 
+def compared_by_content(config: Config, folder: Path) -> list[Place]:
+    """The values of the config that name files whose digests are kept: the files may lie elsewhere now."""
+    return [place for place, text, find in _places(config) if find(text)] if (folder / INPUTS).is_file() else []
+
+
 # ------------------------------------------------------------------------------------------------------- which files
 
 
 def _input_files(config: Config) -> dict[str, Path]:
-    """Every file that a run of this config reads, by the name that the config gives it. What is not there is left to its reader."""
-    model = config.model
-    found: dict[str, Path] = {}
-    if model.path is not None:
-        found |= _files_of(model.path, model_folder(model.path), WEIGHTS)
-    if model.tokenizer is not None:
-        found |= _files_of(model.tokenizer, model_folder(model.tokenizer), TOKENIZER)
-    if model.adapter is not None:
-        found |= _files_of(model.adapter, Path(model.adapter), WEIGHTS)
-    names = [model.chat_template] if model.chat_template is not None else []
-    names += [s.data.file or s.data.hub for s in config.stages if isinstance(s, SFTStage) and s.data is not None]
-    for section in (config.task, *(stage.task for stage in config.stages)):
-        names += _task_files(section) if section is not None else ()
-    for name in dict.fromkeys(names):
-        if Path(name).is_dir():  # a dataset that was saved to a folder
-            found |= _files_of(name, Path(name), ("**/*",))
-        elif Path(name).is_file():
-            found[name] = Path(name)
+    """Every file that a run of this config reads, by the place that names it. What is not there is left to its reader."""
+    found = {}
+    for place, text, find in _places(config):
+        name = ".".join(map(str, place))
+        found |= {f"{name}/{inner}" if inner else name: path for inner, path in find(text).items()}
     return found
 
 
 def _tokenizer_made(config: Config, folder: Path) -> dict[str, Path]:
     """The files of the tokenizer that a run without another makes when it begins, and goes on with."""
     is_own = config.model.path is None and config.model.tokenizer is None
-    return _files_of(str(folder / "tokenizer"), folder / "tokenizer", TOKENIZER) if is_own else {}
+    return {f"tokenizer/{name}": path for name, path in _in_folder(folder / "tokenizer", TOKENIZER).items()} if is_own else {}
 
 
-def _files_of(name: str, folder: Path, patterns: tuple[str, ...]) -> dict[str, Path]:
-    paths = (path for pattern in patterns for path in folder.glob(pattern) if path.is_file())
-    return {f"{name}/{path.relative_to(folder)}": path for path in paths}
+def _places(config: Config) -> Iterator[tuple[Place, str, Callable[[str], dict[str, Path]]]]:
+    """Every text in the config that may name files, and how these are found: by their names inside what the text names."""
+    values = config.model_dump(mode="json")
+    finders = {"path": _model_files, "tokenizer": _tokenizer_files, "adapter": _adapter_files, "chat_template": _file}
+    found = [(("model", key), values["model"][key], find) for key, find in finders.items()]
+    tasks = [(("task",), values["task"])]
+    for i, stage in enumerate(values["stages"]):
+        data = stage.get("data") or {}
+        found += [(("stages", i, "data", key), data.get(key), find) for key, find in (("file", _file), ("hub", _dataset_files))]
+        tasks.append((("stages", i, "task"), stage.get("task")))
+    for place, task in tasks:
+        task = task or {}
+        found += [((*place, key), task.get(key), _dataset_files if key == "hub" else _file) for key in TASK_FILES]
+        found += [((*place, key), task.get(key), _program_files) for key in TASK_PROGRAMS]
+        found += [(option, text, _file) for option, text in _texts((*place, "options"), task.get("options"))]
+    yield from ((place, text, find) for place, text, find in found if isinstance(text, str))
 
 
-def _task_files(section: AnyTaskSection) -> Iterator[str]:
-    values = {key: value for key, value in section if isinstance(value, str)}
-    yield from (values[key] for key in TASK_FILES if key in values)
-    for key in TASK_PROGRAMS:
-        if key in values:
-            yield from map(str, _with_imports(Path(values[key].partition(":")[0])))
-    if isinstance(section, CustomSection):
-        yield from (text for text in _texts(section.options.model_dump()) if Path(text).is_file())
-
-
-def _texts(value: Any) -> Iterator[str]:
+def _texts(place: Place, value: Any) -> Iterator[tuple[Place, str]]:
     if isinstance(value, str):
-        yield value
-    elif isinstance(value, (dict, list, tuple)):
-        for item in value.values() if isinstance(value, dict) else value:
-            yield from _texts(item)
+        yield place, value
+    elif isinstance(value, (dict, list)):
+        for key, item in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from _texts((*place, key), item)
+
+
+def _model_files(name: str) -> dict[str, Path]:
+    return _in_folder(model_folder(name), WEIGHTS)
+
+
+def _tokenizer_files(name: str) -> dict[str, Path]:
+    return _in_folder(model_folder(name), TOKENIZER)
+
+
+def _adapter_files(name: str) -> dict[str, Path]:
+    return _in_folder(Path(name), WEIGHTS)
+
+
+def _file(name: str) -> dict[str, Path]:
+    return {"": Path(name)} if os.path.isfile(name) else {}  # which takes any text for a name
+
+
+def _dataset_files(name: str) -> dict[str, Path]:
+    """Of a dataset that was saved to a folder; of one on the hub, none."""
+    return _in_folder(Path(name), ("**/*",))
+
+
+def _program_files(place: str) -> dict[str, Path]:
+    file = Path(place.partition(":")[0])
+    return {"" if path == file else str(path.relative_to(file.parent)): path for path in _with_imports(file)}
+
+
+def _in_folder(folder: Path, patterns: tuple[str, ...]) -> dict[str, Path]:
+    return {str(path.relative_to(folder)): path for pattern in patterns for path in folder.glob(pattern) if path.is_file()}
 
 
 def _with_imports(file: Path) -> list[Path]:
@@ -162,21 +196,21 @@ def _imported_names(path: Path, top: Path) -> set[str]:
 # --------------------------------------------------------------------------------------------------------- comparing
 
 
-def _digests(paths: dict[str, Path], kept: dict[str, tuple[str, Stamp]]) -> dict[str, tuple[str, Stamp]]:
-    """Digest and stamp of each file; a digest that was kept is taken where the stamp is the same."""
+def _digests(paths: dict[str, Path], kept: dict[str, File]) -> dict[str, File]:
+    """The files as they are; a digest that was kept is taken where the stamp is the same."""
     stamps = {name: stamp(path) for name, path in paths.items()}
-    unread = [name for name in paths if name not in kept or kept[name][1] != stamps[name]]
+    unread = [name for name in paths if name not in kept or kept[name].stamp != stamps[name]]
     read = dict(zip(unread, sha256_of_all(paths[name] for name in unread), strict=True))
-    return {name: (read.get(name) or kept[name][0], stamps[name]) for name in paths}
+    return {name: File(str(path), read[name] if name in read else kept[name].digest, stamps[name]) for name, path in paths.items()}
 
 
-def _change(before: tuple[str, Stamp] | None, now: tuple[str, Stamp] | None) -> str | None:
+def _change(before: File | None, now: File | None) -> str | None:
     if before is None:
-        return "is new"
+        return f"{now.path} is new"
     if now is None:
-        return "is gone"
-    told = [f"{size} bytes, sha256 {digest[:12]}" for digest, (size, *_) in (before, now)]
-    return f"has changed ({told[0]}; now {told[1]})" if before[0] != now[0] else None
+        return f"{before.path} is gone"
+    told = [f"{file.stamp[0]} bytes, sha256 {file.digest[:12]}" for file in (before, now)]
+    return f"{now.path} has changed ({told[0]}; now {told[1]})" if before.digest != now.digest else None
 
 
 # ------------------------------------------------------------------------------------------------------------- file
@@ -195,7 +229,7 @@ def _beginning(folder: Path) -> datetime:
 
 
 def _values(inputs: Inputs) -> dict[str, Any]:
-    files = {name: {"sha256": digest, **dict(zip(STAMP, found))} for name, (digest, found) in sorted(inputs.files.items())}
+    files = {name: {"path": f.path, "sha256": f.digest, **dict(zip(STAMP, f.stamp))} for name, f in sorted(inputs.files.items())}
     values = {"began": inputs.began.isoformat(), "files": files}
     return values | {"sha256": hashlib.sha256(json.dumps(values).encode()).hexdigest()}
 
@@ -203,7 +237,8 @@ def _values(inputs: Inputs) -> dict[str, Any]:
 def _load(path: Path) -> Inputs | None:
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
-        files = {name: (file["sha256"], tuple(file[key] for key in STAMP)) for name, file in values["files"].items()}
+        stored = values["files"].items()
+        files = {name: File(file["path"], file["sha256"], tuple(file[key] for key in STAMP)) for name, file in stored}
         inputs = Inputs(datetime.fromisoformat(values["began"]), files)
         if _values(inputs) != values:
             raise ValueError("it is not as it was written")

@@ -3,6 +3,7 @@
 import functools
 import importlib.util
 import itertools
+import os
 from collections.abc import Iterator, Mapping, Sequence
 
 from jax.sharding import Mesh
@@ -23,6 +24,7 @@ from jaxrl.train.memory import check_excluded
 from jaxrl.train.microbatch import stage_microbatch
 from jaxrl.train.sft import load_rows
 from jaxrl.types import Message, Problem
+from jaxrl.verify.environment import withheld
 
 
 def preflight(config: Config, tokenizer, model: ModelConfig, mesh: Mesh) -> dict[str, tuple[Rows, Rows | None]]:
@@ -35,6 +37,7 @@ def preflight(config: Config, tokenizer, model: ModelConfig, mesh: Mesh) -> dict
     """
     if config.track.wandb is not None and importlib.util.find_spec("wandb") is None:
         raise InputError("track.wandb needs the `wandb` library; install it with: pip install 'jaxrl[wandb]', or set track.wandb to null")
+    withheld(os.environ, config.verify.pass_env)  # refuses names that are not set
     make = functools.cache(make_task)  # stages with equal sections share a task, and it makes its problems once
     tasks = {stage.name: make(stage.task) for stage in config.stages if _asks_task(stage)}
     records = {stage.name: read_records(stage.data) for stage in config.stages if isinstance(stage, SFTStage) and stage.data is not None}

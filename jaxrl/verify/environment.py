@@ -1,7 +1,8 @@
 """What a verifier process sees of this process's environment: all but secrets, and of these the ones that the config names.
 
 A verdict's text, an exception's among it, is written to `samples.jsonl` and shown to people; a token in it would go where the
-file goes. Which variable is a secret is told by its name, or by a value that can be nothing else.
+file goes. Which variable is a secret is told by its name, or by a value that can be nothing else. This is against accidents, not
+against code that looks for secrets: a verifier reads the user's files, and the parent's environment in /proc, as the user does.
 """
 
 import os

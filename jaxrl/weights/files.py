@@ -65,11 +65,14 @@ def save_tensors(tensors: dict[str, np.ndarray], path: Path) -> None:
     save_file(tensors, path, metadata=metadata)
     with path.open("r+b") as file:
         place = _read_header(file).index(METADATA) + len(METADATA)
-        for digest in (ZEROS.decode(), None):  # first only to put the keys in our order: the library's changes from file to file
-            text = json.dumps({**metadata, DIGEST: digest or _digest(path)}, separators=(",", ":"))
+
+        def put(digest: str) -> None:
             file.seek(place)
-            file.write(text.encode())
+            file.write(json.dumps({**metadata, DIGEST: digest}, separators=(",", ":")).encode())
             file.flush()
+
+        put(ZEROS.decode())  # the order in which the library writes the keys changes from file to file
+        put(_digest(path))
 
 
 def _digest(path: Path) -> str:

@@ -8,15 +8,16 @@ from pathlib import Path
 import pytest
 
 from jaxrl.config import STAGES
-from jaxrl.config_file import validate_config
+from jaxrl.config_file import dump_config, validate_config
 from jaxrl.config_sections import ModelSection
 from jaxrl.config_tasks import AnyTaskSection
 from jaxrl.errors import InputError
+from jaxrl.run import refuse_other_config
 from jaxrl.train import inputs as inputs_module
 from jaxrl.train.inputs import INPUTS, TASK_FILES, TASK_PROGRAMS, check_inputs, keep_inputs
 
 FILES = (
-    "model/config.json", "model/model.safetensors", "model/tokenizer.json", "model/chat_template.jinja", "adapter/adapter_config.json",
+    "model/config.json", "model/model.safetensors", "model/tokenizer.json", "model/chat_template.jinja", "model/additional_chat_templates/tools.jinja", "adapter/adapter_config.json",
     "adapter/adapter_model.safetensors", "tokenizer/tokenizer.json", "own.jinja", "sft.jsonl", "saved/train/data.arrow", "kg.json",
     "questions.jsonl", "examples.jsonl", "train.jsonl", "test.jsonl.gz", "words.txt", "val.parquet",
 )  # fmt: skip
@@ -31,6 +32,7 @@ PROGRAMS = {
     "parts/deeper/end.py": "x = 1\n",
     "brief.py": "from task import Task\n",
 }
+NO_FILES = (".", "model", "long " * 999, "\0")  # texts of a user's options that name none
 OTHER = ("unused.py", "model/notes.md", "other.jsonl")
 VALUES = {
     "name": "x", "runs_dir": "runs",
@@ -41,7 +43,7 @@ VALUES = {
         {"kind": "sft", "name": "more", "data": {"hub": "saved"}},
         {"kind": "eval", "name": "a", "task": {"name": "math", "train_file": "train.jsonl", "test_file": "test.jsonl.gz"}},
         {"kind": "eval", "name": "b", "task": {"reward": "brief.py:reward"}},
-        {"kind": "eval", "name": "c", "task": {"name": "custom", "file": "task.py", "val": "val.parquet", "options": {"a": [{"b": "words.txt"}]}}},
+        {"kind": "eval", "name": "c", "task": {"name": "custom", "file": "task.py", "val": "val.parquet", "options": {"a": [{"b": "words.txt"}, *NO_FILES]}}},
     ],
 }  # fmt: skip
 
@@ -69,7 +71,7 @@ def begin(config, folder):
 
 def test_every_file_that_a_run_reads_is_kept_and_no_other(begun):
     _, folder = begun
-    assert set(json.loads((folder / INPUTS).read_text())["files"]) == {*FILES, *PROGRAMS}
+    assert {file["path"] for file in json.loads((folder / INPUTS).read_text())["files"].values()} == {*FILES, *PROGRAMS}
 
 
 @pytest.mark.parametrize("name", [*FILES, *PROGRAMS])
@@ -108,7 +110,35 @@ def test_files_that_were_copied_touched_or_do_not_matter_change_nothing(begun):
     Path("sft.jsonl").write_bytes(text)
     os.utime("kg.json", ns=(1, 1))
     now = check_inputs(config, folder)
-    assert now.began == kept.began and {n: d for n, (d, _) in now.files.items()} == {n: d for n, (d, _) in kept.files.items()}
+    assert now.began == kept.began and {n: f.digest for n, f in now.files.items()} == {n: f.digest for n, f in kept.files.items()}
+
+
+def test_files_that_lie_elsewhere_are_the_same_files_and_others_in_their_place_are_not(begun):
+    """The config names another place; whether it is the same run, the digests decide."""
+    config, folder = begun
+    (folder / "config.yaml").write_text(dump_config(config))
+    os.mkdir("moved")
+    for name in ("model", "sft.jsonl", "kg.json", "words.txt", "saved", *PROGRAMS, "parts"):
+        if "/" not in name:
+            os.rename(name, f"moved/{name}")
+    values = json.loads(json.dumps(VALUES))
+    values["model"]["path"] = "moved/model"
+    values["task"]["graph"] = "moved/kg.json"
+    values["stages"][0]["data"]["file"], values["stages"][1]["data"]["hub"] = "moved/sft.jsonl", "moved/saved"
+    values["stages"][3]["task"]["reward"] = "moved/brief.py:reward"
+    values["stages"][4]["task"] |= {"file": "moved/task.py", "options": {"a": [{"b": "moved/words.txt"}, *NO_FILES]}}
+    config = validate_config(values, "test")
+    refuse_other_config(folder, config)
+    check_inputs(config, folder)
+    Path("moved/parts/deep.py").write_text("other")
+    with pytest.raises(InputError, match="\n  moved/parts/deep.py has changed "):
+        check_inputs(config, folder)
+    values["stages"][3]["task"]["reward"] = "moved/brief.py:other"  # another function of the same file
+    with pytest.raises(InputError, match=r"(?s)another config.*\+    reward: moved/brief.py:other"):
+        refuse_other_config(folder, validate_config(values, "test"))
+    values["stages"][0]["data"]["file"] = "gone.jsonl"  # no digest of it: the names are compared
+    with pytest.raises(InputError, match="(?s)another config.*gone.jsonl"):
+        refuse_other_config(folder, validate_config(values, "test"))
 
 
 def test_a_file_whose_stamp_is_the_one_kept_is_not_read(begun, monkeypatch):
@@ -118,7 +148,7 @@ def test_a_file_whose_stamp_is_the_one_kept_is_not_read(begun, monkeypatch):
     monkeypatch.setattr(inputs_module, "sha256_of_all", lambda paths: [read.append(str(p)) or "other" for p in paths])
     with pytest.raises(InputError, match="kg.json has changed"):
         check_inputs(config, folder)
-    assert read == ["kg.json"]
+    assert set(read) == {"kg.json"}
 
 
 def test_the_tokenizer_that_a_run_has_made_is_an_input_of_its_going_on(tmp_path, monkeypatch):
@@ -155,7 +185,9 @@ def test_a_start_that_died_before_its_config_was_written_is_not_believed(begun):
     check_inputs(config, folder)
 
 
-@pytest.mark.parametrize("damage", [lambda b: b.replace(b"20", b"19", 1), lambda b: b[:-9], lambda b: b"[1]", lambda b: b"\xff" + b, lambda b: b"{}"])
+@pytest.mark.parametrize(
+    "damage", [lambda b: b.replace(b"20", b"19", 1), lambda b: b[:-9], lambda b: b"[1]", lambda b: b"\xff" + b, lambda b: b"{}"]
+)
 def test_inputs_that_are_not_as_they_were_written_are_one_clear_error(damage, begun):
     config, folder = begun
     (folder / INPUTS).write_bytes(damage((folder / INPUTS).read_bytes()))

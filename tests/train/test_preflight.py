@@ -52,9 +52,9 @@ def check(monkeypatch):
     monkeypatch.setitem(TASKS, "knowledge_graph", Overlapping)
     tokenizer = train_tokenizer(["red green blue yes"])
 
-    def check(stages, train=(("a", "red"), ("b", "green")), test=(("c", "blue"), ("d", "blue red")), mesh=None):
+    def check(stages, train=(("a", "red"), ("b", "green")), test=(("c", "blue"), ("d", "blue red")), mesh=None, **sections):
         monkeypatch.setattr(Overlapping, "splits", {"train": list(train), "val": [], "test": list(test)})
-        config = validate_config(parse_yaml(CONFIG) | {"stages": stages}, "test")
+        config = validate_config(parse_yaml(CONFIG) | sections | {"stages": stages}, "test")
         model = fresh_model_config(config.model.architecture, len(tokenizer))
         return preflight(config, tokenizer, model, mesh or one_device())
 
@@ -148,3 +148,11 @@ def test_nothing_to_train_on_is_named(check, stage):
 def test_rows_are_spread_over_the_mesh(check, changes):
     with pytest.raises(InputError, match="cannot be split over 2 row shards"):
         check([changes], mesh=make_mesh(MeshSection(data=2)))
+
+
+def test_a_variable_that_the_verifier_needs_must_be_set(check, monkeypatch):
+    monkeypatch.setenv("JUDGE_KEY", "x")
+    check([GRPO, EVAL], verify={"pass_env": ["JUDGE_KEY"]})
+    monkeypatch.delenv("JUDGE_KEY")
+    with pytest.raises(InputError, match="pass_env names JUDGE_KEY, not set"):
+        check([GRPO, EVAL], verify={"pass_env": ["JUDGE_KEY"]})

@@ -343,7 +343,9 @@ class TestDescendants:
         assert len(pids) == 2 and all(map(is_alive, pids))
         return pids
 
-    @pytest.mark.parametrize("misdeed, error", [("loop", "timeout"), ("exit", "crash: exit code 3"), ("segv", "crash: killed by SIG(SEGV|BUS)")])
+    @pytest.mark.parametrize(
+        "misdeed, error", [("loop", "timeout"), ("exit", "crash: exit code 3"), ("segv", "crash: killed by SIG(SEGV|BUS)")]
+    )
     def test_at_a_timeout_and_a_crash(self, misdeed, error):
         with make_pool(hostile.escaping, workers=1, timeout_s=5) as pool:
             pids = self.start(pool)
