@@ -68,7 +68,7 @@ def render_for_training(
     try:
         return _ids_and_mask(tokenizer, own, messages, turns, as_sampled=True)
     except TemplateForgets:
-        family = _family(tokenizer, tokenizer.chat_template) if training_template else None
+        family = _family(tokenizer, str(tokenizer.chat_template)) if training_template else None
         if family is None:
             raise
     check_laws(own, family, messages, turns)
@@ -163,8 +163,9 @@ def _render(tokenizer, messages: Sequence[Message], opens_turn: bool, chat_templ
     chat = [{key: value for key, value in message.items() if key not in ("tools", "train")} for message in messages]
     tools = messages[0].get("tools")
     try:
+        template = chat_template or tokenizer.get_chat_template(tools=tools)
         return tokenizer.apply_chat_template(
-            chat, tools=tools, tokenize=False, add_generation_prompt=opens_turn, chat_template=chat_template, **variables
+            chat, tools=tools, chat_template=template, tokenize=False, add_generation_prompt=opens_turn, **variables
         )
     except (jinja2.TemplateError, TypeError, ValueError) as error:  # the last two: of Python's own, out of a template's expressions
         roles = [message["role"] for message in messages]
@@ -175,7 +176,7 @@ def _render(tokenizer, messages: Sequence[Message], opens_turn: bool, chat_templ
 
 @functools.lru_cache(maxsize=8)
 def _family(tokenizer, chat_template: str) -> str | None:
-    """The family of the tokenizer's template, told once; `chat_template` is what the cache must hang on."""
+    """The family of the tokenizer's template, told once; `chat_template` is there for the cache, which must hang on it."""
     family = find_family(functools.partial(_render, tokenizer))
     if family is not None:
         log.warning(
