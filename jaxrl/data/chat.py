@@ -69,7 +69,7 @@ def render_for_training(
     try:
         return _ids_and_mask(tokenizer, own, messages, turns, as_sampled=True)
     except TemplateForgets:
-        family = _family(tokenizer, tokenizer.chat_template) if training_template else None
+        family = _family(tokenizer, str(tokenizer.chat_template)) if training_template else None
         if family is None:
             raise
     check_laws(own, family, messages, turns)
@@ -177,7 +177,7 @@ def _render(tokenizer, messages: Sequence[Message], opens_turn: bool, chat_templ
 
 @functools.lru_cache(maxsize=8)
 def _family(tokenizer, chat_template: str) -> str | None:
-    """The family of the tokenizer's template, told once; `chat_template` is what the cache must hang on."""
+    """The family of the tokenizer's template, told once; `chat_template` is there for the cache, which must hang on it."""
     family = find_family(functools.partial(_render, tokenizer))
     if family is not None:
         log.warning(

@@ -132,7 +132,8 @@ def _trained_on(
 
 def _marks(problem: Problem) -> Iterator[tuple]:
     yield "uid", problem.uid
-    yield "messages", *((message["role"], message["content"]) for message in problem.messages)
+    # Whatever system prompt stands before it: a question is the same question under another one.
+    yield "messages", *((message["role"], message["content"]) for message in problem.messages if message["role"] != "system")
 
 
 def _check_microbatch(stage: SFTStage | RSFTStage, mesh: Mesh) -> None:

@@ -116,17 +116,17 @@ def load_rows(
     else:
         raise InputError(f"stage {stage.name} has nothing to train on; set its `data`, or a `task` with demonstrations")
 
-    def rows(conversations: Sequence[list[Message]]) -> Rows | None:
-        if not conversations:
-            return None
-        return pack([example(c) for c in conversations], stage.seq_len, stage.packing)
-
     def example(conversation: list[Message]) -> tuple[list[int], list[bool]]:
         try:
             return render_for_training(tokenizer, conversation, training_template)
         except InputError as error:
             number = f"record {records.index(conversation) + 1}" if records is not None else "a demonstration"
             raise InputError(f"stage {stage.name}, {number}: {error}") from None
+
+    def rows(conversations: Sequence[list[Message]]) -> Rows | None:
+        if not conversations:
+            return None
+        return pack([example(c) for c in conversations], stage.seq_len, stage.packing)
 
     train_rows = rows(train)
     if train_rows is None:

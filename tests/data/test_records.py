@@ -209,6 +209,11 @@ def test_saved_dataset(tmp_path, monkeypatch):
     assert records == [[USER, ASSISTANT], [USER, {"role": "assistant", "content": "<think>\nhm\n</think>\n\na"}]]
     with pytest.raises(InputError, match="hub_split"):
         read_records(DataSection(hub=str(tmp_path / "saved"), hub_split="train"))
+    scored = datasets.Dataset.from_list([{"messages": [USER, {**ASSISTANT, "weight": 1}], "score": 2, "id": 1}])
+    scored.save_to_disk(tmp_path / "scored")
+    with pytest.raises(InputError, match="record 0: the record has `score`"):
+        read_records(DataSection(hub=str(tmp_path / "scored")))
+    assert read_records(DataSection(hub=str(tmp_path / "scored"), ignore=("score",))) == [[USER, ASSISTANT]]
     with pytest.raises(InputError, match="cannot be loaded"):
         read_records(DataSection(hub=str(tmp_path / "none")))
 

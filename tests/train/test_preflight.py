@@ -1,16 +1,19 @@
 """Looking ahead: what a stage would stumble over is refused before a run writes anything, and so is training on an evaluation."""
 
+import json
+
 import pytest
 
 from jaxrl.config_file import parse_yaml, validate_config
 from jaxrl.config_sections import MeshSection
-from jaxrl.data.tokenizer import num_tokens, train_tokenizer
+from jaxrl.data.tokenizer import CHATML, num_tokens, train_tokenizer
 from jaxrl.errors import InputError
 from jaxrl.sharding import make_mesh
 from jaxrl.tasks import TASKS
 from jaxrl.train.preflight import preflight
 from jaxrl.train.setup import fresh_model_config
 from jaxrl.types import Problem
+from tests.data.thinking_templates import THINKING
 from tests.tiny import one_device
 
 CONFIG = """
@@ -116,6 +119,41 @@ def test_an_id_that_the_tokenizer_does_not_have_stops_nothing(check):
     check([GRPO | {"sample": {"stop_ids": [tokens - 1]}}])
     with pytest.raises(InputError, match=rf"sample.stop_ids \[{tokens}\] are outside the model's vocabulary"):
         check([GRPO | {"sample": {"stop_ids": [tokens]}}])
+
+
+def test_a_system_prompt_makes_no_other_question_of_one(check, tmp_path):
+    (tmp_path / "data.jsonl").write_text('{"prompt": "blue red", "completion": "no", "system": "green"}\n')
+    with pytest.raises(InputError, match="would train on problem 'record 1'"):
+        check([SFT | {"data": {"file": str(tmp_path / "data.jsonl")}, "val_fraction": 0}, EVAL])
+
+
+# ------------------------------------------------------------------------------------------------------- chat templates
+
+
+def rows_of(template, records, tmp_path, **model):
+    """The SFT rows of these records under a chat template."""
+    (tmp_path / "data.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    stage = SFT | {"data": {"file": str(tmp_path / "data.jsonl")}, "val_fraction": 0, "seq_len": 256}
+    values = parse_yaml(CONFIG)
+    values["model"] = {"architecture": values["model"]["architecture"] | {"max_positions": 256}} | model
+    tokenizer = train_tokenizer(["red green blue yes"])
+    tokenizer.chat_template = template
+    config = validate_config(values | {"stages": [stage]}, "test")
+    return preflight(config, tokenizer, fresh_model_config(config.model.architecture, len(tokenizer)), one_device())["sft"][0]
+
+
+def test_a_training_template_serves_unless_it_is_turned_off(tmp_path):
+    turn = [{"role": "user", "content": "red"}, {"role": "assistant", "content": "yes", "thinking": "blue"}]
+    (template,) = THINKING["Qwen3"]
+    assert rows_of(template, [{"messages": turn * 2}], tmp_path).loss_mask.any()
+    with pytest.raises(InputError, match="stage sft, record 1: message 3: the chat template breaks the prefix property"):
+        rows_of(template, [{"messages": turn * 2}], tmp_path, training_template=False)
+
+
+def test_a_record_that_the_template_does_not_render_is_named(tmp_path):
+    good = {"prompt": "red", "completion": "yes"}
+    with pytest.raises(InputError, match="stage sft, record 2: message 0: the chat template does not render `tools`"):
+        rows_of(CHATML, [good, good | {"tools": [{"name": "look"}]}, good], tmp_path)
 
 
 # ---------------------------------------------------------------------------------------------------------------- RSFT
