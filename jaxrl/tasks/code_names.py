@@ -76,6 +76,9 @@ def longest_program(source: str, least: int = 0) -> str | None:
 
     For a text that goes on behind its program: with prose, or with a function that is cut off.
     """
+    if source[:1] in (" ", "\t"):
+        body = longest_program(f"if 1:\n{source}", least=1)
+        return body and body.removeprefix("if 1:\n")
     lines, left = source.split("\n"), MAX_PARSED
     while lines and left > 0:
         text = "\n".join(lines)
