@@ -179,8 +179,9 @@ def _verify(arguments: argparse.Namespace) -> None:
     workers = arguments.workers if arguments.workers is not None else len(os.sched_getaffinity(0))
     with sigterm_as_ctrl_c():
         tally = verify_file(
-            arguments.task, arguments.overrides, arguments.input, arguments.out, workers, arguments.timeout, arguments.skip_bad, arguments.resume
-        )
+            arguments.task, arguments.overrides, arguments.input, arguments.out, workers, arguments.timeout,
+            skip_bad=arguments.skip_bad, resume=arguments.resume,
+        )  # fmt: skip
     print(f"{tally} in {arguments.out}")
 
 
