@@ -22,7 +22,7 @@ from jaxrl.verify.pool import VerifierPool
 class Tally:
     """What became of the completions of a file. Each is right, wrong, or an error: a verdict that is missing.
 
-    kept: those that were judged before. skipped: what was wrong with the records that were passed over.
+    kept: those that were judged before. skipped: records that were passed over; first_skipped: what was wrong with the first.
     """
 
     rows: int = 0
@@ -30,7 +30,8 @@ class Tally:
     errors: Counter[str] = dataclasses.field(default_factory=Counter)  # by kind
     seconds: float = 0.0
     kept: int = 0
-    skipped: list[str] = dataclasses.field(default_factory=list)
+    skipped: int = 0
+    first_skipped: str = ""
 
     def add(self, row: dict[str, Any]) -> None:
         self.rows += 1
@@ -40,20 +41,21 @@ class Tally:
             self.right += row["correct"]
 
     def skip(self, error: InputError) -> None:
-        self.skipped.append(str(error))
+        self.skipped += 1
+        self.first_skipped = self.first_skipped or str(error)
 
     def __str__(self) -> str:
         errors = self.errors.total()
         kinds = f" ({', '.join(f'{kind} {count}' for kind, count in self.errors.most_common())})" if errors else ""
         wrong, speed = self.rows - self.right - errors, (self.rows - self.kept) / max(self.seconds, 1e-9)
         kept = f", {self.kept} of them judged before" if self.kept else ""
-        skipped = f"; {len(self.skipped)} bad records skipped, the first: {self.skipped[0]}" if self.skipped else ""
+        skipped = f"; {self.skipped} bad records skipped, the first: {self.first_skipped}" if self.skipped else ""
         return f"{self.rows} rows{kept}: {self.right} right, {wrong} wrong, {errors} errors{kinds}{skipped}; {speed:.0f} per second"
 
 
 def verify_file(
     name: str, overrides: list[str], source: Path, out: Path, workers: int, timeout_s: float,
-    pass_env: Sequence[str] = (), skip_bad: bool = False, resume: bool = False,
+    *, pass_env: Sequence[str] = (), skip_bad: bool = False, resume: bool = False,
 ) -> Tally:  # fmt: skip
     """Judge every line of a JSONL: a problem's fields, as the task knows them, and `completion`.
 
@@ -93,7 +95,8 @@ def verify_file(
                 yield sample
                 continue
             if not _is_of(record, judged[1]):
-                raise InputError(f"{judged[0]} is not {place} with a verdict; the input or its order has changed: leave --resume out to judge all of it anew")
+                changed = "the input or its order has changed"
+                raise InputError(f"{judged[0]} is not {place} with a verdict; {changed}: leave --resume out to judge all of it anew")
             tally.kept += 1
             tally.add(judged[1])
         if next(kept, None) is not None:
@@ -108,7 +111,7 @@ def verify_file(
                 tally.add(row)
                 yield row
             if tally.rows == 0:
-                first = f"; the first of {len(tally.skipped)} bad ones: {tally.skipped[0]}" if tally.skipped else ""
+                first = f"; the first of {tally.skipped} bad ones: {tally.first_skipped}" if tally.skipped else ""
                 raise InputError(f"{source} holds no records; give one JSON object per line{first}")
 
         try:

@@ -44,9 +44,8 @@ class Code:
     def problem(self, record: Record) -> Problem:
         uid, asked, form = read_form(record)
         if missing := foreign(form, self.section.packages):
-            raise Unfit(
-                f"its tests import {missing[0]}, which programs in the sandbox do not see; set task.packages=[{', '.join([*self.section.packages, *missing])}]"
-            )
+            wanted = ", ".join([*self.section.packages, *missing])
+            raise Unfit(f"its tests import {missing[0]}, which programs in the sandbox do not see; set task.packages=[{wanted}]")
         return Problem(uid, (Message(role="user", content=f"{asked}\n\n{ORDER}"),), form)
 
     def demonstration(self, problem: Problem) -> str | None:

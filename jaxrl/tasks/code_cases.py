@@ -55,7 +55,8 @@ def run_cases(sandbox: Sandbox, program: str, cases: list[Case], total_s: float,
     for number, case in enumerate(cases, start=1):
         if time.monotonic() - began > total_s:
             if stalled_s() - stalled > STARVED * total_s:
-                raise SandboxBusy(f"the machine is busy: {number - 1} of {len(cases)} cases took {total_s:g} s; have fewer workers, or raise total_s")
+                took = f"{number - 1} of {len(cases)} cases took {total_s:g} s"
+                raise SandboxBusy(f"the machine is busy: {took}; have fewer workers, or raise total_s")
             wrong = f"not begun: those before it took {total_s:g} s"
         else:
             wrong = (_run if case["type"] == "stdin_stdout" else _call)(sandbox, program, case)

@@ -45,6 +45,7 @@ FIELDS = (
     ("examples", "official_tests"),
 )
 STATEMENTS = ("prompt", "question", "question_content", "description", "problem")
+MORE = {"input_format": "Input:\n{}", "output_format": "Output:\n{}", "starter_code": "```python\n{}\n```"}
 MAX_UNPACKED = 256 << 20
 # Of a pickle that is one text: the text, and what may stand around it.
 TEXT_CODES = frozenset(("BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8"))
@@ -52,7 +53,9 @@ OTHER_CODES = frozenset(("PROTO", "FRAME", "MEMOIZE", "BINPUT", "LONG_BINPUT", "
 
 
 def read_statement(record: Record) -> tuple[tuple[Message, ...], str]:
-    """What is asked in words, with the code that it begins with (`starter_code`); and messages ahead of it, of a list of messages.
+    """What is asked in words, and messages ahead of it, where the prompt is a list of them.
+
+    With `input_format` and `output_format`, where the problem does not say them itself (codeforces), and the code to begin with.
 
     Raises:
       InputError: none of STATEMENTS, or not what it should be.
@@ -65,10 +68,13 @@ def read_statement(record: Record) -> tuple[tuple[Message, ...], str]:
             raise InputError(f"field {name!r} ends with a message of {last['role']!r}; the last should be the user's, with the problem")
         value = last["content"]
     statement = field({name: value} if name in record else {}, name, "the problem in words", is_text)
-    starter = record.get("starter_code") or ""
-    if not isinstance(starter, str):
-        raise InputError(f"field 'starter_code' is {short(starter)}; it should hold source, a text")
-    return tuple(ahead), f"{statement.rstrip()}\n\n```python\n{starter.rstrip()}\n```" if starter.strip() else statement
+    for more, form in MORE.items():
+        text = record.get(more) or ""
+        if not isinstance(text, str):
+            raise InputError(f"field {more!r} is {short(text)}; it should hold a text")
+        if text.strip():
+            statement = f"{statement.rstrip()}\n\n{form.format(text.rstrip())}"
+    return tuple(ahead), statement
 
 
 def read_cases(record: Record) -> list[Case]:
@@ -143,7 +149,7 @@ def _read_case(case: dict[str, Any], around: list[dict[str, Any]], place: str) -
         if key not in case:
             raise InputError(f"{place} has no {key!r}; give it")
     if TYPES[kind] == "stdin_stdout":
-        return {"type": TYPES[kind], "input": _lines(case["input"]), "output": _text(case["output"])}
+        return {"type": TYPES[kind], "input": _lines("" if case["input"] is None else case["input"]), "output": _text(case["output"])}
     name = field({} if name is None and "fn_name" not in case else {"fn_name": name}, "fn_name", "the name of a function", _is_name)
     given, output = case["input"], case["output"]
     expected = [*(output if isinstance(output, list) and len(output) == 1 else []), output]

@@ -75,7 +75,7 @@ def final_program(text: str, name: str = "") -> tuple[str, bool]:
         return "", False
     lines = without_end(text).replace("\r\n", "\n").split("\n")
     fences = list(_fences(lines))
-    blocks = list(_blocks(lines, fences))
+    blocks = list(_blocks(lines, fences, name))
     if not blocks:
         return _unfenced(_trimmed("\n".join(lines[: fences[0].line] if fences else lines)), name), False
     candidates = [block for block in blocks if name and block.answers(name)] or blocks
@@ -99,20 +99,31 @@ def _fences(lines: list[str]) -> Iterator[Fence]:
             yield Fence(number, found[1], found[2], without_end(found[3]).strip())
 
 
-def _blocks(lines: list[str], fences: list[Fence]) -> Iterator[Block]:
-    """The blocks that are not blank, in their order."""
-    left = MAX_PARSED
-    position = 0
-    ends = [*[fence.line for fence in fences if not fence.info][:MAX_ENDS], len(lines)]
+def _begun(lines: list[str], fences: list[Fence], name: str) -> tuple[str, int] | None:
+    """The program that a text begins with, and the line behind it; None for a text that begins as prose.
+
+    It ends at a fence that closes it or at the text's end; or, where it defines `name`, as far as it is Python, ahead of the first fence.
+    """
     if any(fence.mark[0] == "~" and fence.info for fence in fences):
-        ends = []  # `~~~python` is Python too
-    for end in ends:
+        return None  # `~~~python` is Python too
+    left = MAX_PARSED
+    for end in [*[fence.line for fence in fences if not fence.info][:MAX_ENDS], len(lines)]:
         program = _trimmed("\n".join(lines[:end]))
         left -= len(program)
         if left > 0 and is_program(program):
-            yield Block(program, is_python=True, is_fenced=False)
-            position = next((n for n, fence in enumerate(fences) if fence.line > end), len(fences)) if end < len(lines) else len(fences)
-            break
+            return program, end + 1
+    if not (name and fences):
+        return None
+    program = _trimmed(longest_program(_trimmed("\n".join(lines[: fences[0].line]))) or "")
+    return (program, fences[0].line) if is_program(program) and Block(program, True, False).answers(name) else None
+
+
+def _blocks(lines: list[str], fences: list[Fence], name: str) -> Iterator[Block]:
+    """The blocks that are not blank, in their order."""
+    left, position = MAX_PARSED, 0
+    if begun := _begun(lines, fences, name):
+        yield Block(begun[0], is_python=True, is_fenced=False)
+        position = next((n for n, fence in enumerate(fences) if fence.line >= begun[1]), len(fences))
     while position < len(fences):
         opening = fences[position]
         language = _LANGUAGE.match(opening.info)[1].lower()

@@ -20,8 +20,9 @@ Layers, each level with all of the one before:
 
 The level is measured, not assumed: `sandbox_probes.py` attacks each new sandbox, from the highest level down, and the first level at which
 nothing got through is `Sandbox.level`. Root becomes `nobody` where `nobody` can read Python's library, else it goes without capabilities.
-Programs see Python's standard library alone (and `packages` that are named), the same hash seed, locale and time zone everywhere, and no more at a high level than at a
-low one, so that a reward does not depend on where it was computed; files (`files` above 0) are the exception, and need NAMESPACES.
+Programs see Python's standard library alone (and `packages`, where some are named), the same hash seed, locale and time zone everywhere,
+and no more at a high level than at a low one, so that a reward does not depend on where it was computed; files (`files` above 0) are the
+exception, and need NAMESPACES. Their input is a file in memory, which nobody can change.
 
 Not protected against:
   - Errors in the kernel, in CPUs (side channels), in Python's own parser and in seccomp or Landlock. A virtual machine around it all helps.
@@ -243,8 +244,10 @@ def path_of_package(name: str) -> str | None:
     folders = list(spec.submodule_search_locations or ()) if spec is not None else []
     path = folders[0] if folders else spec.origin if spec is not None else None
     if path is None or not os.path.exists(path):
-        raise InputError(f"the package {name!r}, which programs are to import, is not installed beside jaxrl; install it, or take it out of packages")
-    return os.path.realpath(path)
+        raise InputError(
+            f"the package {name!r}, which programs are to import, is not installed beside jaxrl; install it, or take it out of packages"
+        )
+    return os.path.abspath(path)
 
 
 _shared: dict[tuple[int, Limits, Level, tuple[str, ...]], Sandbox] = {}

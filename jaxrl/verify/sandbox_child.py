@@ -3,7 +3,7 @@
     python -s -P -S -B sandbox_child.py CONTROL_FD PARENT_PID LEVEL [PATH_OF_A_PACKAGE ...]
 
 It is a clean interpreter that knows nothing of the trainer: it gets descriptors and limits over the control socket, nothing else.
-Program and input go past it, through a pipe and a file in memory, to the process that runs them, so it keeps nothing of one program for the next.
+The program goes past it, through a pipe, and its input in a file in memory, which it closes: it keeps nothing of one for the next.
 
     door --- zygote --- program               at Level.NAMESPACES: door --- zygote --- init --- program
 

@@ -7,6 +7,7 @@ reach and change all of it, and gains what it could have said with its own outpu
 import _thread
 import atexit
 import builtins
+import functools
 import io
 import os
 import site
@@ -18,6 +19,7 @@ LENGTH = struct.Struct("!I")
 NONCE_BYTES = 16
 MAX_RAISED = 2000
 MAX_STACK = 64 << 20  # of a thread: programs ask for more than there is address space, and Python's own calls are not on it
+MAX_DIGITS = 300_000  # of an integer as a text: a second's work. Python's own limit is 4,300, and many programs are older than it
 # What these files are on every machine with /proc, which is not there for programs.
 STREAMS = {f"{folder}{number}": number for folder in ("/dev/fd/", "/proc/self/fd/") for number in range(3)}
 STREAMS |= {"/dev/stdin": 0, "/dev/stdout": 1, "/dev/stderr": 2}
@@ -27,20 +29,30 @@ class MissingName(NameError):
     """A function that is to be called is not there."""
 
 
+class Open:
+    """`open`, which knows the standard streams by their paths too."""
+
+    def __init__(self, opener):
+        functools.update_wrapper(self, opener)
+        self._opener = opener
+
+    def __call__(self, file, *arguments, **options):
+        number = STREAMS.get(os.fspath(file)) if isinstance(file, (str, os.PathLike)) else None
+        return self._opener(file if number is None else os.dup(number), *arguments, **options)
+
+    def __repr__(self):
+        return repr(self._opener)
+
+
 def prepare_interpreter() -> None:
     """Make of the bare interpreter what runs scripts, ahead of the fork, once for all programs."""
     open_streams()
-    sys.set_int_max_str_digits(0)  # reference programs were written before there was a limit; CPU time has its own
+    sys.set_int_max_str_digits(MAX_DIGITS)
     site.setquit()  # exit and quit
     site.setcopyright()
     site.sethelper()
-    opener, stack_size = io.open, _thread.stack_size
-
-    def open_as_usual(file, *arguments, **options):
-        number = STREAMS.get(os.fspath(file)) if isinstance(file, (str, os.PathLike)) else None
-        return opener(file if number is None else os.dup(number), *arguments, **options)
-
-    builtins.open = io.open = open_as_usual
+    builtins.open = io.open = Open(io.open)
+    stack_size = _thread.stack_size
     _thread.stack_size = lambda size=0: stack_size(min(size, MAX_STACK))
 
 

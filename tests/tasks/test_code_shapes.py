@@ -99,6 +99,7 @@ def packed(value):
         ({"test_cases": PAIRS}, [IO]),  # codeforces
         ({"examples": PAIRS, "official_tests": PAIRS}, [IO, IO]),
         ({"examples": PAIRS, "official_tests": None}, [IO]),
+        ({"test_cases": [{**PAIRS[0], "input": None}]}, [{**IO, "input": ""}]),
         ({"verification_info": COLUMNS}, [IO, {**IO, "input": "a\n\nb\n", "output": "c\nd"}]),
         ({"input_output": json.dumps(COLUMNS)}, [IO, {**IO, "input": "a\n\nb\n", "output": "c\nd"}]),  # APPS, TACO
         ({"reward_model": {"ground_truth": json.dumps({"inputs": ["1\n"], "outputs": ["2\n"]}), "style": "rule"}}, [IO]),  # PRIME
@@ -139,8 +140,10 @@ def test_a_problem_in_words():
         assert read_statement({name: "Add.", "starter_code": ""}) == ((), "Add.")
     asked = read_statement({"question_content": "Add.", "starter_code": "class Solution:\n    def f(self):\n"})[1]
     assert asked == "Add.\n\n```python\nclass Solution:\n    def f(self):\n```"
+    parts = {"description": "Add.", "input_format": "Two numbers.", "output_format": "Their sum."}
+    assert read_statement(parts)[1] == "Add.\n\nInput:\nTwo numbers.\n\nOutput:\nTheir sum."
     system, user = {"role": "system", "content": "Think."}, {"role": "user", "content": "Add."}
     assert read_statement({"prompt": [system, user]}) == ((system,), "Add.")
-    for record, words in [({}, "'prompt' is missing"), ({"question": " "}, "'question' is ' '"), ({"prompt": [user, system]}, "ends with a message")]:
+    for record, words in [({}, "'prompt' is missing"), ({"prompt": "Add.", "starter_code": 3}, "'starter_code' is 3"), ({"question": " "}, "'question' is ' '"), ({"prompt": [user, system]}, "ends with a message")]:
         with pytest.raises(InputError, match=words):
             read_statement(record)

@@ -76,6 +76,9 @@ LEFT = 'def f(x):\n    """ As\n```\nf(1)\n```\n"""\n    return x'
         (f"{DOC}\n```\nDone.<|im_end|>", DOC, False),
         (f"{DOC}\n", DOC, False),
         (f"{BODY}\n~~~\nDone.", BODY, False),
+        ("    return x\n\nExample usage:\n```python\nprint(f(1))\n```\n", "    return x", False),
+        (f"{BODY}\n\nExample usage:\n```python\nprint(f(1))\n```\n", BODY, False),
+        (f"x = 1\ny = 2\nSo:\n```python\n{BODY}\n```\n", BODY, True),  # it begins as a program, but not as this one
         ("Answer\n```\nx = 1\n```", "x = 1", True),  # a word is Python, and no program
         ("Note: this\n```\nx = 1\n```", "x = 1", True),
         # a text that goes on, or is cut off
