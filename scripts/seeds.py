@@ -49,14 +49,13 @@ class Result:
         return self.after is not None and self.after.ci80[0] > self.before.ci80[1]
 
 
-def main() -> int:
+def main(words: list[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("config", type=Path)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--perturb", choices=PERTURBATIONS, nargs="*", default=[], help="beside each seed as it is")
     parser.add_argument("overrides", nargs="*", metavar="key=value", default=[])
-    words = sys.argv[1:]  # a list of seeds would swallow what stands behind it
-    overrides = [word for word in words if "=" in word and not word.startswith("-")]
+    overrides = [word for word in words if "=" in word and not word.startswith("-")]  # a list of seeds would swallow them
     arguments = parser.parse_args([word for word in words if word not in overrides])
     try:
         results = [
@@ -76,7 +75,7 @@ def one_run(path: Path, overrides: list[str], seed: int, perturbation: str) -> R
     """Run to the end what has not been; nothing of a run that is there with the same settings.
 
     Raises:
-      InputError: the config is at fault, or the folder holds a run of another one.
+      InputError: the config is at fault.
     """
     config = load_config(path, overrides)
     name = "-".join(filter(None, (config.name, f"seed{seed}", perturbation)))
@@ -85,9 +84,15 @@ def one_run(path: Path, overrides: list[str], seed: int, perturbation: str) -> R
         own.append(f"task.graph_seed={seed}")
     folder = Path(config.runs_dir) / name
     if perturbation == "noise":
-        own += start_from(make_noisy_model(load_config(path, own), folder.with_name(f"{name}-start")))
+        start = folder.with_name(f"{name}-start")
+        if not make_noisy_model(load_config(path, own), start):
+            return Result(name, failure="no start")
+        own += ["model.architecture=null", f"model.path={start}"]
     config = load_config(path, own)
-    before, after = [stage.name for stage in config.stages if isinstance(stage, EvalStage)][-2:]
+    evaluations = [stage.name for stage in config.stages if isinstance(stage, EvalStage)]
+    if len(evaluations) < 2:
+        raise InputError(f"{path} has {len(evaluations)} eval stages; an improvement is seen between two, so add them")
+    before, after = evaluations[-2:]
     if not (folder / MEASURED).exists() or difference(folder / "config.yaml", config):
         cost = spend([sys.executable, "-m", "jaxrl.cli", "run", str(path), *own], perturbation)
         if cost["exit_code"]:
@@ -98,7 +103,10 @@ def one_run(path: Path, overrides: list[str], seed: int, perturbation: str) -> R
 
 
 def spend(command: list[str], perturbation: str) -> dict[str, float]:
-    """Run a command under a perturbation; what it cost: seconds on the clock, seconds of CPU, the process's peak MiB."""
+    """Run a command under a perturbation; what it cost: seconds on the clock, seconds of CPU, the process's peak MiB.
+
+    Of a run that was stopped and goes on, it is the cost of going on.
+    """
     environment = dict(os.environ)
     if perturbation == "fusion":
         environment["XLA_FLAGS"] = f"{environment.get('XLA_FLAGS', '')} --xla_disable_hlo_passes=fusion".strip()
@@ -115,17 +123,16 @@ def spend(command: list[str], perturbation: str) -> dict[str, float]:
     }
 
 
-def make_noisy_model(config: Config, folder: Path) -> Path:
-    """The fresh model that this config would start from, each weight times 1 + NOISE z, as a model directory.
+def make_noisy_model(config: Config, folder: Path) -> bool:
+    """The fresh model that this config would start from, each weight times 1 + NOISE z, as a model directory; whether it is there.
 
-    In a process of its own, so that the script holds no device.
+    Made in a process of its own, so that the script holds no device.
     """
     if config.model.architecture is None:
         raise InputError("--perturb noise disturbs the weights of a fresh model, and this config has none (model.architecture)")
     if not (folder / "config.json").exists():
-        command = [sys.executable, __file__, "--make-noisy-model", config.model_dump_json(), str(folder)]
-        subprocess.run(command, check=True)
-    return folder
+        subprocess.run([sys.executable, __file__, "--make-noisy-model", config.model_dump_json(), str(folder)])
+    return (folder / "config.json").exists()
 
 
 def noisy_model(config: Config, folder: Path) -> None:
@@ -143,10 +150,6 @@ def noisy_model(config: Config, folder: Path) -> None:
     tokenizer.save_pretrained(folder / "tokenizer")
     model = jax.tree.unflatten(tree, noisy)
     save_model(model, weights.policy.config, folder, config.model.dtype, tokenizer_from=folder / "tokenizer", eos_ids=eos_ids)
-
-
-def start_from(folder: Path) -> list[str]:
-    return ["model.architecture=null", f"model.path={folder}"]
 
 
 def table(results: list[Result]) -> str:
@@ -177,4 +180,4 @@ if __name__ == "__main__":
     if sys.argv[1:2] == ["--make-noisy-model"]:
         noisy_model(Config.model_validate_json(sys.argv[2]), Path(sys.argv[3]))
     else:
-        sys.exit(main())
+        sys.exit(main(sys.argv[1:]))
