@@ -181,10 +181,10 @@ def _run(arguments: argparse.Namespace) -> None:
     from jaxrl.config_file import load_config
 
     config = load_config(arguments.config, arguments.overrides)
-    with locked(config.folder):  # before jax, whose import takes seconds: who came first is first
+    with locked(config.folder) as check_lock:  # before jax, whose import takes seconds: who came first is first
         from jaxrl.run import run_locked
 
-        run_locked(config)
+        run_locked(config, check_lock)
 
 
 def _eval(arguments: argparse.Namespace) -> None:

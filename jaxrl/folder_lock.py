@@ -6,8 +6,9 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 from jaxrl.disk import writing
@@ -22,7 +23,7 @@ _held: set[int] = set()  # descriptors of the locks that this process holds
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path) -> Iterator[Callable[[], None]]:
     """Make `folder` if it is missing, and keep every other process out of it as long as the block lasts.
 
     The lock is the kernel's (flock on the file `lock`) and ends with the process, however that ends: a file that a killed
@@ -30,6 +31,8 @@ def locked(folder: Path) -> Iterator[None]:
     does a folder that was made here and is still empty. On a file system without flock nothing is locked, and a warning
     says so.
 
+    Yields:
+      A check: InputError if the folder was deleted meanwhile, when it may be made anew and locked by another process.
     Raises:
       InputError: another process has it; the folder cannot be written to.
     """
@@ -39,7 +42,7 @@ def locked(folder: Path) -> Iterator[None]:
         with writing(folder):
             descriptor = _take(folder, made)
         _held.add(descriptor)
-        yield
+        yield partial(_check, descriptor, lock)
     finally:
         if descriptor >= 0:
             _held.discard(descriptor)
@@ -106,6 +109,11 @@ def _is_at(descriptor: int, path: Path) -> bool:
         return os.path.samestat(os.fstat(descriptor), path.stat())
     except FileNotFoundError:
         return False
+
+
+def _check(descriptor: int, lock: Path) -> None:
+    if not _is_at(descriptor, lock):
+        raise InputError(f"{lock.parent} was deleted or replaced while this process was at work in it; start the run again")
 
 
 def _let_go() -> None:

@@ -6,6 +6,7 @@
 """
 
 import sys
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
@@ -57,12 +58,12 @@ def run(config: Config, stream: TextIO | None = sys.stdout) -> Path:
       Interrupted: on Ctrl-C, SIGTERM or SIGHUP, after the state was saved.
     """
     is_first = jax.process_index() == 0  # of the processes that share the work, the one that writes
-    with locked(config.folder) if is_first else nullcontext():
-        return run_locked(config, stream)
+    with locked(config.folder) if is_first else nullcontext(lambda: None) as check_lock:
+        return run_locked(config, check_lock, stream)
 
 
-def run_locked(config: Config, stream: TextIO | None = sys.stdout) -> Path:
-    """`run`, where the caller keeps other processes out of the run's folder."""
+def run_locked(config: Config, check_lock: Callable[[], None], stream: TextIO | None = sys.stdout) -> Path:
+    """`run`, where the caller keeps other processes out of the run's folder; `check_lock` is what `locked` gave."""
     set_up_jax(config.compilation_cache)
     mesh = make_mesh(config.mesh)
     folder = config.folder
@@ -73,6 +74,7 @@ def run_locked(config: Config, stream: TextIO | None = sys.stdout) -> Path:
     weights = load_base(config.model, num_tokens(tokenizer), mesh, config.seed)
     sft_rows = preflight(config, tokenizer, weights.policy.config, mesh)
     is_first = jax.process_index() == 0
+    check_lock()  # the model may have taken minutes
     make_run_folder(folder, config, tokenizer, inputs)
     with (
         Interrupt() as interrupt,

@@ -112,10 +112,15 @@ with locked(Path({str(tmp_path)!r})):
 
 def test_a_folder_that_is_made_anew_is_another_folder(tmp_path):
     folder = tmp_path / "x"
-    with locked(folder):
+    with locked(folder) as check:
+        check()
         shutil.rmtree(folder)
+        with pytest.raises(InputError, match="was deleted or replaced"):
+            check()
         with other_process(folder) as second:
             assert f"pid {second.pid} " in refusal(folder)
+            with pytest.raises(InputError, match="was deleted or replaced"):
+                check()
 
 
 def test_the_end_takes_away_its_own_file_only(tmp_path):

@@ -1,5 +1,8 @@
 """What all stages share: the run's resources, and the policy as it is handed from one stage to the next."""
 
+import logging
+import os
+import warnings
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -30,6 +33,7 @@ from jaxrl.weights.hf_config import read_hf_config
 from jaxrl.weights.peft import load_adapter
 from jaxrl.weights.safetensors import load_model
 
+log = logging.getLogger("jaxrl")
 Tree = dict
 ADAPTERS, DROPOUT, SAMPLING, CRITIC = range(4)  # the purposes of PRNG keys
 
@@ -68,10 +72,20 @@ class Weights:
 
 
 def set_up_jax(compilation_cache: str | None) -> None:
-    """Keep compiled programs on disk, so that the second start of a run compiles nothing."""
-    if compilation_cache is not None:
-        jax.config.update("jax_compilation_cache_dir", str(Path(compilation_cache).expanduser()))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+    """Keep compiled programs on disk, so that the second start of a run compiles nothing; where the disk takes none, say so once."""
+    if compilation_cache is None:
+        return
+    folder = Path(compilation_cache).expanduser()
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        reason = None if os.access(folder, os.W_OK | os.X_OK) else "it is read-only, or not yours"
+    except OSError as error:
+        reason = error.strerror
+    if reason is not None:
+        log.warning("compilation_cache %s cannot be written (%s): what is not in it yet is compiled at every start", folder, reason)
+        warnings.filterwarnings("ignore", "Error writing persistent compilation cache")  # JAX would say it of every program
 
 
 # ------------------------------------------------------------------------------------------------------- tokenizer

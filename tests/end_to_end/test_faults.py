@@ -139,6 +139,22 @@ def test_a_folder_that_is_deleted_under_its_run_is_not_made_again(start, tmp_pat
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_folder_that_another_run_made_anew_is_left_to_it(start, tmp_path, monkeypatch):
+    """Deleted while the first start loads its model, and taken by a second one."""
+    load_base = run_module.load_base
+
+    def meanwhile(*arguments):
+        shutil.rmtree(tmp_path / "tiny")
+        (tmp_path / "tiny").mkdir()
+        (tmp_path / "tiny" / "lock").write_text("another's")
+        return load_base(*arguments)
+
+    monkeypatch.setattr(run_module, "load_base", meanwhile)
+    code, told = start()
+    assert code == 2 and "was deleted or replaced while this process was at work in it" in told
+    assert [(path.name, path.read_text()) for path in (tmp_path / "tiny").iterdir()] == [("lock", "another's")]
+
+
 def test_a_lost_console_does_not_end_the_run(config, whole, tmp_path, monkeypatch, caplog):
     reader, writer = os.pipe()
     os.close(reader)
@@ -151,7 +167,7 @@ def test_a_lost_console_does_not_end_the_run(config, whole, tmp_path, monkeypatc
 
 
 def test_one_process_of_those_that_share_a_run_locks_it(config, tmp_path, monkeypatch):
-    monkeypatch.setattr(run_module, "run_locked", lambda config, stream: "ran")
+    monkeypatch.setattr(run_module, "run_locked", lambda config, check_lock, stream: "ran")
     experiment = load_config(config, [f"runs_dir={tmp_path}"])
     with locked(tmp_path / "tiny"):
         with pytest.raises(InputError, match="another process is at work"):

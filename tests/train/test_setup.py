@@ -3,6 +3,8 @@
 import dataclasses
 import io
 import json
+import os
+import warnings
 from pathlib import Path
 
 import jax
@@ -15,7 +17,7 @@ from jaxrl.config_sections import LoraSection, ModelSection
 from jaxrl.errors import InputError
 from jaxrl.model.lora import merge_lora
 from jaxrl.run import run
-from jaxrl.train.setup import Weights, enter_stage, load_base
+from jaxrl.train.setup import Weights, enter_stage, load_base, set_up_jax
 from jaxrl.weights.peft import save_adapter
 from jaxrl.weights.safetensors import save_model
 from tests.tiny import CONFIG, LORA, max_difference, one_device, policy_and_trees
@@ -149,3 +151,19 @@ def test_a_run_starts_from_the_adapter_of_another(tmp_path):
     for name, tensor in load_file(still / "adapter" / "adapter_model.safetensors").items():
         np.testing.assert_allclose(tensor, trained[name], rtol=0, atol=1e-29)
     assert any(np.abs(tensor).max() > 1e-3 for name, tensor in trained.items() if "lora_B" in name)  # it had learnt something
+
+
+def test_a_compilation_cache_that_takes_nothing_is_told_once(tmp_path, monkeypatch, caplog):
+    """JAX would warn of every program."""
+    monkeypatch.setattr(jax.config, "update", lambda *_: None)
+    (tmp_path / "file").touch()
+    for folder, reason in [(tmp_path / "file" / "x", "Not a directory"), (tmp_path / "read-only", "it is read-only")]:
+        with monkeypatch.context() as patch, warnings.catch_warnings(record=True) as caught:
+            patch.setattr(os, "access", lambda path, mode: False)
+            set_up_jax(str(folder))
+            warnings.warn("Error writing persistent compilation cache entry for 'jit_x': OSError", stacklevel=1)
+        assert f"{folder} cannot be written ({reason}" in caplog.text and not caught
+    caplog.clear()
+    set_up_jax(str(tmp_path / "new"))
+    set_up_jax(None)
+    assert not caplog.text and (tmp_path / "new").is_dir()
