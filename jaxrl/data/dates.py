@@ -28,8 +28,8 @@ def asks_for_date(tokenizer: "PreTrainedTokenizerBase") -> bool:
 def at_fixed_moment(tokenizer: "PreTrainedTokenizerBase", template: str) -> str:
     """The template with a `strftime_now` of its own, which tells the moment fixed; as it is where none is, or none is asked for.
 
-    transformers gives templates plain values alone, no functions; so the function is a macro, put before the template, that
-    replaces what `%d`, `%-d`, ... stand for by texts written into it.
+    transformers gives templates plain values alone, no functions; so the function is a macro, put before the template, with the
+    text of every directive (`%d`, `%-d`, ...) written into it.
     """
     moment = getattr(tokenizer, "jaxrl_moment", None)
     return template if moment is None or CLOCK not in template else _macro(moment) + template
@@ -37,10 +37,14 @@ def at_fixed_moment(tokenizer: "PreTrainedTokenizerBase", template: str) -> str:
 
 @functools.cache
 def _macro(moment: datetime) -> str:
-    texts = [[f"%{flag}{letter}", moment.strftime(f"%{flag}{letter}")] for flag in FLAGS for letter in LETTERS]
-    # one line, whose end the template does not see (`trim_blocks`); a macro's body is cut at `%%`, which stands for a percent sign
+    """One line, whose end the template does not see (`trim_blocks`). `%%` is a percent sign; after any other `%` stands a directive."""
+    texts = {flag + letter: moment.strftime(f"%{flag}{letter}") for flag in FLAGS for letter in LETTERS}
     return (
-        f"{{% macro {CLOCK}(format) %}}{{% for piece in format.split('%%') %}}{{% set told = namespace(text=piece) %}}"
-        f"{{% for directive, text in {texts!r} %}}{{% set told.text = told.text.replace(directive, text) %}}{{% endfor %}}"
-        f"{{{{ '' if loop.first else '%' }}}}{{{{ told.text }}}}{{% endfor %}}{{% endmacro %}}\n"
+        f"{{% macro {CLOCK}(format) %}}{{% set texts = {texts!r} %}}"
+        "{% for part in format.split('%%') %}{{ '' if loop.first else '%' }}{% for piece in part.split('%') %}"
+        "{% if loop.first %}{{ piece }}"
+        "{% elif piece[:2] in texts %}{{ texts[piece[:2]] }}{{ piece[2:] }}"
+        "{% elif piece[:1] in texts %}{{ texts[piece[:1]] }}{{ piece[1:] }}"
+        "{% else %}{{ '%' }}{{ piece }}{% endif %}"
+        "{% endfor %}{% endfor %}{% endmacro %}\n"
     )

@@ -69,7 +69,8 @@ def check_inputs(config: Config, folder: Path) -> Inputs:
         listed = "\n  ".join(dict.fromkeys(filter(None, changes)))
         raise InputError(
             f"{folder} holds a run that was begun with other files than there are now:\n  {listed}\n"
-            "put back what was there, and it goes on; for a run with the files of now, set another `name`"
+            "put back what was there, and it goes on; for a run with the files of now, set another `name`; to go on all the same, "
+            f"with what has changed in the middle of the run, delete {folder / INPUTS}"
         )
     return Inputs(kept.began, files)
 
