@@ -3,6 +3,7 @@
 A completion is a whole program with the function in it, fenced or not, or the bare body that continues the record's prompt.
 """
 
+import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -11,7 +12,7 @@ from jaxrl.errors import InputError
 from jaxrl.tasks.base import Baseline, Record, example_texts
 from jaxrl.tasks.code_cases import run_cases
 from jaxrl.tasks.code_files import FileProblems, Unfit
-from jaxrl.tasks.code_names import behind_future, longest_program, with_prelude
+from jaxrl.tasks.code_names import behind_future, longest_program, returns, with_prelude
 from jaxrl.tasks.code_records import Form, foreign, read_form
 from jaxrl.tasks.code_sandbox import SandboxVerify, limits_of, no_verdict
 from jaxrl.tasks.code_text import definition, final_program
@@ -119,7 +120,8 @@ def program_of(form: Form, text: str) -> tuple[str, bool]:
     if prompt and code[:1] in (" ", "\t"):
         return _continued(prompt, code), True
     if prompt and not defines.search(code):
-        return _continued(prompt, f"    {code}"), is_fenced  # a body that has lost the indentation of its first line
+        lost = textwrap.indent(code, "    ") if returns(code) else f"    {code}"  # all its indentation, or that of its first line
+        return _continued(prompt, lost), is_fenced
     before = defines.search(prompt)
     ahead = prompt[: before.start()] if before else prompt
     return behind_future(ahead, code), is_fenced or bool(defines.search(code))

@@ -58,13 +58,21 @@ def parsed(source: str) -> ast.Module | None:
 
 
 def is_program(source: str) -> bool:
-    """Whether it is Python that does something. A word, a number or `Note: this` are Python too, and do nothing."""
+    """Whether it is Python that does something, from its first statement on. A word or `Note: this` are Python too, and do nothing."""
     tree = parsed(source)
     if tree is None:
         return False
     first = tree.body[0] if tree.body else None
     body = first.body if source[:1] in (" ", "\t") and isinstance(first, ast.If) else tree.body
-    return any(_acts(statement) for statement in body)
+    return any(map(_acts, body)) and (_acts(body[0]) or ast.get_docstring(ast.Module(body, [])) is not None)
+
+
+def returns(source: str) -> bool:
+    """Whether it is Python that returns outside of all functions: a function's body, without its indentation."""
+    tree = parsed(source)
+    inner = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+    outside = [statement for statement in tree.body if not isinstance(statement, inner)] if tree is not None else []
+    return any(isinstance(node, ast.Return) for statement in outside for node in ast.walk(statement))
 
 
 def _acts(statement: ast.stmt) -> bool:

@@ -15,13 +15,14 @@ from jaxrl.tasks.code_names import MAX_PARSED, is_program, longest_program, pars
 from jaxrl.verify.answers import without_end, without_reasoning
 
 PYTHON = frozenset(("python", "python3", "py", "py3", "pypy", "pypy3"))
+MARKDOWN = frozenset(("markdown", "md"))
 MAX_CHARS = 200_000  # of a completion; more is no answer
 MAX_ENDS = 8  # of a block, that are tried
 MAX_STARTS = 8  # of a program amid prose
 
 _FENCE = re.compile(r"([ \t]*+)(`{3,}+|~{3,}+)[ \t]*+(.*+)")
 _LANGUAGE = re.compile(r"\{?\.?([\w+#-]*)")
-_BEGINS = re.compile(r"(?:import|from|def|class|async|if|for|while|try|with|@\w+|print\(|[A-Za-z_][\w, ]*=)(?=\W)")  # a line of a program
+_BEGINS = re.compile(r"(?:import|from|def|class|async|if|for|while|try|with)\b|@\w|print\(|[A-Za-z_][\w, ]*=")  # a line of a program
 _FENCED = re.compile(r"\s*+```[^\n`]*+\n(.*)```\s*", re.DOTALL)
 _OPENS, _CLOSES = re.compile(r"<input>", re.IGNORECASE), re.compile(r"</input>", re.IGNORECASE)
 
@@ -118,7 +119,7 @@ def _begun(lines: list[str], fences: list[Fence], name: str) -> tuple[str, int] 
     return (program, fences[0].line) if is_program(program) and Block(program, True, False).answers(name) else None
 
 
-def _blocks(lines: list[str], fences: list[Fence], name: str) -> Iterator[Block]:
+def _blocks(lines: list[str], fences: list[Fence], name: str, is_inside: bool = False) -> Iterator[Block]:
     """The blocks that are not blank, in their order."""
     left, position = MAX_PARSED, 0
     if begun := _begun(lines, fences, name):
@@ -139,7 +140,10 @@ def _blocks(lines: list[str], fences: list[Fence], name: str) -> Iterator[Block]
         program, end = found
         if end == len(lines) and language in (*PYTHON, "") and program[:1] not in (" ", "\t") and left > 0:  # cut off
             program = _trimmed(longest_program(program) or program)
-        if program:
+        if language in MARKDOWN and not is_inside:  # an answer within an answer
+            inner = program.split("\n")
+            yield from _blocks(inner, list(_fences(inner)), name, is_inside=True)
+        elif program:
             yield Block(program, language in PYTHON)
         position = next((n for n in range(position + 1, len(fences)) if fences[n].line > end), len(fences))
 

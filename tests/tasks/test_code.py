@@ -117,6 +117,9 @@ def test_164_broken_solutions_fail(task):
         ("    return 1\n\nThis function is right.", SHIFT["prompt"] + "    return 1\n"),
         ("    return 1\nand so on\n'''", SHIFT["prompt"] + "    return 1"),
         ("return 1\n\nThat is all.", SHIFT["prompt"] + "    return 1"),
+        ("x = n\n    return x", SHIFT["prompt"] + "    x = n\n    return x"),
+        ("x = n\nif x:\n    x = 1\nreturn x", SHIFT["prompt"] + "    x = n\n    if x:\n        x = 1\n    return x"),  # all of it is lost
+        ("```python\nx = n\nreturn x\n```", SHIFT["prompt"] + "    x = n\n    return x"),
         ("    return two()\n\ndef two():\n    return 2\n\ndef three(", SHIFT["prompt"] + "    return two()\n\ndef two():\n    return 2\n"),
         ("    x = '''\nleft\n'''\n    return x\n\ndef f(", SHIFT["prompt"] + "    x = '''\nleft\n'''\n    return x\n"),
         ("    return 1 +\n\ndef f(", SHIFT["prompt"] + "    return 1 +\n\ndef f("),  # the body itself is none

@@ -88,6 +88,8 @@ LEFT = 'def f(x):\n    """ As\n```\nf(1)\n```\n"""\n    return x'
         (f"For example, this:\nimport os\n{BODY}\nThat is all.", f"import os\n{BODY}", False),
         (f"```python\n{BODY}\n\nif __name__ == '__main__':\n    print(f(", BODY, True),
         (f"Here: ```python\n{BODY}\n```", BODY, False),
+        (f"````markdown\nSo:\n```python\n{BODY}\n```\n````\nDone.", BODY, True),
+        (f"[PYTHON]\n{BODY}\n[/PYTHON]", BODY, False),
         ("I cannot.", "I cannot.", False),
         (f"```python\n{BODY}\nprint(f(1)\n```", f"{BODY}\nprint(f(1)", True),  # whole, and no Python: it stays wrong
     ],
@@ -116,6 +118,19 @@ CALLER = "```python\ndef f(x):\n    return g(x)\n```\n"
 )
 def test_what_a_program_lacks_comes_from_other_blocks(text, program):
     assert final_program(text, "f")[0] == program
+
+
+@pytest.mark.parametrize(
+    "text, program",
+    [
+        ("So:\nn=int(input())\nprint(n)\nIt prints n.", "n=int(input())\nprint(n)"),
+        ("import sys\nprint(1)\n```\nFor the input\n```\n1\n```", "import sys\nprint(1)"),
+        ("```python\nprint(1)\n```\nFor example:\n```\n1 2\n```", "print(1)"),
+        ("x = 5, so\n```python\nprint(5)\n```", "print(5)"),
+    ],
+)
+def test_programs_that_define_nothing(text, program):
+    assert final_program(text)[0] == program
 
 
 DEFINED = "```python\ndef f(x):\n    return x\n```\n"
@@ -259,6 +274,7 @@ def test_texts_are_compared_line_by_line():
     + ["```" + "x" * 190_000, "```" + " " * 190_000, " " * 190_000 + "x", "\n```" * 40_000, f"<INPUT>{' ' * 180_000}</INPUT>"]
     + ["x = 1\n" * 30_000 + "\n(", "```\n(\n" * 25_000, "~~~a\nx```\n" * 16_000, "~~~~\nx = 1\n~~~\n" * 10_000, "    x\n" * 30_000 + "x\n("]
     + ["def f():\n" * 20_000, "import x\n(\n" * 15_000, "f(" * 90_000, "```python\ndef f(): g()\n```\n" * 7_000, "9" * 190_000, "-" * 190_000]
+    + ["\n".join(f"{'`' * n}md" for n in range(600, 3, -1))]
     + ["```python\n" + "``` " * 40_000, "<INPUT>```\n" + "``` " * 40_000 + "</INPUT>", "```\n" + " " * 180_000 + "x"],
     ids=lambda text: repr(text[:20]),
 )
