@@ -13,6 +13,7 @@ def test_a_fresh_critic_says_zero_and_learns_at_once():
     assert not np.any(value_head(params, hidden))
     grads = jax.grad(lambda p: value_head(p, hidden).sum())(params)
     assert np.any(grads["out"]["kernel"]) and np.any(grads["out"]["bias"])
+    assert params["out"]["kernel"].shape == (8, 1) and params["out"]["bias"].shape == (1,)
 
 
 def test_against_numpy():

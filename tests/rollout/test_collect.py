@@ -99,3 +99,14 @@ def test_a_trajectory_does_not_depend_on_the_other_problems(groups, engine_and_t
 def test_no_problems_give_no_groups(engine_and_trees, pool, tokenizer):
     engine, trainable, frozen = engine_and_trees
     assert collect(engine, pool, tokenizer, [], G, trainable, frozen, KEY, 0) == []
+
+
+def test_a_problem_that_comes_again_in_a_batch_goes_on_with_its_samples(engine_and_trees, pool, tokenizer):
+    """Its groups are the samples 0 .. G - 1 and G .. 2 G - 1 of one stream."""
+    engine, trainable, frozen = engine_and_trees
+    twice = collect(engine, pool, tokenizer, [PROBLEMS[0], PROBLEMS[1], PROBLEMS[0]], G, trainable, frozen, KEY, 0)
+    prompt_ids = render_for_sampling(tokenizer, PROBLEMS[0].messages)
+    stream = engine.run(trainable, frozen, [Request(prompt_ids, zlib.crc32(PROBLEMS[0].uid.encode()), 2 * G)], KEY)
+    expected = {sampled.index: sampled.completion.completion_ids for sampled in stream}
+    found = [t.completion.completion_ids for group in (twice[0], twice[2]) for t in group.trajectories]
+    assert found == [expected[index] for index in range(2 * G)]

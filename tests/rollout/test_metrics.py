@@ -26,7 +26,7 @@ def test_by_hand():
 
 def test_rewards_that_are_no_numbers_are_counted_and_left_out():
     metrics = rollout_metrics([group_of(1.0, math.nan, 0.0, math.inf), group_of(-1.0, 0.0, 0.0, 0.0, parts={"x": math.nan})])
-    assert metrics["reward/not_finite"] == 2 and metrics["reward/mean"] == 0 and metrics["reward/x"] == 0
+    assert metrics["reward/not_finite"] == 2 and metrics["reward/mean"] == 0 and metrics["reward/x"] == 0 and metrics["reward/x_std"] == 0
     assert all(math.isfinite(value) for value in metrics.values())
     assert rollout_metrics([group_of(math.nan, math.nan)])["reward/mean"] == 0
 
