@@ -5,9 +5,15 @@ checksums, and nothing that a run goes by stands anywhere else. Saves are waited
 durable.
 """
 
+import gc
 import json
 import logging
+import sys
+import traceback
+import warnings
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,15 +45,16 @@ class Checkpoints:
     def __init__(self, folder: Path, keep: int):
         self.folder = folder
         self._kept = _NewestAndBest(keep)
-        with writing(folder):
-            try:
+        try:
+            with writing(folder), _quiet_failures():
                 self._checkpointer = ocp.training.Checkpointer(
                     folder.absolute(), preservation_policy=self._kept, cleanup_tmp_directories=True
                 )
-            except ValueError as error:  # Orbax reads the metadata and metrics of all checkpoints at the start
-                raise InputError(
-                    f"{folder}: the metadata or metrics of a checkpoint cannot be read ({error}); delete that checkpoint's folder"
-                ) from error
+        except ValueError as error:  # Orbax reads the metadata of all checkpoints at the start
+            broken = " ".join(map(str, _broken_metadata(folder))) or f"one of {folder}"
+            raise InputError(
+                f"{broken}: the metadata of the checkpoint cannot be read ({error}); delete its step's folder to go on from the one before"
+            ) from None
 
     def __enter__(self):
         return self
@@ -91,16 +98,23 @@ class Checkpoints:
 
         Raises:
           CheckpointCorrupt: if it cannot be read, or its checksums are not those that were saved.
+          InputError: if it is whole and of another version.
         """
+        place = f"checkpoint {self.folder}/{step}"
         try:
-            saved = self._checkpointer.metadata(step).custom_metadata or {}  # Orbax reads a broken file as an empty one
-            meta, saved_sums = saved["meta"], saved["checksums"]
-            state = self._checkpointer.load_checkpointables(step, {"state": abstract})["state"]
-        except (OSError, ValueError, KeyError, ocp.errors.InvalidLayoutError) as error:
-            raise CheckpointCorrupt(f"checkpoint {self.folder}/{step} cannot be read: {type(error).__name__}: {error}") from error
+            with _quiet_failures():
+                saved = self._checkpointer.metadata(step).custom_metadata or {}  # Orbax reads a broken file as an empty one
+                if saved.get("format") != FORMAT:
+                    raise ValueError(f"its metadata are of format {saved.get('format')}, not {FORMAT}: damaged, or of another version of jaxrl")
+                meta, saved_sums = saved["meta"], saved["checksums"]
+                state = self._checkpointer.load_checkpointables(step, {"state": abstract})["state"]
+        except jax.errors.JaxRuntimeError:  # no memory for it: not damage
+            raise
+        except Exception as error:  # Orbax raises all sorts, a plain Exception among them
+            raise CheckpointCorrupt(f"{place} cannot be read: {type(error).__name__}: {error}") from None
         for name, value in _survey(state, meta)[0].items():
             if value != saved_sums.get(name):
-                raise CheckpointCorrupt(f"checkpoint {self.folder}/{step}: {name} is not what was saved")
+                raise CheckpointCorrupt(f"{place}: {name} is not what was saved")
         # Orbax gives some leaves, a scalar key among them, another sharding than the one it was asked for.
         return jax.tree.map(lambda x, like: jax.device_put(x, like.sharding), state, abstract), meta
 
@@ -110,15 +124,68 @@ class Checkpoints:
         Raises:
           InputError: if there are checkpoints and none is whole: starting again in silence would lose the run.
         """
-        steps = self.steps()
+        steps, reasons = self.steps(), []
         for step in reversed(steps):
             try:
                 return self.restore(abstract, step)
             except CheckpointCorrupt as error:
+                reasons.append(f"\n  {error}")
                 log.warning("%s; trying an older one", error)
         if steps:
-            raise InputError(f"no checkpoint in {self.folder} can be read (steps {steps}); delete the folder to start the stage again")
+            raise InputError(
+                f"no checkpoint in {self.folder} can be read (steps {steps}); restore the files, or delete that folder to train the "
+                f"stage again from its start:{''.join(reasons)}"
+            )
         return None
+
+
+def _broken_metadata(folder: Path) -> list[Path]:
+    """The metadata files in a folder of checkpoints that hold no JSON object."""
+    broken = []
+    for file in sorted(folder.glob("*/_CHECKPOINT_METADATA")):
+        try:
+            if not isinstance(json.loads(file.read_bytes()), dict):
+                broken.append(file)
+        except (OSError, ValueError):
+            broken.append(file)
+    return broken
+
+
+@contextmanager
+def _quiet_failures() -> Iterator[None]:
+    """Keep from the user what Orbax tells of a read that fails beside its exception, which we tell in a sentence: log lines,
+    and the tracebacks and warnings about coroutines that come when the garbage collector finds them."""
+    disabled = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    if sys.unraisablehook is not _unraisable:  # for good: some reads still run when the first one has failed
+        _hooks[:] = [sys.unraisablehook]
+        sys.unraisablehook = _unraisable
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            try:
+                yield
+            except Exception as error:
+                link: BaseException | None = error
+                while link is not None:  # their frames hold what is to be collected
+                    traceback.clear_frames(link.__traceback__)
+                    link = link.__context__
+                gc.collect()
+                raise
+    finally:
+        logging.disable(disabled)
+
+
+_hooks = [sys.unraisablehook]
+
+
+def _unraisable(unraisable) -> None:
+    """The hook that was there before, but for what comes out of Orbax's coroutines and their event loop."""
+    files = [frame.filename for frame in traceback.extract_tb(unraisable.exc_traceback)]
+    if code := getattr(unraisable.object, "cr_code", None):
+        files.append(code.co_filename)
+    if not any("orbax" in file or "uvloop" in file for file in files):
+        _hooks[0](unraisable)
 
 
 @dataclass

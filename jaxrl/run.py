@@ -43,6 +43,7 @@ from jaxrl.train.rl import rl
 from jaxrl.train.rsft import rsft
 from jaxrl.train.setup import SAMPLING, Run, Weights, load_base, load_run_tokenizer, set_up_jax
 from jaxrl.train.sft import sft
+from jaxrl.train.state import all_finite
 from jaxrl.weights.peft import save_adapter
 from jaxrl.weights.safetensors import save_model
 
@@ -125,6 +126,11 @@ def refuse_other_config(folder: Path, config: Config) -> None:
     """InputError, with the differences, if the folder holds a run of another config. Files may lie elsewhere: see `inputs.py`."""
     file = folder / "config.yaml"
     if not file.exists():
+        if left := [name for name in ("checkpoints", "metrics.jsonl", "samples.jsonl", "eval.json") if (folder / name).exists()]:
+            raise InputError(
+                f"{folder} holds {' and '.join(left)} and no config.yaml, so that nothing says which run they belong to; restore "
+                "config.yaml, set another `name`, or delete the folder"
+            )
         return
     if diff := difference(file, config, compared_by_content(config, folder)):
         raise InputError(f"{folder} holds a run of another config; set another `name`, or delete the folder. The difference:\n{diff}")
@@ -179,8 +185,14 @@ def evaluation(run: Run, stage: EvalStage, index: int, weights: Weights) -> Weig
 
 
 def export(run: Run, weights: Weights) -> None:
-    """What the run has made, for others to load: the base if it is a new one, the adapter if there is one."""
+    """What the run has made, for others to load: the base if it is a new one, the adapter if there is one.
+
+    Raises:
+      InputError: weights that are not finite; nothing is written. A disk that does not take them.
+    """
     run.logger.check()
+    if not jax.jit(all_finite)((weights.trainable, weights.frozen if weights.is_new_base else {})):
+        raise InputError("the weights hold numbers that are not finite and are not exported; lower optim.learning_rate, or check model.path")
     lora = weights.policy.lora
     model = {**weights.frozen, **weights.trainable}["model"]
     base = run.config.model.path

@@ -9,11 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxrl.checkpoint import CheckpointCorrupt, Checkpoints, abstract_like, checksums
+from jaxrl.checkpoint import CheckpointCorrupt, Checkpoints, checksums
 from jaxrl.config_sections import MeshSection, OptimSection
 from jaxrl.errors import InputError
 from jaxrl.sharding import make_mesh, shardings_for
-from jaxrl.train.state import make_optimizer, place_state
+from jaxrl.train.state import TrainState, abstract_state, make_optimizer, place_state
 from tests.tiny import noisy, one_device, policy_and_trees
 
 # A read that fails inside Orbax leaves a coroutine behind, about which Python warns when it is collected.
@@ -33,10 +33,21 @@ def cube():
 
 
 @pytest.fixture(scope="module")
-def state():
-    """A state in which every number is its own."""
+def made_of():
+    """What a state is made of, but for the mesh."""
     _, trainable, _ = policy_and_trees(None)
-    state = place_state(trainable, make_optimizer(OptimSection(), 10), jax.random.key(3), one_device())
+    return trainable, make_optimizer(OptimSection(), 10), jax.random.key(3)
+
+
+@pytest.fixture(scope="module")
+def abstract(made_of):
+    return abstract_state(*made_of, one_device())
+
+
+@pytest.fixture(scope="module")
+def state(made_of):
+    """A state in which every number is its own."""
+    state = place_state(*made_of, one_device())
     floats = [x for x in jax.tree.leaves(state) if jnp.issubdtype(x.dtype, jnp.floating)]
     moved = iter(noisy(floats, 11))
     return jax.tree.map(lambda x: next(moved) if jnp.issubdtype(x.dtype, jnp.floating) else x, state)
@@ -47,8 +58,8 @@ def two_saved(state, tmp_path_factory):
     """A folder with checkpoints of steps 1 and 2; the second has other numbers."""
     folder = tmp_path_factory.mktemp("two")
     with Checkpoints(folder, keep=2) as checkpoints:
-        checkpoints.save(1, state, META, 0.5)
-        checkpoints.save(2, later(state), META, 0.25)
+        checkpoints.save(1, state, META)
+        checkpoints.save(2, later(state), META)
     return folder
 
 
@@ -81,103 +92,142 @@ def flip_bit(path, bit):
     path.write_bytes(content)
 
 
-def test_a_state_comes_back_bit_for_bit(copied, state):
+def test_a_state_comes_back_bit_for_bit(copied, state, abstract):
     with Checkpoints(copied, keep=2) as checkpoints:
-        restored, meta = checkpoints.restore(abstract_like(state), 1)
+        restored, meta = checkpoints.restore(abstract, 1)
         assert_same(restored, state)
         assert meta == META
-        restored, _ = checkpoints.restore_latest(abstract_like(state))
+        restored, _ = checkpoints.restore_latest(abstract)
         assert_same(restored, later(state))
     assert_same(jax.random.fold_in(restored.key, 7), jax.random.fold_in(state.key, 7))
 
 
-def test_a_state_comes_back_on_another_mesh(copied, state, cube):
-    shardings = shardings_for(state, cube)
-    abstract = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), state, shardings)
+def test_a_state_that_was_read_is_laid_out_like_one_that_was_made(copied, state, abstract, tmp_path):
+    """And can be saved, described and read again: where it comes from does not show."""
     with Checkpoints(copied, keep=2) as checkpoints:
         restored, _ = checkpoints.restore(abstract, 1)
+        for made, read, said in zip(*map(jax.tree.leaves, (state, restored, abstract)), strict=True):
+            assert (made.shape, made.dtype, made.sharding) == (read.shape, read.dtype, read.sharding) == (said.shape, said.dtype, said.sharding)
+        checkpoints.save(3, restored, META)
+        again, _ = checkpoints.restore(abstract, 3)
+        assert_same(again, state)
+
+
+def test_a_state_comes_back_on_another_mesh(copied, state, abstract, made_of, cube):
+    on_cube = abstract_state(*made_of, cube)
+    with Checkpoints(copied, keep=2) as checkpoints:
+        restored, _ = checkpoints.restore(on_cube, 1)
         assert_same(restored, state)
-        for leaf, sharding in zip(jax.tree.leaves(restored), jax.tree.leaves(shardings)):
-            assert leaf.sharding.is_equivalent_to(sharding, leaf.ndim)
+        assert [x.sharding for x in jax.tree.leaves(restored)] == [x.sharding for x in jax.tree.leaves(on_cube)]
         checkpoints.save(3, restored, {})  # and back
-        assert_same(checkpoints.restore(abstract_like(state), 3)[0], state)
+        assert_same(checkpoints.restore(abstract, 3)[0], state)
 
 
 def test_the_newest_and_the_best_are_kept(tmp_path):
-    state = place_state({"lora": {}}, make_optimizer(OptimSection(), 1), jax.random.key(0), one_device())
+    made_of = ({"lora": {}}, make_optimizer(OptimSection(), 1), jax.random.key(0), one_device())
+    state, abstract = place_state(*made_of), abstract_state(*made_of)
     with Checkpoints(tmp_path, keep=2) as checkpoints:
-        assert checkpoints.best_step() is None
-        for step, val_loss in [(1, 3.0), (2, 1.0), (3, 2.0), (4, None), (5, 4.0), (6, None)]:
-            checkpoints.save(step, state, {"at": step}, val_loss)
-        assert checkpoints.steps() == [2, 5, 6] and checkpoints.best_step() == 2
+        for step, best in [(1, None), (2, 2), (3, 2), (4, 2), (5, 2)]:
+            checkpoints.save(step, state, {"at": step}, best)
+        assert checkpoints.steps() == [2, 4, 5]
     with Checkpoints(tmp_path, keep=2) as checkpoints:  # another process
-        assert checkpoints.steps() == [2, 5, 6] and checkpoints.best_step() == 2
-        checkpoints.save(6, state, {"at": "again"}, None)
-        assert checkpoints.restore(abstract_like(state), 6)[1] == {"at": "again"}
-        assert checkpoints.restore(abstract_like(state), 2)[1] == {"at": 2}
+        checkpoints.save(6, state, {"at": 6}, 2)
+        assert checkpoints.steps() == [2, 5, 6]
+        checkpoints.save(6, state, {"at": "again"}, 2)
+        assert checkpoints.restore(abstract, 6)[1] == {"at": "again"}
+        assert checkpoints.restore(abstract, 2)[1] == {"at": 2}
+        checkpoints.save(7, state, {"at": 7}, 7)
+        assert checkpoints.steps() == [6, 7], "what is no longer the best goes"
 
 
-def test_no_checkpoint_is_none(tmp_path, state):
+@pytest.mark.parametrize("where", ["trainable", "opt_state", "reference"])
+def test_a_state_that_is_not_finite_is_not_saved_and_nothing_is_lost(copied, state, abstract, where):
+    parts = vars(state) | {"reference": {"norm": jnp.ones(3)}}
+    broken = TrainState(**parts | {where: jax.tree.map(lambda x: x.at[0].set(jnp.nan) if x.ndim else x, parts[where])})
+    with Checkpoints(copied, keep=1) as checkpoints:
+        for step in (2, 3):
+            with pytest.raises(InputError, match=f"step {step} is not saved .*not finite"):
+                checkpoints.save(step, broken, META)
+        assert checkpoints.steps() == [1, 2]
+        assert_same(checkpoints.restore_latest(abstract)[0], later(state))
+
+
+def test_no_checkpoint_is_none(tmp_path, abstract):
     with Checkpoints(tmp_path / "new", keep=1) as checkpoints:
-        assert checkpoints.steps() == [] and checkpoints.restore_latest(abstract_like(state)) is None
+        assert checkpoints.steps() == [] and checkpoints.restore_latest(abstract) is None
 
 
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
-def test_a_flipped_bit_falls_back_to_the_older(copied, state, share, caplog):
+def test_a_flipped_bit_falls_back_to_the_older(copied, state, abstract, share, caplog):
     file = largest_file(copied / "2")
     flip_bit(file, int(share * 8 * file.stat().st_size))
     with Checkpoints(copied, keep=2) as checkpoints, caplog.at_level(logging.WARNING, "jaxrl"):
-        restored, _ = checkpoints.restore_latest(abstract_like(state))
+        restored, _ = checkpoints.restore_latest(abstract)
         assert_same(restored, state)
         assert "trying an older one" in caplog.text and "2" in caplog.text
         with pytest.raises(CheckpointCorrupt):
-            checkpoints.restore(abstract_like(state), 2)
+            checkpoints.restore(abstract, 2)
 
 
-def test_whatever_file_is_cut_short_the_state_that_comes_back_is_a_saved_one(two_saved, state, tmp_path):
+DAMAGE = {
+    "cut short": lambda content: content[: len(content) // 2],
+    "other JSON": lambda content: b"[1]",
+    "no text": lambda content: bytes(255 - x for x in content),
+    "a folder": None,
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_whatever_file_is_damaged_the_state_that_comes_back_is_a_saved_one(damage, two_saved, state, abstract, tmp_path, capfd, caplog):
+    """And the user hears of it in our sentence alone."""
     files = sorted(p.relative_to(two_saved) for p in (two_saved / "2").rglob("*") if p.is_file())
     for number, file in enumerate(files):
         folder = shutil.copytree(two_saved, tmp_path / str(number))
-        size = (folder / file).stat().st_size
-        with (folder / file).open("r+b") as opened:
-            opened.truncate(size // 2)
-        if file.name == "metrics":  # Orbax reads all of them when it opens the folder
-            with pytest.raises(InputError, match="metadata or metrics of a checkpoint cannot be read"):
-                Checkpoints(folder, keep=2)
+        if DAMAGE[damage] is None:
+            (folder / file).unlink()
+            (folder / file).mkdir()
+        else:
+            (folder / file).write_bytes(DAMAGE[damage]((folder / file).read_bytes()))
+        try:
+            with Checkpoints(folder, keep=2) as checkpoints:
+                restored, meta = checkpoints.restore_latest(abstract)
+        except InputError as error:  # Orbax does not open the folder at all
+            assert file.name == "_CHECKPOINT_METADATA" and f"{folder / file}: the metadata" in str(error) and "delete its step's folder" in str(error)
             continue
-        with Checkpoints(folder, keep=2) as checkpoints:
-            restored, meta = checkpoints.restore_latest(abstract_like(state))
         of_step = {leaf.tobytes(): kept for kept in (state, later(state)) for leaf in [numbers(jax.tree.leaves(kept.trainable)[0])]}
         assert_same(restored, of_step[numbers(jax.tree.leaves(restored.trainable)[0]).tobytes()])
         assert meta == META, file
+    gc.collect()
+    assert "Traceback" not in capfd.readouterr().err
+    assert {record.name for record in caplog.records} == {"jaxrl"}
 
 
-@pytest.mark.parametrize("old, new", [('"best": 0.5', '"best": 0.7'), ('"meta"', '"mets"')])
-def test_a_change_in_the_metadata_falls_back_to_the_older(copied, state, old, new):
+@pytest.mark.parametrize("old, new", [('"best": 0.5', '"best": 0.7'), ('"meta"', '"mets"'), ('"format": 2', '"format": 1')])
+def test_a_change_in_the_metadata_falls_back_to_the_older(copied, state, abstract, old, new):
     file = copied / "2" / "_CHECKPOINT_METADATA"
     text = file.read_text()
     assert old in text
     file.write_text(text.replace(old, new))
     with Checkpoints(copied, keep=2) as checkpoints:
-        restored, meta = checkpoints.restore_latest(abstract_like(state))
+        restored, meta = checkpoints.restore_latest(abstract)
     assert_same(restored, state)
     assert meta == META
 
 
-def test_nothing_but_damage_is_an_error(copied, state):
+def test_nothing_but_damage_is_an_error(copied, abstract):
     for step in "12":
         file = largest_file(copied / step)
         flip_bit(file, 4 * file.stat().st_size)
-    with Checkpoints(copied, keep=2) as checkpoints, pytest.raises(InputError, match=r"steps \[1, 2\]"):
-        checkpoints.restore_latest(abstract_like(state))
+    with Checkpoints(copied, keep=2) as checkpoints, pytest.raises(InputError, match=r"(?s)steps \[1, 2\].*delete that folder.*/2: .* is not what was saved.*/1: "):
+        checkpoints.restore_latest(abstract)
 
 
-def test_a_leftover_of_an_interrupted_save_is_ignored(copied, state):
+def test_a_leftover_of_an_interrupted_save_is_ignored(copied, state, abstract):
     half = shutil.copytree(copied / "2", copied / "3.orbax-checkpoint-tmp")
     largest_file(half).unlink()
     with Checkpoints(copied, keep=2) as checkpoints:
         assert checkpoints.steps() == [1, 2]
-        assert_same(checkpoints.restore_latest(abstract_like(state))[0], later(state))
+        assert_same(checkpoints.restore_latest(abstract)[0], later(state))
         checkpoints.save(3, state, META)
         assert checkpoints.steps() == [2, 3]
 
