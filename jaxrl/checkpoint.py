@@ -60,7 +60,7 @@ class Checkpoints:
         return self
 
     def __exit__(self, *_):
-        with writing(self.folder):  # a save that has failed is told once more here
+        with writing(self.folder), _quiet_failures():  # a save that has failed is told once more here
             self._checkpointer.close()
 
     def steps(self) -> list[int]:
@@ -84,7 +84,7 @@ class Checkpoints:
             )
         self._kept.best = best
         check_space(self.folder, _num_bytes(state, meta), f"checkpoint {self.folder}/{step}")
-        with writing(f"checkpoint {self.folder}/{step}"):
+        with writing(f"checkpoint {self.folder}/{step}"), _quiet_failures():
             self._checkpointer.save_checkpointables(
                 step,
                 {"state": state},
