@@ -13,6 +13,7 @@ import jaxrl.verification
 from jaxrl.cli import main, parse
 
 ROOT = Path(__file__).resolve().parents[1]
+ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT)}
 GENERATE = [sys.executable, "-m", "jaxrl.cli", "generate", "arithmetic", "--n", "3", "--out"]
 
 
@@ -74,7 +75,7 @@ def test_a_reader_that_has_left_is_no_error(command, tmp_path):
     reader, writer = os.pipe()
     os.close(reader)
     with open(writer, "w") as pipe:
-        ended = subprocess.run(command, cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)}, stdout=pipe, stderr=subprocess.PIPE, text=True)
+        ended = subprocess.run(command, cwd=tmp_path, env=ENVIRONMENT, stdout=pipe, stderr=subprocess.PIPE, text=True)
     assert (ended.returncode, ended.stderr) == (0, "")
     assert command[3] == "--help" or len((tmp_path / "out.jsonl").read_text().splitlines()) == 3
 
@@ -82,7 +83,7 @@ def test_a_reader_that_has_left_is_no_error(command, tmp_path):
 def test_a_full_disk_behind_stdout_is_an_error(tmp_path):
     with open("/dev/full", "w") as full:
         command = [*GENERATE, "out.jsonl"]
-        ended = subprocess.run(command, cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)}, stdout=full, stderr=subprocess.PIPE, text=True)
+        ended = subprocess.run(command, cwd=tmp_path, env=ENVIRONMENT, stdout=full, stderr=subprocess.PIPE, text=True)
     assert (ended.returncode, ended.stderr) == (2, "error: the standard output cannot be written: No space left on device\n")
     assert (tmp_path / "out.jsonl").exists()
 
@@ -99,7 +100,6 @@ for number in range(3):
     with suppress(OSError):
         os.write(number, b"noise")
 """
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
     command = f'exec {sys.executable} -c "$0" <&- >&- 2>&-'
-    assert subprocess.run(["sh", "-c", command, program], cwd=tmp_path, env=environment).returncode == 0
+    assert subprocess.run(["sh", "-c", command, program], cwd=tmp_path, env=ENVIRONMENT).returncode == 0
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"a": b"", "b": b"", "c": b""}

@@ -13,12 +13,17 @@ from jaxrl.disk import check_space, read_text, silence, write_whole, writing
 from jaxrl.errors import InputError
 
 
+def full(*_):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
 def test_a_file_is_the_old_one_or_the_new_one(tmp_path, monkeypatch):
     file = tmp_path / "a.json"
     write_whole(file, "old")
     for name in ("fsync", "replace"):
-        with monkeypatch.context() as patch, pytest.raises(InputError, match="a.json cannot be written: No space left on device; make room"):
-            patch.setattr(os, name, lambda *_: (_ for _ in ()).throw(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))))
+        refused = pytest.raises(InputError, match="a.json cannot be written: No space left on device; make room")
+        with monkeypatch.context() as patch, refused:
+            patch.setattr(os, name, full)
             write_whole(file, "new")
     assert file.read_text() == "old" and os.listdir(tmp_path) == ["a.json"]
     (tmp_path / "a.json.tmp").symlink_to("/dev/full")
@@ -37,7 +42,11 @@ def test_links_stay_and_half_surrogates_are_their_escapes(tmp_path):
 
 @pytest.mark.parametrize(
     "place, reason",
-    [("absent/a", "No such file or directory; its folder is not there"), ("folder", "something else stands in its place"), ("file/a", "Not a directory")],
+    [
+        ("absent/a", "No such file or directory; its folder is not there"),
+        ("folder", "something else stands in its place"),
+        ("file/a", "Not a directory"),
+    ],
 )
 def test_what_stands_in_the_way_is_named(place, reason, tmp_path):
     (tmp_path / "folder" / "full").mkdir(parents=True)
@@ -57,7 +66,8 @@ def test_what_stands_in_the_way_is_named(place, reason, tmp_path):
     ],
 )
 def test_libraries_tell_it_in_ways_of_their_own(error):
-    with pytest.raises(InputError, match="^runs/x cannot be written: Disk quota exceeded; make room, and start the same command again$"), writing("runs/x"):
+    told = "^runs/x cannot be written: Disk quota exceeded; make room, and start the same command again$"
+    with pytest.raises(InputError, match=told), writing("runs/x"):
         raise error
 
 

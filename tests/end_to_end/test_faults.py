@@ -1,4 +1,5 @@
-"""What befalls a run from outside: signals, a disk that is full, a folder that goes. It ends in one sentence, and what it had saved goes on."""
+"""What befalls a run from outside: signals, a disk that is full, a folder that goes. It ends in one sentence, and what it
+had saved goes on."""
 
 import os
 import resource

@@ -134,7 +134,11 @@ def test_files_that_go_while_they_are_written_are_missed(again, tmp_path):
         if again == "another run":
             fill(folder, ("sft", 1))
         before = {path: path.read_bytes() for path in folder.glob("*")}
-        for write in (lambda: logger.log("sft", 2, {}), lambda: logger.log_samples("sft", 2, [{}]), lambda: logger.truncate_after(["sft"], "sft", 0)):
+        for write in (
+            lambda: logger.log("sft", 2, {}),
+            lambda: logger.log_samples("sft", 2, [{}]),
+            lambda: logger.truncate_after(["sft"], "sft", 0),
+        ):
             with pytest.raises(InputError, match="metrics.jsonl was deleted or replaced while the run was at work"):
                 write()
     assert {path: path.read_bytes() for path in folder.glob("*")} == before
