@@ -140,12 +140,12 @@ def evaluate_model(
         return [*baseline_rows(task, pool, problems, seed), row]
 
 
-# ------------------------------------------------------------------------------------------------------------- files
-
-
 def _with_tokens_of(tokenizer, policy: Policy) -> Policy:
     """The policy that draws no ids that its tokenizer does not have; without a tokenizer as it is."""
     return policy if tokenizer is None else replace(policy, num_tokens=num_tokens(tokenizer))
+
+
+# ------------------------------------------------------------------------------------------------------------- files
 
 
 def read_lines(path: Path) -> list[tuple[str, dict[str, Any]]]:

@@ -159,7 +159,7 @@ _score_and_recompute.defvjp(_keep_inputs, _recompute)
 def _score_chunk(hidden: Array, head: Array, targets: Array, excluded: Array | None, num_tokens: int | None, temperature):
     """hidden [B, C, D] -> logprobs [B, C], entropy [B, C] and log p [B, C, V], float32."""
     logits = jnp.einsum("bcd,vd->bcv", hidden, head, preferred_element_type=jnp.float32)
-    scaled = scaled_logits(logits, temperature, _could_come(excluded, num_tokens, head.shape[0]))
+    _, scaled = scaled_logits(logits, temperature, _could_come(excluded, num_tokens, head.shape[0]))
     log_normaliser = jnp.log(jnp.sum(jnp.exp(scaled), axis=-1))  # [B, C]; the largest of scaled is 0
     # Picked from the logits, so that log p is an expression within its users, never an array: scoring takes a third less.
     chosen = jnp.take_along_axis(scaled, targets[..., None], axis=-1)[..., 0]

@@ -19,8 +19,8 @@ def uniforms(keys: Array, counts: Array) -> Array:
     return jax.vmap(lambda key, count: jax.random.uniform(jax.random.fold_in(key, count), dtype=jnp.float32))(keys, counts)
 
 
-def scaled_logits(logits: Array, temperature: Array | float, keep: Array | None = None) -> Array:
-    """(logits - the largest that is kept) / temperature, along the last axis; -inf for what is not kept.
+def scaled_logits(logits: Array, temperature: Array | float, keep: Array | None = None) -> tuple[Array, Array]:
+    """(logits - the largest that is kept) / temperature, along the last axis; and the same with -inf for what is not kept.
 
     The difference comes first: divided by 1e-9 and only then subtracted, two logits leave inf - inf, or nothing of what set
     them apart. A temperature below LEAST_TEMPERATURE is taken for that one: float32 cannot tell their distributions apart.
@@ -29,7 +29,8 @@ def scaled_logits(logits: Array, temperature: Array | float, keep: Array | None 
       logits: [..., V] float32.  temperature: broadcasts against them, above 0.  keep: [..., V] bool, at least one; None: all.
     """
     kept = logits if keep is None else jnp.where(keep, logits, -jnp.inf)
-    return (kept - jnp.max(kept, axis=-1, keepdims=True)) / jnp.maximum(temperature, LEAST_TEMPERATURE)
+    scaled = (logits - jnp.max(kept, axis=-1, keepdims=True)) / jnp.maximum(temperature, LEAST_TEMPERATURE)
+    return scaled, scaled if keep is None else jnp.where(keep, scaled, -jnp.inf)
 
 
 def sample_tokens(
@@ -78,15 +79,12 @@ def sample_with_sets(
 
 
 def _keep(logits: Array, u: Array, temperature: Array, filters, num_tokens: int | None) -> tuple[Array, Array]:
-    """[B, V] twice: logits / temperature less their largest, and the same with -inf for what may not be drawn."""
+    """[B, V] twice: the scaled logits, and the same with -inf for what may not be drawn."""
     check_shapes(logits=(logits, "B V"), u=(u, "B"), temperature=(temperature, "B"))
     is_greedy = (temperature == 0)[:, None]
     divisor = jnp.where(is_greedy, 1.0, temperature[:, None])
-    if num_tokens is None or num_tokens >= logits.shape[1]:
-        scaled = kept = scaled_logits(logits, divisor)
-    else:
-        kept = scaled_logits(logits, divisor, jnp.arange(logits.shape[1]) < num_tokens)
-        scaled = scaled_logits(logits, divisor)
+    is_all = num_tokens is None or num_tokens >= logits.shape[1]
+    scaled, kept = scaled_logits(logits, divisor, None if is_all else jnp.arange(logits.shape[1]) < num_tokens)
     if filters is not None:
         kept = keep_likely(kept, *filters)
     return scaled, jnp.where(is_greedy & (kept < 0), -jnp.inf, kept)

@@ -12,7 +12,7 @@ from jaxrl.errors import InputError
 from jaxrl.sample.buckets import length_bucket
 from jaxrl.sample.decode import Decoder
 from jaxrl.sample.engine import Engine
-from jaxrl.sample.rows import Request
+from jaxrl.sample.rows import Request, Row
 from jaxrl.sharding import make_mesh, shard_batch, shardings_for
 from jaxrl.train.step import make_score_fn
 from jaxrl.types import StopReason
@@ -129,34 +129,35 @@ def test_greedy_is_the_likeliest_token_and_top_k_1_is_greedy():
     assert likeliest[start - 1 : -1].tolist() == ids[start:]
 
 
-@pytest.mark.parametrize("settings", [{}, {"top_p": 0.9}, {"temperature": 0.0}])
-def test_ids_that_no_token_has_are_never_drawn(settings, plain):
-    """And the logprobs remain those of the model, unless what is drawn is to be learnt from."""
+def test_ids_that_no_token_has_are_never_drawn(plain):
+    """And the logprobs remain those of the model, unless what is drawn is to be learnt from; every second sample is greedy."""
     assert any(i >= 20 for c in plain.values() for i in c.completion_ids)
-    policy = replace(POLICY, num_tokens=20)
-    sample = SampleSection(**{**SETTINGS, **settings})
-    told, recorded = (
-        completions(Engine(policy, sample, (), letters, one_device(), records=records), requests_for(PROMPTS)) for records in (False, True)
-    )
+    policy, sample = replace(POLICY, num_tokens=20), make_engine().sample
+    greedy = sample.model_copy(update={"temperature": 0.0})
+    requests = [Request(prompt, i, 2, sample=greedy if i % 2 else sample) for i, prompt in enumerate(PROMPTS)]
+    told, recorded = (completions(Engine(policy, sample, (), letters, one_device(), records=records), requests) for records in (False, True))
     assert ids_of(told) == ids_of(recorded) and all(i < 20 for c in told.values() for i in c.completion_ids)
-    for place, completion in told.items():
-        ids = completion.prompt_ids + completion.completion_ids
-        hidden = POLICY.apply(TRAINABLE, FROZEN, np.array([ids]), np.arange(len(ids))[None], np.ones((1, len(ids)), int))
-        logits = np.asarray(POLICY.logits(TRAINABLE, FROZEN, hidden), np.float64)[0, len(completion.prompt_ids) - 1 : -1]
-        scaled = logits / (settings.get("temperature", 0.7) or 1)
-        chosen = np.take_along_axis(scaled, np.array(completion.completion_ids)[:, None], 1)[:, 0]
+    tokens = np.array([c.prompt_ids + c.completion_ids + [0] * (30 - len(c.prompt_ids) - 10) for c in told.values()])
+    hidden = POLICY.apply(TRAINABLE, FROZEN, tokens, np.broadcast_to(np.arange(30), tokens.shape), np.ones_like(tokens))
+    for ((number, index), completion), logits in zip(told.items(), np.asarray(POLICY.logits(TRAINABLE, FROZEN, hidden), np.float64)):
+        start, said = len(completion.prompt_ids), np.array(completion.completion_ids)[:, None]
+        scaled = logits[start - 1 : start + 9] / (1 if number % 2 else 0.7)
+        chosen = np.take_along_axis(scaled, said, 1)[:, 0]
         np.testing.assert_allclose(completion.sampler_logprobs, chosen - np.log(np.exp(scaled).sum(-1)), atol=1e-4)
-        if not settings:
-            np.testing.assert_allclose(recorded[place].sampler_logprobs, chosen - np.log(np.exp(scaled[:, :20]).sum(-1)), atol=1e-4)
-        assert completion.excluded is None and (recorded[place].excluded is None) == (not sample.is_filtered)
+        among_tokens = 0 if number % 2 else chosen - np.log(np.exp(scaled[:, :20]).sum(-1))
+        np.testing.assert_allclose(recorded[number, index].sampler_logprobs, among_tokens, atol=1e-4)
+    assert all(c.excluded is None for c in (*told.values(), *recorded.values())), "nothing was filtered"
     with pytest.raises(InputError, match=r"sample.stop_ids \[20\] are outside the model's vocabulary, 0..19"):
         Engine(policy, SampleSection(**SETTINGS, stop_ids=(20,)), (), letters, one_device()).check("prompt 0", Request([1], 0))
 
 
-def test_what_was_left_out_ends_where_a_stop_text_ends_the_completion(plain):
-    found = completions(Engine(POLICY, SampleSection(**SETTINGS, top_k=60, stop=(plain[0, 0].text[2:4],)), (), letters, one_device(), records=True), requests_for(PROMPTS))
-    assert {c.stop_reason for c in found.values()} >= {StopReason.STOP_STRING, StopReason.MAX_TOKENS}
-    assert all(len(c.excluded) == len(c.completion_ids) == len(c.sampler_logprobs) for c in found.values())
+def test_what_was_left_out_ends_where_a_stop_text_ends_the_completion():
+    row = Row(0, 0, [1], (0, 0), SampleSection(stop=("ef",)), (), keep=False)
+    row.take([49, 50, 51], [-1.0, -2.0, -3.0], ["a", "b", "c"], letters)
+    assert row.stop_reason is None and row.excluded == ["a", "b", "c"]
+    row.take([53, 54, 55, 56], [-4.0, -5.0, -6.0, -7.0], ["d", "e", "f", "g"], letters)
+    completion = row.completion(letters)
+    assert (completion.text, completion.completion_ids, completion.excluded) == ("abc", [49, 50, 51, 53, 54], ["a", "b", "c", "d", "e"])
 
 
 # ------------------------------------------------------------------------------------------------------- where it ends
