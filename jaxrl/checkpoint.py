@@ -27,7 +27,10 @@ from jaxrl.errors import InputError
 from jaxrl.sharding import path_name
 from jaxrl.train.state import TrainState, all_finite
 
-logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax tells every save in several INFO and WARNING lines
+# Orbax tells every save in several lines, and a read that fails at length, beside the exception: in the second of these long
+# after it, when the garbage collector finds the rest of the read. Nothing else in a run uses either.
+for _name in ("absl", "asyncio"):
+    logging.getLogger(_name).setLevel(logging.CRITICAL)
 log = logging.getLogger("jaxrl")
 
 FORMAT = 2  # of what is saved; raised whenever a stage would misread what an older version wrote

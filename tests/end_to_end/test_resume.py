@@ -140,10 +140,10 @@ def test_a_run_that_is_stopped_while_it_skips_goes_on_counting_and_ends_in_an_er
 
 
 def test_a_stage_that_ends_in_skipped_updates_is_an_error_at_every_start(tmp_path):
-    """With fewer updates than the guard waits for, and a last checkpoint that says that all steps are done."""
+    """With fewer updates than the guard waits for, two in each step, and a last checkpoint that says that all steps are done."""
     algo = {"problems_per_batch": 4, "group_size": 4, "ppo_epochs": 1, "critic_learning_rate": 1e39}
     config = load(tmp_path, stages=[{"kind": "ppo", "seq_len": 32, "steps": 2, "algo": algo}])
     for _ in range(2):
-        with pytest.raises(InputError, match="stage ppo has diverged: the last 2 update.*lower optim.learning_rate"):
+        with pytest.raises(InputError, match="stage ppo has diverged: the last 4 update.*lower optim.learning_rate"):
             run(config, io.StringIO())
     assert_nothing_exported(tmp_path / "tiny")
