@@ -28,7 +28,10 @@ from jaxrl.errors import InputError
 from jaxrl.sharding import path_name
 from jaxrl.train.state import TrainState, all_finite
 
-logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax tells every save in several INFO and WARNING lines
+# Orbax tells every save in several lines, and a read that fails at length, beside the exception: in the second of these long
+# after it, when the garbage collector finds the rest of the read. Nothing else in a run uses either.
+for _name in ("absl", "asyncio"):
+    logging.getLogger(_name).setLevel(logging.CRITICAL)
 log = logging.getLogger("jaxrl")
 ORBAX_BYTES = 1 << 18  # of its own metadata beside a state
 
@@ -52,9 +55,8 @@ class Checkpoints:
                 )
         except ValueError as error:  # Orbax reads the metadata of all checkpoints at the start
             broken = " ".join(map(str, _broken_metadata(folder))) or f"one of {folder}"
-            raise InputError(
-                f"{broken}: the metadata of the checkpoint cannot be read ({error}); delete its step's folder to go on from the one before"
-            ) from None
+            remedy = "delete its step's folder to go on from the one before"
+            raise InputError(f"{broken}: the metadata of the checkpoint cannot be read ({error}); {remedy}") from None
 
     def __enter__(self):
         return self
@@ -97,21 +99,21 @@ class Checkpoints:
         """The state and meta of a step, in the shardings of `abstract_state`.
 
         Raises:
-          CheckpointCorrupt: if it cannot be read, or its checksums are not those that were saved.
-          InputError: if it is whole and of another version.
+          CheckpointCorrupt: if it cannot be read, is of another version, or its checksums are not those that were saved.
         """
         place = f"checkpoint {self.folder}/{step}"
         try:
             with _quiet_failures():
                 saved = self._checkpointer.metadata(step).custom_metadata or {}  # Orbax reads a broken file as an empty one
                 if saved.get("format") != FORMAT:
-                    raise ValueError(f"its metadata are of format {saved.get('format')}, not {FORMAT}: damaged, or of another version of jaxrl")
-                meta, saved_sums = saved["meta"], saved["checksums"]
+                    raise ValueError(f"format {saved.get('format')}, not {FORMAT}: damaged, or written by another version of jaxrl")
+                meta, saved_sums = saved["meta"], dict(saved["checksums"])
                 state = self._checkpointer.load_checkpointables(step, {"state": abstract})["state"]
         except jax.errors.JaxRuntimeError:  # no memory for it: not damage
             raise
         except Exception as error:  # Orbax raises all sorts, a plain Exception among them
-            raise CheckpointCorrupt(f"{place} cannot be read: {type(error).__name__}: {error}") from None
+            reason = (str(error) or "no reason given").splitlines()[0][:300]  # TensorStore adds pages
+            raise CheckpointCorrupt(f"{place} cannot be read: {type(error).__name__}: {reason}") from None
         for name, value in _survey(state, meta)[0].items():
             if value != saved_sums.get(name):
                 raise CheckpointCorrupt(f"{place}: {name} is not what was saved")

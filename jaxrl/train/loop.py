@@ -44,9 +44,8 @@ class FinitenessGuard:
 
     def _diverged(self, which: str) -> InputError:
         return InputError(
-            f"stage {self.stage_name} has diverged: {which} had a loss, a gradient or a result that is not finite, or weights "
-            f"beyond {MAX_WEIGHT:,.0f}, and changed nothing; lower optim.learning_rate or check the data, and start under another `name`. "
-            "Nothing was exported"
+            f"stage {self.stage_name} has diverged: {which} changed nothing, because a loss, a gradient or a result was not finite or "
+            f"a weight beyond {MAX_WEIGHT:,.0f}; lower optim.learning_rate or check the data, and start under another `name`"
         )
 
 

@@ -89,15 +89,14 @@ def sft(run: Run, stage: SFTStage, index: int, weights: Weights) -> Weights:
         # ------------------------------------------------------------------------------------------------------ best
         guard.check_end()
         if val_rows is not None and meta["best_step"] is None:
-            raise InputError(f"stage {stage.name} has diverged: no validation loss was a finite number; lower optim.learning_rate or check the data")
+            remedy = "lower optim.learning_rate or check the data"
+            raise InputError(f"stage {stage.name} has diverged: no validation loss was a finite number; {remedy}")
         if meta["best_step"] not in (None, step):
             try:
                 state, _ = checkpoints.restore(abstract, meta["best_step"])
             except CheckpointCorrupt as error:
-                raise InputError(
-                    f"the best checkpoint cannot be used: {error}; delete {checkpoints.folder} to train the stage again, from which the "
-                    "later stages go on as they were"
-                ) from None
+                remedy = f"restore it, or delete {checkpoints.folder} to train the stage again"
+                raise InputError(f"the best checkpoint cannot be used: {error}; {remedy}") from None
     return Weights(policy, state.trainable, frozen, weights.is_new_base)
 
 

@@ -113,13 +113,17 @@ def place_state(
 
 def all_finite(tree: Tree) -> Array:
     """Whether no floating-point number of a tree is NaN or infinite; a boolean []."""
-    return all_within(tree, float(jnp.finfo(jnp.float32).max))
+    return _all(jnp.isfinite, tree)
 
 
 def all_within(tree: Tree, limit: float) -> Array:
     """Whether every floating-point number of a tree is between -limit and limit, which NaN is not; a boolean []."""
+    return _all(lambda x: jnp.abs(x) <= limit, tree)
+
+
+def _all(test, tree: Tree) -> Array:
     floats = [leaf for leaf in jax.tree.leaves(tree) if jnp.issubdtype(leaf.dtype, jnp.floating)]
-    return jnp.all(jnp.array([jnp.all(jnp.abs(leaf) <= limit) for leaf in floats], bool))
+    return jnp.all(jnp.array([jnp.all(test(leaf)) for leaf in floats], bool))
 
 
 def _is_matrix(params: Tree) -> Tree:

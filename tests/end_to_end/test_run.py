@@ -17,7 +17,7 @@ from jaxrl.cli import main
 from jaxrl.config_file import load_config
 from jaxrl.errors import InputError
 from jaxrl.run import refuse_other_config, run
-from tests.end_to_end.runs import interrupted_after, lines
+from tests.end_to_end.runs import lines
 
 CONFIG = """
 name: tiny
@@ -128,16 +128,6 @@ def one_bit_flipped(path: Path):
     path.write_bytes(right[:-9] + bytes([right[-9] ^ 1]) + right[-8:])
     yield path
     path.write_bytes(right)
-
-
-@pytest.mark.parametrize("stop_after", [("sft", 3), ("grpo", 1), ("grpo", 3)])
-def test_interrupted_and_resumed_is_uninterrupted(stop_after, whole, config_file, tmp_path, monkeypatch):
-    """Ctrl-C after a step: the state is saved there, and what follows is bit for bit what would have followed."""
-    config = load(config_file, tmp_path)
-    with interrupted_after(stop_after, monkeypatch):
-        run(config, io.StringIO())
-    assert not (tmp_path / "tiny" / "adapter").exists()
-    assert_same_run(run(config, io.StringIO()), whole)
 
 
 def test_adapter_on_disk_scores_like_the_policy_of_the_run(whole, config_file, tmp_path, capsys):
