@@ -77,7 +77,7 @@ class KnowledgeGraphSection(AnyTaskSection):
     letters: `shuffled` options, or `fixed`: every entity always stands under the same letter, so that a model of a few
       hundred thousand parameters, which is slow to learn to read a list, can answer from what it knows.
     answer_pays: whether the right option earns its point `alone`, as in the original program, or only `with_path`, where the
-      trace names the entities of the path and no others: one option in four is right by luck.
+      trace names the entities of the path, no others, and the last one last: one option in four is right by luck.
     entity_match: how entities are found in a trace, as whole words or, like the original program, as substrings.
     """
 

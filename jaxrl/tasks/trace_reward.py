@@ -33,9 +33,9 @@ class TraceReward:
 
     Args:
       entities: all entities of the graph.
-      answer_pays: `alone`, or `with_path`: R_corr is 1 only where the trace also names the entities of the path and no others. One
-        answer in four is right by luck, and what a lucky one earns drowns what the way there is worth. `correct` is the
-        answer's in either case.
+      answer_pays: `alone`, or `with_path`: R_corr is 1 only where the trace also names the entities of the path, no others, and the
+        path's last one last. One answer in four is right by luck, and what a lucky one earns drowns what the way there is
+        worth. `correct` is the answer's in either case.
       match: `word` counts an entity where it stands as a whole word (the longest one, where several begin at a place);
         `substring` counts it inside longer words too.
     Source: multi-hop-reasoning (MIT). Departure: its text asks for whole words but its program counts substrings, so that
@@ -55,11 +55,11 @@ class TraceReward:
             return Verdict(FORMAT_FAILURE, correct=False, format_ok=False, parts=parts, detail=f"no {missing}")
 
         mentions = self.mentions(trace.group(1))
-        path = set(problem.data["path_star"]["entities"])
+        path, end = set(problem.data["path_star"]["entities"]), problem.data["path_star"]["entities"][-1]
         hits = sum(mentions[entity] > 0 for entity in path)
         correct = answer.group(1) == problem.data["answer_star"]
         coverage = hits / len(path)
-        is_earned = correct and (self.answer_pays == "alone" or set(mentions) == path)
+        is_earned = correct and (self.answer_pays == "alone" or (set(mentions) == path and self.last(trace.group(1)) == end))
         parts = {
             "correctness": CORRECT if is_earned else WRONG,
             "path_coverage": coverage,
@@ -75,6 +75,13 @@ class TraceReward:
         if self.match == "substring":
             return Counter({entity: trace.count(entity) for entity in self.entities if entity in trace})
         return Counter(_whole_words(self.entities).findall(trace))
+
+    def last(self, trace: str) -> str:
+        """The entity that ends last in the trace, the longest if several do; empty if there is none."""
+        if self.match == "substring":
+            ends = {entity: trace.rfind(entity) + len(entity) for entity in self.entities if entity in trace}
+            return max(ends, key=lambda entity: (ends[entity], len(entity)), default="")
+        return (_whole_words(self.entities).findall(trace) or [""])[-1]
 
 
 @lru_cache(maxsize=8)

@@ -60,7 +60,8 @@ def test_hand_table(text, reward, coverage):
     "text, reward, correct",
     [
         (FULL + "ANSWER: B", 1.5, True),
-        ("TRACE: Broker, Queue, Cache, Disk\nANSWER: B", 1.5, True),
+        ("TRACE: Queue, Cache, Disk, Broker\nANSWER: B", 1.5, True),
+        (FULL.strip() + ", and Broker is fed by Disk\nANSWER: B", -1.5, True),  # round to the path again: no step of it
         (FULL + "ANSWER: C", -1.5, False),
         ("TRACE: Disk, Cache, Queue\nANSWER: B", -1.625, True),  # right by luck: nothing but the path's three quarters
         ("TRACE: Disk, Cache, Queue, Broker, Other\nANSWER: B", -1.5, True),  # one step too far, and lucky

@@ -124,6 +124,16 @@ def test_rewards_that_are_no_numbers_leave_their_sample_out():
         assert experience.advantages_P_G.shape == (4, 2) and not experience.advantages_P_G[2].any()
 
 
+def test_by_parts_the_reward_itself_is_not_learnt_from_and_a_part_that_is_no_number_leaves_its_sample_out():
+    nan = float("nan")
+    judged = [[(9.0, 0.0), (0.0, 0.5)], [(1.0, 0.5), (1.0, nan)]]  # (reward, its part `path`)
+    parts = [group(*(trajectory(r, prompt=[5, 6], said=[7, 8], parts={"path": part}) for r, part in pairs)) for pairs in judged]
+    algo = GRPOSection(problems_per_batch=4, group_size=2, advantage="gdpo", part_weights={"path": 1.0})
+    experience = credit(algo, parts)
+    assert (np.sign(experience.advantages_P_G) == [[-1, 1], [0, 0]]).all()
+    assert len(experience.fresh) == 3 and experience.metrics["sample/left_out"] == 1
+
+
 def test_nothing_kept_is_no_update():
     algo = GRPOSection(problems_per_batch=4, group_size=2)
     assert list(minibatches(credit(algo, []), algo, (0, 0, 1))) == []

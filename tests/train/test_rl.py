@@ -15,10 +15,10 @@ from jaxrl.model.policy import Policy
 from jaxrl.model.value_head import init_value_head
 from jaxrl.rollout.curriculum import SuccessRates
 from jaxrl.rollout.replay import Entry
-from jaxrl.train.rl import choose_problems, make_progress, make_reference, over_updates, renew_reference
+from jaxrl.train.rl import choose_problems, group_has_spread, make_progress, make_reference, over_updates, renew_reference
 from jaxrl.train.state import TrainState, place_state, policy_part
 from jaxrl.types import Problem
-from tests.rollout.episodes import group_of
+from tests.rollout.episodes import group, group_of, trajectory
 from tests.tiny import CONFIG, max_difference, noisy, one_device, policy_and_trees
 
 # ---------------------------------------------------------------------------------------------------------- reference
@@ -195,3 +195,11 @@ def test_the_samplers_gap_is_the_first_updates_where_its_logprobs_are_the_old_on
 
 def test_without_updates_there_are_no_metrics():
     assert over_updates([]) == {}
+
+
+def test_a_group_has_spread_where_what_is_learnt_from_differs():
+    """Equal rewards of different parts teach something by parts alone; parts without a weight never do."""
+    groups = [group(trajectory(1.0, parts={"luck": a, "path": b}), trajectory(1.0, parts={"luck": c, "path": d})) for a, b, c, d in ((1, 0, 0, 1), (1, 1, 0, 1))]
+    by_parts = GRPOSection(advantage="gdpo", part_weights={"path": 1.0})
+    assert [group_has_spread(by_parts, g) for g in groups] == [True, False]
+    assert [group_has_spread(GRPOSection(), g) for g in groups] == [False, False]
