@@ -32,8 +32,8 @@ INSTRUCTIONS = {
 MARKS = {"hashes": "#### {}", "boxed": "The answer is \\boxed{{{}}}."}
 ASKS_PERCENT = re.compile(r"\b(?:what|which|how many|as an?|in) (?:[a-z']+ ){0,4}per ?cent", re.IGNORECASE)
 ASKS_ORDER = re.compile(
-    r"\b(?:(?:in|what|correct|following) (?:[a-z]+ ){0,3}order\b|from (?:the )?[a-z]+est to|respectively|order(?:ed)? (?:from|by|them|the )"
-    r"|(?:arrange|rank|sort)(?:ed)?\b)",
+    r"\b(?:(?:in|by) (?:[a-z]+ ){0,3}order\b(?! (?:to|that)\b)|(?:correct|right) order\b|from (?:the )?(?:[a-z]+est|least|most) to\b"
+    r"|respectively\b|order(?:ed)? (?:from|by|them|these)\b|(?:arrange|rank|sort)(?:ed)?\b)",
     re.IGNORECASE,
 )
 PROSE = re.compile(r"(?:(?<![\\\w])[A-Za-z]{2,}\s+){2}[A-Za-z]{2,}")
@@ -144,7 +144,8 @@ class MathReward:
             parts = {"correct": 0.0, "format": 0.0, "marked": 0.0}
             return Verdict(0.0, correct=False, format_ok=False, parts=parts, detail=f"no answer; right is {short(gold)}")
         question = _question(problem)
-        in_percent, in_order = bool(ASKS_PERCENT.search(question)), bool(ASKS_ORDER.search(question))
+        in_percent = bool(ASKS_PERCENT.search(question))
+        in_order = not gold.isdecimal() and bool(ASKS_ORDER.search(question))
         is_right = equal(gold, found.text, symbolic=self.symbolic, in_percent=in_percent, in_order=in_order)
         parts = {"correct": float(is_right), "format": 1.0, "marked": float(found.is_marked)}
         return Verdict(parts["correct"], is_right, True, parts, f"answer {short(found.text)}, right is {short(gold)}")
