@@ -88,6 +88,11 @@ def unknowns(node: Any) -> frozenset[str]:
     return own.union(*map(unknowns, node))
 
 
+def is_number(node: Node) -> bool:
+    """Whether it is one number as it is written, with or without a sign or a fraction line."""
+    return node[0] == "num" or (node[0] == "/" and node[1][0] == node[2][0] == "num")
+
+
 def _is_unknown(function: str) -> bool:
     return function.startswith("of ") or function.startswith("at ")
 

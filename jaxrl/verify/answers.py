@@ -215,7 +215,7 @@ _OPEN_BEFORE = re.compile(
     r"(?:[±√]|\\(?:sqrt(?:\[[0-9]+\])?|ln|log|frac|binom)\ ?\{?|\}\ ?\{|(?:[0-9)}%]|(?<![A-Za-z'])[A-Za-z])\ ?[-+*/^]|[0-9]/)\ ?$"
 )
 _CLOSED_AFTER = re.compile(
-    rf"(?:{_SHORT})?(?=$|[\s.,;:?)\]}}'\"`*_|<>=°$-]|/{_LETTERS}{{3}})"
+    rf"(?:{_SHORT}{_POWERED}|m[²³])?(?=$|[\s.,;:?)\]}}'\"`*_|<>=°$-]|/{_LETTERS}{{3}})"
     rf"(?!\*[\w(\\]|\ [*+^/!²³]\ ?[\w(\\]|\ and\ a\ |\ [¼½¾]|\ \\(?:pi|sqrt|frac)|\ {_ANOTHER.pattern})",
     re.IGNORECASE,
 )

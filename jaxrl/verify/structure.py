@@ -34,7 +34,7 @@ from jaxrl.verify.answers import MAX_CHARS, Number, bare, denies, read_number, t
 
 MAX_PARTS = 100
 MAX_DEPTH = 12
-DECIMALS = 12  # with so many digits or more, a decimal stands for what rounds to it, where `symbolic` compares it with a root
+DECIMALS = 15  # with the digits of a double or more, a decimal stands for what rounds to it, where values are compared (`symbolic`)
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,11 @@ class Leaf:
         if _WORD.fullmatch(self.text):
             raise Unreadable("a word")
         return algebra.read(_UNITS.sub("", self.text))
+
+    @property
+    def is_number(self) -> bool:
+        """Whether nothing is left to be worked out. Raises Unreadable."""
+        return self.number is not None or algebra.is_number(self.expression)
 
 
 @dataclass(frozen=True)
@@ -252,6 +257,9 @@ class Comparison:
         other, given = _named(answer)
         if isinstance(gold, Relation) and isinstance(answer, Relation) and not (name and other and _names_agree(name, other)):
             return self.same_relation(gold, answer)
+        if (_is_list(gold) or _is_list(answer)) and (name or other):
+            gold, answer = _spread(gold), _spread(answer)
+            (name, values), (other, given) = _named(gold), _named(answer)
         if name or other:
             if len(given) > 1:
                 return self._chain(values[-1], given)
@@ -338,28 +346,32 @@ class Comparison:
     def same_leaf(self, gold: Leaf, answer: Leaf) -> bool:
         a, b = gold.number, answer.number
         if a is not None and b is not None:
-            return same_number(a, b, self.in_percent)
+            return same_number(a, b, self.in_percent) or (self.symbolic and (_rounds_to(gold, answer) or _rounds_to(answer, gold)))
         if not _units_agree(gold, answer):
             return False
         if bare(gold.text) == bare(answer.text):
             return True
         try:
             left, right = gold.expression, answer.expression
-            if (left[0] == "num") != (right[0] == "num") and not self.symbolic and not self.worked:
+            if gold.is_number != answer.is_number and not self.symbolic and not self.worked:
                 return False
             if algebra.same(left, right, self.symbolic):
                 return True
-            return self.symbolic and any(_rounds_to(*pair) for pair in ((gold, right), (answer, left)))
+            return self.symbolic and (_rounds_to(gold, answer) or _rounds_to(answer, gold))
         except Unreadable:
             return False
 
 
-def _rounds_to(leaf: Leaf, node: algebra.Node) -> bool:
-    """Whether a decimal of many digits is what an irrational expression rounds to."""
+def _rounds_to(leaf: Leaf, other: Leaf) -> bool:
+    """Whether a decimal of many digits is what the other rounds to."""
     digits = re.fullmatch(r"-?([0-9]+)\.([0-9]+)", leaf.text.strip())
-    if digits is None or len((digits[1] + digits[2]).lstrip("0")) < DECIMALS or algebra.unknowns(node):
+    if digits is None or len((digits[1] + digits[2]).lstrip("0")) < DECIMALS:
         return False
-    return algebra.rounds_to(node, leaf.text.strip(), len(digits[2]))
+    try:
+        node = other.expression
+        return not algebra.unknowns(node) and algebra.rounds_to(node, leaf.text.strip(), len(digits[2]))
+    except Unreadable:
+        return False
 
 
 def same_number(gold: Number, answer: Number, in_percent: bool) -> bool:
@@ -399,6 +411,15 @@ def _name(node: Node) -> str:
         return "label"
     text = text.replace(" ", "").replace('"', "")
     return text.replace("{", "").replace("}", "") if _NAME.fullmatch(text) else ""
+
+
+def _spread(node: Node) -> Node:
+    """Of (x, y) = (1, 2), the list x = 1, y = 2."""
+    if isinstance(node, Relation) and node.signs == "=":
+        names, values = node.sides
+        if isinstance(names, Group) and isinstance(values, Group) and len(names.parts) == len(values.parts) and _name(names):
+            return Group("list", tuple(Relation(pair, "=") for pair in zip(names.parts, values.parts, strict=True)))
+    return node
 
 
 def _names_agree(name: str, other: str) -> bool:
@@ -489,14 +510,15 @@ def equal(gold: str, answer: str, *, symbolic: bool = False, in_percent: bool = 
     """Whether the answer is the gold one: the rules are those of this module.
 
     50 % is 1/2. The plain number 50 is 50 % only where the gold answer has the %, and 50 % is the plain gold number 50 only
-    where the question asks for a percentage (`in_percent`). No rounding: 0.333 is not 1/3. Longer answers than MAX_CHARS are
+    where the question asks for a percentage (`in_percent`). No rounding: 0.333 is not 1/3 (but with `symbolic`, see DECIMALS). Longer answers than MAX_CHARS are
     equal to nothing. What is left to be worked out (6*7 for 42) counts only where it is worked out (`symbolic`).
     """
     if len(gold) > MAX_CHARS or len(answer) > MAX_CHARS:
         return False
     a, b = read_number(gold), read_number(answer)
     if a is not None and b is not None and not ("=" in gold and "=" in answer):  # two names must agree
-        return same_number(a, b, in_percent)
+        if same_number(a, b, in_percent) or not symbolic:
+            return same_number(a, b, in_percent)
     if bare(gold) == bare(answer):
         return True
     return Comparison(symbolic, in_percent, in_order).same(read(gold), read(answer))

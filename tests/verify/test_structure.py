@@ -15,7 +15,7 @@ from jaxrl.verify.structure import equal
     "gold, answer, expected",
     [
         *(("42", "42.0", True), ("42", "-42", False), ("1,234", "1234", True), ("0.5", "1/2", True), ("0", "-0", True)),
-        *(("1/3", "0.333", False), ("1/3", "0.3333333333333333", False), ("1e999", "1e998", False), ("27.0", "27", True)),
+        *(("1/3", "0.333", False), ("1/3", "0.333333333333333", False), (r"\frac{1}{-2}", "-0.5", True), ("1e999", "1e998", False), ("27.0", "27", True)),
         ("0.1", "0.1000000000000000055511151231257827", False),  # what a double would say
         ("9007199254740993", "9007199254740992", False),
         # percent: hundredths, or the unit that was asked for
@@ -66,7 +66,7 @@ ALIKE = [  # in either direction, with `symbolic` and without
     *(("1,-2", r"1 \text{ or } -2"), (r"\{1, 2\}", r"\{2, 1\}"), (r"\{1, 2\}", "2, 1"), ("-12;-11;-10", r"\{-12, -11, -10\}")),
     *((r"1 \pm \sqrt{19}", r"1+\sqrt{19}, 1-\sqrt{19}"), (r"\pm 2021", "-2021, 2021"), (r"x = \pm 2", "x = 2 or x = -2"), ("x=1, 2", "1, 2")),
     *((r"\varnothing", r"\emptyset"), (r"\{\}", r"\emptyset"), ("(2,1),(1,2)", "(1,2), (2,1)"), ("a=4, -8", "-8, 4")),
-    *(("k=45, n=2", r"n=2 \text{ and } k=45"), ("AB=4, CD=5", "4, 5"), ("p=5,q=2;p=7,q=2", "(5,2),(7,2)"), ("a_3 = 2, a_{37} = 19", "a_{37}=19, a_3=2")),
+    *(("k=45, n=2", r"n=2 \text{ and } k=45"), ("AB=4, CD=5", "4, 5"), ("(x,y)=(1,2)", "y=2, x=1"), (r"\frac13", r"0.\overline{3}"), ("p=5,q=2;p=7,q=2", "(5,2),(7,2)"), ("a_3 = 2, a_{37} = 19", "a_{37}=19, a_3=2")),
     # tuples and intervals
     *((r"(1,\frac{9}{2})", "(1,4.5)"), ("(3,2)", "(p,q)=(3,2)"), ("(0;-2;6)", "(0, -2, 6)"), (r"\langle 1, 2\rangle", "(1,2)")),
     *((r"[-1, \frac{1}{2}) \cup (1, \infty)", r"(1,+\infty)\cup[-1,0.5)"), ("(0,1)", "0<x<1"), ("[0,1)", r"0\le x<1"), (r"x\in[0,1)", r"1>x\ge 0")),
@@ -116,7 +116,7 @@ BY_VALUE = [  # with `symbolic` alone
     *((r"2\sqrt{3}", r"\sqrt{12}"), ("42", "6*7"), (r"\frac{\pi}{2}", r"90^\circ"), (r"\tan^2(y)+1", r"\sec^2(y)"), (r"\sin(90^\circ-x)", r"\cos(x)")),
     *(("1+2i", "i(2-i)"), (r"\log_2 8", "3"), (r"\frac{3-\sqrt{13}}{2}", r"-\frac{2}{3+\sqrt{13}}"), (r"\frac{1}{3\sqrt[3]{x}^2}", r"\frac{1}{3x^{2/3}}")),
     *((r"2 \sin b \cos a", r"\sin(a+b)-\sin(a-b)"), (r"\binom{n}{2}", r"\frac{n(n-1)}{2}"), (r"x = \ln 4", r"x = 2\ln 2"), (r"[\sqrt{4}, \infty)", r"x \ge 2")),
-    *((r"\sqrt{17}", "4.123105625617661"), (r"(\sqrt{12}, 1)", r"(2\sqrt{3}, 1)"), ("a=\\sqrt{8}, b=1", "2\\sqrt{2}, 1")),
+    *((r"\sqrt{17}", "4.123105625617661"), (r"\frac{1}{12}", "0.0833333333333333"), ("5/6", "1/2+1/3"), (r"(\sqrt{12}, 1)", r"(2\sqrt{3}, 1)"), ("a=\\sqrt{8}, b=1", "2\\sqrt{2}, 1")),
 ]
 
 
@@ -169,7 +169,7 @@ def near_misses(gold):
         yield ("[" if gold[0] == "(" else "(") + gold[1:]
         yield gold[1:-1]
     if "=" not in gold and re.search("[0-9]", gold):
-        yield from (f"{gold} = {gold}1", f"{gold}, 7", rf"{gold} \to {gold}", f"|z| = {gold}", f"z^2 = {gold}")
+        yield from (f"{gold} = 9{gold}", f"{gold}, 7", rf"{gold} \to {gold}", f"|z| = {gold}", f"z^2 = {gold}")
     yield from ("1=2", "0=0", "z", "(-9,9)", r"\text{maybe}", r"\{z\}")
 
 
