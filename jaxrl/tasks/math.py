@@ -1,8 +1,8 @@
 r"""Mathematics questions whose answer is a number or an expression, from files or the hub: GSM8K, MATH, and what has their fields.
 
 Where a completion's answer stands, behind the last #### or in the last \boxed{}, and which number it is, says `verify/answers.py`;
-what lists, intervals, equations and the like are, and when they are alike, `verify/structure.py`. Expressions are compared as
-functions of their unknowns, and with `symbolic` by the values of their roots and functions too (`verify/algebra.py`).
+what lists, intervals, equations and the like are, `verify/structure.py`; when two answers are alike, `verify/alike.py`. Expressions
+are compared as functions of their unknowns, and with `symbolic` by the values of their roots and functions (`verify/algebra.py`).
 """
 
 import math
@@ -17,8 +17,8 @@ from jaxrl.tasks.base import SPLITS, Baseline, Record, example_texts
 from jaxrl.tasks.drawing import digest
 from jaxrl.tasks.fields import field, is_int, is_text
 from jaxrl.types import Message, Problem, Verdict
+from jaxrl.verify.alike import equal
 from jaxrl.verify.answers import MAX_CHARS, final_answer
-from jaxrl.verify.structure import equal
 
 if TYPE_CHECKING:  # pydantic stays out of the verifier processes, which import this file
     from jaxrl.config_tasks import MathSection

@@ -1,5 +1,5 @@
 r"""Answers in free text: where the answer of a completion stands, and which number it is. Exact, without `eval`, in time linear
-in the text. Whether two answers are alike is the business of `structure.py`.
+in the text. Whether two answers are alike is the business of `alike.py`.
 
 Where the answer stands (`final_answer`):
 
@@ -120,15 +120,19 @@ def _goes_on(text: str) -> bool:
 
 def _joined_boxes(text: str, last: int) -> str:
     """The content of the box that begins at `last`, and of those before it that belong to the same answer."""
-    contents, start = [_boxed(text, last)[0]], last
+    joined, start = _boxed(text, last)[0], last
+    seen = {joined}
     for _ in range(MAX_BOXES):
         before = text.rfind("\\boxed", 0, start)
         content, end = _boxed(text, before) if before >= 0 else ("", 0)
-        if not content or not contents[0] or end > start or not _is_gap(text[end : min(start, end + MAX_GAP + 1)]):
+        gap = text[end : min(start, end + MAX_GAP + 1)]
+        if not content or not joined or end > start or not _is_gap(gap):
             break
-        contents.insert(0, content)
+        if content not in seen:
+            joined = content + (r" \text{ or } " if re.search(r"(?<![a-z])or(?![a-z])", gap) else ", ") + joined
+        seen.add(content)
         start = before
-    return ", ".join(dict.fromkeys(contents))
+    return joined
 
 
 def _is_gap(text: str) -> bool:

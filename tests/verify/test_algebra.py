@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from jaxrl.verify import algebra
-from jaxrl.verify.algebra import Unreadable, read, same, same_relation, unknowns
+from jaxrl.verify.algebra import same, same_relation
+from jaxrl.verify.expression import Unreadable, read, unknowns
 
 needs_mpmath = pytest.mark.skipif(not algebra.importlib.util.find_spec("mpmath"), reason="the extra `math` is not installed")
 
@@ -110,7 +111,7 @@ def test_unknowns_are_names_and_unknown_functions():
 
 def test_the_library_is_loaded_only_where_it_is_asked_for():
     program = (
-        "import sys\nfrom jaxrl.verify.structure import equal\nassert equal('x+1', '1+x') and 'mpmath' not in sys.modules\n"
+        "import sys\nfrom jaxrl.verify.alike import equal\nassert equal('x+1', '1+x') and 'mpmath' not in sys.modules\n"
         "assert not {'sympy', 'math_verify', 'numpy'} & set(sys.modules)"
     )
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=Path(__file__).resolve().parents[2])

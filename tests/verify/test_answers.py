@@ -6,7 +6,7 @@ from fractions import Fraction
 import pytest
 
 from jaxrl.verify.answers import MAX_CHARS, Answer, final_answer, read_number, unit_of, without_reasoning
-from jaxrl.verify.structure import equal
+from jaxrl.verify.alike import equal
 
 
 def marked(text):
@@ -57,8 +57,8 @@ def bare(text):
         (r"\boxed{\begin{matrix}1\\{2}\\\end{matrix}} and 7}", marked(r"\begin{matrix}1\\{2}\\\end{matrix}")),
         # boxes that are one answer
         (r"The roots are $\boxed{1}$ and $\boxed{-2}$.", marked("1, -2")),
-        (r"\boxed{2}, \boxed{3} \text{ or } \boxed{5}", marked("2, 3, 5")),
-        (r"\(x = \boxed{1}\) or \(x = \boxed{2}\)", marked("1, 2")),
+        (r"\boxed{2}, \boxed{3} \text{ or } \boxed{5}", marked(r"2, 3 \text{ or } 5")),
+        (r"\(x = \boxed{1}\) or \(x = \boxed{2}\)", marked(r"1 \text{ or } 2")),
         (r"\boxed{k=45} \quad \text{and} \quad \boxed{n=2}", marked("k=45, n=2")),
         (r"\boxed{1}\boxed{2}", marked("1, 2")),
         (r"\boxed{1} papers and \boxed{2} bins", marked("1, 2")),
