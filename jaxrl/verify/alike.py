@@ -33,8 +33,10 @@ def equal(gold: str, answer: str, *, symbolic: bool = False, in_percent: bool = 
         return False
     a, b = read_number(gold), read_number(answer)
     if a is not None and b is not None and not ("=" in gold and "=" in answer):  # two names must agree
-        if same_number(a, b, in_percent) or not symbolic:
-            return same_number(a, b, in_percent)
+        if same_number(a, b, in_percent):
+            return True
+        if not symbolic or other_units(a.unit, b.unit):
+            return False
     if bare(gold) == bare(answer):
         return True
     return Comparison(symbolic, in_percent, in_order).same(read(gold), read(answer))
@@ -137,7 +139,8 @@ class Comparison:
         is_equation = gold.signs in ("=", "≠")
         if is_equation and all(map(self.same, gold.sides, answer.sides[::-1])):
             return True
-        if len(gold.sides) > 2 or gold.signs not in "=≠<≤" or not all(isinstance(side, Leaf) for side in gold.sides + answer.sides):
+        sides = gold.sides + answer.sides
+        if len(sides) > 4 or gold.signs not in "=≠<≤" or not all(isinstance(side, Leaf) for side in sides):
             return False
         try:
             sides = [tuple(side.expression for side in relation.sides) for relation in (gold, answer)]
@@ -153,7 +156,7 @@ class Comparison:
         a, b = gold.number, answer.number
         if a is not None and b is not None:
             return same_number(a, b, self.in_percent) or (self.symbolic and (_rounds_to(gold, answer) or _rounds_to(answer, gold)))
-        if gold.unit and answer.unit and gold.unit != answer.unit:
+        if other_units(gold.unit, answer.unit):
             return False
         if bare(gold.text) == bare(answer.text):
             return True
@@ -180,9 +183,14 @@ def _rounds_to(leaf: Leaf, other: Leaf) -> bool:
         return False
 
 
+def other_units(unit: str, other: str) -> bool:
+    """Whether both are units of measure, and not the same."""
+    return bool(unit and other) and unit != other
+
+
 def same_number(gold: Number, answer: Number, in_percent: bool) -> bool:
     """By value; of a percentage, see `answers.equal`. Other units of measure make other numbers."""
-    if gold.unit and answer.unit and gold.unit != answer.unit:
+    if other_units(gold.unit, answer.unit):
         return False
     if gold.is_percent and not answer.is_percent:
         return answer.value in (gold.value, gold.value * 100)
@@ -197,7 +205,8 @@ _LETTER = rf"(?:(?![ei](?![_(']))[A-Za-z]|\\(?!pi)(?:{'|'.join(sorted(GREEK))}))
 _SUB = r"(?:_(?:\{[^{}]*\}|[A-Za-z0-9]))?'*"
 _POINTS = rf"(?:m?\\(?:angle|triangle|overline|vec|overrightarrow|widehat|measuredangle)\{{?)?[A-Z]+{_SUB}\}}?"
 _ONE_NAME = (
-    rf"(?:\|{_POINTS}\||{_POINTS}|\\vec\{{?[a-z]\}}?|\\(?:sin|cos|tan|cot|sec|csc)(?:\^\{{?2\}}?)?\(?(?:\\angle)?(?:[A-Z]+|\\(?!pi)[a-z]+)\)?"
+    rf"(?:\|{_POINTS}\||{_POINTS}|\\vec\{{?[a-z]\}}?"
+    r"|\\(?:sin|cos|tan|cot|sec|csc)(?:\^\{?2\}?)?\(?(?:\\angle)?(?:[A-Z]+|\\(?!pi)[a-z]+)\)?"
     rf"|{_LETTER}{_SUB}(?:\^\{{?-1\}}?)?(?:\([^()=<>]{{0,20}}\))?)"
 )
 _NAME = re.compile(rf"{_ONE_NAME}(?:[:/]{_ONE_NAME})*|\\frac\{{{_ONE_NAME}\}}\{{{_ONE_NAME}\}}")

@@ -225,14 +225,16 @@ _CLOSED_AFTER = re.compile(
 )
 _NOT = r"(?:(?:not|never|neither|nor|cannot|wrong|incorrect|false|impossible)\b|\w+n['’]t\b)"
 _DOUBT_BEFORE = re.compile(  # what is said of the number that follows, up to it: denied, bounded, one of several
-    rf"(?:\b{_NOT}(?!\ only\b)[^0-9.!?;:\n]*|\b(?:less|more|fewer|greater|smaller|larger|other|rather|higher|lower)\ than\ [^0-9.!?;\n]{{0,12}}"
+    rf"(?:\b{_NOT}(?!\ only\b)[^0-9.!?;:\n]*"
+    r"|\b(?:less|more|fewer|greater|smaller|larger|other|rather|higher|lower)\ than\ [^0-9.!?;\n]{0,12}"
     rf"|\bat\ (?:least|most)\ [^0-9.!?;\n]{{0,12}}|\bbetween\ [^.!?;\n]{{1,40}}\ and\ [^0-9.!?;\n]{{0,3}}"
     rf"|[0-9](?:\ {_LETTERS}+){{0,3}},?\ (?:or|nor)\ [^0-9.!?;\n]{{0,20}}|[0-9],?\ and\ [$€£]?)$",
     re.IGNORECASE,
 )
 _DOUBT_AFTER = re.compile(  # and behind it, in the same breath or the next one
-    rf"(?:\ {_LETTERS}+)?\ (?:is|was|are|were|would\ be|can|could|seems)\ ?(?:[a-z]+\ )?{_NOT}|\ (?:is|was|are|were|would|can|could|does|did)n['’]t\b"
-    rf"|\ or\b|[?.!,]*\s+(?:no|nope|wrong)\b(?!\ (?:one|other|more|doubt))",
+    rf"(?:\ {_LETTERS}+)?\ (?:is|was|are|were|would\ be|can|could|seems)\ ?(?:[a-z]+\ )?{_NOT}"
+    r"|\ (?:is|was|are|were|would|can|could|does|did)n['’]t\b"
+    r"|\ or\b|[?.!,]*\s+(?:no|nope|wrong)\b(?!\ (?:one|other|more|doubt))",
     re.IGNORECASE,
 )
 
@@ -250,6 +252,7 @@ def read_number(text: str) -> Number | None:
     match = _PLAIN.fullmatch(text)
     if match:
         return Number(_decimal(match["number"]) * (-1 if match["sign"] == "-" else 1))
+    currency = "dollar" if "\\$" in text else ""
     text = _plain(text).strip(_EMPHASIS).rstrip(".,;").strip(_EMPHASIS)
     if text.startswith("(") and text.endswith(")") and text.count("(") == 1 and "," not in text:  # (2,100) is a pair
         text = text[1:-1].strip()
@@ -262,7 +265,7 @@ def read_number(text: str) -> Number | None:
     value = -value if match["sign"] == "-" else value
     if match["percent"]:
         return Number(value / 100, is_percent=True)
-    return Number(value, unit=unit_of(match["unit"])) if match["unit"] else Number(value)
+    return Number(value, unit=(unit_of(match["unit"]) if match["unit"] else "") or currency)
 
 
 _MEASURES = {
@@ -273,14 +276,18 @@ _MEASURES = {
     "degree": "°", "radian": "rad", "am": "", "pm": "", "mph": "", "kph": "", "gallon": "", "pint": "", "quart": "", "cup": "",
 }  # fmt: skip
 _MEASURE_OF = {spelling: unit for unit, names in _MEASURES.items() for spelling in (unit, *names.split())}
-_UNIT_PART = re.compile(rf"(?P<over>/|\bper\b)|(?P<square>\bsq(?:uare|\.)?(?![a-z]))|(?P<cubic>\bcubic\b)|(?P<word>°|{_LETTERS}+)\ ?(?P<power>\^-?[1-3]|[²³])?")
+_UNIT_PART = re.compile(
+    rf"(?P<over>/|\bper\b)|(?P<square>\bsq(?:uare|\.)?(?![a-z]))|(?P<cubic>\bcubic\b)|(?P<word>°|{_LETTERS}+)\ ?(?P<power>\^-?[1-3]|[²³])?"
+)
 
 
 def unit_of(text: str) -> str:
     """The unit of measure that a text begins with, in one spelling (cm^2, km/h); empty if it begins with another word."""
     unit, power = "", ""
     for part in _UNIT_PART.finditer(_POWER.sub(r"^\1", text)):
-        if part["over"] and unit:
+        if part["over"]:
+            if not unit:
+                break
             unit += "/"
         elif part["square"] or part["cubic"]:
             power = "^2" if part["square"] else "^3"

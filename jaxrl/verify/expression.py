@@ -185,7 +185,8 @@ class _Reader:
             if self.next not in ("!", "°", "%"):
                 break
             sign = self.take()
-            node = ("call", "!", node) if sign == "!" else ("*", node, ("call", "degree") if sign == "°" else ("num", Fraction(1, 100)))
+            factor: Node = ("call", "degree") if sign == "°" else ("num", Fraction(1, 100))
+            node = ("call", "!", node) if sign == "!" else ("*", node, factor)
         return node
 
     def atom(self) -> Node:

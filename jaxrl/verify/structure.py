@@ -84,8 +84,8 @@ _SYMBOL_OF = {name: symbol for symbol, names in _SYMBOLS.items() for name in nam
 _COMMAND = re.compile(r"\\([A-Za-z]+)")
 _SPELT = [
     ("\\{", "⦃"), ("\\}", "⦄"), ("\\|", "|"), ("<=", "≤"), (">=", "≥"), ("!=", "≠"), ("==", "="), (":=", "="), ("...", "…"), ("π", "\\pi "),
-    ("\\mathbb{R}", "ℝ"), ("\\R", "ℝ"), ("**", "^"), ("·", "*"), ("⋅", "*"), ("÷", "/"), ("\\operatorname", "\\mathrm"), ("\\tan^{-1}", "\\arctan "), ("≅", "≈"), ("⩽", "≤"),
-    ("⩾", "≥"), ("∖", "\\"), ("²", "^2"), ("³", "^3"),
+    ("\\mathbb{R}", "ℝ"), ("\\R", "ℝ"), ("**", "^"), ("·", "*"), ("⋅", "*"), ("÷", "/"), ("≅", "≈"), ("⩽", "≤"),
+    ("⩾", "≥"), ("²", "^2"), ("³", "^3"),
 ]  # fmt: skip
 _FONTS = re.compile(r'"([A-Za-z])"')  # one letter in another font is that letter
 _PLUS_INFINITY = re.compile(r"(?<![\w)}])\+\s*∞")
@@ -100,7 +100,7 @@ _NUMERALS = "zero one two three four five six seven eight nine ten eleven twelve
 _CLOCK = re.compile(r"([0-9]{1,2}:[0-9]{2}(?::[0-9]{2})?)\s*\"?\s*([ap])\.?\s?m\.?\s*\"?", re.IGNORECASE)
 _WORD = re.compile(r'"[^"]*"|[A-Za-z]{3,}|[a-z]*[eiou][a-z]+|[a-z]+[eiou][a-z]*')  # letters alone that are no product
 _UNITS = re.compile(r'(?<=[0-9A-Za-z)}\]°])\s*(?:\s*"[^"]*"(?:\^\{?-?[0-9]\}?)?|\s+(?!sin|cos|tan|log|sqrt)[A-Za-z]{3,}\.?)+\s*$')
-_MATRICES = {name: "matrix" for name in ("pmatrix", "bmatrix", "matrix", "smallmatrix", "array")} | {"vmatrix": "determinant", "Vmatrix": "norm"}
+_MATRICES = dict.fromkeys(("pmatrix", "bmatrix", "matrix", "smallmatrix", "array"), "matrix") | {"vmatrix": "determinant", "Vmatrix": "norm"}
 _COLUMNS = re.compile(r"\{[lcr|\s]*\}")
 
 
@@ -119,11 +119,12 @@ def _read(text: str, depth: int) -> Node:
     if depth > MAX_DEPTH or (leaf.number is not None and "=" not in text):
         return leaf
     is_number = leaf.number is not None  # with a name: its comma is none of a list
-    return (not is_number and _list(text, depth)) or _relation(text, depth) or _union(text, depth) or _enclosed(text, depth) or _rest(text, depth) or leaf
+    node = None if is_number else _list(text, depth)
+    return node or _relation(text, depth) or _union(text, depth) or _enclosed(text, depth) or _other(text, depth) or leaf
 
 
 def _outer(text: str) -> str:
-    return text.strip().rstrip(".").strip(" *`_\n\t") if text[-1:] in ". *`_\n\t" or text[:1] in " *`_\n\t" else text
+    return text.strip().rstrip(".").strip(" *`_\n\t")
 
 
 def _depths(text: str) -> list[int]:
@@ -156,7 +157,8 @@ def _list(text: str, depth: int) -> Node | None:
         return None
     parts = [_read(piece, depth + 1) for piece in pieces]
     if ";" in joiners:
-        parts = [Group("brackets", part.parts, "()") if isinstance(part, Group) and part.kind == "list" else part for part in parts]
+        is_list = [isinstance(part, Group) and part.kind == "list" for part in parts]
+        parts = [Group("brackets", part.parts, "()") if is_it else part for part, is_it in zip(parts, is_list, strict=True)]
     return Group("list", tuple(parts), joiner=joiners[-1] if joiners else "")
 
 
@@ -198,7 +200,7 @@ def _enclosed(text: str, depth: int) -> Node | None:
     return Group("brackets", parts, brackets)
 
 
-def _rest(text: str, depth: int) -> Node | None:
+def _other(text: str, depth: int) -> Node | None:
     opened = _ENVIRONMENT.match(text)
     if opened and text.endswith(f"\\end{{{opened[2]}}}") and 0 not in _depths(text)[1 : text.rfind("\\end")]:
         return _environment(opened[2], text[opened.end() : text.rfind("\\end")], depth)
@@ -222,5 +224,6 @@ def _environment(name: str, body: str, depth: int) -> Node | None:
         cells = [_split(row, re.compile("&"))[0] for row in rows]
         return Group(_MATRICES[name], tuple(Group("row", tuple(_read(cell, depth + 1) for cell in row)) for row in cells))
     if name in ("cases", "aligned", "align", "align*", "gathered"):
-        return Group("list", tuple(_read(row.replace("&", " ").strip(" ,"), depth + 1) for row in rows)) if len(rows) > 1 else None
+        parts = tuple(_read(row.replace("&", " ").strip(" ,"), depth + 1) for row in rows)
+        return Group("list", parts) if len(parts) > 1 else None
     return None

@@ -47,9 +47,12 @@ def renderings(gold):
     number = int(gold.replace(",", ""))
     return [
         *(gold, str(number), f"{number:,}", f"#### {gold}", f"\\boxed{{{gold}}}", f"${gold}", f"{number}.0", f"{number:,}.00"),
-        *(f"{gold}.", f"So the answer is {gold}.", f"She pays ${number:,} in all.", f"12 + 3 = 15\n#### {number}\n", f"**{number}**"),
-        *(f"$\\boxed{{{number:,}}}$.", f"\\boxed{{{number}\\text{{ dollars}}}}", f"<think>#### 0.5</think>\n{number}", f"x = {number}"),
-        *(f"#### The answer is {number}.", f"#### ${number}/week</s>", f"\\boxed{{{number:,}\\text{{ m}}^2}}", f"{number} miles."),
+        *(f"{gold}.", f"So the answer is {gold}.", f"She pays ${number:,} in all.", f"12 + 3 = 15\n#### {number}\n"),
+        f"**{number}**",
+        *(f"$\\boxed{{{number:,}}}$.", f"\\boxed{{{number}\\text{{ dollars}}}}", f"<think>#### 0.5</think>\n{number}"),
+        f"x = {number}",
+        *(f"#### The answer is {number}.", f"#### ${number}/week</s>", f"\\boxed{{{number:,}\\text{{ m}}^2}}"),
+        f"{number} miles.",
     ]
 
 
@@ -137,9 +140,11 @@ def test_rewards(gold, text, correct, format_ok, is_marked):
 @pytest.mark.parametrize(
     "question, answer, correct",
     [
-        *(("What percentage of them left?", "50%", True), ("By what percent?", r"50\%", True), ("In percent?", "50 per cent", True)),
+        *(("What percentage of them left?", "50%", True), ("By what percent?", r"50\%", True)),
+        ("In percent?", "50 per cent", True),
         *(("What is his new win percentage?", "50%", True), ("What percent?", "50", True), ("What percent?", "0.5%", False)),
-        *(("The tax is 5%. How much is it?", "50%", False), ("What is half of 1?", "0.5", False), ("What percent?", "5000%", False)),
+        *(("The tax is 5%. How much is it?", "50%", False), ("What is half of 1?", "0.5", False)),
+        ("What percent?", "5000%", False),
         ("A tax of 5 percent is paid in May. What is left?", "50%", False),
     ],
 )
@@ -151,9 +156,11 @@ def test_a_percentage_is_the_plain_number_where_it_was_asked_for(question, answe
 @pytest.mark.parametrize(
     "question, answer, correct",
     [
-        *(("Which are the roots?", "5, 3", True), ("List them in descending order.", "5, 3", False), ("What are p and q, respectively?", "5, 3", False)),
+        *(("Which are the roots?", "5, 3", True), ("List them in descending order.", "5, 3", False)),
+        ("What are p and q, respectively?", "5, 3", False),
         *(("Name them from least to greatest.", "5, 3", False), ("In order to win, which must he draw?", "5, 3", True)),
-        *(("What is the correct order?", "5, 3", False), ("Arrange them.", "5, 3", False), ("What is the order of the group?", "5, 3", True)),
+        *(("What is the correct order?", "5, 3", False), ("Arrange them.", "5, 3", False)),
+        ("What is the order of the group?", "5, 3", True),
     ],
 )
 def test_the_order_of_a_list_counts_where_it_was_asked_for(question, answer, correct):

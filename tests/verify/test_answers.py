@@ -196,10 +196,13 @@ def test_which_number_it_is(text, value):
         *("1/0", "0/0", "1 1/0", "0^{-1}", "1e1000", "1e999999999", "9^9^9", "9^{9^{9}}", "9**9**9", "2^1000", "2^{1.5}"),
         *("42 or 43", "42, 43", "(42, 43)", "[42]", "{42}", "42 and a half", "5 million", "two 2", "42; 43", "42\n43", "x > 42"),
         *("3x", "2\\pi", "\\sqrt{4}", "\\frac{1}{x}", "\\frac{1}{0}", "not 42", "about 42", "x != 42", "42 = 43", "\\text{42"),
-        *("5 squared", "5 cubed", "5 factorial", "5 point five", "5 tenths", "5 lakh", "5 pairs", "5 choose two", "5 modulo seven"),
-        *("5 hundred", "5 billion", "5 mod seven", "5 base six", "5 plus x", "5 times six", "5 over nine", "5 dollars and ten cents"),
+        *("5 squared", "5 cubed", "5 factorial", "5 point five", "5 tenths", "5 lakh", "5 pairs", "5 choose two"),
+        "5 modulo seven",
+        *("5 hundred", "5 billion", "5 mod seven", "5 base six", "5 plus x", "5 times six", "5 over nine"),
+        "5 dollars and ten cents",
         *("not: 5", "less than: 5", "not = 5", "about: 5", "minus: 5", "It isn't: 5", "the answer is not 5", "negative x = 5"),
-        *("5m", "5k", "5M", "5xy", "5 x", "5 k", "5/x", "5/ab", "±5", r"\pm 5", "5²", "5^{x}", "5kgx", "(5", "5)", "(5)(6)", "(5)!"),
+        *("5m", "5k", "5M", "5xy", "5 x", "5 k", "5/x", "5/ab", "±5", r"\pm 5", "5²", "5^{x}", "5kgx", "(5", "5)", "(5)(6)"),
+        "(5)!",
         *("1 23", "1 2345", "12 34", "1 234 56", "1234 567", "5–7", "5 + x", "5 cm^9", "5 cm^22", "5 a", "5 ½", "5½"),
         *("9" * (MAX_CHARS + 1), "1" + ",000" * 200, "\x0042", "__import__('os')", "(" * 300 + "42" + ")" * 199),
     ],
@@ -211,9 +214,11 @@ def test_what_is_no_number(text):
 @pytest.mark.parametrize(
     "text, unit",
     [
-        *((" cm", "cm"), ("cm^2", "cm^2"), (" square feet", "ft^2"), (" sq. ft", "ft^2"), (" cubic meters", "m^3"), (" m²", "m^2"), (" cm ^2", "cm^2")),
-        *((" km/h", "km/h"), (" miles per hour", "mi/h"), (" feet long", "ft"), ("°", "degree"), (" degrees", "degree"), (" hours", "h"), (" Hours", "h")),
-        *((" apples", ""), ("", ""), (" left over", ""), (" dollars a week", "dollar"), ("/week", "week")),
+        *((" cm", "cm"), ("cm^2", "cm^2"), (" square feet", "ft^2"), (" sq. ft", "ft^2"), (" cubic meters", "m^3")),
+        *((" m²", "m^2"), (" cm ^2", "cm^2")),
+        *((" km/h", "km/h"), (" miles per hour", "mi/h"), (" feet long", "ft"), ("°", "degree"), (" degrees", "degree")),
+        *((" hours", "h"), (" Hours", "h")),
+        *((" apples", ""), ("", ""), (" left over", ""), (" dollars a week", "dollar"), ("/week", ""), (" dollars/week", "dollar/week")),
     ],
 )
 def test_units_of_measure_have_one_spelling(text, unit):
