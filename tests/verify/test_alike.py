@@ -235,7 +235,7 @@ SCRAPS = [
 
 def test_no_text_makes_it_fail_or_slow():
     rng = random.Random(0)
-    texts = ["".join(rng.choices(SCRAPS, k=rng.randint(1, 25))) for _ in range(800)]
+    texts = ["".join(rng.choices(SCRAPS, k=rng.randint(1, 25))) for _ in range(400)]
     began = time.process_time()
     for text, other in zip(texts, texts[1:], strict=False):
         for symbolic in (False, True):
