@@ -225,7 +225,7 @@ _CLOSED_AFTER = re.compile(
 )
 _NOT = r"(?:(?:not|never|neither|nor|cannot|wrong|incorrect|false|impossible)\b|\w+n['’]t\b)"
 _DOUBT_BEFORE = re.compile(  # what is said of the number that follows, up to it: denied, bounded, one of several
-    rf"(?:\b{_NOT}(?!\ only\b)[^0-9.!?;:\n]*"
+    rf"(?:\b{_NOT}(?!\ only\b)[^0-9.!?;:,\n]*"
     r"|\b(?:less|more|fewer|greater|smaller|larger|other|rather|higher|lower)\ than\ [^0-9.!?;\n]{0,12}"
     rf"|\bat\ (?:least|most)\ [^0-9.!?;\n]{{0,12}}|\bbetween\ [^.!?;\n]{{1,40}}\ and\ [^0-9.!?;\n]{{0,3}}"
     rf"|[0-9](?:\ {_LETTERS}+){{0,3}},?\ (?:or|nor)\ [^0-9.!?;\n]{{0,20}}|[0-9],?\ and\ [$€£]?)$",
@@ -234,7 +234,7 @@ _DOUBT_BEFORE = re.compile(  # what is said of the number that follows, up to it
 _DOUBT_AFTER = re.compile(  # and behind it, in the same breath or the next one
     rf"(?:\ {_LETTERS}+)?\ (?:is|was|are|were|would\ be|can|could|seems)\ ?(?:[a-z]+\ )?{_NOT}"
     r"|\ (?:is|was|are|were|would|can|could|does|did)n['’]t\b"
-    r"|\ or\b|[?.!,]*\s+(?:no|nope|wrong)\b(?!\ (?:one|other|more|doubt))",
+    r"|\ or\b|[?.!,]*\s+(?:no|nope|wrong)(?:\s*(?:[.,!;]|$)|\s+wait\b)",
     re.IGNORECASE,
 )
 

@@ -92,6 +92,9 @@ def bare(text):
         ("not 41 but 42", bare("42")),
         ("the number is not 10 which is 1,000.99€", bare("1,000.99")),
         ("Not a lot. It is 42.", bare("42")),
+        ("She doesn't have any left, so 0.", bare("0")),
+        ("42.\n\nNo further steps.", bare("42")),
+        ("It is 42. No wait", None),
         ("He has 2 apples and 40 pears, or 42 in all.", None),  # cannot be told from a choice
         ("x = -5", bare("-5")),
         ("about 50% of them", bare("50%")),
