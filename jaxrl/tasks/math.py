@@ -1,8 +1,8 @@
 r"""Mathematics questions whose answer is a number or an expression, from files or the hub: GSM8K, MATH, and what has their fields.
 
 Where a completion's answer stands, behind the last #### or in the last \boxed{}, and which number it is, says `verify/answers.py`;
-what lists, intervals, equations and the like are, and when they are alike, `verify/structure.py`. Expressions are compared as
-functions of their unknowns, and with `symbolic` by the values of their roots and functions too (`verify/algebra.py`).
+what lists, intervals, equations and the like are, `verify/structure.py`; when two answers are alike, `verify/alike.py`. Expressions
+are compared as functions of their unknowns, and with `symbolic` by the values of their roots and functions (`verify/algebra.py`).
 """
 
 import math
@@ -17,8 +17,8 @@ from jaxrl.tasks.base import SPLITS, Baseline, Record, example_texts
 from jaxrl.tasks.drawing import digest
 from jaxrl.tasks.fields import field, is_int, is_text
 from jaxrl.types import Message, Problem, Verdict
+from jaxrl.verify.alike import equal
 from jaxrl.verify.answers import MAX_CHARS, final_answer
-from jaxrl.verify.structure import equal
 
 if TYPE_CHECKING:  # pydantic stays out of the verifier processes, which import this file
     from jaxrl.config_tasks import MathSection
@@ -32,8 +32,8 @@ INSTRUCTIONS = {
 MARKS = {"hashes": "#### {}", "boxed": "The answer is \\boxed{{{}}}."}
 ASKS_PERCENT = re.compile(r"\b(?:what|which|how many|as an?|in) (?:[a-z']+ ){0,4}per ?cent", re.IGNORECASE)
 ASKS_ORDER = re.compile(
-    r"\b(?:(?:in|what|correct|following) (?:[a-z]+ ){0,3}order\b|from (?:the )?[a-z]+est to|respectively|order(?:ed)? (?:from|by|them|the )"
-    r"|(?:arrange|rank|sort)(?:ed)?\b)",
+    r"\b(?:(?:in|by) (?:[a-z]+ ){0,3}order\b(?! (?:to|that)\b)|(?:correct|right) order\b|from (?:the )?(?:[a-z]+est|least|most) to\b"
+    r"|respectively\b|order(?:ed)? (?:from|by|them|these)\b|(?:arrange|rank|sort)(?:ed)?\b)",
     re.IGNORECASE,
 )
 PROSE = re.compile(r"(?:(?<![\\\w])[A-Za-z]{2,}\s+){2}[A-Za-z]{2,}")
@@ -144,7 +144,8 @@ class MathReward:
             parts = {"correct": 0.0, "format": 0.0, "marked": 0.0}
             return Verdict(0.0, correct=False, format_ok=False, parts=parts, detail=f"no answer; right is {short(gold)}")
         question = _question(problem)
-        in_percent, in_order = bool(ASKS_PERCENT.search(question)), bool(ASKS_ORDER.search(question))
+        in_percent = bool(ASKS_PERCENT.search(question))
+        in_order = not gold.isdecimal() and bool(ASKS_ORDER.search(question))
         is_right = equal(gold, found.text, symbolic=self.symbolic, in_percent=in_percent, in_order=in_order)
         parts = {"correct": float(is_right), "format": 1.0, "marked": float(found.is_marked)}
         return Verdict(parts["correct"], is_right, True, parts, f"answer {short(found.text)}, right is {short(gold)}")

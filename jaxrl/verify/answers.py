@@ -1,5 +1,5 @@
 r"""Answers in free text: where the answer of a completion stands, and which number it is. Exact, without `eval`, in time linear
-in the text. Whether two answers are alike is the business of `structure.py`.
+in the text. Whether two answers are alike is the business of `alike.py`.
 
 Where the answer stands (`final_answer`):
 
@@ -120,15 +120,19 @@ def _goes_on(text: str) -> bool:
 
 def _joined_boxes(text: str, last: int) -> str:
     """The content of the box that begins at `last`, and of those before it that belong to the same answer."""
-    contents, start = [_boxed(text, last)[0]], last
+    joined, start = _boxed(text, last)[0], last
+    seen = {joined}
     for _ in range(MAX_BOXES):
         before = text.rfind("\\boxed", 0, start)
         content, end = _boxed(text, before) if before >= 0 else ("", 0)
-        if not content or not contents[0] or end > start or not _is_gap(text[end : min(start, end + MAX_GAP + 1)]):
+        gap = text[end : min(start, end + MAX_GAP + 1)]
+        if not content or not joined or end > start or not _is_gap(gap):
             break
-        contents.insert(0, content)
+        if content not in seen:
+            joined = content + (r" \text{ or } " if re.search(r"(?<![a-z])or(?![a-z])", gap) else ", ") + joined
+        seen.add(content)
         start = before
-    return ", ".join(dict.fromkeys(contents))
+    return joined
 
 
 def _is_gap(text: str) -> bool:
@@ -215,20 +219,22 @@ _OPEN_BEFORE = re.compile(
     r"(?:[±√]|\\(?:sqrt(?:\[[0-9]+\])?|ln|log|frac|binom)\ ?\{?|\}\ ?\{|(?:[0-9)}%]|(?<![A-Za-z'])[A-Za-z])\ ?[-+*/^]|[0-9]/)\ ?$"
 )
 _CLOSED_AFTER = re.compile(
-    rf"(?:{_SHORT})?(?=$|[\s.,;:?)\]}}'\"`*_|<>=°$-]|/{_LETTERS}{{3}})"
+    rf"(?:{_SHORT}{_POWERED}|m[²³])?(?=$|[\s.,;:?)\]}}'\"`*_|<>=°$-]|/{_LETTERS}{{3}})"
     rf"(?!\*[\w(\\]|\ [*+^/!²³]\ ?[\w(\\]|\ and\ a\ |\ [¼½¾]|\ \\(?:pi|sqrt|frac)|\ {_ANOTHER.pattern})",
     re.IGNORECASE,
 )
 _NOT = r"(?:(?:not|never|neither|nor|cannot|wrong|incorrect|false|impossible)\b|\w+n['’]t\b)"
 _DOUBT_BEFORE = re.compile(  # what is said of the number that follows, up to it: denied, bounded, one of several
-    rf"(?:\b{_NOT}(?!\ only\b)[^0-9.!?;:\n]*|\b(?:less|more|fewer|greater|smaller|larger|other|rather|higher|lower)\ than\ [^0-9.!?;\n]{{0,12}}"
+    rf"(?:\b{_NOT}(?!\ only\b)[^0-9.!?;:,\n]*"
+    r"|\b(?:less|more|fewer|greater|smaller|larger|other|rather|higher|lower)\ than\ [^0-9.!?;\n]{0,12}"
     rf"|\bat\ (?:least|most)\ [^0-9.!?;\n]{{0,12}}|\bbetween\ [^.!?;\n]{{1,40}}\ and\ [^0-9.!?;\n]{{0,3}}"
     rf"|[0-9](?:\ {_LETTERS}+){{0,3}},?\ (?:or|nor)\ [^0-9.!?;\n]{{0,20}}|[0-9],?\ and\ [$€£]?)$",
     re.IGNORECASE,
 )
 _DOUBT_AFTER = re.compile(  # and behind it, in the same breath or the next one
-    rf"(?:\ {_LETTERS}+)?\ (?:is|was|are|were|would\ be|can|could|seems)\ ?(?:[a-z]+\ )?{_NOT}|\ (?:is|was|are|were|would|can|could|does|did)n['’]t\b"
-    rf"|\ or\b|[?.!,]*\s+(?:no|nope|wrong)\b(?!\ (?:one|other|more|doubt))",
+    rf"(?:\ {_LETTERS}+)?\ (?:is|was|are|were|would\ be|can|could|seems)\ ?(?:[a-z]+\ )?{_NOT}"
+    r"|\ (?:is|was|are|were|would|can|could|does|did)n['’]t\b"
+    r"|\ or\b|[?.!,]*\s+(?:no|nope|wrong)(?:\s*(?:[.,!;]|$)|\s+wait\b)",
     re.IGNORECASE,
 )
 
@@ -246,6 +252,7 @@ def read_number(text: str) -> Number | None:
     match = _PLAIN.fullmatch(text)
     if match:
         return Number(_decimal(match["number"]) * (-1 if match["sign"] == "-" else 1))
+    currency = "dollar" if "\\$" in text else ""
     text = _plain(text).strip(_EMPHASIS).rstrip(".,;").strip(_EMPHASIS)
     if text.startswith("(") and text.endswith(")") and text.count("(") == 1 and "," not in text:  # (2,100) is a pair
         text = text[1:-1].strip()
@@ -258,7 +265,7 @@ def read_number(text: str) -> Number | None:
     value = -value if match["sign"] == "-" else value
     if match["percent"]:
         return Number(value / 100, is_percent=True)
-    return Number(value, unit=unit_of(match["unit"])) if match["unit"] else Number(value)
+    return Number(value, unit=(unit_of(match["unit"]) if match["unit"] else "") or currency)
 
 
 _MEASURES = {
@@ -269,14 +276,18 @@ _MEASURES = {
     "degree": "°", "radian": "rad", "am": "", "pm": "", "mph": "", "kph": "", "gallon": "", "pint": "", "quart": "", "cup": "",
 }  # fmt: skip
 _MEASURE_OF = {spelling: unit for unit, names in _MEASURES.items() for spelling in (unit, *names.split())}
-_UNIT_PART = re.compile(rf"(?P<over>/|\bper\b)|(?P<square>\bsq(?:uare|\.)?(?![a-z]))|(?P<cubic>\bcubic\b)|(?P<word>°|{_LETTERS}+)\ ?(?P<power>\^-?[1-3]|[²³])?")
+_UNIT_PART = re.compile(
+    rf"(?P<over>/|\bper\b)|(?P<square>\bsq(?:uare|\.)?(?![a-z]))|(?P<cubic>\bcubic\b)|(?P<word>°|{_LETTERS}+)\ ?(?P<power>\^-?[1-3]|[²³])?"
+)
 
 
 def unit_of(text: str) -> str:
     """The unit of measure that a text begins with, in one spelling (cm^2, km/h); empty if it begins with another word."""
     unit, power = "", ""
     for part in _UNIT_PART.finditer(_POWER.sub(r"^\1", text)):
-        if part["over"] and unit:
+        if part["over"]:
+            if not unit:
+                break
             unit += "/"
         elif part["square"] or part["cubic"]:
             power = "^2" if part["square"] else "^3"

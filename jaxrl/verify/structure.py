@@ -1,6 +1,4 @@
-r"""What an answer is made of, and whether two answers are made of the same.
-
-An answer is read into a small tree, and trees are compared part by part, so that nothing a library might drop is dropped:
+r"""What an answer is made of, as a small tree, so that it can be compared part by part (`alike.py`) and nothing of it is dropped:
 
     list      1, 2 and 3; x = 1 or x = 2; 1 \pm \sqrt{2} is two; `cases` are the list of their lines
     set       \{1, 2\}, also \emptyset
@@ -10,31 +8,19 @@ An answer is read into a small tree, and trees are compared part by part, so tha
     ratio     7:32, and times of day
     based     204_5
     relation  = \ne < \le \approx, with two sides or more
-    leaf      a number (`read_number`), an expression (`algebra.py`), or words
-
-Which are alike:
-
-    list      the same parts, each as often. In which order matters if the question asks for one (`in_order`). If it does not say,
-              any order of a gold list in ascending order will do; of one that is not (10, 4, -2), its own and the ascending one,
-              as its order may be meant. Parts with names are compared by name; where one side has none, in their order.
-    relation  x = 3 is the value 3, where the left is a name (x, f(2), AB, Area) and all other sides are the same value: 41 = 42
-              is none, |x| = 3 is a condition. Two names must agree. Other equations: each other's multiples, with the same unknowns.
-              Without unknowns: side by side. 0 < x \le 1 is (0, 1]; other inequalities are positive multiples.
-    leaf      numbers by value, with no other unit of measure; words as written; else expressions as functions.
+    leaf      a number (`read_number`), an expression (`expression.py`), or words
 """
 
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 
-from jaxrl.verify import algebra
-from jaxrl.verify.algebra import Unreadable
-from jaxrl.verify.answers import MAX_CHARS, Number, bare, denies, read_number, tidy, unit_of
+from jaxrl.verify import expression as grammar
+from jaxrl.verify.answers import Number, read_number, tidy, unit_of
+from jaxrl.verify.expression import Unreadable
 
 MAX_PARTS = 100
 MAX_DEPTH = 12
-DECIMALS = 12  # with so many digits or more, a decimal stands for what rounds to it, where `symbolic` compares it with a root
 
 
 @dataclass(frozen=True)
@@ -46,15 +32,29 @@ class Leaf:
         return read_number(self.text.replace('"', " "))
 
     @cached_property
-    def expression(self) -> algebra.Node:
+    def expression(self) -> grammar.Node:
         """Raises Unreadable."""
         if _WORD.fullmatch(self.text):
             raise Unreadable("a word")
-        return algebra.read(_UNITS.sub("", self.text))
+        return grammar.read(_UNITS.sub("", self.text))
+
+    @property
+    def unit(self) -> str:
+        """The unit of measure in words behind an expression."""
+        found = _UNITS.search(self.text)
+        return unit_of(found.group().replace('"', " ")) if found else ""
+
+    @property
+    def is_number(self) -> bool:
+        """Whether nothing is left to be worked out. Raises Unreadable."""
+        return self.number is not None or grammar.is_number(self.expression)
 
 
 @dataclass(frozen=True)
 class Group:
+    """kind: one of those above, but relation and leaf; or row, of a matrix. brackets: both. joiner: the last word or sign between
+    the parts of a list; a or p of a time of day."""
+
     kind: str
     parts: tuple["Node", ...]
     brackets: str = ""
@@ -63,6 +63,8 @@ class Group:
 
 @dataclass(frozen=True)
 class Relation:
+    """signs: one between every two sides."""
+
     sides: tuple["Node", ...]
     signs: str
 
@@ -82,8 +84,8 @@ _SYMBOL_OF = {name: symbol for symbol, names in _SYMBOLS.items() for name in nam
 _COMMAND = re.compile(r"\\([A-Za-z]+)")
 _SPELT = [
     ("\\{", "⦃"), ("\\}", "⦄"), ("\\|", "|"), ("<=", "≤"), (">=", "≥"), ("!=", "≠"), ("==", "="), (":=", "="), ("...", "…"), ("π", "\\pi "),
-    ("\\mathbb{R}", "ℝ"), ("\\R", "ℝ"), ("**", "^"), ("·", "*"), ("⋅", "*"), ("÷", "/"), ("\\operatorname", "\\mathrm"), ("\\tan^{-1}", "\\arctan "), ("≅", "≈"), ("⩽", "≤"),
-    ("⩾", "≥"), ("∖", "\\"), ("²", "^2"), ("³", "^3"),
+    ("\\mathbb{R}", "ℝ"), ("\\R", "ℝ"), ("**", "^"), ("·", "*"), ("⋅", "*"), ("÷", "/"), ("≅", "≈"), ("⩽", "≤"),
+    ("⩾", "≥"), ("²", "^2"), ("³", "^3"),
 ]  # fmt: skip
 _FONTS = re.compile(r'"([A-Za-z])"')  # one letter in another font is that letter
 _PLUS_INFINITY = re.compile(r"(?<![\w)}])\+\s*∞")
@@ -98,7 +100,7 @@ _NUMERALS = "zero one two three four five six seven eight nine ten eleven twelve
 _CLOCK = re.compile(r"([0-9]{1,2}:[0-9]{2}(?::[0-9]{2})?)\s*\"?\s*([ap])\.?\s?m\.?\s*\"?", re.IGNORECASE)
 _WORD = re.compile(r'"[^"]*"|[A-Za-z]{3,}|[a-z]*[eiou][a-z]+|[a-z]+[eiou][a-z]*')  # letters alone that are no product
 _UNITS = re.compile(r'(?<=[0-9A-Za-z)}\]°])\s*(?:\s*"[^"]*"(?:\^\{?-?[0-9]\}?)?|\s+(?!sin|cos|tan|log|sqrt)[A-Za-z]{3,}\.?)+\s*$')
-_MATRICES = {name: "matrix" for name in ("pmatrix", "bmatrix", "matrix", "smallmatrix", "array")} | {"vmatrix": "determinant", "Vmatrix": "norm"}
+_MATRICES = dict.fromkeys(("pmatrix", "bmatrix", "matrix", "smallmatrix", "array"), "matrix") | {"vmatrix": "determinant", "Vmatrix": "norm"}
 _COLUMNS = re.compile(r"\{[lcr|\s]*\}")
 
 
@@ -117,11 +119,12 @@ def _read(text: str, depth: int) -> Node:
     if depth > MAX_DEPTH or (leaf.number is not None and "=" not in text):
         return leaf
     is_number = leaf.number is not None  # with a name: its comma is none of a list
-    return (not is_number and _list(text, depth)) or _relation(text, depth) or _union(text, depth) or _enclosed(text, depth) or _rest(text, depth) or leaf
+    node = None if is_number else _list(text, depth)
+    return node or _relation(text, depth) or _union(text, depth) or _enclosed(text, depth) or _other(text, depth) or leaf
 
 
 def _outer(text: str) -> str:
-    return text.strip().rstrip(".").strip(" *`_\n\t") if text[-1:] in ". *`_\n\t" or text[:1] in " *`_\n\t" else text
+    return text.strip().rstrip(".").strip(" *`_\n\t")
 
 
 def _depths(text: str) -> list[int]:
@@ -154,7 +157,8 @@ def _list(text: str, depth: int) -> Node | None:
         return None
     parts = [_read(piece, depth + 1) for piece in pieces]
     if ";" in joiners:
-        parts = [Group("brackets", part.parts, "()") if isinstance(part, Group) and part.kind == "list" else part for part in parts]
+        is_list = [isinstance(part, Group) and part.kind == "list" for part in parts]
+        parts = [Group("brackets", part.parts, "()") if is_it else part for part, is_it in zip(parts, is_list, strict=True)]
     return Group("list", tuple(parts), joiner=joiners[-1] if joiners else "")
 
 
@@ -196,7 +200,7 @@ def _enclosed(text: str, depth: int) -> Node | None:
     return Group("brackets", parts, brackets)
 
 
-def _rest(text: str, depth: int) -> Node | None:
+def _other(text: str, depth: int) -> Node | None:
     opened = _ENVIRONMENT.match(text)
     if opened and text.endswith(f"\\end{{{opened[2]}}}") and 0 not in _depths(text)[1 : text.rfind("\\end")]:
         return _environment(opened[2], text[opened.end() : text.rfind("\\end")], depth)
@@ -220,283 +224,6 @@ def _environment(name: str, body: str, depth: int) -> Node | None:
         cells = [_split(row, re.compile("&"))[0] for row in rows]
         return Group(_MATRICES[name], tuple(Group("row", tuple(_read(cell, depth + 1) for cell in row)) for row in cells))
     if name in ("cases", "aligned", "align", "align*", "gathered"):
-        return Group("list", tuple(_read(row.replace("&", " ").strip(" ,"), depth + 1) for row in rows)) if len(rows) > 1 else None
+        parts = tuple(_read(row.replace("&", " ").strip(" ,"), depth + 1) for row in rows)
+        return Group("list", parts) if len(parts) > 1 else None
     return None
-
-
-# -------------------------------------------------------------------------------------------------------------- comparing
-
-_LETTER = rf"(?:(?![ei](?![_(']))[A-Za-z]|\\(?!pi)(?:{'|'.join(sorted(algebra._GREEK))}))"
-_SUB = r"(?:_(?:\{[^{}]*\}|[A-Za-z0-9]))?'*"
-_POINTS = rf"(?:m?\\(?:angle|triangle|overline|vec|overrightarrow|widehat|measuredangle)\{{?)?[A-Z]+{_SUB}\}}?"
-_ONE_NAME = (
-    rf"(?:\|{_POINTS}\||{_POINTS}|\\vec\{{?[a-z]\}}?|\\(?:sin|cos|tan|cot|sec|csc)(?:\^\{{?2\}}?)?\(?(?:\\angle)?(?:[A-Z]+|\\(?!pi)[a-z]+)\)?"
-    rf"|{_LETTER}{_SUB}(?:\^\{{?-1\}}?)?(?:\([^()=<>]{{0,20}}\))?)"
-)
-_NAME = re.compile(rf"{_ONE_NAME}(?:[:/]{_ONE_NAME})*|\\frac\{{{_ONE_NAME}\}}\{{{_ONE_NAME}\}}")
-_LABEL = re.compile(r"[A-Za-z\"][A-Za-z'’\" ]*[a-z]{2}[A-Za-z'’\" ]*")
-_FLIPPED = str.maketrans("<>≤≥", "><≥≤")
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """How two trees are compared. symbolic: roots and functions have values. in_percent, in_order: what the question asks for."""
-
-    symbolic: bool = False
-    in_percent: bool = False
-    in_order: bool = False
-    worked: bool = field(default=False)  # whether 6*7 may stand for 42 (in a chain that ends with 42)
-
-    def same(self, gold: Node, answer: Node) -> bool:
-        name, values = _named(gold)
-        other, given = _named(answer)
-        if isinstance(gold, Relation) and isinstance(answer, Relation) and not (name and other and _names_agree(name, other)):
-            return self.same_relation(gold, answer)
-        if name or other:
-            if len(given) > 1:
-                return self._chain(values[-1], given)
-            return self.same(values[-1], given[0])
-        if isinstance(answer, Relation) and not _as_range(answer):
-            return set(answer.signs) <= {"=", "≈"} and self._chain(gold, answer.sides)
-        gold, answer = _as_range(gold) or gold, _as_range(answer) or answer
-        if isinstance(gold, Leaf) and isinstance(answer, Leaf):
-            return self.same_leaf(gold, answer)
-        if _is_list(gold) or _is_list(answer):
-            return self.same_list(gold, answer)
-        if not isinstance(gold, Group) or not isinstance(answer, Group):
-            return False
-        alike = (gold.kind, gold.brackets, len(gold.parts)) == (answer.kind, answer.brackets, len(answer.parts))
-        if not alike or (gold.joiner and answer.joiner and gold.joiner != answer.joiner) or (gold.joiner and not answer.joiner):
-            return False
-        if gold.kind == "union":
-            return self._matched(gold.parts, answer.parts)
-        return all(map(self.same, gold.parts, answer.parts))
-
-    def _chain(self, gold: Node, sides: Sequence[Node]) -> bool:
-        """Whether all sides are the gold value: of 6*7 = 42, both."""
-        working = Comparison(self.symbolic, self.in_percent, self.in_order, worked=True)
-        return self.same(gold, sides[-1]) and all(working.same(gold, side) for side in sides[:-1])
-
-    # ------------------------------------------------------------------------------------------------------------- lists
-
-    def same_list(self, gold: Node, answer: Node) -> bool:
-        golds, answers = _parts(gold), _parts(answer)
-        if len(golds) != len(answers):
-            return False
-        named, given = _by_name(golds), _by_name(answers)
-        if isinstance(named, dict) and isinstance(given, dict):
-            return all(any(_names_agree(name, other) and self.same(named[name], given[other]) for other in given) for name in named)
-        if isinstance(named, dict) or isinstance(given, dict):
-            return all(map(self.same, _values(named), _values(given)))
-        if self.in_order:
-            return all(map(self.same, named, given))
-        if not self._matched(named, given):
-            return False
-        is_set = isinstance(gold, Group) and gold.kind == "set"
-        return is_set or _ascends(named) or _ascends(given) or all(map(self.same, named, given))
-
-    def _matched(self, golds: Iterable[Node], answers: Iterable[Node]) -> bool:
-        """Each with one of the others, and none left."""
-        left = list(answers)
-        for gold in golds:
-            found = next((i for i, answer in enumerate(left) if self.same(gold, answer)), None)
-            if found is None:
-                return False
-            del left[found]
-        return not left
-
-    # --------------------------------------------------------------------------------------------------------- relations
-
-    def same_relation(self, gold: Node, answer: Node) -> bool:
-        assert isinstance(gold, Relation) and isinstance(answer, Relation)
-        ranges = _as_range(gold), _as_range(answer)
-        if any(ranges):
-            names = [_named(node)[0] or _range_name(node) for node in (gold, answer)]
-            values = [span or _named(node)[1][-1] for span, node in zip(ranges, (gold, answer), strict=True)]
-            if all(names) and _names_agree(*names):
-                return self.same(*values)
-        gold, answer = _ascending(gold), _ascending(answer)
-        if gold.signs != answer.signs:
-            return False
-        if all(map(self.same, gold.sides, answer.sides)):
-            return True
-        is_equation = gold.signs in ("=", "≠")
-        if is_equation and all(map(self.same, gold.sides, answer.sides[::-1])):
-            return True
-        if len(gold.sides) > 2 or gold.signs not in "=≠<≤" or not all(isinstance(side, Leaf) for side in gold.sides + answer.sides):
-            return False
-        try:
-            sides = [tuple(side.expression for side in relation.sides) for relation in (gold, answer)]
-            if not algebra.unknowns(sides[0]) or algebra.unknowns(sides[0]) != algebra.unknowns(sides[1]):
-                return False
-            return algebra.same_relation(*sides, symbolic=self.symbolic, is_equation=is_equation)
-        except Unreadable:
-            return False
-
-    # ------------------------------------------------------------------------------------------------------------ leaves
-
-    def same_leaf(self, gold: Leaf, answer: Leaf) -> bool:
-        a, b = gold.number, answer.number
-        if a is not None and b is not None:
-            return same_number(a, b, self.in_percent)
-        if not _units_agree(gold, answer):
-            return False
-        if bare(gold.text) == bare(answer.text):
-            return True
-        try:
-            left, right = gold.expression, answer.expression
-            if (left[0] == "num") != (right[0] == "num") and not self.symbolic and not self.worked:
-                return False
-            if algebra.same(left, right, self.symbolic):
-                return True
-            return self.symbolic and any(_rounds_to(*pair) for pair in ((gold, right), (answer, left)))
-        except Unreadable:
-            return False
-
-
-def _rounds_to(leaf: Leaf, node: algebra.Node) -> bool:
-    """Whether a decimal of many digits is what an irrational expression rounds to."""
-    digits = re.fullmatch(r"-?([0-9]+)\.([0-9]+)", leaf.text.strip())
-    if digits is None or len((digits[1] + digits[2]).lstrip("0")) < DECIMALS or algebra.unknowns(node):
-        return False
-    return algebra.rounds_to(node, leaf.text.strip(), len(digits[2]))
-
-
-def same_number(gold: Number, answer: Number, in_percent: bool) -> bool:
-    """By value; of a percentage, see `answers.equal`. Other units of measure make other numbers."""
-    if gold.unit and answer.unit and gold.unit != answer.unit:
-        return False
-    if gold.is_percent and not answer.is_percent:
-        return answer.value in (gold.value, gold.value * 100)
-    if answer.is_percent and not gold.is_percent and in_percent:
-        return answer.value * 100 == gold.value
-    return gold.value == answer.value
-
-
-def _units_agree(*leaves: Leaf) -> bool:
-    units = {unit_of(found.group().replace('"', " ")) for leaf in leaves if (found := _UNITS.search(leaf.text))} - {""}
-    return len(units) < 2
-
-
-def _named(node: Node) -> tuple[str, tuple[Node, ...]]:
-    """The name that a node gives to a value, and the sides behind it; ("", (node,)) if it gives none."""
-    if isinstance(node, Relation) and set(node.signs) <= {"=", "≈"} and node.signs[0] == "=":
-        for sides in (node.sides, node.sides[::-1]):
-            name = _name(sides[0])
-            if name:
-                return name, sides[1:]
-    return "", (node,)
-
-
-def _name(node: Node) -> str:
-    if isinstance(node, Group) and node.kind in ("brackets", "ratio"):
-        names = [_name(part) for part in node.parts]
-        return ",".join(names) if all(names) else ""
-    if not isinstance(node, Leaf) or len(node.text) > 60:
-        return ""
-    text = node.text.strip(" *")
-    if _LABEL.fullmatch(text) and not denies(text):
-        return "label"
-    text = text.replace(" ", "").replace('"', "")
-    return text.replace("{", "").replace("}", "") if _NAME.fullmatch(text) else ""
-
-
-def _names_agree(name: str, other: str) -> bool:
-    """The same name; a label in words agrees with any, and y with a function's."""
-    return name == other or "label" in (name, other) or ({name, other} & {"y"} != set() and "(" in name + other)
-
-
-def _is_list(node: Node) -> bool:
-    return isinstance(node, Group) and node.kind in ("list", "set")
-
-
-def _parts(node: Node) -> tuple[Node, ...]:
-    return node.parts if isinstance(node, Group) and _is_list(node) else (node,)
-
-
-def _by_name(parts: Sequence[Node]) -> dict[str, Node] | list[Node]:
-    """The values by their names, if they have several names; else the values, without the one name that they have."""
-    names = [_named(part) for part in parts]
-    if len(parts) > 1 and all(name for name, _ in names) and len({name for name, _ in names}) == len(parts):
-        return {name: values[-1] for name, values in names} if all(len(values) == 1 for _, values in names) else list(parts)
-    if names and names[0][0] and all(name in (names[0][0], "") for name, _ in names):
-        return [values[-1] if len(values) == 1 else part for (_, values), part in zip(names, parts, strict=True)]
-    return list(parts)
-
-
-def _values(parts: dict[str, Node] | list[Node]) -> list[Node]:
-    return list(parts.values()) if isinstance(parts, dict) else parts
-
-
-def _ascends(parts: list[Node]) -> bool:
-    """Whether numbers, or words, stand in ascending order; of other parts there is none that could be meant."""
-    if not all(isinstance(part, Leaf) for part in parts):
-        return True
-    numbers = [part.number.value for part in parts if part.number is not None]
-    if len(numbers) == len(parts):
-        return numbers == sorted(numbers)
-    words = [part.text.strip(' "') for part in parts]
-    return not all(re.fullmatch("[A-Za-z]+", word) for word in words) or words == sorted(words)
-
-
-# ---------------------------------------------------------------------------------------------------------------- ranges
-
-_EVERYTHING = Group("brackets", (Leaf("-∞"), Leaf("∞")), "()")
-
-
-def _ascending(relation: Relation) -> Relation:
-    """With < instead of >."""
-    if relation.signs[0] in ">≥":
-        return Relation(relation.sides[::-1], relation.signs[::-1].translate(_FLIPPED))
-    return relation
-
-
-def _range_name(relation: Relation) -> str:
-    sides = _ascending(relation).sides
-    return next((name for name in map(_name, sides) if name), "")
-
-
-def _as_range(node: Node) -> Group | None:
-    """The interval, or the union of intervals, that an inequality with one name says."""
-    if isinstance(node, Group) and node.kind == "list" and node.joiner == "or":
-        parts = [_as_range(part) for part in node.parts if isinstance(part, Relation)]
-        names = {_range_name(part) for part in node.parts if isinstance(part, Relation) and _as_range(part)}
-        return Group("union", tuple(parts)) if len(parts) == len(node.parts) and all(parts) and len(names) == 1 else None
-    if node == Leaf("ℝ"):
-        return _EVERYTHING
-    if not isinstance(node, Relation):
-        return None
-    node = _ascending(node)
-    names = [bool(_name(side)) for side in node.sides]
-    if sum(names) != 1 or len(names) > 3 or not set(node.signs) <= set("<≤≠"):
-        return None
-    if node.signs == "≠":
-        value = node.sides[names.index(False)]
-        return Group("union", (Group("brackets", (Leaf("-∞"), value), "()"), Group("brackets", (value, Leaf("∞")), "()")))
-    if "≠" in node.signs or (len(names) == 3 and not names[1]):
-        return None
-    at = names.index(True)
-    low, high = (node.sides[0], node.signs[0]) if at else (Leaf("-∞"), "<"), (node.sides[-1], node.signs[-1])
-    if at == len(names) - 1:
-        high = (Leaf("∞"), "<")
-    return Group("brackets", (low[0], high[0]), ("[" if low[1] == "≤" else "(") + ("]" if high[1] == "≤" else ")"))
-
-
-# ------------------------------------------------------------------------------------------------------------------ answers
-
-
-def equal(gold: str, answer: str, *, symbolic: bool = False, in_percent: bool = False, in_order: bool = False) -> bool:
-    """Whether the answer is the gold one: the rules are those of this module.
-
-    50 % is 1/2. The plain number 50 is 50 % only where the gold answer has the %, and 50 % is the plain gold number 50 only
-    where the question asks for a percentage (`in_percent`). No rounding: 0.333 is not 1/3. Longer answers than MAX_CHARS are
-    equal to nothing. What is left to be worked out (6*7 for 42) counts only where it is worked out (`symbolic`).
-    """
-    if len(gold) > MAX_CHARS or len(answer) > MAX_CHARS:
-        return False
-    a, b = read_number(gold), read_number(answer)
-    if a is not None and b is not None and not ("=" in gold and "=" in answer):  # two names must agree
-        return same_number(a, b, in_percent)
-    if bare(gold) == bare(answer):
-        return True
-    return Comparison(symbolic, in_percent, in_order).same(read(gold), read(answer))

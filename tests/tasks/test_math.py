@@ -47,9 +47,12 @@ def renderings(gold):
     number = int(gold.replace(",", ""))
     return [
         *(gold, str(number), f"{number:,}", f"#### {gold}", f"\\boxed{{{gold}}}", f"${gold}", f"{number}.0", f"{number:,}.00"),
-        *(f"{gold}.", f"So the answer is {gold}.", f"She pays ${number:,} in all.", f"12 + 3 = 15\n#### {number}\n", f"**{number}**"),
-        *(f"$\\boxed{{{number:,}}}$.", f"\\boxed{{{number}\\text{{ dollars}}}}", f"<think>#### 0.5</think>\n{number}", f"x = {number}"),
-        *(f"#### The answer is {number}.", f"#### ${number}/week</s>", f"\\boxed{{{number:,}\\text{{ m}}^2}}", f"{number} miles."),
+        *(f"{gold}.", f"So the answer is {gold}.", f"She pays ${number:,} in all.", f"12 + 3 = 15\n#### {number}\n"),
+        f"**{number}**",
+        *(f"$\\boxed{{{number:,}}}$.", f"\\boxed{{{number}\\text{{ dollars}}}}", f"<think>#### 0.5</think>\n{number}"),
+        f"x = {number}",
+        *(f"#### The answer is {number}.", f"#### ${number}/week</s>", f"\\boxed{{{number:,}\\text{{ m}}^2}}"),
+        f"{number} miles.",
     ]
 
 
@@ -105,6 +108,9 @@ def test_numbers_of_the_question_are_seldom_the_answer(gsm8k):
         ("42", "It is 42.", True, True, False),
         ("42", "#### 41\n42", False, True, True),  # the marked one counts
         ("42", "\\boxed{42} or \\boxed{43}", False, True, True),
+        ("42, 43", "\\boxed{42} or \\boxed{43}", True, True, True),
+        ("42", "It is either 41 or 42.", False, False, False),
+        ("42", "The answer is surely not 42.", False, False, False),
         ("42", "#### 42 or 43", False, True, True),
         ("42", "#### forty-two", False, True, True),
         ("42", "#### 4２", False, True, True),
@@ -134,9 +140,11 @@ def test_rewards(gold, text, correct, format_ok, is_marked):
 @pytest.mark.parametrize(
     "question, answer, correct",
     [
-        *(("What percentage of them left?", "50%", True), ("By what percent?", r"50\%", True), ("In percent?", "50 per cent", True)),
+        *(("What percentage of them left?", "50%", True), ("By what percent?", r"50\%", True)),
+        ("In percent?", "50 per cent", True),
         *(("What is his new win percentage?", "50%", True), ("What percent?", "50", True), ("What percent?", "0.5%", False)),
-        *(("The tax is 5%. How much is it?", "50%", False), ("What is half of 1?", "0.5", False), ("What percent?", "5000%", False)),
+        *(("The tax is 5%. How much is it?", "50%", False), ("What is half of 1?", "0.5", False)),
+        ("What percent?", "5000%", False),
         ("A tax of 5 percent is paid in May. What is left?", "50%", False),
     ],
 )
@@ -145,20 +153,35 @@ def test_a_percentage_is_the_plain_number_where_it_was_asked_for(question, answe
     assert task.verify(task.problem({"question": question, "answer": "50"}), f"#### {answer}").correct is correct
 
 
+@pytest.mark.parametrize(
+    "question, answer, correct",
+    [
+        *(("Which are the roots?", "5, 3", True), ("List them in descending order.", "5, 3", False)),
+        ("What are p and q, respectively?", "5, 3", False),
+        *(("Name them from least to greatest.", "5, 3", False), ("In order to win, which must he draw?", "5, 3", True)),
+        *(("What is the correct order?", "5, 3", False), ("Arrange them.", "5, 3", False)),
+        ("What is the order of the group?", "5, 3", True),
+    ],
+)
+def test_the_order_of_a_list_counts_where_it_was_asked_for(question, answer, correct):
+    task = make()
+    assert task.verify(task.problem({"question": question, "answer": "3, 5"}), f"#### {answer}").correct is correct
+
+
 def test_symbolic_comparison_runs_inside_the_pool_and_survives_hostile_answers():
-    pytest.importorskip("math_verify", reason="the extra `math` is not installed")
+    pytest.importorskip("mpmath", reason="the extra `math` is not installed")
     task = make(symbolic=True)
     gold = task.problem({"problem": "?", "answer": r"2\sqrt{3}"})
     texts = [r"\boxed{\sqrt{12}}", r"\boxed{9^{9^{9^9}}}", r"\boxed{\sqrt{12}}", r"\boxed{\sqrt{13}}", r"\boxed{2\sqrt{3}}"]
     with VerifierPool(task.verify, 1, 30.0, task.failure_reward) as pool:
         verdicts = pool.gather([pool.submit(gold, text) for text in texts])
     assert [verdict.correct for verdict in verdicts] == [True, False, True, False, True]
-    assert all(verdict.error is None for verdict in verdicts) and "not compared: timeout" in verdicts[1].detail
+    assert all(verdict.error is None for verdict in verdicts)
 
 
 def test_symbolic_without_its_library_says_what_to_install(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(InputError, match=r"task.symbolic needs the math-verify library; install it with: pip install 'jaxrl\[math\]'"):
+    with pytest.raises(InputError, match=r"task.symbolic needs the mpmath library; install it with: pip install 'jaxrl\[math\]'"):
         make(symbolic=True)
 
 
@@ -171,6 +194,11 @@ def test_symbolic_without_its_library_says_what_to_install(monkeypatch):
         (QUESTIONS[0], "1,200"),
         ({"question": "?", "answer": "12"}, "12"),
         ({"question": "?", "answer": 12}, "12"),
+        ({"question": "?", "answer": 27.0}, "27.0"),
+        ({"question": "?", "answer": "27\r\n"}, "27"),
+        ({"question": "?", "answer": "\\begin{pmatrix}\n1 \\\\\n2\n\\end{pmatrix}\n"}, r"\begin{pmatrix} 1 \\ 2 \end{pmatrix}"),
+        ({"problem": "?", "solution": "\\boxed{\n\\frac{1}{2}\n}"}, r"\frac{1}{2}"),
+        ({"problem": "?", "solution": r"So $\boxed{1}$ and $\boxed{-2}$."}, "1, -2"),
         ({"question": "?", "answer": "step 3\n#### -7"}, "-7"),
         (MATH, r"\frac{1}{2}"),
         (MATH_500, r"\frac{1}{2}"),
@@ -195,6 +223,8 @@ def test_where_the_right_answer_is(record, gold):
         ({"question": "?"}, "field 'answer' is missing; it should hold a text that ends with `#### 42`"),
         ({"question": "?", "answer": ""}, "field 'answer' is ''"),
         ({"question": "?", "answer": None}, "field 'answer' is None"),
+        ({"question": "?", "answer": True}, "field 'answer' is True"),
+        ({"question": "?", "answer": float("nan")}, "field 'answer' is nan"),
         ({"question": "?", "answer": "#### "}, "field 'answer' is '#### '"),
         ({"question": "?", "answer": "12\n####"}, "field 'answer'"),
         ({"question": "?", "answer": "a long text\nwithout a mark: 12"}, "field 'answer'"),

@@ -6,7 +6,7 @@ from fractions import Fraction
 import pytest
 
 from jaxrl.verify.answers import MAX_CHARS, Answer, final_answer, read_number, unit_of, without_reasoning
-from jaxrl.verify.structure import equal
+from jaxrl.verify.alike import equal
 
 
 def marked(text):
@@ -53,6 +53,21 @@ def bare(text):
         (r"\boxed{}", None),
         (r"\boxed{42", None),
         (r"\boxed{41} \boxed{42", None),  # the last one counts, and is cut off
+        (r"\boxed{1\\}", marked(r"1\\")),  # two backslashes end a row; the brace behind them closes
+        (r"\boxed{\begin{matrix}1\\{2}\\\end{matrix}} and 7}", marked(r"\begin{matrix}1\\{2}\\\end{matrix}")),
+        # boxes that are one answer
+        (r"The roots are $\boxed{1}$ and $\boxed{-2}$.", marked("1, -2")),
+        (r"\boxed{2}, \boxed{3} \text{ or } \boxed{5}", marked(r"2, 3 \text{ or } 5")),
+        (r"\(x = \boxed{1}\) or \(x = \boxed{2}\)", marked(r"1 \text{ or } 2")),
+        (r"\boxed{k=45} \quad \text{and} \quad \boxed{n=2}", marked("k=45, n=2")),
+        (r"\boxed{1}\boxed{2}", marked("1, 2")),
+        (r"\boxed{1} papers and \boxed{2} bins", marked("1, 2")),
+        (r"\boxed{42}, \boxed{42}", marked("42")),  # said twice
+        (r"\boxed{41}. Then \boxed{42}", marked("42")),
+        ("\\boxed{41}\n\n\\boxed{42}", marked("42")),
+        (r"\boxed{41}, no: \boxed{42}", marked("42")),
+        (r"\boxed{41} is not right and \boxed{42} is", marked("42")),
+        (r"\boxed{1} no no no no no \boxed{2}", marked("2")),
         # both: the last of the two
         ("\\boxed{41}\n#### 42", marked("42")),
         ("#### 41\n\\boxed{42}", marked("42")),
@@ -68,6 +83,19 @@ def bare(text):
         *((text, None) for text in ("10 - 5", "7-5", "x + 5", "2x + 5", r"2\cdot5", "2 * 5", "x/5", "(a + 1) * 5", "3–5")),
         *((text, None) for text in (r"\sqrt{5}", r"\sqrt[3]{5}", "√5", "±5", r"\pm 5", "5!", "5²", "5 * x", "5x", r"5\pi")),
         *((text, None) for text in ("5 million", "5 and a half", "5 squared", "5 tenths", "5 point five", "5 choose two", "5 ½")),
+        # nor where it is denied, bounded, or one of several
+        *((text, None) for text in ("surely not 42.", "It isn't 42", "It can't be 42.", "it is never 42", "neither 41 nor 42", "42 is wrong.")),
+        *((text, None) for text in ("42 is not the answer", "It is 42. No, wait.", "The answer is incorrect: not 42", "42 isn't right", "Is it 42? No.")),
+        *((text, None) for text in ("either 41 or 42.", "41 or 42", "41 apples or 42 apples", "maybe 41, or 42", "42 or so", "41 and 42", "between 41 and 42")),
+        *((text, None) for text in ("more than 42", "at least 42 apples", "fewer than $42", "at most 42")),
+        ("It is not 41, it is 42.", bare("42")),
+        ("not 41 but 42", bare("42")),
+        ("the number is not 10 which is 1,000.99€", bare("1,000.99")),
+        ("Not a lot. It is 42.", bare("42")),
+        ("She doesn't have any left, so 0.", bare("0")),
+        ("42.\n\nNo further steps.", bare("42")),
+        ("It is 42. No wait", None),
+        ("He has 2 apples and 40 pears, or 42 in all.", None),  # cannot be told from a choice
         ("x = -5", bare("-5")),
         ("about 50% of them", bare("50%")),
         (r"so $\frac{3}{4}$.", bare("3/4")),
@@ -171,16 +199,33 @@ def test_which_number_it_is(text, value):
         *("1/0", "0/0", "1 1/0", "0^{-1}", "1e1000", "1e999999999", "9^9^9", "9^{9^{9}}", "9**9**9", "2^1000", "2^{1.5}"),
         *("42 or 43", "42, 43", "(42, 43)", "[42]", "{42}", "42 and a half", "5 million", "two 2", "42; 43", "42\n43", "x > 42"),
         *("3x", "2\\pi", "\\sqrt{4}", "\\frac{1}{x}", "\\frac{1}{0}", "not 42", "about 42", "x != 42", "42 = 43", "\\text{42"),
-        *("5 squared", "5 cubed", "5 factorial", "5 point five", "5 tenths", "5 lakh", "5 pairs", "5 choose two", "5 modulo seven"),
-        *("5 hundred", "5 billion", "5 mod seven", "5 base six", "5 plus x", "5 times six", "5 over nine", "5 dollars and ten cents"),
+        *("5 squared", "5 cubed", "5 factorial", "5 point five", "5 tenths", "5 lakh", "5 pairs", "5 choose two"),
+        "5 modulo seven",
+        *("5 hundred", "5 billion", "5 mod seven", "5 base six", "5 plus x", "5 times six", "5 over nine"),
+        "5 dollars and ten cents",
         *("not: 5", "less than: 5", "not = 5", "about: 5", "minus: 5", "It isn't: 5", "the answer is not 5", "negative x = 5"),
-        *("5m", "5k", "5M", "5xy", "5 x", "5 k", "5/x", "5/ab", "±5", r"\pm 5", "5²", "5^{x}", "5kgx", "(5", "5)", "(5)(6)", "(5)!"),
+        *("5m", "5k", "5M", "5xy", "5 x", "5 k", "5/x", "5/ab", "±5", r"\pm 5", "5²", "5^{x}", "5kgx", "(5", "5)", "(5)(6)"),
+        "(5)!",
         *("1 23", "1 2345", "12 34", "1 234 56", "1234 567", "5–7", "5 + x", "5 cm^9", "5 cm^22", "5 a", "5 ½", "5½"),
         *("9" * (MAX_CHARS + 1), "1" + ",000" * 200, "\x0042", "__import__('os')", "(" * 300 + "42" + ")" * 199),
     ],
 )
 def test_what_is_no_number(text):
     assert read_number(text) is None
+
+
+@pytest.mark.parametrize(
+    "text, unit",
+    [
+        *((" cm", "cm"), ("cm^2", "cm^2"), (" square feet", "ft^2"), (" sq. ft", "ft^2"), (" cubic meters", "m^3")),
+        *((" m²", "m^2"), (" cm ^2", "cm^2")),
+        *((" km/h", "km/h"), (" miles per hour", "mi/h"), (" feet long", "ft"), ("°", "degree"), (" degrees", "degree")),
+        *((" hours", "h"), (" Hours", "h")),
+        *((" apples", ""), ("", ""), (" left over", ""), (" dollars a week", "dollar"), ("/week", ""), (" dollars/week", "dollar/week")),
+    ],
+)
+def test_units_of_measure_have_one_spelling(text, unit):
+    assert unit_of(text) == unit
 
 
 def test_reasoning_ends_where_it_says():
