@@ -58,9 +58,13 @@ class Checkpoints:
     def __enter__(self):
         return self
 
-    def __exit__(self, *_):
-        with writing(self.folder), _quiet_failures():  # a save that has failed is told once more here
-            self._checkpointer.close()
+    def __exit__(self, kind: type | None, error: BaseException | None, *_):
+        try:
+            with writing(self.folder), _quiet_failures():
+                self._checkpointer.close()
+        except InputError:  # Orbax tells a save that has failed once more here
+            if error is None:
+                raise
 
     def steps(self) -> list[int]:
         """Steps that have a checkpoint, oldest first."""

@@ -2,6 +2,7 @@
 
 import gc
 import logging
+import resource
 import shutil
 from types import SimpleNamespace
 
@@ -152,6 +153,16 @@ def test_a_state_that_is_not_finite_is_not_saved_and_nothing_is_lost(copied, sta
                 checkpoints.save(step, broken, META)
         assert checkpoints.steps() == [1, 2]
         assert_same(checkpoints.restore_latest(abstract)[0], later(state))
+
+
+def test_of_a_save_that_fails_the_sentence_about_the_save_is_what_comes_out(state, tmp_path):
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with pytest.raises(InputError, match=r"^checkpoint .*/1 cannot be written: File too large"), Checkpoints(tmp_path, keep=1) as checkpoints:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (3000, limits[1]))
+        try:
+            checkpoints.save(1, state, META)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
 def test_no_checkpoint_is_none(tmp_path, abstract):
