@@ -97,7 +97,7 @@ class Checkpoints:
             )
 
     def restore(self, abstract: TrainState, step: int) -> tuple[TrainState, dict[str, Any]]:
-        """The state and meta of a step, in the shardings of `abstract_state`.
+        """The state and meta of a step, in the shardings of `abstract`.
 
         Raises:
           CheckpointCorrupt: if it cannot be read, is of another version, or its checksums are not those that were saved.
