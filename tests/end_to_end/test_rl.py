@@ -2,6 +2,7 @@
 
 import io
 import math
+import zlib
 from pathlib import Path
 
 import pytest
@@ -113,10 +114,10 @@ def test_a_checkpoint_holds_what_the_stage_has_to_know(whole):
 
 
 class Careless:
-    """A verifier whose rewards are not always numbers."""
+    """A verifier whose rewards are not always numbers, even if the policy says the same to all problems."""
 
     def __call__(self, problem: Problem, text: str) -> Verdict:
-        reward = (math.nan, math.inf, -0.75, 0.5, 0.0)[len(text) % 5]
+        reward = (math.nan, math.inf, -0.75, 0.5, 0.0)[(len(text) + zlib.crc32(problem.uid.encode())) % 5]
         return Verdict(reward, reward == 0.5, True)
 
 
