@@ -132,8 +132,9 @@ def _trained_on(
 
 def _marks(problem: Problem) -> Iterator[tuple]:
     yield "uid", problem.uid
-    # Whatever system prompt stands before it: a question is the same question under another one.
-    yield "messages", *((message["role"], message["content"]) for message in problem.messages if message["role"] != "system")
+    # Whatever system prompt stands before it: a question is the same question under another one, unless it is all there is.
+    asked = [message for message in problem.messages if message["role"] != "system"] or problem.messages
+    yield "messages", *((message["role"], message["content"]) for message in asked)
 
 
 def _check_microbatch(stage: SFTStage | RSFTStage, mesh: Mesh) -> None:

@@ -127,6 +127,14 @@ def test_a_system_prompt_makes_no_other_question_of_one(check, tmp_path):
         check([SFT | {"data": {"file": str(tmp_path / "data.jsonl")}, "val_fraction": 0}, EVAL])
 
 
+def test_questions_that_are_system_prompts_alone_are_not_all_the_same(check, monkeypatch):
+    problem = lambda uid, text: Problem(uid, ({"role": "system", "content": text},), {})  # noqa: E731
+    monkeypatch.setattr(Overlapping, "problems", lambda self, split: [problem(uid, text) for uid, text in self.splits[split]])
+    check([GRPO, EVAL])
+    with pytest.raises(InputError, match="would train on problem 'a'"):
+        check([GRPO, EVAL], test=[("c", "red")])
+
+
 # ------------------------------------------------------------------------------------------------------- chat templates
 
 
