@@ -207,7 +207,7 @@ def test_a_signal_leaves_no_file_and_no_process(files, number):
         workers = [int(path.name) for path in Path("/proc").iterdir() if path.name.isdigit() and parent_of(path) == process.pid]
     time.sleep(0.5)
     process.send_signal(number)
-    _, error = process.communicate(timeout=20)
+    _, error = process.communicate(timeout=120)
     assert process.returncode == 128 + number and error == "stopped at once; no file was written\n"
     assert not any(Path(f"/proc/{pid}").exists() for pid in workers)
     assert {path.name for path in files.iterdir()} - {"__pycache__", "asleep"} == {"in.jsonl", "task.py"}

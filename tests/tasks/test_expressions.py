@@ -125,4 +125,4 @@ def test_nothing_hangs():
             evaluate(text)
         except Unreadable:
             pass
-        assert time.process_time() - began < 0.1
+        assert time.process_time() - began < 1  # some ms
