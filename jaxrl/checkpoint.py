@@ -8,6 +8,7 @@ durable.
 import gc
 import json
 import logging
+import re
 import sys
 import traceback
 import warnings
@@ -28,10 +29,6 @@ from jaxrl.errors import InputError
 from jaxrl.sharding import path_name
 from jaxrl.train.state import TrainState, all_finite
 
-# Orbax tells every save in several lines, and a read that fails at length, beside the exception: in the second of these long
-# after it, when the garbage collector finds the rest of the read. Nothing else in a run uses either.
-for _name in ("absl", "asyncio"):
-    logging.getLogger(_name).setLevel(logging.CRITICAL)
 log = logging.getLogger("jaxrl")
 ORBAX_BYTES = 1 << 18  # of its own metadata beside a state
 
@@ -61,9 +58,13 @@ class Checkpoints:
     def __enter__(self):
         return self
 
-    def __exit__(self, *_):
-        with writing(self.folder), _quiet_failures():  # a save that has failed is told once more here
-            self._checkpointer.close()
+    def __exit__(self, kind: type | None, error: BaseException | None, *_):
+        try:
+            with writing(self.folder), _quiet_failures():
+                self._checkpointer.close()
+        except InputError:  # Orbax tells a save that has failed once more here
+            if error is None:
+                raise
 
     def steps(self) -> list[int]:
         """Steps that have a checkpoint, oldest first."""
@@ -96,7 +97,7 @@ class Checkpoints:
             )
 
     def restore(self, abstract: TrainState, step: int) -> tuple[TrainState, dict[str, Any]]:
-        """The state and meta of a step, in the shardings of `abstract_state`.
+        """The state and meta of a step, in the shardings of `abstract`.
 
         Raises:
           CheckpointCorrupt: if it cannot be read, is of another version, or its checksums are not those that were saved.
@@ -153,41 +154,48 @@ def _broken_metadata(folder: Path) -> list[Path]:
     return broken
 
 
+# -------------------------------------------------------------------------------------------------------- Orbax's noise
+
+# Beside the exception of a save or a read that fails, which is told here in a sentence, Orbax logs pages; and what it has
+# started in an event loop of its own is told by Python whenever the garbage collector comes to it, in another thread or long
+# after. So what comes of Orbax is known by its text, for as long as the process lasts; all else passes.
+ORBAX = re.compile("orbax|tensorstore|uvloop")  # itself, what reads and writes its arrays, its event loop
+
+
+def _is_of_orbax(*things: object) -> bool:
+    """Whether one of these has to do with Orbax, by its text; an exception's has its traceback, with the names of files."""
+    texts = ("".join(traceback.format_exception(x)) if isinstance(x, BaseException) else str(x) for x in things)
+    return any(map(ORBAX.search, texts))
+
+
+def _is_shown(record: logging.LogRecord) -> bool:
+    return not _is_of_orbax(record.getMessage(), record.exc_info and record.exc_info[1])
+
+
+def _unraisable(unraisable: Any) -> None:
+    if not _is_of_orbax(unraisable.exc_value, getattr(unraisable.object, "cr_code", unraisable.object)):
+        _unraisable_before(unraisable)
+
+
+logging.getLogger("absl").setLevel(logging.CRITICAL)  # Orbax's own; nothing else in a run uses it
+logging.getLogger("asyncio").addFilter(_is_shown)  # tasks that have failed and that nobody waits for
+_unraisable_before, sys.unraisablehook = sys.unraisablehook, _unraisable  # coroutines that fail while they are taken away
+
+
 @contextmanager
 def _quiet_failures() -> Iterator[None]:
-    """Keep from the user what Orbax tells of a read that fails beside its exception, which we tell in a sentence: log lines,
-    and the tracebacks and warnings about coroutines that come when the garbage collector finds them."""
-    disabled = logging.root.manager.disable
-    logging.disable(logging.CRITICAL)
-    if sys.unraisablehook is not _unraisable:  # for good: some reads still run when the first one has failed
-        _hooks[:] = [sys.unraisablehook]
-        sys.unraisablehook = _unraisable
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            try:
-                yield
-            except Exception as error:
-                link: BaseException | None = error
-                while link is not None:  # their frames hold what is to be collected
-                    traceback.clear_frames(link.__traceback__)
-                    link = link.__context__
-                gc.collect()
-                raise
-    finally:
-        logging.disable(disabled)
-
-
-_hooks = [sys.unraisablehook]
-
-
-def _unraisable(unraisable) -> None:
-    """The hook that was there before, but for what comes out of Orbax's coroutines and their event loop."""
-    files = [frame.filename for frame in traceback.extract_tb(unraisable.exc_traceback)]
-    if code := getattr(unraisable.object, "cr_code", None):
-        files.append(code.co_filename)
-    if not any("orbax" in file or "uvloop" in file for file in files):
-        _hooks[0](unraisable)
+    """No warnings of Orbax's; those about coroutines of a read that has failed come here too, and not at some later time."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            yield
+        except Exception as error:
+            link: BaseException | None = error
+            while link is not None:  # their frames hold what is to be collected
+                traceback.clear_frames(link.__traceback__)
+                link = link.__context__
+            gc.collect()
+            raise
 
 
 @dataclass

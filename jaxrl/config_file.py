@@ -54,12 +54,12 @@ def load_config(path: str | Path, overrides: list[str] = ()) -> Config:
     Raises:
       InputError: missing file, broken YAML, unknown key (nearest name suggested), wrong type.
     """
-    values = _read_yaml(Path(path))
+    values = read_yaml(Path(path))
     base = values.pop("base", None)
     if base is not None:
         if not isinstance(base, str):
             raise InputError(f"{path}: base must be the path of a config file, and is {base!r}")
-        base_values = _read_yaml(Path(path).parent / base)
+        base_values = read_yaml(Path(path).parent / base)
         if "base" in base_values:
             raise InputError(f"{path}: its base {base!r} has a base of its own; only one level is allowed")
         base_values.pop("expect", None)  # measured with settings that this file changes
@@ -122,7 +122,7 @@ def difference(file: Path, config: Config, elsewhere: Iterable[Sequence[str | in
     Raises:
       InputError: the file on disk cannot be read, or is not a config.
     """
-    before, now = _read_yaml(file, "restore it from a copy, or delete the run's folder"), parse_yaml(dump_config(config))
+    before, now = read_yaml(file, "restore it from a copy, or delete the run's folder"), parse_yaml(dump_config(config))
     before = _completed(before, str(file))
     for place in elsewhere:
         _take_over(before, now, place)
@@ -188,7 +188,12 @@ def _reason(problem: dict[str, Any]) -> str:
     return f"{problem['msg']} (it is {problem['input']!r})"
 
 
-def _read_yaml(path: Path, remedy: str | None = None) -> dict[str, Any]:
+def read_yaml(path: Path, remedy: str | None = None) -> dict[str, Any]:
+    """The mapping that a YAML file holds, not validated.
+
+    Raises:
+      InputError: there is none; `remedy` closes the text.
+    """
     text = read_text(path, remedy or "check the path, and save it as UTF-8")
     end = f"; {remedy}" if remedy else ""
     try:

@@ -1,13 +1,14 @@
 """Files on a disk that may be full, read-only or gone: what goes wrong in one sentence, and files that are whole or not there."""
 
 import errno
+import json
 import os
 import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 from jaxrl.errors import InputError
 
@@ -76,6 +77,22 @@ def read_text(path: str | Path, remedy: str) -> str:
         raise InputError(f"{path} cannot be read: {error.strerror}; {remedy}") from None
     except UnicodeDecodeError as error:
         raise InputError(f"{path} cannot be read: it is not UTF-8 ({error.reason} at byte {error.start}); {remedy}") from None
+
+
+def read_json(path: str | Path, remedy: str) -> dict[str, Any]:
+    """The object that a JSON file holds.
+
+    Raises:
+      InputError: as `read_text`, or it holds something else.
+    """
+    text = read_text(path, remedy)
+    try:
+        values = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path} is not valid JSON: {error}; {remedy}") from None
+    if not isinstance(values, dict):
+        raise InputError(f"{path} holds a {type(values).__name__}, not an object of keys; {remedy}")
+    return values
 
 
 def silence(stream: TextIO) -> None:

@@ -108,8 +108,8 @@ def verify_file(
         def rows() -> Iterator[dict[str, Any]]:
             for verdict in pool.stream(samples()):
                 row = records.popleft() | _fields(verdict)
-                tally.add(row)
                 yield row
+                tally.add(row)  # it is written
             if tally.rows == 0:
                 first = f"; the first of {tally.skipped} bad ones: {tally.first_skipped}" if tally.skipped else ""
                 raise InputError(f"{source} holds no records; give one JSON object per line{first}")

@@ -21,6 +21,7 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 from jaxrl.config import Config, EvalStage
@@ -138,12 +139,13 @@ def make_noisy_model(config: Config, folder: Path) -> bool:
 def noisy_model(config: Config, folder: Path) -> None:
     import jax
 
+    from jaxrl.data.tokenizer import num_tokens
     from jaxrl.sharding import make_mesh
     from jaxrl.train.setup import load_base, load_run_tokenizer
     from jaxrl.weights.safetensors import save_model
 
-    tokenizer, eos_ids = load_run_tokenizer(config, folder)
-    weights = load_base(config.model, len(tokenizer), make_mesh(config.mesh), config.seed)
+    tokenizer, eos_ids = load_run_tokenizer(config, folder, datetime.now())
+    weights = load_base(config.model, num_tokens(tokenizer), make_mesh(config.mesh), config.seed)
     leaves, tree = jax.tree.flatten(weights.frozen["model"])
     keys = jax.random.split(jax.random.key(config.seed + 1), len(leaves))
     noisy = [leaf * (1 + NOISE * jax.random.normal(key, leaf.shape)) for leaf, key in zip(leaves, keys)]

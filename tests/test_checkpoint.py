@@ -2,13 +2,16 @@
 
 import gc
 import logging
+import resource
 import shutil
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxrl import checkpoint
 from jaxrl.checkpoint import CheckpointCorrupt, Checkpoints, checksums
 from jaxrl.config_sections import MeshSection, OptimSection
 from jaxrl.errors import InputError
@@ -152,6 +155,16 @@ def test_a_state_that_is_not_finite_is_not_saved_and_nothing_is_lost(copied, sta
         assert_same(checkpoints.restore_latest(abstract)[0], later(state))
 
 
+def test_of_a_save_that_fails_the_sentence_about_the_save_is_what_comes_out(state, tmp_path):
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with pytest.raises(InputError, match=r"^checkpoint .*/1 cannot be written: File too large"), Checkpoints(tmp_path, keep=1) as checkpoints:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (3000, limits[1]))
+        try:
+            checkpoints.save(1, state, META)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
 def test_no_checkpoint_is_none(tmp_path, abstract):
     with Checkpoints(tmp_path / "new", keep=1) as checkpoints:
         assert checkpoints.steps() == [] and checkpoints.restore_latest(abstract) is None
@@ -200,6 +213,27 @@ def test_whatever_file_is_damaged_the_state_that_comes_back_is_a_saved_one(damag
     gc.collect()
     assert "Traceback" not in capfd.readouterr().err
     assert {record.name for record in caplog.records} == {"jaxrl"}
+
+
+def failure(file, text):
+    """An exception with a frame of this file in its traceback."""
+    try:
+        exec(compile(f"raise ValueError({text!r})", file, "exec"), {})
+    except ValueError as error:
+        return error
+
+
+@pytest.mark.parametrize(
+    "file, text, is_shown",
+    [("/lib/orbax/checkpoint/read.py", "no such key", False), ("/mine/fetch.py", "/a [tensorstore_spec='{}']", False), ("/mine/fetch.py", "no such key", True)],
+)
+def test_what_python_tells_later_of_orbaxs_event_loop_is_not_shown_and_of_others_it_is(file, text, is_shown, caplog, monkeypatch):
+    passed_on = []
+    monkeypatch.setattr(checkpoint, "_unraisable_before", passed_on.append)
+    error = failure(file, text)
+    logging.getLogger("asyncio").error("Task exception was never retrieved", exc_info=error)
+    checkpoint._unraisable(SimpleNamespace(exc_value=error, object=None))
+    assert len(caplog.records) == len(passed_on) == is_shown
 
 
 @pytest.mark.parametrize("old, new", [('"best": 0.5', '"best": 0.7'), ('"meta"', '"mets"'), ('"format": 2', '"format": 1')])

@@ -13,12 +13,12 @@ LIBRARY = Path(__file__).resolve().parents[1] / "jaxrl"
 
 FLOORS = {
     0: ["__init__", "train/__init__", "eval/__init__", "errors", "types", "batch", "config_base", "config_sections", "config_algo", "config_tasks", "config", "config_file", "checks", "disk", "folder_lock", "interrupt"],
-    1: ["ops/*", "stats", "digests", "track/*", "compilations", "hlo", "hlo_text"],
+    1: ["ops/*", "stats", "digests", "track/*", "eval/table", "compilations", "hlo", "hlo_text"],
     2: ["sharding", "memory", "model/*"],
     3: ["weights/*", "checkpoint", "train/state", "train/objective", "train/step"],
     4: ["data/*", "verify/*", "tasks/*"],
     5: ["sample/*"],
-    6: ["rollout/*", "eval/evaluate", "eval/table"],
+    6: ["rollout/*", "eval/evaluate"],
     7: ["train/setup", "train/inputs", "train/preflight", "train/loop", "train/memory", "train/microbatch", "train/timeline", "train/sft", "train/rsft", "train/rl", "train/experience", "train/alarms"],
     8: ["run", "inference", "verification", "aot"],
     9: ["cli"],

@@ -2,13 +2,19 @@
 
 import importlib.util
 import sys
+from datetime import datetime
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
 import pytest
 
 from jaxrl.config_file import dump_config, load_config
+from jaxrl.data.tokenizer import num_tokens
 from jaxrl.eval.table import row_from_verdicts, save_rows
+from jaxrl.train.setup import load_base, load_run_tokenizer
 from jaxrl.types import Verdict
+from tests.tiny import one_device
 
 CONFIG = """
 name: tiny
@@ -95,3 +101,16 @@ def test_what_is_there_is_not_run_again_and_what_failed_or_changed_is(seeds, sta
 def test_a_config_at_fault_is_one_sentence(seeds, started, words, capsys):
     assert seeds.main([*words, "model.architecture.d_modle=3"]) == 2
     assert "did you mean 'd_model'" in capsys.readouterr().err
+
+
+def test_the_noise_is_a_bit_or_two_of_every_weight_and_the_model_is_one_to_start_from(seeds, tmp_path):
+    (tmp_path / "config.yaml").write_text(CONFIG)
+    config = load_config(tmp_path / "config.yaml")
+    seeds.noisy_model(config, tmp_path / "start")
+    mesh = one_device()
+    tokenizer, _ = load_run_tokenizer(config, tmp_path / "start", datetime(2026, 1, 1))
+    fresh = load_base(config.model, num_tokens(tokenizer), mesh, config.seed)
+    model = config.model.model_copy(update={"architecture": None, "path": str(tmp_path / "start")})
+    noisy = load_base(model, num_tokens(tokenizer), mesh, config.seed)
+    away = [jnp.abs(b / a - 1).max() for a, b in zip(*(jax.tree.leaves(x.frozen["model"]) for x in (fresh, noisy)), strict=True) if a.ndim > 1]
+    assert 0 < min(away) and max(away) < 10 * seeds.NOISE

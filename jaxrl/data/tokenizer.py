@@ -1,12 +1,12 @@
 """Tokenizers: one made on the spot for models without a directory, one loaded from a directory, and the ids that end a turn."""
 
-import json
 import logging
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from jaxrl.disk import read_json
 from jaxrl.errors import InputError
 
 if TYPE_CHECKING:
@@ -148,10 +148,7 @@ def eos_ids(tokenizer: "PreTrainedTokenizerBase | None", folder: str | Path | No
 
 
 def _eos_of_file(path: Path) -> list[int]:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8")).get("eos_token_id")
-    except (OSError, ValueError, AttributeError) as error:
-        raise InputError(f"{path} cannot be read: {error}; repair or remove it") from None
+    found = read_json(path, "repair or remove it").get("eos_token_id")
     found = [] if found is None else found if isinstance(found, list) else [found]
     if not all(type(i) is int for i in found):
         raise InputError(f"{path}: eos_token_id is {found!r}; it must be an id or a list of ids")

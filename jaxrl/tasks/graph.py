@@ -1,6 +1,5 @@
 """Graphs of typed entities: the data type, the `kg.json` format, and the generator. Paths in them are in `graph_walks.py`."""
 
-import json
 import random
 from collections import Counter, deque
 from dataclasses import dataclass
@@ -8,6 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from jaxrl.disk import read_json
 from jaxrl.errors import InputError
 
 GENERATED = "generated"  # the `domain` of a generated graph; every (entity, relation) of it has exactly one destination
@@ -103,14 +103,7 @@ def read_graph(path: str | Path) -> Graph:
     Raises:
       InputError: unreadable file, not JSON, missing key, repeated id, edge to an entity or relation that is not listed.
     """
-    try:
-        values = json.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"graph file {path} cannot be read: {error.strerror}; check task.graph") from None
-    except ValueError as error:
-        raise InputError(f"graph file {path} is not valid JSON: {error}") from None
-    if not isinstance(values, dict):
-        raise InputError(f"graph file {path} must hold an object with entities, relations and edges, not {type(values).__name__}")
+    values = read_json(path, "check task.graph")
     entities = _rows(path, values, "entities", ("id", "type"))
     relations = _rows(path, values, "relations", ("id",))
     edges = _rows(path, values, "edges", ("src", "rel", "dst"))

@@ -12,6 +12,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
+from jaxrl.data.jsonl import read_objects
 from jaxrl.errors import InputError
 from jaxrl.tasks.graph import GENERATED, Edge, Graph
 from jaxrl.tasks.graph_walks import OPTIONS, Walk, entities_of
@@ -195,28 +196,15 @@ def _near_answer(graph: Graph, walk: Walk) -> list[Iterable[str]]:
 
 
 def read_records(path: str | Path, graph: Graph) -> list[Record]:
-    """Records from a JSONL file; empty lines are passed over; `prompt`, `ref`, `split` and `meta` are made where missing.
+    """Records from a JSONL file; `prompt`, `ref`, `split` and `meta` are made where missing.
 
     Raises:
       InputError: naming file, line and column: unreadable, not JSON, missing column, wrong type, entity or relation
         that the graph does not have, path that does not hang together or does not end in the answer, repeated id.
     """
-    try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
-    except OSError as error:
-        raise InputError(f"question file {path} cannot be read: {error.strerror}; check task.eval_file") from None
     records: list[Record] = []
     ids: set[str] = set()
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        where = f"{path}, line {number}"
-        try:
-            record = json.loads(line)
-        except ValueError as error:
-            raise InputError(f"{where}: not valid JSON: {error}") from None
-        if not isinstance(record, dict):
-            raise InputError(f"{where}: must be a JSON object with the columns of a question, not {type(record).__name__}")
+    for where, record in read_objects(path):
         try:
             record = complete_record(record, graph)
         except InputError as error:
@@ -228,10 +216,6 @@ def read_records(path: str | Path, graph: Graph) -> list[Record]:
     if not records:
         raise InputError(f"question file {path} holds no questions; it needs one JSON object per line")
     return records
-
-
-def write_records(path: str | Path, records: Iterable[Record]) -> None:
-    Path(path).write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
 
 
 def complete_record(record: Record, graph: Graph) -> Record:

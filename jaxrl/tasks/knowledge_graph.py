@@ -11,10 +11,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from jaxrl.data.jsonl import write_rows
 from jaxrl.errors import InputError
 from jaxrl.tasks.base import SPLITS, Baseline
 from jaxrl.tasks.graph import GENERATED, Edge, Graph, generate_graph, graph_values, read_graph
-from jaxrl.tasks.graph_questions import LETTERS, Record, complete_record, edge_text, fixed_letters, make_record, phrases, read_records, walk_of, wordings_of, write_records
+from jaxrl.tasks.graph_questions import LETTERS, Record, complete_record, edge_text, fixed_letters, make_record, phrases, read_records, walk_of, wordings_of
 from jaxrl.tasks.graph_walks import WalkRules, choose_walks, reserve
 from jaxrl.tasks.trace_reward import FORMAT_FAILURE, TraceReward
 from jaxrl.types import Message, Problem
@@ -86,7 +87,7 @@ class KnowledgeGraph:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "kg.json").write_text(json.dumps(graph_values(self.graph), indent=2) + "\n", encoding="utf-8")
         for split in SPLITS:
-            write_records(folder / f"{split}.jsonl", (problem.data for problem in self.problems(split)))
+            write_rows(folder / f"{split}.jsonl", (problem.data for problem in self.problems(split)))
 
     def _records(self, split: str) -> list[Record]:
         if split == "test" and self._eval_records is not None:

@@ -1,22 +1,20 @@
 """`report.md`: what a run did, in one page made from the files of its folder. Reads files only; it can be made while the run goes on."""
 
-import json
 import statistics
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from jaxrl.config_file import read_yaml
 from jaxrl.config_sections import ExpectSection
-from jaxrl.disk import read_text, write_whole
-from jaxrl.errors import InputError
+from jaxrl.disk import write_whole
+from jaxrl.eval.table import load_rows
 from jaxrl.track.expected import compare
 from jaxrl.track.format import FIELDS, Field, compact, duration, evaluation_cells, markdown_table, percent, sparkline
 from jaxrl.track.logger import METRICS, SAMPLES, read_rows
 
 CONFIG, EVAL, REPORT = "config.yaml", "eval.json", "report.md"
-EVAL_KEYS = {"name", "n", "accuracy", "ci80", "ci95", "mean_reward", "format_rate", "errors"}
 SHOWN_CHARS = 2000  # of a completion; what is left out is counted
 
 Rows = list[dict[str, Any]]
@@ -31,8 +29,8 @@ def write_report(run_dir: str | Path) -> Path:
       InputError: not a run folder, or one of its files is broken.
     """
     folder = Path(run_dir)
-    config = _read_config(folder)
-    metrics, samples, evaluation = read_rows(folder / METRICS), read_rows(folder / SAMPLES), _read_evaluation(folder / EVAL)
+    config = read_yaml(folder / CONFIG, "give the folder of a run")
+    metrics, samples, evaluation = read_rows(folder / METRICS), read_rows(folder / SAMPLES), list(map(asdict, load_rows(folder / EVAL)))
     stages = _by_stage(metrics)
     kinds = {stage.get("name"): stage.get("kind") for stage in config.get("stages", [])}
     parts = [_header(config, folder)]
@@ -191,28 +189,3 @@ def _wall_time(rows: Rows) -> float:
     """Seconds that the steps took; without `time/step_s` from first row to last, pauses between two launches included."""
     steps = _series(rows, "time/step_s")
     return sum(steps) if len(steps) == len(rows) else rows[-1]["time"] - rows[0]["time"]
-
-
-def _read_config(folder: Path) -> dict[str, Any]:
-    path = folder / CONFIG
-    text = read_text(path, "give the folder of a run")
-    try:
-        config = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError) as error:
-        raise InputError(f"{path} is not valid YAML: {error}") from None
-    if not isinstance(config, dict):
-        raise InputError(f"{path} must hold a mapping of sections, not {type(config).__name__}")
-    return config
-
-
-def _read_evaluation(path: Path) -> Rows:
-    if not path.exists():
-        return []
-    text = read_text(path, "remove it and evaluate again")
-    try:
-        rows = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise InputError(f"{path}, line {error.lineno}, column {error.colno}: {error.msg}; remove it and evaluate again") from None
-    if not isinstance(rows, list) or not all(isinstance(row, dict) and EVAL_KEYS <= set(row) for row in rows):
-        raise InputError(f"{path} is not an evaluation table; remove it and evaluate again")
-    return rows

@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping
 
+from jaxrl.train.state import MAX_WEIGHT
+
 FLAT_ENTROPY = 0.005  # nats per token
 LARGE_MISMATCH = 0.2  # nats, at the 99th percentile: a ratio of 1.2, where PPO begins to clip
 MOSTLY = 0.9
@@ -52,9 +54,10 @@ def find_alarms(metrics: Mapping[str, float]) -> dict[str, str]:
     )  # fmt: skip
     sound(
         "skipped", metrics.get("skipped", 0) > 0,
-        f"{metrics.get('skipped', 0):.0f} updates had a loss or gradient that is not finite and changed nothing; lower optim.learning_rate",
+        f"{metrics.get('skipped', 0):.0f} updates changed nothing, because a loss, a gradient or a result was not finite or a weight beyond "
+        f"{MAX_WEIGHT:,.0f}; lower optim.learning_rate",
     )  # fmt: skip
-    used, dropped = metrics.get("groups/used", 1), metrics.get("groups/dropped", 0)
+    used, dropped = metrics["groups/used"], metrics["groups/dropped"]
     sound(
         "few groups", used < dropped / 4,
         f"only {used:.0f} of {used + dropped:.0f} groups had rewards that differ, so the update is small; raise algo.dynamic_sampling, or "

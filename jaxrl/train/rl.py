@@ -182,6 +182,7 @@ def rl(run: Run, stage: RLStage, index: int, weights: Weights) -> Weights:
             times = timeline.metrics(engine.take_times())
             metrics = rollout_metrics(sampled) | pool.take_times() | experience.metrics | over_updates(updates, algo.old_logprobs)
             metrics |= {
+                "groups/used": len(groups),
                 "groups/dropped": len(sampled) - len(groups),
                 "replay/size": len(progress.replay) if progress.replay is not None else 0,
                 "replay/used": len(replayed),

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from jaxrl.disk import read_json
 from jaxrl.errors import InputError
 from jaxrl.model.config import ModelConfig, RopeScaling
 
@@ -67,7 +68,7 @@ def read_hf_config(folder: str | Path) -> ModelConfig:
       InputError: no such file, not JSON, a size missing or out of range, or anything that ModelConfig cannot represent.
     """
     path = Path(folder) / "config.json"
-    values = read_json(path)
+    values = read_json(path, "check the path, or fetch the file again")
     family = values.get("model_type")
     v = _Values(str(path), values)
     if family not in DEFAULTS:
@@ -149,19 +150,6 @@ def write_hf_config(
     else:
         values["use_sliding_window"] = False
     (Path(folder) / "config.json").write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A file that must hold one JSON object."""
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"{path} cannot be read ({error.strerror}); check the path") from None
-    except ValueError as error:
-        raise InputError(f"{path} is not valid JSON: {error}; fetch the file again") from None
-    if not isinstance(values, dict):
-        raise InputError(f"{path} holds a {type(values).__name__}, not an object of keys; fetch the file again")
-    return values
 
 
 def _refuse_unsupported(v: _Values, family: str) -> None:

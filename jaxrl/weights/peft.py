@@ -12,10 +12,10 @@ import numpy as np
 
 from jaxrl.config_file import make_section
 from jaxrl.config_sections import LORA_TARGETS, LoraSection
+from jaxrl.disk import read_json
 from jaxrl.errors import InputError
 from jaxrl.model.config import ModelConfig
 from jaxrl.weights.files import check_tensors, open_tensors, save_tensors, saving
-from jaxrl.weights.hf_config import read_json
 from jaxrl.weights.names import LAYER, MODULES, Tree, leaf_at, nest
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -98,7 +98,7 @@ def load_adapter(folder: str | Path, config: ModelConfig) -> tuple[Tree, LoraSec
 
 def _read_section(path: Path) -> LoraSection:
     """The LoraSection of an adapter_config.json; InputError for what it cannot represent."""
-    values = read_json(path)
+    values = read_json(path, "check the path, or fetch the file again")
     if values.get("peft_type") != "LORA":
         raise _refusal(path, values, "peft_type", "LORA")
     if values.get("bias", "none") != "none":

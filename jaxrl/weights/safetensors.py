@@ -17,10 +17,11 @@ import numpy as np
 from jax import Array
 from jax.sharding import Sharding, SingleDeviceSharding
 
+from jaxrl.disk import read_json
 from jaxrl.errors import InputError
 from jaxrl.model.config import ModelConfig
 from jaxrl.weights.files import FLOATS, check_tensors, open_tensors, save_tensors, saving
-from jaxrl.weights.hf_config import read_json, write_hf_config
+from jaxrl.weights.hf_config import write_hf_config
 from jaxrl.weights.names import TABLE, Tree, hf_tensors, is_stacked, leaf_at, leaf_shapes, nest
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -104,7 +105,7 @@ def _weight_files(folder: Path) -> list[Path]:
     if (folder / SINGLE).is_file():
         return [folder / SINGLE]
     if (folder / INDEX).is_file():
-        weight_map = read_json(folder / INDEX).get("weight_map")
+        weight_map = read_json(folder / INDEX, "fetch the file again").get("weight_map")
         if not isinstance(weight_map, dict) or not all(isinstance(file, str) for file in weight_map.values()):
             raise InputError(f"{folder / INDEX}: weight_map is missing or broken; fetch the file again")
         return [folder / file for file in sorted(set(weight_map.values()))]

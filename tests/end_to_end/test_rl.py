@@ -71,7 +71,7 @@ def test_what_is_promised_is_logged(whole):
     common = {
         "reward/mean", "reward/std", "reward/flat_groups", "reward/not_finite", "sample/truncated", "sample/length_p10", "sample/length_p90",
         "clip_fraction/low", "clip_fraction/high", "ratio/mean", "ratio/max", "entropy", "sampler_mismatch/mean", "sampler_mismatch/p99",
-        "sampler_mismatch/max", "kl/old", "groups/dropped", "grad_norm", "kl/ref", "replay/size", "replay/used", "loss/policy", "learning_rate",
+        "sampler_mismatch/max", "kl/old", "groups/used", "groups/dropped", "grad_norm", "kl/ref", "replay/size", "replay/used", "loss/policy", "learning_rate",
     }  # fmt: skip
     for rows, own in ((grpo, {"loss/imitation"}), (ppo, {"loss/value", "value/explained_variance", "value/clip_fraction", "kl/coef"})):
         assert len(rows) == 4

@@ -115,5 +115,5 @@ def test_unreadable_files_are_refused(tmp_path):
     with pytest.raises(InputError, match="not valid JSON"):
         read_graph(tmp_path / "broken.json")
     (tmp_path / "list.json").write_text("[]")
-    with pytest.raises(InputError, match="not list"):
+    with pytest.raises(InputError, match="holds a list, not an object"):
         read_graph(tmp_path / "list.json")

@@ -4,9 +4,10 @@ import json
 
 import pytest
 
+from jaxrl.data.jsonl import write_rows
 from jaxrl.errors import InputError
 from jaxrl.tasks.graph import GENERATED, Edge, Graph, generate_graph
-from jaxrl.tasks.graph_questions import make_record, read_records, reference_text, walk_of, write_records
+from jaxrl.tasks.graph_questions import make_record, read_records, reference_text, walk_of
 
 TYPES = {name: "cause" for name in "PQRSTUVW"} | {"Tool1": "tool", "Tool2": "tool"}
 EDGES = (
@@ -80,7 +81,7 @@ RECORD = make_record(GRAPH, (EDGES[0], EDGES[2]), "test", "0")
 
 def test_files_round_trip(tmp_path):
     records = [RECORD, make_record(GRAPH, EDGES[:1], "test", "0")]
-    write_records(tmp_path / "test.jsonl", records)
+    write_rows(tmp_path / "test.jsonl", records)
     assert read_records(tmp_path / "test.jsonl", GRAPH) == records
 
 
@@ -128,14 +129,16 @@ def test_other_faults_of_files(tmp_path):
     path = tmp_path / "test.jsonl"
     with pytest.raises(InputError, match="cannot be read"):
         read_records(path, GRAPH)
-    for text, says in [("", "holds no questions"), ("{", "line 1: not valid JSON"), ("[1]", "not list")]:
-        path.write_text(text)
+    for text, says in [(b"", "holds no questions"), (b"{", "line 1, column 2: not JSON"), (b"[1]", "must be a JSON object"), (b'"\xff"', "not UTF-8")]:
+        path.write_bytes(text)
         with pytest.raises(InputError, match=says):
             read_records(path, GRAPH)
-    write_records(path, [RECORD, RECORD])
+    path.write_text(json.dumps(RECORD | {"question": "Where\u2028to?"}, ensure_ascii=False))  # a line's end to Python, not to JSON
+    assert read_records(path, GRAPH)[0]["question"] == "Where\u2028to?"
+    write_rows(path, [RECORD, RECORD])
     with pytest.raises(InputError, match="line 2, column 'id': .* occurs twice"):
         read_records(path, GRAPH)
     wrong = next(letter for letter in "ABCD" if letter != RECORD["answer_star"])
-    write_records(path, [RECORD | {"answer_star": wrong}])
+    write_rows(path, [RECORD | {"answer_star": wrong}])
     with pytest.raises(InputError, match="but the path ends in 'S'"):
         read_records(path, GRAPH)

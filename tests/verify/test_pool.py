@@ -121,23 +121,21 @@ def test_any_text_can_be_sent():
 
 
 def test_poll_advances_without_waiting():
-    with make_pool(hostile.slow, workers=2, timeout_s=5) as pool:
+    with make_pool(hostile.slow, workers=2, timeout_s=60) as pool:
         tickets = [pool.submit(PROBLEM, "0.05") for _ in range(6)]
-        begun = time.monotonic()
-        assert pool.poll() > 0
-        assert time.monotonic() - begun < 0.04
         assert wait_until(lambda: pool.poll() == 0)
         assert pool.gather(tickets) == [hostile.GOOD] * 6
+        for _ in range(4):
+            pool.submit(PROBLEM, "30")
+        assert pool.poll() == 4, "none of them can have finished, unless it waited"
 
 
 def test_results_come_as_they_are_ready():
-    with make_pool(hostile.slow, workers=2, timeout_s=5) as pool:
-        results = pool.results([pool.submit(PROBLEM, "0"), pool.submit(PROBLEM, "0.5")])
-        begun = time.monotonic()
+    with make_pool(hostile.slow, workers=2, timeout_s=60) as pool:
+        assert list(pool.results([pool.submit(PROBLEM, seconds) for seconds in ("0.1", "0")])) == [hostile.GOOD] * 2
+        results = pool.results([pool.submit(PROBLEM, "0"), pool.submit(PROBLEM, "30")])
         assert next(results) == hostile.GOOD
-        assert time.monotonic() - begun < 0.3
-        assert next(results) == hostile.GOOD
-        assert next(results, None) is None
+        assert pool.poll() == 1, "the second goes on"
 
 
 def test_an_answer_that_is_there_counts_as_in_time_however_late_it_is_read():
