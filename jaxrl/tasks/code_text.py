@@ -25,7 +25,7 @@ MAX_STARTS = 8  # of a program amid prose
 _FENCE = re.compile(r"([ \t]*+(?:(?:[-*+]|[0-9]{1,9}[.)])[ \t]++)?)(`{3,}+|~{3,}+)[ \t]*+(.*+)")  # also behind a list's mark
 _LANGUAGE = re.compile(r"\{?\.?([\w+#-]*)")
 _BEGINS = re.compile(r"(?:import|from|def|class|async|if|for|while|try|with)\b|@\w|print\(|[A-Za-z_][\w, ]*=")  # a line of a program
-_FENCED = re.compile(r"\s*+```[^\n`]*+\n(.*)```\s*", re.DOTALL)
+_FENCED = re.compile(r"\s*+(`{3,}+|~{3,}+)[^\n`]*+\n(.*)\1\s*", re.DOTALL)
 _QUOTED, _QUOTE = re.compile(r"^ {0,3}> ?(?:```|~~~)", re.MULTILINE), re.compile(r"^ {0,3}>(?!>>) ?", re.MULTILINE)
 _PRE = re.compile(r"<pre\b[^<>]{0,200}>\s{0,9}(?:<code\b[^<>]{0,200}>)?|(?:</code>\s{0,9})?(</pre>)", re.IGNORECASE)
 _SPAN = re.compile(r"\s*(`{1,3})([^`]+)\1\s*")
@@ -227,7 +227,7 @@ def final_input(text: str) -> str | None:
         return None
     inner = text[starts[-1] : ends[-1]]
     fenced = _FENCED.fullmatch(inner)
-    return whole_lines(fenced[1] if fenced else inner if inner == "\n" else inner.removeprefix("\n"))
+    return whole_lines(fenced[2] if fenced else inner if inner == "\n" else inner.removeprefix("\n"))
 
 
 def whole_lines(text: str) -> str:

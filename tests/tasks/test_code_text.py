@@ -185,6 +185,8 @@ def test_the_block_that_defines_what_is_asked_for(text, program):
         ("<INPUT>\n```\n5\n```\n</INPUT>", "5\n"),
         ("<INPUT>```text\n  5\n\n6\n```</INPUT>", "  5\n\n6\n"),
         ("<INPUT>\n```\n```\n</INPUT>", ""),
+        ("<INPUT>\n~~~ text\n5\n~~~\n</INPUT>", "5\n"),
+        ("<INPUT>\n````\n```\n````\n</INPUT>", "```\n"),
         ("<INPUT>\n5\n```\n</INPUT>", "5\n```\n"),  # no fence around it
         ("<INPUT>1</INPUT> or <INPUT>2</INPUT>", "2\n"),
         ("between <INPUT> and </INPUT>: <INPUT>3</INPUT>", "3\n"),
