@@ -5,8 +5,8 @@ another run; so the digests are compared at every start, before a weight is read
 `digests.py`) is not read for it: the check of 100 GB takes no time. Any other is read whole: moved, copied or touched, a file with
 the same bytes is the same file.
 
-Not kept: datasets of the hub (by name, not in a folder), what the user's Python files import from elsewhere than their own
-folder, and files that they open themselves, unless `task.options` names them.
+Not kept: datasets of the hub (by name, not in a folder), installed packages (`task.packages`, and what the user's Python files
+import from elsewhere than their own folder), and files that they open themselves, unless `task.options` names them.
 """
 
 import ast
