@@ -106,6 +106,8 @@ def _make(folder: Path, made: list[Path]) -> None:
         missing.append(folder)
         folder = folder.parent
     for path in reversed(missing):
+        if path.is_symlink():
+            raise InputError(f"{path} is a link to what is not there; make that, or set another place")
         with suppress(FileExistsError):  # somebody else was faster
             path.mkdir()
             made.insert(0, path)

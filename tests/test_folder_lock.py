@@ -69,6 +69,14 @@ def test_the_first_is_named_although_it_writes_its_name_a_moment_after_taking_th
         assert "at work in" in refusal(tmp_path) and "pid 7 on host h;" in refusal(tmp_path)
 
 
+@pytest.mark.parametrize("link", ["runs", "runs/x"])
+def test_a_link_that_leads_nowhere_is_named(tmp_path, link):
+    (tmp_path / link).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / link).symlink_to(tmp_path / "gone" / "for" / "good")
+    with pytest.raises(InputError, match=f"{tmp_path / link} is a link to what is not there"), locked(tmp_path / "runs" / "x"):
+        pass
+
+
 def test_folders_that_vanish_while_they_are_made_are_made_again(tmp_path, monkeypatch):
     make, calls = folder_lock._make, []
 
