@@ -9,7 +9,9 @@ Where the answer stands (`final_answer`):
        is never closed is no answer. Boxes side by side, or with no more than a comma, "and" or "or" between them, are one
        answer: `\boxed{1} and \boxed{-2}` is `1, -2`.
     3. `####` before words without a digit is a heading and no mark, unless nothing follows and nothing else is marked (Monday).
-    4. Where nothing is marked, the last number is the answer. Digits that belong to a word, a power or an index (H2O, cm^2,
+    4. `The final answer is $2\sqrt{3}$.` is a mark too, though not the one that was asked for. Where nothing is marked, so is what
+       a text ends with: `..., so the point is $(7, 6)$.`
+    5. Else the last number is the answer. Digits that belong to a word, a power or an index (H2O, cm^2,
        x_1) are none; and one that is part of something to be worked out (7 - 5, \sqrt{5}, 5!, 5 million), that is denied (not 42),
        bounded (at least 42) or one of several (41 or 42) leaves no answer.
 
@@ -60,7 +62,14 @@ _REASONING_BEGINS = re.compile(r"<think(?:ing)?>", re.IGNORECASE)
 _REASONING_ENDS = re.compile(r"</think(?:ing)?>", re.IGNORECASE)
 _TEXT_ENDS = re.compile(r"</s>|<\|[^<>|\s]{1,40}\|>|<(?:eos|end_of_turn|/answer)>")
 _HEADING = re.compile(r"\W?|[^0-9\\=+^_{}]{3,}")  # of what stands behind ####
+_SAID = re.compile(  # an expression between dollars that is said to be the answer, up to the end of its sentence
+    r"(?P<final>\bfinal answer )?\b(?:is|are|equals?)(?: equal to)?:? ?(?:\$\$?(?P<dollars>[^$\n]{1,200})\$\$?|\\\((?P<round>[^$\n]{1,200}?)\\\))"
+    r"(?P<rest>\s*(?:\.(?= ?\n| [A-Z\[<]|\s*$)|\n|$))",
+    re.IGNORECASE,
+)
+_HOPE = re.compile(r"(?:\s*I hope it is correct\.?)?(?:\s*(?:<\|im_start\|>(?:user)?|<\|[^<>|\s]{1,40}\|>|</s>|<eos>|<end_of_turn>))*\s*", re.IGNORECASE)
 _BARE_BOX = re.compile(r"\s*([^\s{}$]+)")  # \boxed 42, as some solutions have it
+_PROSE = re.compile(r"(?<![\\A-Za-z{])[A-Za-z]{2,} (?:[A-Za-z$]|[0-9])")  # between the dollars of two prices
 _GAP_NOISE = re.compile(r"[\s$~&]|\\[()\[\],;:! ]|\\q?quad(?![a-z])")
 _GAP = re.compile(
     r"(?: ?(?:\\(?:text|mbox|textrm) ?\{ ?)?(?:[A-Za-z()]+ ){0,4}(?:and|or) ?\}? ?| ?[,;] ?(?:(?:and|or) )?|)"  # what joins two boxes
@@ -88,6 +97,9 @@ def final_answer(text: str) -> Answer | None:
     """The answer of a completion by the rules above, or None where there is none."""
     text = without_reasoning(text)
     hashes, box = text.rfind("####"), text.rfind("\\boxed")
+    said, at = _said(text, is_marked=max(hashes, box) >= 0)
+    if said is not None and at > max(hashes, box):
+        return said
     last = _hash_line(text, hashes) if hashes > box else ""
     for _ in range(MAX_HEADINGS):
         if hashes <= box:
@@ -102,6 +114,18 @@ def final_answer(text: str) -> Answer | None:
     if last and hashes < 0 and not _goes_on(text):
         return Answer(last, is_marked=True)
     return _last_number(text)
+
+
+def _said(text: str, is_marked: bool) -> tuple[Answer | None, int]:
+    """The last expression that is said to be the final answer, or, of a text without marks, that it ends with; and its place."""
+    start = max(0, len(text) - TAIL_CHARS)
+    for match in reversed(list(_SAID.finditer(text, start))):
+        content = (match["dollars"] or match["round"]).strip()
+        is_last = _HOPE.fullmatch(text, match.end()) is not None
+        if (match["final"] or (is_last and not is_marked)) and "\\boxed" not in content and not _PROSE.search(content):
+            before = text[max(0, match.start() - MAX_GAP) : match.start()]
+            return (None if _DOUBT_BEFORE.search(before) else Answer(content, is_marked=False)), match.start()
+    return None, -1
 
 
 def _hash_line(text: str, at: int) -> str:
@@ -168,16 +192,17 @@ def _last_number(text: str) -> Answer | None:
     if found is None or not (found.start() or len(tail) == len(text)):
         return None
     before, after = plain[max(0, found.start() - MAX_GAP) : found.start()], plain[found.end() : found.end() + MAX_GAP]
-    if _OPEN_BEFORE.search(before[-20:]) or not _CLOSED_AFTER.match(plain, found.end()):
+    with_comma = _COMMA_BEFORE.search(before)
+    if _OPEN_BEFORE.search(before[-50:]) or not _CLOSED_AFTER.match(plain, found.end()):
         return None  # a part of something
     if _DOUBT_BEFORE.search(before) or _DOUBT_AFTER.match(after):
         return None
-    return Answer(found.group().strip(), is_marked=False)
+    return Answer((with_comma.group() if with_comma else "") + found.group().strip(), is_marked=False)
 
 
 # --------------------------------------------------------------------------------------------------------------- which
 
-_NUMBER = r"(?:(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]+)(?:\.[0-9]+)?|\.[0-9]+)"
+_NUMBER = r"(?:(?:[1-9][0-9]{0,2}(?:,[0-9]{3})+(?![0-9])|[0-9]+)(?:\.[0-9]+)?|\.[0-9]+)"
 _UNSIGNED = rf"""(?:
     (?P<base>[0-9]{{1,6}})\^(?P<power>-?[0-9]{{1,3}})
   | (?:(?P<whole>[0-9]+)\ )?(?P<above>{_NUMBER})\ ?/\ ?(?P<below>{_NUMBER})
@@ -216,19 +241,20 @@ _JOINED = re.compile(r"\b(?:and|or|not|to|(?:times|over)(?!$)|twice)\b", re.IGNO
 _SIGN = r"(?:(?<![\w)^])[-+]|(?:(?<==)|(?<==\ )|(?<=\bis\ ))[-+]\ )"
 _IN_TEXT = re.compile(rf"{_SIGN}?(?<![\w.^])(?<!\^-)(?<!\^\{{){_UNSIGNED}", re.VERBOSE)
 _OPEN_BEFORE = re.compile(
-    r"(?:[±√]|\\(?:sqrt(?:\[[0-9]+\])?|ln|log|frac|binom)\ ?\{?|\}\ ?\{|(?:[0-9)}%]|(?<![A-Za-z'])[A-Za-z])\ ?[-+*/^]|[0-9]/)\ ?$"
+    r"(?:[(\[][^()\[\]A-Za-z]{0,40},\ ?-?$|(?:[±√]|\\(?:sqrt(?:\[[0-9]+\])?|ln|log|frac|binom)\ ?\{?|\}\ ?\{|(?:[0-9)}%]|(?<![A-Za-z'])[A-Za-z])\ ?[-+*/^]|[0-9]/)\ ?$)"
 )
 _CLOSED_AFTER = re.compile(
     rf"(?:{_SHORT}{_POWERED}|m[²³])?(?=$|[\s.,;:?)\]}}'\"`*_|<>=°$-]|/{_LETTERS}{{3}})"
     rf"(?!\*[\w(\\]|\ [*+^/!²³]\ ?[\w(\\]|\ and\ a\ |\ [¼½¾]|\ \\(?:pi|sqrt|frac)|\ {_ANOTHER.pattern})",
     re.IGNORECASE,
 )
+_COMMA_BEFORE = re.compile(r"(?<![\w.,])-?[0-9]+,$")  # 2,74
 _NOT = r"(?:(?:not|never|neither|nor|cannot|wrong|incorrect|false|impossible)\b|\w+n['’]t\b)"
 _DOUBT_BEFORE = re.compile(  # what is said of the number that follows, up to it: denied, bounded, one of several
     rf"(?:\b{_NOT}(?!\ only\b)[^0-9.!?;:,\n]*"
     r"|\b(?:less|more|fewer|greater|smaller|larger|other|rather|higher|lower)\ than\ [^0-9.!?;\n]{0,12}"
     rf"|\bat\ (?:least|most)\ [^0-9.!?;\n]{{0,12}}|\bbetween\ [^.!?;\n]{{1,40}}\ and\ [^0-9.!?;\n]{{0,3}}"
-    rf"|[0-9](?:\ {_LETTERS}+){{0,3}},?\ (?:or|nor)\ [^0-9.!?;\n]{{0,20}}|[0-9],?\ and\ [$€£]?)$",
+    rf"|[0-9](?:\ {_LETTERS}+){{0,3}},?\ (?:or|nor)\ [^0-9.!?;\n]{{0,20}}|[0-9],?\ and\ [$€£]?|\bare:?\ -?[0-9][^A-Za-z.!?\n]{0,30},\ )$",
     re.IGNORECASE,
 )
 _DOUBT_AFTER = re.compile(  # and behind it, in the same breath or the next one
@@ -268,6 +294,23 @@ def read_number(text: str) -> Number | None:
     return Number(value, unit=(unit_of(match["unit"]) if match["unit"] else "") or currency)
 
 
+_COMMA = re.compile(r"(?<![\w.,])(?![1-9][0-9]{0,2},[0-9]{3}(?![0-9]))([0-9]+),([0-9]+)(?![\w.,])")
+_ONLY_DECIMAL = re.compile(r"\s*-?(?:0,[0-9]{3,}|[0-9]+,0[0-9]+)\s*")
+
+
+def read_decimal_comma(text: str) -> Number | None:
+    """The number with the one comma of a text as its point, where it is no thousands separator and nothing stands in brackets."""
+    found = _COMMA.search(text)
+    if found is None or text.count(",") > 1 or ";" in text or re.search(r"[(\[]|\\[{]|\b(?:and|or)\b", text):
+        return None
+    return read_number(text[: found.start()] + found.expand(r"\1.\2") + text[found.end() :])
+
+
+def is_decimal_comma(text: str) -> bool:
+    """Whether a text by itself is a number with a comma as its point: 0,125 and 3,05, while 3,5 may be a list."""
+    return _ONLY_DECIMAL.fullmatch(text) is not None
+
+
 _MEASURES = {
     "mm": "millimeter millimetre", "cm": "centimeter centimetre", "dm": "decimeter decimetre", "m": "meter metre", "km": "kilometer kilometre",
     "in": "inch inche", "ft": "foot feet", "yd": "yard", "mi": "mile", "mg": "milligram", "g": "gram", "kg": "kilogram", "oz": "ounce",
@@ -275,6 +318,7 @@ _MEASURES = {
     "s": "sec second", "min": "minute", "h": "hr hour", "day": "", "week": "", "month": "", "year": "", "cent": "", "dollar": "", "euro": "",
     "degree": "°", "radian": "rad", "am": "", "pm": "", "mph": "", "kph": "", "gallon": "", "pint": "", "quart": "", "cup": "",
 }  # fmt: skip
+_SCALES = frozenset("c celsius f fahrenheit".split())
 _MEASURE_OF = {spelling: unit for unit, names in _MEASURES.items() for spelling in (unit, *names.split())}
 _UNIT_PART = re.compile(
     rf"(?P<over>/|\bper\b)|(?P<square>\bsq(?:uare|\.)?(?![a-z]))|(?P<cubic>\bcubic\b)|(?P<word>°|{_LETTERS}+)\ ?(?P<power>\^-?[1-3]|[²³])?"
@@ -293,6 +337,8 @@ def unit_of(text: str) -> str:
             power = "^2" if part["square"] else "^3"
         elif part["word"]:
             word = part["word"] if part["word"] in _MEASURE_OF else part["word"].lower()
+            if unit == "degree" and word in _SCALES:
+                return f"degree {word[0]}"
             known = _MEASURE_OF.get(word) or _MEASURE_OF.get(word.removesuffix("s"))
             if known is None or (unit and not unit.endswith("/")):
                 break
