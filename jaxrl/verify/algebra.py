@@ -311,13 +311,14 @@ def _agree(gold: list[Any], answer: list[Any]) -> bool:
 
 
 def rounds_to(node: Node, decimal: str, symbolic: bool = True, *, cut: bool = False) -> bool:
-    """Whether an expression without unknowns is a real number that is this decimal when rounded to so many digits, or `cut`."""
+    """Whether an expression without unknowns is a real number that is this decimal when rounded (or `cut`) to so many digits."""
     point = _Point(0, _precisions()[-1] if symbolic else None)
     value, target = point.value(node), Fraction(decimal)
     if symbolic:
         value, target = point.number(value), point.number(target)
     is_real = not symbolic or point.mp.im(value) == 0
-    return is_real and abs(value - target) * (1 if cut else 2) * 10 ** len(decimal.partition(".")[2]) <= 1
+    error = abs(value - target) * 10 ** len(decimal.partition(".")[2]) if is_real else 2
+    return error * 2 <= 1 or (cut and error < 1 and abs(target) <= abs(value))
 
 
 def line(node: Node) -> tuple[str, Fraction, Fraction] | None:

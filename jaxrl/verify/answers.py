@@ -72,7 +72,7 @@ _BARE_BOX = re.compile(r"\s*([^\s{}$]+)")  # \boxed 42, as some solutions have i
 _PROSE = re.compile(r"(?<![\\A-Za-z{])[A-Za-z]{2,} (?:[A-Za-z$]|[0-9])")  # between the dollars of two prices
 _GAP_NOISE = re.compile(r"[\s$~&]|\\[()\[\],;:! ]|\\q?quad(?![a-z])")
 _GAP = re.compile(
-    r"(?: ?(?:\\(?:text|mbox|textrm) ?\{ ?)?(?:[A-Za-z()]+ ){0,4}(?:and|or) ?\}? ?| ?[,;] ?(?:(?:and|or) )?|)"  # what joins two boxes
+    r"(?: ?[,;]? ?(?:\\(?:text|mbox|textrm) ?\{ ?)?(?:[A-Za-z()]+ ){0,4}(?:and|or) ?\}? ?| ?[,;] ?(?:(?:and|or) )?|)"  # what joins two boxes
     r"(?:[A-Za-z](?:_[A-Za-z0-9]|_\{[A-Za-z0-9]+\})? ?= ?)?"
 )
 
@@ -241,7 +241,7 @@ _JOINED = re.compile(r"\b(?:and|or|not|to|(?:times|over)(?!$)|twice)\b", re.IGNO
 _SIGN = r"(?:(?<![\w)^])[-+]|(?:(?<==)|(?<==\ )|(?<=\bis\ ))[-+]\ )"
 _IN_TEXT = re.compile(rf"{_SIGN}?(?<![\w.^])(?<!\^-)(?<!\^\{{){_UNSIGNED}", re.VERBOSE)
 _OPEN_BEFORE = re.compile(
-    r"(?:[(\[][^()\[\]A-Za-z]{0,40},\ ?-?$|(?:[±√]|\\(?:sqrt(?:\[[0-9]+\])?|ln|log|frac|binom)\ ?\{?|\}\ ?\{|(?:[0-9)}%]|(?<![A-Za-z'])[A-Za-z])\ ?[-+*/^]|[0-9]/)\ ?$)"
+    r"(?:[(\[][^()\[\]A-Za-z]{0,40},\ ?-?$|(?:\ [<>]=?|(?<![\w<])[A-Za-z][<>]=?|[≤≥≠≈]|\\(?:[lg]eq?(?:slant)?|neq?|[lg]t|approx|sim))\ ?\$?$|(?:[±√]|\\(?:sqrt(?:\[[0-9]+\])?|ln|log|frac|binom)\ ?\{?|[0-9]:|\}\ ?\{|(?:[0-9)}%]|(?<![A-Za-z'])[A-Za-z])\ ?[-+*/^]|[0-9]/)\ ?$)"
 )
 _CLOSED_AFTER = re.compile(
     rf"(?:{_SHORT}{_POWERED}|m[²³])?(?=$|[\s.,;:?)\]}}'\"`*_|<>=°$-]|/{_LETTERS}{{3}})"
@@ -250,16 +250,21 @@ _CLOSED_AFTER = re.compile(
 )
 _COMMA_BEFORE = re.compile(r"(?<![\w.,])-?[0-9]+,$")  # 2,74
 _NOT = r"(?:(?:not|never|neither|nor|cannot|wrong|incorrect|false|impossible)\b|\w+n['’]t\b)"
+_SMALL_GAP = r"[^0-9.!?;\n]{0,12}"
 _DOUBT_BEFORE = re.compile(  # what is said of the number that follows, up to it: denied, bounded, one of several
     rf"(?:\b{_NOT}(?!\ only\b)[^0-9.!?;:,\n]*"
-    r"|\b(?:less|more|fewer|greater|smaller|larger|other|rather|higher|lower)\ than\ [^0-9.!?;\n]{0,12}"
-    rf"|\bat\ (?:least|most)\ [^0-9.!?;\n]{{0,12}}|\bbetween\ [^.!?;\n]{{1,40}}\ and\ [^0-9.!?;\n]{{0,3}}"
-    rf"|[0-9](?:\ {_LETTERS}+){{0,3}},?\ (?:or|nor)\ [^0-9.!?;\n]{{0,20}}|[0-9],?\ and\ [$€£]?|\bare:?\ -?[0-9][^A-Za-z.!?\n]{0,30},\ )$",
+    r"|\b(?:hardly|unlikely|except|excluded?|rejected|(?:any|every)thing\ but|(?<!no\ )(?<!without\ )(?<!without\ a\ )doubt)\b[^0-9.!?;:,\n]*"
+    r"|\b(?:wrong|incorrect|false):\ ?"
+    rf"|\b(?:less|more|fewer|greater|smaller|larger|other|rather|higher|lower)\ than\ {_SMALL_GAP}"
+    rf"|(?:^|\b(?:is|are|was|be)\ |['’]s\ )(?:[a-z]+\ )?(?:over|under|above|below|beyond|up\ to)\ {_SMALL_GAP}"
+    rf"|\bat\ (?:least|most)\ {_SMALL_GAP}|\bbetween\ [^.!?;\n]{{1,40}}\ and\ [^0-9.!?;\n]{{0,3}}"
+    rf"|[0-9](?:\ {_LETTERS}+){{0,3}},?\ (?:and/or|or|nor)\ [^0-9.!?;\n]{{0,20}}|[0-9],?\ and\ [$€£]?"
+    r"|\bare:?\ -?[0-9][^A-Za-z.!?\n]{0,30},\ )$",
     re.IGNORECASE,
 )
 _DOUBT_AFTER = re.compile(  # and behind it, in the same breath or the next one
-    rf"(?:\ {_LETTERS}+)?\ (?:is|was|are|were|would\ be|can|could|seems)\ ?(?:[a-z]+\ )?{_NOT}"
-    r"|\ (?:is|was|are|were|would|can|could|does|did)n['’]t\b"
+    rf"(?:\ {_LETTERS}+)?\ (?:is|was|are|were|would\ be|can|could|seems)\ ?(?:[a-z]+\ )?(?:{_NOT}|too\b)"
+    r"|\ (?:is|was|are|were|would|can|could|does|did)n['’]t\b|\$?\?"
     r"|\ or\b|[?.!,]*\s+(?:no|nope|wrong)(?:\s*(?:[.,!;]|$)|\s+wait\b)",
     re.IGNORECASE,
 )
@@ -270,10 +275,15 @@ def denies(text: str) -> bool:
     return _DENIES.search(text) is not None
 
 
+def is_more_than_a_unit(text: str) -> bool:
+    """Whether words behind a number make it another one (million), or add one to it."""
+    return _ANOTHER.search(text) is not None or _JOINED.search(text) is not None
+
+
 def read_number(text: str) -> Number | None:
     """The number that an answer is, or None if it is none, is more than one, or leaves something to be worked out."""
     text = text.strip()
-    if len(text) > MAX_CHARS:
+    if len(text) > MAX_CHARS or text.endswith(".."):  # 3.14... goes on
         return None
     match = _PLAIN.fullmatch(text)
     if match:
@@ -283,7 +293,7 @@ def read_number(text: str) -> Number | None:
     if text.startswith("(") and text.endswith(")") and text.count("(") == 1 and "," not in text:  # (2,100) is a pair
         text = text[1:-1].strip()
     match = _ANSWER.fullmatch(text)
-    if match is None or _DENIES.search(match["label"] or "") or _ANOTHER.search(match["unit"]) or _JOINED.search(match["unit"]):
+    if match is None or _DENIES.search(match["label"] or "") or is_more_than_a_unit(match["unit"]):
         return None
     value = _value(match)
     if value is None:
@@ -408,7 +418,8 @@ def _fraction(match: re.Match[str]) -> str:
 def bare(text: str) -> str:
     """For answers that are no numbers: without marks of emphasis, a final point, braces around one sign, brackets around one
     letter, and spaces, but for those between digits; a word such as `None` in small letters."""
-    text = re.sub(r"\s+", " ", _plain(text.replace('"', " "))).strip(" *_`").rstrip(".")
+    text = re.sub(r"\s+", " ", _plain(text.replace('"', " "))).strip(" *_`")
+    text = text.removesuffix(".") if not text.endswith("..") else text
     text = _ONE_SIGN.sub(r"\1", re.sub("(?<![0-9]) | (?![0-9])", "", text))
     choice = _CHOICE.fullmatch(text)
     text = choice[1] if choice else text

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from jaxrl.verify import expression as grammar
-from jaxrl.verify.answers import Number, read_number, tidy, unit_of
+from jaxrl.verify.answers import Number, denies, is_more_than_a_unit, read_number, tidy, unit_of
 from jaxrl.verify.expression import Unreadable
 
 MAX_PARTS = 100
@@ -38,6 +38,9 @@ class Leaf:
         """Raises Unreadable."""
         if _WORD.fullmatch(self.text):
             raise Unreadable("a word")
+        found = _UNITS.search(self.text)
+        if found and (is_more_than_a_unit(found.group()) or denies(found.group())):
+            raise Unreadable("words that say more than a unit")
         return grammar.read(_UNITS.sub("", self.text))
 
     @property
@@ -87,7 +90,7 @@ _COMMAND = re.compile(r"\\([A-Za-z]+)")
 _SPELT = [
     ("\\{", "⦃"), ("\\}", "⦄"), ("\\|", "|"), ("<=", "≤"), (">=", "≥"), ("!=", "≠"), ("==", "="), (":=", "="), ("...", "…"), ("π", "\\pi "),
     ("\\mathbb{R}", "ℝ"), ("\\R", "ℝ"), ("**", "^"), ("·", "*"), ("⋅", "*"), ("÷", "/"), ("≅", "≈"), ("⩽", "≤"),
-    ("⩾", "≥"), ("²", "^2"), ("³", "^3"),
+    ("⩾", "≥"), ("²", "^2"), ("³", "^3"), ("{:}", ":"), ("{=}", "="),
 ]  # fmt: skip
 _FONTS = re.compile(r'"([A-Za-z])"')  # one letter in another font is that letter
 _PLUS_INFINITY = re.compile(r"(?<![\w)}])\+\s*∞")
@@ -98,6 +101,7 @@ _AND_OR = re.compile(r',?\s*(?:"\s*(and|or)\s*"|(?<![A-Za-z\\"])(and|or)(?![A-Za
 _SIGN = re.compile(r"[=≠<>≤≥≈≡→∈]")
 _THOUSANDS = re.compile(r"(?<=[0-9]),(?=[0-9]{3}(?![0-9]))")
 _BASED = re.compile(r"([0-9][0-9A-Z]*|[0-9A-F]+(?=_\{?1[1-9]))_(?:\{\s*\"?([0-9]+|[a-z]+)\"?\s*\}|([0-9]+))")
+_BASE_BRACKETS = re.compile(r"^\(([0-9A-F]+)\)(?=_)|(?<=_\{)\(([0-9]+)\)(?=\}$)")  # (204)_{(5)}
 _NUMERALS = "zero one two three four five six seven eight nine ten eleven twelve".split()
 _CLOCK = re.compile(r"([0-9]{1,2}:[0-9]{2}(?::[0-9]{2})?)\s*\"?\s*([ap])\.?\s?m\.?\s*\"?", re.IGNORECASE)
 _WORD = re.compile(r'"[^"]*"|[A-Za-z]{3,}|[a-z]*[eiou][a-z]+|[a-z]+[eiou][a-z]*')  # letters alone that are no product
@@ -213,7 +217,7 @@ def _other(text: str, depth: int) -> Node | None:
     opened = _ENVIRONMENT.match(text)
     if opened and text.endswith(f"\\end{{{opened[2]}}}") and 0 not in _depths(text)[1 : text.rfind("\\end")]:
         return _environment(opened[2], text[opened.end() : text.rfind("\\end")], depth)
-    based = _BASED.fullmatch(text.replace(" ", ""))
+    based = _BASED.fullmatch(_BASE_BRACKETS.sub(r"\1\2", text.replace(" ", "")))
     if based:
         base = based[2] or based[3]
         base = str(_NUMERALS.index(base)) if base in _NUMERALS else base
@@ -221,7 +225,8 @@ def _other(text: str, depth: int) -> Node | None:
     clock = _CLOCK.fullmatch(text)
     pieces, _ = _split(clock[1] if clock else text, re.compile(":"))
     if len(pieces) > 1:
-        return Group("ratio", tuple(_read(piece, depth + 1) for piece in pieces), joiner=clock[2].lower() if clock else "")
+        kind = "time" if re.search(r":\s*0[0-9]", text) else "ratio"  # 9:05 is not 9:5
+        return Group(kind, tuple(_read(piece, depth + 1) for piece in pieces), joiner=clock[2].lower() if clock else "")
     return None
 
 
