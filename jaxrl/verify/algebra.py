@@ -314,9 +314,8 @@ def rounds_to(node: Node, decimal: str, symbolic: bool = True, *, cut: bool = Fa
     """Whether an expression without unknowns is a real number that is this decimal when rounded (or `cut`) to so many digits."""
     point = _Point(0, _precisions()[-1] if symbolic else None)
     value, target = point.value(node), Fraction(decimal)
-    if symbolic:
-        value, target = point.number(value), point.number(target)
-    is_real = not symbolic or point.mp.im(value) == 0
+    value, target = point.alike(value, target)
+    is_real = isinstance(value, Fraction) or point.mp.im(value) == 0
     error = abs(value - target) * 10 ** len(decimal.partition(".")[2]) if is_real else 2
     return error * 2 <= 1 or (cut and error < 1 and abs(target) <= abs(value))
 

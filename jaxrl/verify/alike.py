@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from jaxrl.verify import algebra
-from jaxrl.verify.answers import MAX_CHARS, Number, bare, denies, is_decimal_comma, read_decimal_comma, read_number
+from jaxrl.verify.answers import MAX_CHARS, Number, bare, denies, is_decimal_comma, other_units, read_decimal_comma, read_number
 from jaxrl.verify.expression import GREEK, Unreadable, unknowns
 from jaxrl.verify.structure import Group, Leaf, Node, Relation, read
 
@@ -102,16 +102,17 @@ class Comparison:
         return node
 
     def without_rounding(self, node: Relation, gold: Node) -> Node:
+        """Of \\frac13 \\approx 0.333 the \\frac13; the 0.333, if that is the gold answer; of x \\approx 3.14, a gold one or for 3.14, x = 3.14."""
         *exact, last = node.sides
         decimal = last.text.strip() if isinstance(last, Leaf) else ""
-        if not _DECIMAL.fullmatch(decimal):
-            return node
-        if node is not gold and isinstance(gold, Leaf) and "." in gold.text and _DECIMAL.fullmatch(gold.text.strip()):
-            values = [side for side in exact if not _name(side)]
-            return Relation(node.sides, "=" * len(exact)) if not values else last if self.are_rounded(values, decimal) else node
+        is_of_gold = node is gold or (isinstance(gold, Leaf) and _DECIMAL.fullmatch(gold.text.strip()) and "." in gold.text)
         values = exact[bool(_name(exact[0])) :]
-        if not values or not self.are_rounded(values, decimal):
+        if not values:
+            return Relation(node.sides, "=") if is_of_gold else node
+        if not _DECIMAL.fullmatch(decimal) or not self.are_rounded(values, decimal):
             return node
+        if node is not gold and is_of_gold:
+            return last
         return Relation(tuple(exact), node.signs[:-1]) if len(exact) > 1 else exact[0]
 
     def are_rounded(self, values: Iterable[Node], decimal: str) -> bool:
@@ -222,12 +223,6 @@ def _rounds_to(leaf: Leaf, other: Leaf) -> bool:
         return not unknowns(node) and algebra.rounds_to(node, leaf.text.strip())
     except Unreadable:
         return False
-
-
-def other_units(unit: str, other: str) -> bool:
-    """Whether both are units of measure, and not the same; a degree is one of any scale."""
-    shorter, longer = sorted((unit, other), key=len)
-    return bool(shorter) and unit != other and not (shorter == "degree" and longer in ("degree c", "degree f"))
 
 
 def same_number(gold: Number, answer: Number, in_percent: bool) -> bool:

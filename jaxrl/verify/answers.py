@@ -41,10 +41,11 @@ MAX_GAP = 80  # characters between two of them
 
 @dataclass(frozen=True)
 class Answer:
-    """The answer's own text; `is_marked` says that it stood behind #### or in a box."""
+    """The answer's own text. is_marked: it stood behind #### or in a box. is_said: in a sentence that says that it is the answer."""
 
     text: str
     is_marked: bool
+    is_said: bool = False
 
 
 @dataclass(frozen=True)
@@ -124,7 +125,7 @@ def _said(text: str, is_marked: bool) -> tuple[Answer | None, int]:
         is_last = _HOPE.fullmatch(text, match.end()) is not None
         if (match["final"] or (is_last and not is_marked)) and "\\boxed" not in content and not _PROSE.search(content):
             before = text[max(0, match.start() - MAX_GAP) : match.start()]
-            return (None if _DOUBT_BEFORE.search(before) else Answer(content, is_marked=False)), match.start()
+            return (None if _DOUBT_BEFORE.search(before) else Answer(content, is_marked=False, is_said=True)), match.start()
     return None, -1
 
 
@@ -326,7 +327,7 @@ _MEASURES = {
     "in": "inch inche", "ft": "foot feet", "yd": "yard", "mi": "mile", "mg": "milligram", "g": "gram", "kg": "kilogram", "oz": "ounce",
     "lb": "pound", "ml": "milliliter millilitre", "cl": "centiliter", "dl": "deciliter", "l": "liter litre", "ms": "millisecond",
     "s": "sec second", "min": "minute", "h": "hr hour", "day": "", "week": "", "month": "", "year": "", "cent": "", "dollar": "", "euro": "",
-    "degree": "°", "radian": "rad", "am": "", "pm": "", "mph": "", "kph": "", "gallon": "", "pint": "", "quart": "", "cup": "",
+    "degree": "°", "radian": "rad", "am": "", "pm": "", "mph": "", "kph": "", "gallon": "", "unit": "", "pint": "", "quart": "", "cup": "",
 }  # fmt: skip
 _SCALES = frozenset("c celsius f fahrenheit".split())
 _MEASURE_OF = {spelling: unit for unit, names in _MEASURES.items() for spelling in (unit, *names.split())}
@@ -355,6 +356,17 @@ def unit_of(text: str) -> str:
             written = {"²": "^2", "³": "^3", "^1": ""}.get(part["power"] or "", part["power"] or "")
             unit, power = unit + known + (written or power), ""
     return unit.removesuffix("/")
+
+
+def other_units(unit: str, other: str) -> bool:
+    """Whether both are units of measure, and not the same. A degree is one of any scale, "units" are any, and "units^2" any^2."""
+    first, second = sorted((unit, other), key=len)
+    if not first or first == second or (first == "degree" and second in ("degree c", "degree f")):
+        return False
+    if "unit" in (first, second):
+        return False
+    powers = [name.partition("^")[2] for name in (first, second)]
+    return not (powers[0] == powers[1] and any(name.startswith("unit^") for name in (first, second)))
 
 
 def _decimal(text: str) -> Fraction:
