@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from jaxrl.verify import algebra
-from jaxrl.verify.answers import MAX_CHARS, Number, bare, denies, is_decimal_comma, other_units, read_decimal_comma, read_number
+from jaxrl.verify.answers import MAX_CHARS, Number, bare, denies, is_decimal_comma, is_product, other_units, read_decimal_comma, read_number
 from jaxrl.verify.expression import GREEK, Unreadable, unknowns
 from jaxrl.verify.structure import Group, Leaf, Node, Relation, read
 
@@ -142,19 +142,25 @@ class Comparison:
         if isinstance(named, dict) and isinstance(given, dict):
             return all(any(_names_agree(name, other) and self.same(named[name], given[other]) for other in given) for name in named)
         if isinstance(named, dict) or isinstance(given, dict):
-            return all(map(self.same, _values(named), _values(given)))
+            unnamed = answers if isinstance(named, dict) else golds
+            return not any(_named(part)[0] for part in unnamed) and all(map(self.same, _values(named), _values(given)))
         if self.in_order:
-            return all(map(self.same, named, given))
+            return all(map(self.same_part, named, given))
         if not self.matched(named, given):
             return False
         is_set = isinstance(gold, Group) and gold.kind == "set"
-        return is_set or _ascends(named) or _ascends(given) or all(map(self.same, named, given))
+        return is_set or _ascends(named) or _ascends(given) or all(map(self.same_part, named, given))
+
+    def same_part(self, gold: Node, answer: Node) -> bool:
+        """As `same`, but that a set is no other part: \\{2\\} is 2 only where it stands alone."""
+        is_set = [isinstance(node, Group) and node.kind == "set" for node in (gold, answer)]
+        return is_set[0] == is_set[1] and self.same(gold, answer)
 
     def matched(self, golds: Iterable[Node], answers: Iterable[Node]) -> bool:
         """Each with one of the others, and none left."""
         left = list(answers)
         for gold in golds:
-            found = next((i for i, answer in enumerate(left) if self.same(gold, answer)), None)
+            found = next((i for i, answer in enumerate(left) if self.same_part(gold, answer)), None)
             if found is None:
                 return False
             del left[found]
@@ -268,6 +274,8 @@ def _name(node: Node) -> str:
     if not isinstance(node, Leaf) or len(node.text) > 60:
         return ""
     text = node.text.strip(" *")
+    if is_product(text):
+        return ""
     if _LABEL.fullmatch(text) and not denies(text):
         return "label"
     text = text.replace(" ", "").replace('"', "")

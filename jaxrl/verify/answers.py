@@ -215,7 +215,7 @@ _PLAIN = re.compile(rf"(?P<sign>[-+]?)(?P<number>{_NUMBER})")
 _CURRENCY = r"(?:(?:USD|EUR|GBP|CAD|AUD|CHF|INR|JPY|CNY|US|Rs\.?)\ ?)?"
 _BEFORE = rf"(?:(?P<label>[A-Za-z][A-Za-z_'’\ ]{{0,60}}?)?(?:[=:]|(?<=\w)\ (?:is|are|equals)\b:?)\*{{0,2}}\ ?)?{_CURRENCY}"
 _DENIES = re.compile(
-    r"\b(?:not|no|never|than|least|most|about|approximately|around|roughly|nearly|almost|wrong|incorrect|minus|negative|half|twice)\b"
+    r"\b(?:not|no|never|than|least|most|about|approximately|around|roughly|nearly|almost|wrong|incorrect|minus|negative|half|twice|if|unless)\b"
     r"|n['’]t\b",
     re.IGNORECASE,
 )
@@ -276,6 +276,13 @@ def denies(text: str) -> bool:
     return _DENIES.search(text) is not None
 
 
+def is_product(label: str) -> bool:
+    """Whether what stands before an = is several factors, as in xy = 12, and not the name of a value."""
+    letters = label.strip()
+    in_a_row = letters[1:] and letters in "abcdefghijklmnopqrstuvwxyz"
+    return bool(in_a_row or re.fullmatch("[a-z]{2}|[b-df-hj-np-tv-z]{3}", letters) and letters not in _SHORT_WORDS)
+
+
 def is_more_than_a_unit(text: str) -> bool:
     """Whether words behind a number make it another one (million), or add one to it."""
     return _ANOTHER.search(text) is not None or _JOINED.search(text) is not None
@@ -294,7 +301,7 @@ def read_number(text: str) -> Number | None:
     if text.startswith("(") and text.endswith(")") and text.count("(") == 1 and "," not in text:  # (2,100) is a pair
         text = text[1:-1].strip()
     match = _ANSWER.fullmatch(text)
-    if match is None or _DENIES.search(match["label"] or "") or is_more_than_a_unit(match["unit"]):
+    if match is None or denies(match["label"] or "") or is_product(match["label"] or "") or is_more_than_a_unit(match["unit"]):
         return None
     value = _value(match)
     if value is None:
@@ -305,6 +312,7 @@ def read_number(text: str) -> Number | None:
     return Number(value, unit=(unit_of(match["unit"]) if match["unit"] else "") or currency)
 
 
+_SHORT_WORDS = frozenset("it he we so hi lo".split())
 _COMMA = re.compile(r"(?<![\w.,])(?![1-9][0-9]{0,2},[0-9]{3}(?![0-9]))([0-9]+),([0-9]+)(?![\w.,])")
 _ONLY_DECIMAL = re.compile(r"\s*-?(?:0,[0-9]{3,}|[0-9]+,0[0-9]+)\s*")
 
@@ -408,11 +416,15 @@ _CAPITALISED = re.compile(r"[A-Za-z][a-z]{2,}")
 _ANY_CASE = frozenset("yes no true false none even odd undefined infinity never always".split())  # AB is not ab, but Yes is yes
 
 
+_OVER = re.compile(r"\{([^{}\\]+)\\over(?![a-z])([^{}\\]+)\}")
+
+
 def tidy(text: str, words: str = r" \1 ") -> str:
     """The text with the signs of LaTeX that say how it looks taken away, and one sign for what has several. words: what to make of
     \\text{...} and the like."""
     for old, new in _REPLACED:
         text = text.replace(old, new)
+    text = _OVER.sub(r"\\frac{\1}{\2}", text)
     return _WORDS.sub(words, _NOISE.sub("", _BLANK.sub(" ", _GROUPS.sub("", _DOUBLED.sub(r"\\", text)))))
 
 

@@ -122,6 +122,7 @@ ALIKE = [  # in either direction, with `symbolic` and without
     (r"2x+y \leq 5", r"5 \ge y+2x"),
     *(("42", "x = 6*7 = 42"), (r"\frac{1}{2}", r"P(A) = \frac{3}{6} = \frac{1}{2}"), ("42", "The answer is 42"), ("x=3", "2x=6")),
     # bases, times, mixed numbers
+    *(("3:4", r"3\colon 4"), (r"\frac34", r"{3 \over 4}"), ("42", "sum = 42"), ("42", "It is 42")),
     *(("204_5", "(204)_{(5)}"), ("3:45 PM", r"3{:}45\text{ p.m.}")),
     *(("204_5", "204_{5}"), ("A3_{16}", "A3_{16}"), ("12:30", "12:30"), ("7:32", "7 : 32")),
     (r"2\frac{1}{3}\pi", r"\frac{7}{3}\pi"),
@@ -145,13 +146,14 @@ DIFFERENT = [  # likewise
     ("(1,2,3)", "(1,2)"),
     *(("(0,1)", r"0\le x<1"), ("(0,1)", "x>0"), (r"(3,\infty)", "x<3"), (r"(-\infty,1)\cup(2,\infty)", r"(-\infty,1)")),
     ("(1,2),(3,4)", "(1,2,3,4)"),
+    *((r"\{1,\{2\}\}", r"\{1,2\}"), ("a=1, b=2", "a=1, a=2"), ("0", "xy = 0"), ("6", "xyz = 6"), ("10", r"\text{if }n=10")),
     *(("(1,2,)", "(1,2)"), ("1,,2", "1,2"), ("(,1,2)", "(1,2)"), ("9:05", "9:5")),
     # absolute values
     *(("(-1,5)", r"|x-2|\le 3"), ("(-1,5)", "|x+2|<3"), ("(-2,2)", "|x|>2"), ("(-2,2)", "|x|<3"), ("3", "|x|<3"), ("|A|<3", "(-3,3)")),
     *((r"(-\infty,-2)\cup(2,\infty)", r"|x|\ge 2"), ("[-3,-1]", "1<|x|<3"), ("x=3 or x=-3", "|x| = 3")),
     # rounded values
     *((r"\frac13", r"\frac13\approx 0.4"), (r"\frac13", r"\frac13\approx 1.3"), ("5.4", r"5.5 \approx 5.4"), ("3", r"\pi\approx 3")),
-    *(("0.333", r"\frac13"), (r"\frac13", r"0.333 \approx \frac13"), ("42", r"x \approx 42")),
+    *(("0.333", r"\frac13"), (r"\frac13", r"0.333 \approx \frac13")),
     # matrices
     (r"\begin{pmatrix}1\\2\end{pmatrix}", r"2\begin{pmatrix}1\\2\end{pmatrix}"),
     (r"\begin{pmatrix}1&1\\0&1\end{pmatrix}", r"\begin{pmatrix}1&1\\0&1\end{pmatrix}^2"),
@@ -252,7 +254,7 @@ def test_all_sides_of_a_chain_are_the_answer(answer, expected):
 
 def test_a_gold_answer_may_be_a_rounded_one():
     assert equal(r"x \approx 3.14", "3.14") and equal("3.14", r"x \approx 3.14") and not equal("3.14", r"x \approx 3.15")
-    assert equal("0.33", r"\frac13 \approx 0.33") and not equal("0.33", r"\frac13") and not equal("3", r"x \approx 3")
+    assert equal("0.33", r"\frac13 \approx 0.33") and not equal("0.33", r"\frac13") and not equal("42", r"x \approx 42")
 
 
 @pytest.mark.parametrize(
