@@ -337,4 +337,6 @@ def line(node: Node) -> tuple[str, Fraction, Fraction] | None:
 
 def _is_rational(node: Node) -> bool:
     """Whether there is nothing but numbers, names and the four operations."""
-    return node[0] == "num" or (node[0] == "var" and node[1] not in ("e", "i", "\\pi")) or (node[0] in "+-*/" and all(map(_is_rational, node[1:])))
+    if node[0] == "var":
+        return node[1] not in ("e", "i", "\\pi")
+    return node[0] == "num" or (node[0] in "+*/" and all(map(_is_rational, node[1:])))

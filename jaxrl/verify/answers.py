@@ -64,11 +64,14 @@ _REASONING_ENDS = re.compile(r"</think(?:ing)?>", re.IGNORECASE)
 _TEXT_ENDS = re.compile(r"</s>|<\|[^<>|\s]{1,40}\|>|<(?:eos|end_of_turn|/answer)>")
 _HEADING = re.compile(r"\W?|[^0-9\\=+^_{}]{3,}")  # of what stands behind ####
 _SAID = re.compile(  # an expression between dollars that is said to be the answer, up to the end of its sentence
-    r"(?P<final>\bfinal answer )?\b(?:is|are|equals?)(?: equal to)?:? ?(?:\$\$?(?P<dollars>[^$\n]{1,200})\$\$?|\\\((?P<round>[^$\n]{1,200}?)\\\))"
+    r"(?P<final>\bfinal answer )?\b(?:is|are|equals?)(?: equal to)?:? ?"
+    r"(?:\$\$?(?P<dollars>[^$\n]{1,200})\$\$?|\\\((?P<round>[^$\n]{1,200}?)\\\))"
     r"(?P<rest>\s*(?:\.(?= ?\n| [A-Z\[<]|\s*$)|\n|$))",
     re.IGNORECASE,
 )
-_HOPE = re.compile(r"(?:\s*I hope it is correct\.?)?(?:\s*(?:<\|im_start\|>(?:user)?|<\|[^<>|\s]{1,40}\|>|</s>|<eos>|<end_of_turn>))*\s*", re.IGNORECASE)
+_HOPE = re.compile(  # what may stand behind the sentence, at the end of a text
+    rf"(?:\s*I hope it is correct\.?)?(?:\s*(?:<\|im_start\|>(?:user)?|{_TEXT_ENDS.pattern}))*\s*", re.IGNORECASE
+)
 _BARE_BOX = re.compile(r"\s*([^\s{}$]+)")  # \boxed 42, as some solutions have it
 _PROSE = re.compile(r"(?<![\\A-Za-z{])[A-Za-z]{2,} (?:[A-Za-z$]|[0-9])")  # between the dollars of two prices
 _GAP_NOISE = re.compile(r"[\s$~&]|\\[()\[\],;:! ]|\\q?quad(?![a-z])")
@@ -242,7 +245,9 @@ _JOINED = re.compile(r"\b(?:and|or|not|to|(?:times|over)(?!$)|twice)\b", re.IGNO
 _SIGN = r"(?:(?<![\w)^])[-+]|(?:(?<==)|(?<==\ )|(?<=\bis\ ))[-+]\ )"
 _IN_TEXT = re.compile(rf"{_SIGN}?(?<![\w.^])(?<!\^-)(?<!\^\{{){_UNSIGNED}", re.VERBOSE)
 _OPEN_BEFORE = re.compile(
-    r"(?:[(\[][^()\[\]A-Za-z]{0,40},\ ?-?$|(?:\ [<>]=?|(?<![\w<])[A-Za-z][<>]=?|[≤≥≠≈]|\\(?:[lg]eq?(?:slant)?|neq?|[lg]t|approx|sim))\ ?\$?$|(?:[±√]|\\(?:sqrt(?:\[[0-9]+\])?|ln|log|frac|binom)\ ?\{?|[0-9]:|\}\ ?\{|(?:[0-9)}%]|(?<![A-Za-z'])[A-Za-z])\ ?[-+*/^]|[0-9]/)\ ?$)"
+    r"(?:[(\[][^()\[\]A-Za-z]{0,40},\ ?-?$"  # a pair
+    r"|(?:\ [<>]=?|(?<![\w<])[A-Za-z][<>]=?|[≤≥≠≈]|\\(?:[lg]eq?(?:slant)?|neq?|[lg]t|approx|sim))\ ?\$?$"  # a bound
+    r"|(?:[±√]|\\(?:sqrt(?:\[[0-9]+\])?|ln|log|frac|binom)\ ?\{?|[0-9]:|\}\ ?\{|(?:[0-9)}%]|(?<![A-Za-z'])[A-Za-z])\ ?[-+*/^]|[0-9]/)\ ?$)"
 )
 _CLOSED_AFTER = re.compile(
     rf"(?:{_SHORT}{_POWERED}|m[²³])?(?=$|[\s.,;:?)\]}}'\"`*_|<>=°$-]|/{_LETTERS}{{3}})"
@@ -254,7 +259,8 @@ _NOT = r"(?:(?:not|never|neither|nor|cannot|wrong|incorrect|false|impossible)\b|
 _SMALL_GAP = r"[^0-9.!?;\n]{0,12}"
 _DOUBT_BEFORE = re.compile(  # what is said of the number that follows, up to it: denied, bounded, one of several
     rf"(?:\b{_NOT}(?!\ only\b)[^0-9.!?;:,\n]*"
-    r"|\b(?:hardly|unlikely|except|excluded?|rejected|(?:any|every)thing\ but|(?<!no\ )(?<!without\ )(?<!without\ a\ )doubt)\b[^0-9.!?;:,\n]*"
+    r"|\b(?:hardly|unlikely|except|excluded?|rejected|(?:any|every)thing\ but|(?<!no\ )(?<!without\ )(?<!without\ a\ )doubt)\b"
+    r"[^0-9.!?;:,\n]*"
     r"|\b(?:wrong|incorrect|false):\ ?"
     rf"|\b(?:less|more|fewer|greater|smaller|larger|other|rather|higher|lower)\ than\ {_SMALL_GAP}"
     rf"|(?:^|\b(?:is|are|was|be)\ |['’]s\ )(?:[a-z]+\ )?(?:over|under|above|below|beyond|up\ to)\ {_SMALL_GAP}"

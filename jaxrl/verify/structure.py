@@ -82,7 +82,8 @@ _SYMBOLS = {
     "∅": r"varnothing emptyset", "≤": r"le leq leqslant", "≥": r"ge geq geqslant", "≠": r"ne neq", "<": r"lt", ">": r"gt",
     "≈": r"approx simeq cong sim", "≡": r"equiv", "∓": r"mp", "/": r"div", "∞": r"infty", "∪": r"cup", "∈": r"in",
     "→": r"to rightarrow Rightarrow longrightarrow implies iff", "⦃": r"lbrace", "⦄": r"rbrace", "⟨": r"langle", "⟩": r"rangle",
-    "⌊": r"lfloor", "⌋": r"rfloor", "⌈": r"lceil", "⌉": r"rceil", "|": r"vert lvert rvert mid", ":": r"colon ratio", "…": r"dots ldots cdots dotsc",
+    "⌊": r"lfloor", "⌋": r"rfloor", "⌈": r"lceil", "⌉": r"rceil", "|": r"vert lvert rvert mid", "…": r"dots ldots cdots dotsc",
+    ":": r"colon ratio",
     ' "or" ': r"vee lor", ' "and" ': r"wedge land", "": r"limits bigl bigr big Big Bigl Bigr",
 }  # fmt: skip
 _SYMBOL_OF = {name: symbol for symbol, names in _SYMBOLS.items() for name in names.split()}
