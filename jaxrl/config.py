@@ -267,7 +267,8 @@ class Config(Section):
         evaluations = [stage.name for stage in self.stages if isinstance(stage, EvalStage)]
         for name in self.expect.accuracy if self.expect else ():
             if name not in evaluations:
-                raise ValueError(f"expect.accuracy names {name!r}, which is no eval stage; the eval stages are: {', '.join(evaluations) or 'none'}")
+                stages = ", ".join(evaluations) or "none"
+                raise ValueError(f"expect.accuracy names {name!r}, which is no eval stage; the eval stages are: {stages}")
         return self
 
 

@@ -208,9 +208,9 @@ class GRPOSection(PolicyGradientSection):
         if self.part_weights is not None and not any(self.part_weights.values()):
             raise ValueError(f"part_weights {self.part_weights} give no part of the reward a weight, so that nothing is learnt; give one")
         if self.advantage == "gdpo" and self.overlong == "penalty":
-            raise ValueError("overlong: penalty is taken off the reward, of which advantage: gdpo sees only the parts; set it to keep or mask")
+            raise ValueError("overlong: penalty is taken off the reward, and advantage: gdpo sees only its parts; set it to keep or mask")
         if self.advantage == "gdpo" and self.kl_coef > 0 and self.kl_in == "reward":
-            raise ValueError("kl_in: reward takes the KL off the reward, of which advantage: gdpo sees only the parts; set it to loss")
+            raise ValueError("kl_in: reward takes the KL off the reward, and advantage: gdpo sees only its parts; set it to loss")
         return self
 
     @model_validator(mode="after")

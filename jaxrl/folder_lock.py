@@ -59,10 +59,10 @@ def _take(folder: Path, made: list[Path]) -> int:
     """The descriptor that holds the lock. `made` gets the folders that had to be made for it, innermost first."""
     lock = folder / LOCK
     for _ in range(ATTEMPTS):
-        _make(folder, made)
         try:
+            _make(folder, made)
             descriptor = os.open(lock, os.O_RDWR | os.O_CREAT, 0o644)  # not inherited by programs that are started (PEP 446)
-        except FileNotFoundError:  # whoever had made the folder took it away again
+        except FileNotFoundError:  # whoever had made the folder, or one above it, took it away again
             continue
         try:
             _lock(descriptor, folder)
@@ -81,8 +81,7 @@ def _lock(descriptor: int, folder: Path) -> None:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        holder = os.read(descriptor, 200).decode(errors="replace").strip() or "it has not said which yet"
-        raise InputError(f"another process is at work in {folder}: {holder}; wait for its end, or set another `name`") from None
+        raise InputError(f"another process is at work in {folder}: {_holder(descriptor)}; wait for its end, or set another `name`") from None
     except OSError as error:
         if error.errno not in NO_LOCKS:
             raise
@@ -92,12 +91,23 @@ def _lock(descriptor: int, folder: Path) -> None:
         )  # fmt: skip
 
 
+def _holder(descriptor: int) -> str:
+    """What the lock's holder has written: right after taking it, so that one who came second may have to wait a moment."""
+    for _ in range(ATTEMPTS):
+        if text := os.pread(descriptor, 200, 0).decode(errors="replace").strip():
+            return text
+        time.sleep(0.01)
+    return "it does not say which"
+
+
 def _make(folder: Path, made: list[Path]) -> None:
     missing = []
     while not folder.exists():
         missing.append(folder)
         folder = folder.parent
     for path in reversed(missing):
+        if path.is_symlink():
+            raise InputError(f"{path} is a link to what is not there; make that, or set another place")
         with suppress(FileExistsError):  # somebody else was faster
             path.mkdir()
             made.insert(0, path)

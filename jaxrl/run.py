@@ -123,7 +123,10 @@ def finish(run: Run) -> None:
 
 
 def refuse_other_config(folder: Path, config: Config) -> None:
-    """InputError, with the differences, if the folder holds a run of another config. Files may lie elsewhere: see `inputs.py`."""
+    """InputError, with the differences, if the folder holds a run of another config.
+
+    Its files may lie elsewhere now (see `inputs.py`), and so may the folder itself, or be called by another path.
+    """
     file = folder / "config.yaml"
     if not file.exists():
         if left := [name for name in ("checkpoints", "metrics.jsonl", "samples.jsonl", "eval.json") if (folder / name).exists()]:
@@ -132,7 +135,8 @@ def refuse_other_config(folder: Path, config: Config) -> None:
                 "config.yaml, set another `name`, or delete the folder"
             )
         return
-    if diff := difference(file, config, compared_by_content(config, folder)):
+    elsewhere = [("runs_dir",), ("name",), *compared_by_content(config, folder)]
+    if diff := difference(file, config, elsewhere):
         raise InputError(f"{folder} holds a run of another config; set another `name`, or delete the folder. The difference:\n{diff}")
 
 

@@ -61,7 +61,7 @@ def verify_file(
 
     The lines come out in their order with `reward` (null if it is no number), `correct`, `format_ok`, `parts`, `detail`
     and `error` added. The file is streamed, and written when all is judged, or when a signal stops it, with the rows that are
-    finished by then.
+    finished by then, unless it is the input itself, which then stays as it is.
 
     Args:
       name, overrides: the task, and `key=value` for its section.
@@ -74,6 +74,7 @@ def verify_file(
     check_out(out)
     if resume and not out.exists():
         raise InputError(f"{out} is not there, so there is nothing to go on from; leave --resume out")
+    keeps = out.resolve() != source.resolve()  # else the records that have no verdict yet would be gone
     task = make_task(make_task_section(name, overrides))
     records: deque[dict[str, Any]] = deque()  # on their way to a verdict
     tally = Tally()
@@ -115,9 +116,9 @@ def verify_file(
                 raise InputError(f"{source} holds no records; give one JSON object per line{first}")
 
         try:
-            write_rows(out, rows(), goes_on=resume, keeps=True)
+            write_rows(out, rows(), goes_on=resume, keeps=keeps)
         except KeyboardInterrupt as stop:
-            if tally.rows:
+            if tally.rows and keeps:
                 stop.add_note(f"the first {tally.rows} rows are judged and in {out}; the same command with --resume goes on from them")
             raise
         tally.seconds = time.perf_counter() - began

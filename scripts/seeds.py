@@ -164,8 +164,8 @@ def _cells(result: Result) -> list[str]:
     if result.after is None:
         return [result.name, result.failure, *["–"] * 7]
     numbers = [cell for row in (result.before, result.after) for cell in (percent(row.accuracy), " – ".join(map(percent, row.ci80)))]
-    cost = result.cost
-    return [result.name, *numbers, "yes" if result.is_apart else "no", f"{cost['wall_s']:.0f} s", f"{cost['cpu_s']:.0f} s", f"{cost['peak_mib']:.0f} MiB"]
+    cost = [f"{result.cost['wall_s']:.0f} s", f"{result.cost['cpu_s']:.0f} s", f"{result.cost['peak_mib']:.0f} MiB"]
+    return [result.name, *numbers, "yes" if result.is_apart else "no", *cost]
 
 
 def summary(results: list[Result]) -> str:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from jaxrl import folder_lock
 from jaxrl.errors import InputError
 from jaxrl.folder_lock import locked
 
@@ -59,6 +60,35 @@ def test_the_second_is_refused_with_the_pid_and_host_of_the_first(tmp_path):
     assert list(tmp_path.iterdir()) == [], "neither does a run that writes nothing"
     with locked(folder):
         assert f"pid {os.getpid()} on host" in (folder / "lock").read_text()
+
+
+def test_the_first_is_named_although_it_writes_its_name_a_moment_after_taking_the_lock(tmp_path, monkeypatch):
+    with (tmp_path / "lock").open("w") as first:
+        fcntl.flock(first, fcntl.LOCK_EX)
+        monkeypatch.setattr(folder_lock.time, "sleep", lambda seconds: (tmp_path / "lock").write_text("pid 7 on host h\n"))
+        assert "at work in" in refusal(tmp_path) and "pid 7 on host h;" in refusal(tmp_path)
+
+
+@pytest.mark.parametrize("link", ["runs", "runs/x"])
+def test_a_link_that_leads_nowhere_is_named(tmp_path, link):
+    (tmp_path / link).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / link).symlink_to(tmp_path / "gone" / "for" / "good")
+    with pytest.raises(InputError, match=f"{tmp_path / link} is a link to what is not there"), locked(tmp_path / "runs" / "x"):
+        pass
+
+
+def test_folders_that_vanish_while_they_are_made_are_made_again(tmp_path, monkeypatch):
+    make, calls = folder_lock._make, []
+
+    def robbed(folder, made):
+        calls.append(folder)
+        if len(calls) == 1:
+            raise FileNotFoundError(2, "No such file or directory")
+        make(folder, made)
+
+    monkeypatch.setattr(folder_lock, "_make", robbed)
+    with locked(tmp_path / "runs" / "x"):
+        assert len(calls) == 2 and (tmp_path / "runs" / "x" / "lock").exists()
 
 
 def test_a_killed_process_leaves_a_file_and_no_lock(tmp_path):

@@ -64,7 +64,8 @@ def started(seeds, monkeypatch, tmp_path):
 @pytest.fixture
 def words(tmp_path):
     (tmp_path / "config.yaml").write_text(CONFIG)
-    return [str(tmp_path / "config.yaml"), "--seeds", "0", "5", f"runs_dir={tmp_path / 'runs'}", "--perturb", "fusion", "noise", "task.test=7"]
+    lists = ["--seeds", "0", "5", f"runs_dir={tmp_path / 'runs'}", "--perturb", "fusion", "noise", "task.test=7"]
+    return [str(tmp_path / "config.yaml"), *lists]
 
 
 def test_every_seed_is_run_as_it_is_and_with_every_perturbation(seeds, started, words, tmp_path, capsys):

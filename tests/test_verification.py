@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from jaxrl.cli import main
+from jaxrl.verification import Tally, verify_file
 
 ROOT = Path(__file__).resolve().parents[1]
 TASK = """
@@ -211,6 +212,23 @@ def test_a_signal_leaves_no_file_and_no_process(files, number):
     assert process.returncode == 128 + number and error == "stopped at once; no file was written\n"
     assert not any(Path(f"/proc/{pid}").exists() for pid in workers)
     assert {path.name for path in files.iterdir()} - {"__pycache__", "asleep"} == {"in.jsonl", "task.py"}
+
+
+def test_a_signal_leaves_an_input_that_is_to_be_the_output_as_it_is(files, monkeypatch):
+    rows = [{"n": n, "completion": "right"} for n in range(8)]
+    write("in.jsonl", rows)
+    Path("out.jsonl").symlink_to("in.jsonl")
+    add = Tally.add
+
+    def stopped(tally, row):
+        if tally.rows == 3:
+            raise KeyboardInterrupt
+        add(tally, row)
+
+    monkeypatch.setattr(Tally, "add", stopped)
+    with pytest.raises(KeyboardInterrupt) as stop:
+        verify_file("custom", ["file=task.py"], Path("in.jsonl"), Path("out.jsonl"), 1, 60.0)
+    assert read("in.jsonl") == rows and not getattr(stop.value, "__notes__", ())
 
 
 @pytest.mark.parametrize("suffix", ["", ".gz"])

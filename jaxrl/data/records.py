@@ -2,10 +2,10 @@
 
 A record is one of
 
-    {"messages": [{"role": ..., "content": ...}, ...]}        at least one assistant message, not the first
-    {"prompt": "..." or [messages], "completion": "..."}      a string prompt is one user message
+    {"messages": [{"role": ..., "content": ...}, ...]}                    at least one assistant message, not the first
+    {"prompt": "..." or [messages], "completion": "..." or [messages]}    a string is one message: the user's, the assistant's
 
-and may carry
+where a prompt's assistant messages are given, not to be learnt (unless they carry `weight: 1` or `train: true`), and may carry
 
     system      a system message that comes before the others
     tools       the functions that the chat may call, as the chat template takes them (a list, or that list as JSON text)
@@ -19,6 +19,7 @@ out. Any other key is an error: leaving it out in silence would teach something 
 
 import hashlib
 import json
+import re
 from collections.abc import Collection
 from typing import Any
 
@@ -101,11 +102,10 @@ def parse_record(value: Any, place: str, ignore: Collection[str] = ()) -> list[M
         messages = parse_messages(value["messages"], place, "messages", ignore)
     elif value.get("prompt") is not None and value.get("completion") is not None:
         known = OF_A_RECORD
-        messages = _prompt(value["prompt"], place, ignore)
-        messages.append(Message(role="assistant", content=parse_text(value["completion"], place, "completion")))
+        messages = [*_prompt(value["prompt"], place, ignore), *_completion(value["completion"], place, ignore)]
     else:
         keys = ", ".join(map(repr, value)) or "none"
-        raise InputError(f"{place}: a record needs `messages`, or `prompt` and `completion`; the keys found are {keys}")
+        raise InputError(f"{place}: a record needs `messages`, or `prompt` and `completion`; the keys found are {keys}; rename or convert them")
     _refuse_unknown(value, known, place, "the record")
     _check_turns(messages, place)
     if (found := _thinking(value, place)) is not None:
@@ -142,9 +142,24 @@ def _check_turns(messages: list[Message], place: str) -> None:
 
 
 def _prompt(value: Any, place: str, ignore: Collection[str]) -> list[Message]:
-    if isinstance(value, list):
-        return parse_messages(value, place, "prompt", ignore)
-    return [Message(role="user", content=parse_text(value, place, "prompt"))]
+    if not isinstance(value, list):
+        return [Message(role="user", content=parse_text(value, place, "prompt"))]
+    messages = parse_messages(value, place, "prompt", ignore)
+    for item, message in zip(value, messages, strict=True):
+        if message["role"] == "assistant" and not (item.get("weight") or item.get("train")):
+            message["train"] = False
+    if messages[-1]["role"] == "assistant":
+        raise InputError(f"{place}: prompt ends with an assistant message, and the completion would be another turn, not its end; join the two")
+    return messages
+
+
+def _completion(value: Any, place: str, ignore: Collection[str]) -> list[Message]:
+    if not isinstance(value, list):
+        return [Message(role="assistant", content=parse_text(value, place, "completion"))]
+    messages = parse_messages(value, place, "completion", ignore)
+    if messages[0]["role"] != "assistant":
+        raise InputError(f"{place}: completion[0] is of role {messages[0]['role']!r}; a completion begins with an assistant message")
+    return messages
 
 
 # -------------------------------------------------------------------------------------------------------------- messages
@@ -243,7 +258,7 @@ def _refuse_unknown(item: dict[str, Any], known: Collection[str], place: str, wh
     if unknown:
         raise InputError(
             f"{place}: {what} has {', '.join(f'`{key}`' for key in unknown)}, which nothing here would heed; if that may be, "
-            f"remove it, or (SFT) name it: data: {{ignore: [{', '.join(unknown)}]}}"
+            f"remove it, or (SFT) name it: data: {{ignore: [{', '.join(map(_in_yaml, unknown))}]}}"
         )
 
 
@@ -277,6 +292,10 @@ def _refuse_filled_up(row: dict[str, Any], place: str) -> None:
 def _holds_null(value: Any) -> bool:
     inside = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
     return value is None or any(map(_holds_null, inside))
+
+
+def _in_yaml(key: str) -> str:
+    return key if re.fullmatch(r"[A-Za-z_][\w-]*", key) else json.dumps(key, ensure_ascii=False)
 
 
 def _digest(record: list[Message], seed: int) -> str:

@@ -117,20 +117,26 @@ def program_of(form: Form, text: str) -> tuple[str, bool]:
     if not code.strip():
         return "", False
     prompt, defines = form["prompt"], definition(form["name"])
-    if prompt and code[:1] in (" ", "\t"):
-        return _continued(prompt, code), True
-    if prompt and not defines.search(code):
-        lost = textwrap.indent(code, "    ") if returns(code) else f"    {code}"  # all its indentation, or that of its first line
-        return _continued(prompt, lost), is_fenced
+    is_indented = code[:1] in (" ", "\t")
+    if prompt and (is_indented or not defines.search(code)):
+        return _continued(prompt, code), is_indented or is_fenced
     before = defines.search(prompt)
     ahead = prompt[: before.start()] if before else prompt
     return behind_future(ahead, code), is_fenced or bool(defines.search(code))
 
 
-def _continued(prompt: str, body: str) -> str:
-    """The prompt and a body, up to where the body goes on with something that is cut off, or no Python."""
-    source = prompt + body
-    return longest_program(source, least=prompt.count("\n")) or source
+def _continued(prompt: str, code: str) -> str:
+    """The prompt and a body, up to where the body goes on with something that is cut off, or no Python.
+
+    A body keeps its indentation if that continues the prompt. Else it has lost that of its first line, or all of it has another.
+    """
+    bodies = [code] if code[:1] in (" ", "\t") else []
+    if not returns(code):
+        bodies.append("    " + code.lstrip(" \t"))
+    bodies.append(textwrap.indent(textwrap.dedent(code), "    "))
+    least = prompt.count("\n")
+    programs = (longest_program(prompt + body, least) for body in bodies)
+    return next(filter(None, programs), prompt + bodies[0])
 
 
 def _returning(problem: Problem, value: str) -> str:

@@ -111,8 +111,11 @@ def longest_program(source: str, least: int = 0) -> str | None:
 
 
 def names_of(tree: ast.AST) -> tuple[set[str], set[str]]:
-    """Names that are used, and names that are bound somewhere. None counts as used where `import *` binds what cannot be known."""
-    used, bound, is_open = set(), set(), False
+    """Names that are used, and names that are bound somewhere, but for those that an `import *` binds.
+
+    These seem to be lacking. What is then put ahead of the source does no harm: its own import comes later, and binds them anew.
+    """
+    used, bound = set(), set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Name):
             (used if isinstance(node.ctx, ast.Load) else bound).add(node.id)
@@ -121,13 +124,12 @@ def names_of(tree: ast.AST) -> tuple[set[str], set[str]]:
         elif isinstance(node, ast.arg):
             bound.add(node.arg)
         elif isinstance(node, ast.alias):
-            is_open |= node.name == "*"
             bound.add((node.asname or node.name).partition(".")[0])
         elif isinstance(node, (ast.ExceptHandler, ast.MatchAs, ast.MatchStar)) and node.name:
             bound.add(node.name)
         elif isinstance(node, ast.MatchMapping) and node.rest:
             bound.add(node.rest)
-    return set() if is_open else used - EVERYWHERE, bound
+    return used - EVERYWHERE, bound
 
 
 def lacking(source: str) -> set[str]:
@@ -158,6 +160,8 @@ def with_helpers(source: str, others: list[str]) -> str:
                     missing = (missing | used - bound) - provided
             if len(found) == before:
                 break
+        if found:  # they may use what its `import *` binds
+            found |= {place: statement for place, statement in enumerate(tree.body) if _defined(statement) == {"*"}}
         helpers = [_source(found[place], lines) for place in sorted(found)] + helpers
     return behind_future("\n".join(helpers), source)
 

@@ -139,7 +139,7 @@ def _metadata(value: dict[str, Any], place: str) -> dict[str, Any]:
 
 def _read_case(case: dict[str, Any], around: list[dict[str, Any]], place: str) -> Case:
     """around: objects that may name the function, the case itself first."""
-    name = next((named[key] for named in around for key in ("fn_name", "func_name") if named.get(key) is not None), None)
+    name = next((named[key] for named in around for key in ("fn_name", "func_name") if named.get(key) not in (None, "")), None)
     kind = case.get("type", case.get("testtype"))
     if kind is None:
         kind = "stdin_stdout" if name is None else "functional"

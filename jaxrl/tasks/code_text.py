@@ -6,8 +6,10 @@ Python, the fence may be part of the program, or closed carelessly: then the oth
 """
 
 import decimal
+import html
 import itertools
 import re
+import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -20,10 +22,13 @@ MAX_CHARS = 200_000  # of a completion; more is no answer
 MAX_ENDS = 8  # of a block, that are tried
 MAX_STARTS = 8  # of a program amid prose
 
-_FENCE = re.compile(r"([ \t]*+)(`{3,}+|~{3,}+)[ \t]*+(.*+)")
+_FENCE = re.compile(r"([ \t]*+(?:(?:[-*+]|[0-9]{1,9}[.)])[ \t]++)?)(`{3,}+|~{3,}+)[ \t]*+(.*+)")  # also behind a list's mark
 _LANGUAGE = re.compile(r"\{?\.?([\w+#-]*)")
 _BEGINS = re.compile(r"(?:import|from|def|class|async|if|for|while|try|with)\b|@\w|print\(|[A-Za-z_][\w, ]*=")  # a line of a program
-_FENCED = re.compile(r"\s*+```[^\n`]*+\n(.*)```\s*", re.DOTALL)
+_FENCED = re.compile(r"\s*+(`{3,}+|~{3,}+)[^\n`]*+\n(.*)\1\s*", re.DOTALL)
+_QUOTED, _QUOTE = re.compile(r"^ {0,3}> ?(?:```|~~~)", re.MULTILINE), re.compile(r"^ {0,3}>(?!>>) ?", re.MULTILINE)
+_PRE = re.compile(r"<pre\b[^<>]{0,200}>\s{0,9}(?:<code\b[^<>]{0,200}>)?|(?:</code>\s{0,9})?(</pre>)", re.IGNORECASE)
+_SPAN = re.compile(r"\s*(`{1,3})([^`]+)\1\s*")
 _OPENS, _CLOSES = re.compile(r"<input>", re.IGNORECASE), re.compile(r"</input>", re.IGNORECASE)
 
 
@@ -32,7 +37,7 @@ _OPENS, _CLOSES = re.compile(r"<input>", re.IGNORECASE), re.compile(r"</input>",
 
 @dataclass(frozen=True)
 class Fence:
-    """A line that may open a block, or close one where nothing stands behind its mark."""
+    """A line that may open a block, or close one where nothing stands behind its mark, and nothing but blanks (`indent`) before it."""
 
     line: int
     indent: str
@@ -41,7 +46,7 @@ class Fence:
 
     def closes(self, opening: "Fence") -> bool:
         return (
-            not self.info
+            not (self.info or self.indent.strip())
             and self.mark[0] == opening.mark[0]
             and len(self.mark) >= len(opening.mark)
             and len(self.indent.expandtabs(4)) <= len(opening.indent.expandtabs(4)) + 3
@@ -67,18 +72,19 @@ def final_program(text: str, name: str = "") -> tuple[str, bool]:
     A text that begins as a program goes on from a prompt that has opened the block: it is the answer, up to the fence that closes
     it, unless `name` is asked for, and only a later block defines it. Else the last block that defines `name`: behind it there may
     be examples of its use. Else the last block; both times one marked as Python, if there is one. Without a block, the part of
-    the text that is a program, or else all of it. What the program lacks and another block defines is put ahead of it.
+    the text that is a program, or stands in other marks than fences, or else all of it. What the program lacks and another block defines is put ahead of it.
     Tokens that end a text (`<|im_end|>`) do not belong to it.
     A block loses the indentation of its fence, as in a list, and keeps the rest, which says whether it is a function's body.
     """
     text = without_reasoning(text[: MAX_CHARS + 1])
     if len(text) > MAX_CHARS:
         return "", False
-    lines = without_end(text).replace("\r\n", "\n").split("\n")
+    lines = without_end(text).removeprefix("\ufeff").replace("\r\n", "\n").split("\n")
     fences = list(_fences(lines))
     blocks = list(_blocks(lines, fences, name))
     if not blocks:
-        return _unfenced(_trimmed("\n".join(lines[: fences[0].line] if fences else lines)), name), False
+        text = _trimmed("\n".join(lines[: fences[0].line] if fences else lines))
+        return _unfenced(text, name) or _otherwise_marked(text, name) or text, False
     candidates = [block for block in blocks if name and block.answers(name)] or blocks
     opened = [block for block in candidates if not block.is_fenced]
     chosen = (opened or sorted(candidates, key=lambda block: block.is_python))[-1]
@@ -164,7 +170,7 @@ def _enclosed(lines: list[str], fences: list[Fence], position: int) -> Iterator[
 
 
 def _unfenced(text: str, name: str) -> str:
-    """The part of a text without blocks that is a program (defining `name`), or all of it. A body stays whole: see `code.py`."""
+    """The part of a text without blocks that is a program (defining `name`), or nothing. A body stays whole: see `code.py`."""
     if text[:1] in (" ", "\t"):
         return text
     lines, left = text.split("\n"), MAX_PARSED
@@ -174,7 +180,24 @@ def _unfenced(text: str, name: str) -> str:
         part = longest_program("\n".join(lines[start:])) if left > 0 else None
         if part and is_program(part) and (start == 0 or not name or definition(name).search(part)):
             return _trimmed(part)
-    return text
+    return ""
+
+
+def _otherwise_marked(text: str, name: str) -> str:
+    """The last program (defining `name`) in a text that marks it otherwise: in a block quote, as HTML, as a code span, or by indentation."""
+    if _QUOTED.search(text):
+        text = _QUOTE.sub("", text)
+    elif _PRE.search(text):
+        text = _PRE.sub(lambda tag: "\n```\n", html.unescape(text))
+    elif span := _SPAN.fullmatch(text):
+        text = f"```\n{span[2].strip()}\n```"
+    elif name:  # without one, the branch of an `if` that is no Python would be a program too
+        runs = itertools.groupby(text.split("\n"), key=lambda line: line.startswith(("    ", "\t")) or not line.strip())
+        text = "\n".join("```\n" + textwrap.dedent("\n".join(run)) + "\n```" if is_indented else "\n".join(run) for is_indented, run in runs)
+    lines = text.split("\n")
+    programs = [block.program for block in _blocks(lines, list(_fences(lines)), name)]
+    fit = [program for program in programs if is_program(program) and (not name or definition(name).search(program))]
+    return fit[-1] if fit else ""
 
 
 def _outdented(lines: list[str], indent: str) -> str:
@@ -204,7 +227,7 @@ def final_input(text: str) -> str | None:
         return None
     inner = text[starts[-1] : ends[-1]]
     fenced = _FENCED.fullmatch(inner)
-    return whole_lines(fenced[1] if fenced else inner if inner == "\n" else inner.removeprefix("\n"))
+    return whole_lines(fenced[2] if fenced else inner if inner == "\n" else inner.removeprefix("\n"))
 
 
 def whole_lines(text: str) -> str:

@@ -163,7 +163,7 @@ def gold_of(record: Record) -> str:
     text = str(field(record, name, place, lambda value: is_text(value) or (name == "answer" and _is_number(value))))
     if "####" in text or "\\boxed" in text:
         found = final_answer(text)
-        gold = found.text if found and found.is_marked else ""
+        gold = found.text if found and (found.is_marked or found.is_said) else ""
     else:
         gold = text.strip() if name == "answer" else ""
     if PROSE.search(gold) and len(gold.splitlines()) > 1:

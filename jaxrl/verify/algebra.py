@@ -310,8 +310,33 @@ def _agree(gold: list[Any], answer: list[Any]) -> bool:
     return fine <= mp.mpf(10) ** -100 * max(coarse, size * mp.mpf(10) ** -DIGITS[0])
 
 
-def rounds_to(node: Node, decimal: str, digits: int) -> bool:
-    """Whether an expression without unknowns is a real number that is this decimal when rounded to so many digits."""
-    point = _Point(0, _precisions()[-1])
-    value = point.number(point.value(node))
-    return point.mp.im(value) == 0 and abs(value - point.number(Fraction(decimal))) * 2 <= point.mp.mpf(10) ** -digits
+def rounds_to(node: Node, decimal: str, symbolic: bool = True, *, cut: bool = False) -> bool:
+    """Whether an expression without unknowns is a real number that is this decimal when rounded (or `cut`) to so many digits."""
+    point = _Point(0, _precisions()[-1] if symbolic else None)
+    value, target = point.value(node), Fraction(decimal)
+    value, target = point.alike(value, target)
+    is_real = isinstance(value, Fraction) or point.mp.im(value) == 0
+    error = abs(value - target) * 10 ** len(decimal.partition(".")[2]) if is_real else 2
+    return error * 2 <= 1 or (cut and error < 1 and abs(target) <= abs(value))
+
+
+def line(node: Node) -> tuple[str, Fraction, Fraction] | None:
+    """Of an expression k x + c, with fractions alone, x and k and c."""
+    names = unknowns(node)
+    if len(names) != 1 or not _is_rational(node):
+        return None
+    (name,) = names
+    try:
+        low, middle, high, far = (_Point(0, None, ((name, Fraction(x)),)).value(node) for x in (-1, 0, 2, 5))
+    except Unreadable:
+        return None
+    slope = middle - low
+    is_line = slope and high == middle + 2 * slope and far == middle + 5 * slope
+    return (name, slope, middle) if is_line else None
+
+
+def _is_rational(node: Node) -> bool:
+    """Whether there is nothing but numbers, names and the four operations."""
+    if node[0] == "var":
+        return node[1] not in ("e", "i", "\\pi")
+    return node[0] == "num" or (node[0] in "+*/" and all(map(_is_rational, node[1:])))

@@ -5,16 +5,18 @@ r"""Whether two answers are alike: their trees (`structure.py`) are compared par
               as its order may be meant. Parts with names are compared by name; where one side has none, in their order.
     relation  x = 3 is the value 3, where the left is a name (x, f(2), AB, Area) and all other sides are the same value: 41 = 42
               is none, |x| = 3 is a condition. Two names must agree. Other equations: each other's multiples, with the same unknowns.
-              Without unknowns: side by side. 0 < x \le 1 is (0, 1]; other inequalities are positive multiples.
+              Without unknowns: side by side. 0 < x \le 1 is (0, 1], |x - 2| < 3 is (-1, 5); other inequalities are positive
+              multiples. Behind \approx stands what the value is when it is rounded: \frac13 \approx 0.333 is 1/3.
     leaf      numbers by value, with no other unit of measure; words as written; else expressions as functions.
 """
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from fractions import Fraction
 
 from jaxrl.verify import algebra
-from jaxrl.verify.answers import MAX_CHARS, Number, bare, denies, read_number
+from jaxrl.verify.answers import MAX_CHARS, Number, bare, denies, is_decimal_comma, is_product, other_units, read_decimal_comma, read_number
 from jaxrl.verify.expression import GREEK, Unreadable, unknowns
 from jaxrl.verify.structure import Group, Leaf, Node, Relation, read
 
@@ -26,12 +28,18 @@ def equal(gold: str, answer: str, *, symbolic: bool = False, in_percent: bool = 
 
     50 % is 1/2. The plain number 50 is 50 % only where the gold answer has the %, and 50 % is the plain gold number 50 only
     where the question asks for a percentage (`in_percent`). No rounding: 0.333 is not 1/3 (but with `symbolic`, see DECIMALS).
-    What is left to be worked out (6*7 for 42) counts only where it is worked out (`symbolic`). Answers of more than MAX_CHARS
-    characters are equal to nothing.
+    What is left to be worked out (6*7 for 42) counts only where it is worked out (`symbolic`). 2,74 is the gold number 2.74, and
+    no list, as 5,0 stays one for 5: only what is no whole number is read so. Answers of more than MAX_CHARS characters are equal
+    to nothing.
     """
     if len(gold) > MAX_CHARS or len(answer) > MAX_CHARS:
         return False
+    gold, answer = " ".join(gold.split()), " ".join(answer.split())
     a, b = read_number(gold), read_number(answer)
+    if a is not None and b is None and a.value.denominator > 1:
+        b = read_decimal_comma(answer)
+    elif a is None and b is not None and is_decimal_comma(gold):
+        a = read_decimal_comma(gold)
     if a is not None and b is not None and not ("=" in gold and "=" in answer):  # two names must agree
         if same_number(a, b, in_percent):
             return True
@@ -53,7 +61,7 @@ class Comparison:
 
     def same(self, gold: Node, answer: Node) -> bool:
         """Whether two trees are alike."""
-        gold, answer = self.only_way(gold), self.only_way(answer)
+        gold, answer = self.meant(gold, gold), self.meant(answer, gold)
         (name, values), (other, given) = _named(gold), _named(answer)
         if isinstance(gold, Relation) and isinstance(answer, Relation) and not (name and other and _names_agree(name, other)):
             return self.same_relation(gold, answer)
@@ -80,13 +88,44 @@ class Comparison:
             return self.matched(gold.parts, answer.parts)
         return all(map(self.same, gold.parts, answer.parts))
 
-    def only_way(self, node: Node) -> Node:
-        """Of one value in two forms, 15\\frac{39}{40} or \\frac{639}{40}, the first."""
+    def meant(self, node: Node, gold: Node) -> Node:
+        """Of one value in two forms, 15\\frac{39}{40} or \\frac{639}{40}, the first; of one with its rounded value, the one that the
+        gold answer is of; of matrices that are left to be worked out, the one that they are."""
+        if isinstance(node, Group) and node.kind == "arithmetic" and (self.symbolic or self.worked):
+            return replace(node, kind="matrix")
+        if isinstance(node, Relation) and node.signs[-1] == "≈" and set(node.signs[:-1]) <= {"="}:
+            return self.without_rounding(node, gold)
         if isinstance(node, Group) and node.kind == "list" and node.joiner == "or":
             first, *others = node.parts
             if all(self.same(first, other) for other in others):
                 return first
         return node
+
+    def without_rounding(self, node: Relation, gold: Node) -> Node:
+        """Of \\frac13 \\approx 0.333 the \\frac13; the 0.333, if that is the gold answer; of x \\approx 3.14, a gold one or for 3.14, x = 3.14."""
+        *exact, last = node.sides
+        decimal = last.text.strip() if isinstance(last, Leaf) else ""
+        is_of_gold = node is gold or (isinstance(gold, Leaf) and _DECIMAL.fullmatch(gold.text.strip()) and "." in gold.text)
+        values = exact[bool(_name(exact[0])) :]
+        if not values:
+            return Relation(node.sides, "=") if is_of_gold else node
+        if not _DECIMAL.fullmatch(decimal) or not self.are_rounded(values, decimal):
+            return node
+        if node is not gold and is_of_gold:
+            return last
+        return Relation(tuple(exact), node.signs[:-1]) if len(exact) > 1 else exact[0]
+
+    def are_rounded(self, values: Iterable[Node], decimal: str) -> bool:
+        """Whether all are this decimal when they are cut or rounded to its digits."""
+        try:
+            for value in values:
+                if not isinstance(value, Leaf) or not (self.symbolic or value.is_number) or unknowns(value.expression):
+                    return False
+                if not algebra.rounds_to(value.expression, decimal, self.symbolic, cut=True):
+                    return False
+        except Unreadable:
+            return False
+        return True
 
     def chain(self, gold: Node, sides: Sequence[Node]) -> bool:
         """Whether all sides are the gold value: of 6*7 = 42, both."""
@@ -103,19 +142,25 @@ class Comparison:
         if isinstance(named, dict) and isinstance(given, dict):
             return all(any(_names_agree(name, other) and self.same(named[name], given[other]) for other in given) for name in named)
         if isinstance(named, dict) or isinstance(given, dict):
-            return all(map(self.same, _values(named), _values(given)))
+            unnamed = answers if isinstance(named, dict) else golds
+            return not any(_named(part)[0] for part in unnamed) and all(map(self.same, _values(named), _values(given)))
         if self.in_order:
-            return all(map(self.same, named, given))
+            return all(map(self.same_part, named, given))
         if not self.matched(named, given):
             return False
         is_set = isinstance(gold, Group) and gold.kind == "set"
-        return is_set or _ascends(named) or _ascends(given) or all(map(self.same, named, given))
+        return is_set or _ascends(named) or _ascends(given) or all(map(self.same_part, named, given))
+
+    def same_part(self, gold: Node, answer: Node) -> bool:
+        """As `same`, but that a set is no other part: \\{2\\} is 2 only where it stands alone."""
+        is_set = [isinstance(node, Group) and node.kind == "set" for node in (gold, answer)]
+        return is_set[0] == is_set[1] and self.same(gold, answer)
 
     def matched(self, golds: Iterable[Node], answers: Iterable[Node]) -> bool:
         """Each with one of the others, and none left."""
         left = list(answers)
         for gold in golds:
-            found = next((i for i, answer in enumerate(left) if self.same(gold, answer)), None)
+            found = next((i for i, answer in enumerate(left) if self.same_part(gold, answer)), None)
             if found is None:
                 return False
             del left[found]
@@ -171,6 +216,9 @@ class Comparison:
             return False
 
 
+_DECIMAL = re.compile(r"-?[0-9]+(?:\.[0-9]+)?")
+
+
 def _rounds_to(leaf: Leaf, other: Leaf) -> bool:
     """Whether a decimal of many digits is what the other rounds to."""
     digits = re.fullmatch(r"-?([0-9]+)\.([0-9]+)", leaf.text.strip())
@@ -178,14 +226,9 @@ def _rounds_to(leaf: Leaf, other: Leaf) -> bool:
         return False
     try:
         node = other.expression
-        return not unknowns(node) and algebra.rounds_to(node, leaf.text.strip(), len(digits[2]))
+        return not unknowns(node) and algebra.rounds_to(node, leaf.text.strip())
     except Unreadable:
         return False
-
-
-def other_units(unit: str, other: str) -> bool:
-    """Whether both are units of measure, and not the same."""
-    return bool(unit and other) and unit != other
 
 
 def same_number(gold: Number, answer: Number, in_percent: bool) -> bool:
@@ -231,6 +274,8 @@ def _name(node: Node) -> str:
     if not isinstance(node, Leaf) or len(node.text) > 60:
         return ""
     text = node.text.strip(" *")
+    if is_product(text):
+        return ""
     if _LABEL.fullmatch(text) and not denies(text):
         return "label"
     text = text.replace(" ", "").replace('"', "")
@@ -286,7 +331,8 @@ def _ascends(parts: list[Node]) -> bool:
 
 # ---------------------------------------------------------------------------------------------------------------- ranges
 
-_EVERYTHING = Group("brackets", (Leaf("-∞"), Leaf("∞")), "()")
+_LEAST, _MOST = Leaf("-∞"), Leaf("∞")
+_EVERYTHING = Group("brackets", (_LEAST, _MOST), "()")
 
 
 def _ascending(relation: Relation) -> Relation:
@@ -298,7 +344,7 @@ def _ascending(relation: Relation) -> Relation:
 
 def _range_name(relation: Relation) -> str:
     sides = _ascending(relation).sides
-    return next((name for name in map(_name, sides) if name), "")
+    return next((name for name in map(_name, sides) if name), "") or next((line[0] for line in map(_between_bars, sides) if line), "")
 
 
 def _as_range(node: Node) -> Group | None:
@@ -312,16 +358,63 @@ def _as_range(node: Node) -> Group | None:
     if not isinstance(node, Relation):
         return None
     node = _ascending(node)
-    names = [bool(_name(side)) for side in node.sides]
+    lines = [_between_bars(side) for side in node.sides]
+    names = [bool(line or _name(side)) for line, side in zip(lines, node.sides, strict=True)]
     if sum(names) != 1 or len(names) > 3 or not set(node.signs) <= set("<≤≠"):
         return None
+    at = names.index(True)
     if node.signs == "≠":
-        value = node.sides[names.index(False)]
-        return Group("union", (Group("brackets", (Leaf("-∞"), value), "()"), Group("brackets", (value, Leaf("∞")), "()")))
+        value = node.sides[not at]
+        return None if lines[at] else _union(_interval(_LEAST, value, "<<"), _interval(value, _MOST, "<<"))
     if "≠" in node.signs or (len(names) == 3 and not names[1]):
         return None
-    at = names.index(True)
-    low, high = (node.sides[0], node.signs[0]) if at else (Leaf("-∞"), "<"), (node.sides[-1], node.signs[-1])
-    if at == len(names) - 1:
-        high = (Leaf("∞"), "<")
-    return Group("brackets", (low[0], high[0]), ("[" if low[1] == "≤" else "(") + ("]" if high[1] == "≤" else ")"))
+    low, high = node.sides[0] if at else None, node.sides[-1] if at < len(names) - 1 else None
+    below, above = node.signs[0] if at else "<", node.signs[-1] if high else "<"
+    if lines[at]:
+        return _absolute(lines[at], low, high, below, above)
+    return _interval(low or _LEAST, high or _MOST, below + above)
+
+
+def _interval(low: Node, high: Node, signs: str) -> Group:
+    return Group("brackets", (low, high), ("[" if signs[0] == "≤" else "(") + ("]" if signs[1] == "≤" else ")"))
+
+
+def _union(*parts: Group) -> Group:
+    return Group("union", parts)
+
+
+_BARS = re.compile(r"\|([^|]+)\|")
+
+
+def _between_bars(node: Node) -> tuple[str, Fraction, Fraction] | None:
+    """Of |2x - 3| the name and the factor and the rest: x, 2, -3."""
+    bars = _BARS.fullmatch(node.text.strip()) if isinstance(node, Leaf) else None
+    try:
+        line = algebra.line(Leaf(bars[1]).expression) if bars else None
+    except Unreadable:
+        return None
+    return line if line and line[0].islower() else None
+
+
+def _absolute(line: tuple[str, Fraction, Fraction], low: Node | None, high: Node | None, below: str, above: str) -> Group | None:
+    """The interval that |k x + c| < high says of x, or the two of low < |k x + c|."""
+    _, slope, rest = line
+    ends = [_around(end, slope, rest) for end in (low, high) if end is not None]
+    if not all(ends):
+        return None
+    if low is None:
+        return _interval(*ends[0], above + above)  # type: ignore[misc]
+    inner, outer = ends[0], ends[1] if high else (_LEAST, _MOST)
+    return _union(_interval(outer[0], inner[0], above + below), _interval(inner[1], outer[1], below + above))  # type: ignore[index]
+
+
+def _around(end: Node, slope: Fraction, rest: Fraction) -> tuple[Leaf, Leaf] | None:
+    """Where |k x + c| is the end: left and right."""
+    if not isinstance(end, Leaf):
+        return None
+    if end.number is not None:
+        if end.number.value <= 0 or end.number.unit or end.number.is_percent:
+            return None
+        lower, upper = sorted(((-end.number.value - rest) / slope, (end.number.value - rest) / slope))
+        return Leaf(str(lower)), Leaf(str(upper))
+    return (Leaf(f"-({end.text})"), end) if abs(slope) == 1 and not rest and not _name(end) else None

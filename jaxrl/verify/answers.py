@@ -9,7 +9,9 @@ Where the answer stands (`final_answer`):
        is never closed is no answer. Boxes side by side, or with no more than a comma, "and" or "or" between them, are one
        answer: `\boxed{1} and \boxed{-2}` is `1, -2`.
     3. `####` before words without a digit is a heading and no mark, unless nothing follows and nothing else is marked (Monday).
-    4. Where nothing is marked, the last number is the answer. Digits that belong to a word, a power or an index (H2O, cm^2,
+    4. `The final answer is $2\sqrt{3}$.` is a mark too, though not the one that was asked for. Where nothing is marked, so is what
+       a text ends with: `..., so the point is $(7, 6)$.`
+    5. Else the last number is the answer. Digits that belong to a word, a power or an index (H2O, cm^2,
        x_1) are none; and one that is part of something to be worked out (7 - 5, \sqrt{5}, 5!, 5 million), that is denied (not 42),
        bounded (at least 42) or one of several (41 or 42) leaves no answer.
 
@@ -39,10 +41,11 @@ MAX_GAP = 80  # characters between two of them
 
 @dataclass(frozen=True)
 class Answer:
-    """The answer's own text; `is_marked` says that it stood behind #### or in a box."""
+    """The answer's own text. is_marked: it stood behind #### or in a box. is_said: in a sentence that says that it is the answer."""
 
     text: str
     is_marked: bool
+    is_said: bool = False
 
 
 @dataclass(frozen=True)
@@ -60,10 +63,20 @@ _REASONING_BEGINS = re.compile(r"<think(?:ing)?>", re.IGNORECASE)
 _REASONING_ENDS = re.compile(r"</think(?:ing)?>", re.IGNORECASE)
 _TEXT_ENDS = re.compile(r"</s>|<\|[^<>|\s]{1,40}\|>|<(?:eos|end_of_turn|/answer)>")
 _HEADING = re.compile(r"\W?|[^0-9\\=+^_{}]{3,}")  # of what stands behind ####
+_SAID = re.compile(  # an expression between dollars that is said to be the answer, up to the end of its sentence
+    r"(?P<final>\bfinal answer )?\b(?:is|are|equals?)(?: equal to)?:? ?"
+    r"(?:\$\$?(?P<dollars>[^$\n]{1,200})\$\$?|\\\((?P<round>[^$\n]{1,200}?)\\\))"
+    r"(?P<rest>\s*(?:\.(?= ?\n| [A-Z\[<]|\s*$)|\n|$))",
+    re.IGNORECASE,
+)
+_HOPE = re.compile(  # what may stand behind the sentence, at the end of a text
+    rf"(?:\s*I hope it is correct\.?)?(?:\s*(?:<\|im_start\|>(?:user)?|{_TEXT_ENDS.pattern}))*\s*", re.IGNORECASE
+)
 _BARE_BOX = re.compile(r"\s*([^\s{}$]+)")  # \boxed 42, as some solutions have it
+_PROSE = re.compile(r"(?<![\\A-Za-z{])[A-Za-z]{2,} (?:[A-Za-z$]|[0-9])")  # between the dollars of two prices
 _GAP_NOISE = re.compile(r"[\s$~&]|\\[()\[\],;:! ]|\\q?quad(?![a-z])")
 _GAP = re.compile(
-    r"(?: ?(?:\\(?:text|mbox|textrm) ?\{ ?)?(?:[A-Za-z()]+ ){0,4}(?:and|or) ?\}? ?| ?[,;] ?(?:(?:and|or) )?|)"  # what joins two boxes
+    r"(?: ?[,;]? ?(?:\\(?:text|mbox|textrm) ?\{ ?)?(?:[A-Za-z()]+ ){0,4}(?:and|or) ?\}? ?| ?[,;] ?(?:(?:and|or) )?|)"  # what joins two boxes
     r"(?:[A-Za-z](?:_[A-Za-z0-9]|_\{[A-Za-z0-9]+\})? ?= ?)?"
 )
 
@@ -88,6 +101,9 @@ def final_answer(text: str) -> Answer | None:
     """The answer of a completion by the rules above, or None where there is none."""
     text = without_reasoning(text)
     hashes, box = text.rfind("####"), text.rfind("\\boxed")
+    said, at = _said(text, is_marked=max(hashes, box) >= 0)
+    if said is not None and at > max(hashes, box):
+        return said
     last = _hash_line(text, hashes) if hashes > box else ""
     for _ in range(MAX_HEADINGS):
         if hashes <= box:
@@ -102,6 +118,18 @@ def final_answer(text: str) -> Answer | None:
     if last and hashes < 0 and not _goes_on(text):
         return Answer(last, is_marked=True)
     return _last_number(text)
+
+
+def _said(text: str, is_marked: bool) -> tuple[Answer | None, int]:
+    """The last expression that is said to be the final answer, or, of a text without marks, that it ends with; and its place."""
+    start = max(0, len(text) - TAIL_CHARS)
+    for match in reversed(list(_SAID.finditer(text, start))):
+        content = (match["dollars"] or match["round"]).strip()
+        is_last = _HOPE.fullmatch(text, match.end()) is not None
+        if (match["final"] or (is_last and not is_marked)) and "\\boxed" not in content and not _PROSE.search(content):
+            before = text[max(0, match.start() - MAX_GAP) : match.start()]
+            return (None if _DOUBT_BEFORE.search(before) else Answer(content, is_marked=False, is_said=True)), match.start()
+    return None, -1
 
 
 def _hash_line(text: str, at: int) -> str:
@@ -168,16 +196,17 @@ def _last_number(text: str) -> Answer | None:
     if found is None or not (found.start() or len(tail) == len(text)):
         return None
     before, after = plain[max(0, found.start() - MAX_GAP) : found.start()], plain[found.end() : found.end() + MAX_GAP]
-    if _OPEN_BEFORE.search(before[-20:]) or not _CLOSED_AFTER.match(plain, found.end()):
+    with_comma = _COMMA_BEFORE.search(before)
+    if _OPEN_BEFORE.search(before[-50:]) or not _CLOSED_AFTER.match(plain, found.end()):
         return None  # a part of something
     if _DOUBT_BEFORE.search(before) or _DOUBT_AFTER.match(after):
         return None
-    return Answer(found.group().strip(), is_marked=False)
+    return Answer((with_comma.group() if with_comma else "") + found.group().strip(), is_marked=False)
 
 
 # --------------------------------------------------------------------------------------------------------------- which
 
-_NUMBER = r"(?:(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]+)(?:\.[0-9]+)?|\.[0-9]+)"
+_NUMBER = r"(?:(?:[1-9][0-9]{0,2}(?:,[0-9]{3})+(?![0-9])|[0-9]+)(?:\.[0-9]+)?|\.[0-9]+)"
 _UNSIGNED = rf"""(?:
     (?P<base>[0-9]{{1,6}})\^(?P<power>-?[0-9]{{1,3}})
   | (?:(?P<whole>[0-9]+)\ )?(?P<above>{_NUMBER})\ ?/\ ?(?P<below>{_NUMBER})
@@ -189,7 +218,7 @@ _PLAIN = re.compile(rf"(?P<sign>[-+]?)(?P<number>{_NUMBER})")
 _CURRENCY = r"(?:(?:USD|EUR|GBP|CAD|AUD|CHF|INR|JPY|CNY|US|Rs\.?)\ ?)?"
 _BEFORE = rf"(?:(?P<label>[A-Za-z][A-Za-z_'’\ ]{{0,60}}?)?(?:[=:]|(?<=\w)\ (?:is|are|equals)\b:?)\*{{0,2}}\ ?)?{_CURRENCY}"
 _DENIES = re.compile(
-    r"\b(?:not|no|never|than|least|most|about|approximately|around|roughly|nearly|almost|wrong|incorrect|minus|negative|half|twice)\b"
+    r"\b(?:not|no|never|than|least|most|about|approximately|around|roughly|nearly|almost|wrong|incorrect|minus|negative|half|twice|if|unless)\b"
     r"|n['’]t\b",
     re.IGNORECASE,
 )
@@ -216,24 +245,33 @@ _JOINED = re.compile(r"\b(?:and|or|not|to|(?:times|over)(?!$)|twice)\b", re.IGNO
 _SIGN = r"(?:(?<![\w)^])[-+]|(?:(?<==)|(?<==\ )|(?<=\bis\ ))[-+]\ )"
 _IN_TEXT = re.compile(rf"{_SIGN}?(?<![\w.^])(?<!\^-)(?<!\^\{{){_UNSIGNED}", re.VERBOSE)
 _OPEN_BEFORE = re.compile(
-    r"(?:[±√]|\\(?:sqrt(?:\[[0-9]+\])?|ln|log|frac|binom)\ ?\{?|\}\ ?\{|(?:[0-9)}%]|(?<![A-Za-z'])[A-Za-z])\ ?[-+*/^]|[0-9]/)\ ?$"
+    r"(?:[(\[][^()\[\]A-Za-z]{0,40},\ ?-?$"  # a pair
+    r"|(?:\ [<>]=?|(?<![\w<])[A-Za-z][<>]=?|[≤≥≠≈]|\\(?:[lg]eq?(?:slant)?|neq?|[lg]t|approx|sim))\ ?\$?$"  # a bound
+    r"|(?:[±√]|\\(?:sqrt(?:\[[0-9]+\])?|ln|log|frac|binom)\ ?\{?|[0-9]:|\}\ ?\{|(?:[0-9)}%]|(?<![A-Za-z'])[A-Za-z])\ ?[-+*/^]|[0-9]/)\ ?$)"
 )
 _CLOSED_AFTER = re.compile(
     rf"(?:{_SHORT}{_POWERED}|m[²³])?(?=$|[\s.,;:?)\]}}'\"`*_|<>=°$-]|/{_LETTERS}{{3}})"
     rf"(?!\*[\w(\\]|\ [*+^/!²³]\ ?[\w(\\]|\ and\ a\ |\ [¼½¾]|\ \\(?:pi|sqrt|frac)|\ {_ANOTHER.pattern})",
     re.IGNORECASE,
 )
+_COMMA_BEFORE = re.compile(r"(?<![\w.,])-?[0-9]+,$")  # 2,74
 _NOT = r"(?:(?:not|never|neither|nor|cannot|wrong|incorrect|false|impossible)\b|\w+n['’]t\b)"
+_SMALL_GAP = r"[^0-9.!?;\n]{0,12}"
 _DOUBT_BEFORE = re.compile(  # what is said of the number that follows, up to it: denied, bounded, one of several
     rf"(?:\b{_NOT}(?!\ only\b)[^0-9.!?;:,\n]*"
-    r"|\b(?:less|more|fewer|greater|smaller|larger|other|rather|higher|lower)\ than\ [^0-9.!?;\n]{0,12}"
-    rf"|\bat\ (?:least|most)\ [^0-9.!?;\n]{{0,12}}|\bbetween\ [^.!?;\n]{{1,40}}\ and\ [^0-9.!?;\n]{{0,3}}"
-    rf"|[0-9](?:\ {_LETTERS}+){{0,3}},?\ (?:or|nor)\ [^0-9.!?;\n]{{0,20}}|[0-9],?\ and\ [$€£]?)$",
+    r"|\b(?:hardly|unlikely|except|excluded?|rejected|(?:any|every)thing\ but|(?<!no\ )(?<!without\ )(?<!without\ a\ )doubt)\b"
+    r"[^0-9.!?;:,\n]*"
+    r"|\b(?:wrong|incorrect|false):\ ?"
+    rf"|\b(?:less|more|fewer|greater|smaller|larger|other|rather|higher|lower)\ than\ {_SMALL_GAP}"
+    rf"|(?:^|\b(?:is|are|was|be)\ |['’]s\ )(?:[a-z]+\ )?(?:over|under|above|below|beyond|up\ to)\ {_SMALL_GAP}"
+    rf"|\bat\ (?:least|most)\ {_SMALL_GAP}|\bbetween\ [^.!?;\n]{{1,40}}\ and\ [^0-9.!?;\n]{{0,3}}"
+    rf"|[0-9](?:\ {_LETTERS}+){{0,3}},?\ (?:and/or|or|nor)\ [^0-9.!?;\n]{{0,20}}|[0-9],?\ and\ [$€£]?"
+    r"|\bare:?\ -?[0-9][^A-Za-z.!?\n]{0,30},\ )$",
     re.IGNORECASE,
 )
 _DOUBT_AFTER = re.compile(  # and behind it, in the same breath or the next one
-    rf"(?:\ {_LETTERS}+)?\ (?:is|was|are|were|would\ be|can|could|seems)\ ?(?:[a-z]+\ )?{_NOT}"
-    r"|\ (?:is|was|are|were|would|can|could|does|did)n['’]t\b"
+    rf"(?:\ {_LETTERS}+)?\ (?:is|was|are|were|would\ be|can|could|seems)\ ?(?:[a-z]+\ )?(?:{_NOT}|too\b)"
+    r"|\ (?:is|was|are|were|would|can|could|does|did)n['’]t\b|\$?\?"
     r"|\ or\b|[?.!,]*\s+(?:no|nope|wrong)(?:\s*(?:[.,!;]|$)|\s+wait\b)",
     re.IGNORECASE,
 )
@@ -244,10 +282,22 @@ def denies(text: str) -> bool:
     return _DENIES.search(text) is not None
 
 
+def is_product(label: str) -> bool:
+    """Whether what stands before an = is several factors, as in xy = 12, and not the name of a value."""
+    letters = label.strip()
+    in_a_row = letters[1:] and letters in "abcdefghijklmnopqrstuvwxyz"
+    return bool(in_a_row or re.fullmatch("[a-z]{2}|[b-df-hj-np-tv-z]{3}", letters) and letters not in _SHORT_WORDS)
+
+
+def is_more_than_a_unit(text: str) -> bool:
+    """Whether words behind a number make it another one (million), or add one to it."""
+    return _ANOTHER.search(text) is not None or _JOINED.search(text) is not None
+
+
 def read_number(text: str) -> Number | None:
     """The number that an answer is, or None if it is none, is more than one, or leaves something to be worked out."""
     text = text.strip()
-    if len(text) > MAX_CHARS:
+    if len(text) > MAX_CHARS or text.endswith(".."):  # 3.14... goes on
         return None
     match = _PLAIN.fullmatch(text)
     if match:
@@ -257,7 +307,7 @@ def read_number(text: str) -> Number | None:
     if text.startswith("(") and text.endswith(")") and text.count("(") == 1 and "," not in text:  # (2,100) is a pair
         text = text[1:-1].strip()
     match = _ANSWER.fullmatch(text)
-    if match is None or _DENIES.search(match["label"] or "") or _ANOTHER.search(match["unit"]) or _JOINED.search(match["unit"]):
+    if match is None or denies(match["label"] or "") or is_product(match["label"] or "") or is_more_than_a_unit(match["unit"]):
         return None
     value = _value(match)
     if value is None:
@@ -268,13 +318,32 @@ def read_number(text: str) -> Number | None:
     return Number(value, unit=(unit_of(match["unit"]) if match["unit"] else "") or currency)
 
 
+_SHORT_WORDS = frozenset("it he we so hi lo".split())
+_COMMA = re.compile(r"(?<![\w.,])(?![1-9][0-9]{0,2},[0-9]{3}(?![0-9]))([0-9]+),([0-9]+)(?![\w.,])")
+_ONLY_DECIMAL = re.compile(r"\s*-?(?:0,[0-9]{3,}|[0-9]+,0[0-9]+)\s*")
+
+
+def read_decimal_comma(text: str) -> Number | None:
+    """The number with the one comma of a text as its point, where it is no thousands separator and nothing stands in brackets."""
+    found = _COMMA.search(text)
+    if found is None or text.count(",") > 1 or ";" in text or re.search(r"[(\[]|\\[{]|\b(?:and|or)\b", text):
+        return None
+    return read_number(text[: found.start()] + found.expand(r"\1.\2") + text[found.end() :])
+
+
+def is_decimal_comma(text: str) -> bool:
+    """Whether a text by itself is a number with a comma as its point: 0,125 and 3,05, while 3,5 may be a list."""
+    return _ONLY_DECIMAL.fullmatch(text) is not None
+
+
 _MEASURES = {
     "mm": "millimeter millimetre", "cm": "centimeter centimetre", "dm": "decimeter decimetre", "m": "meter metre", "km": "kilometer kilometre",
     "in": "inch inche", "ft": "foot feet", "yd": "yard", "mi": "mile", "mg": "milligram", "g": "gram", "kg": "kilogram", "oz": "ounce",
     "lb": "pound", "ml": "milliliter millilitre", "cl": "centiliter", "dl": "deciliter", "l": "liter litre", "ms": "millisecond",
     "s": "sec second", "min": "minute", "h": "hr hour", "day": "", "week": "", "month": "", "year": "", "cent": "", "dollar": "", "euro": "",
-    "degree": "°", "radian": "rad", "am": "", "pm": "", "mph": "", "kph": "", "gallon": "", "pint": "", "quart": "", "cup": "",
+    "degree": "°", "radian": "rad", "am": "", "pm": "", "mph": "", "kph": "", "gallon": "", "unit": "", "pint": "", "quart": "", "cup": "",
 }  # fmt: skip
+_SCALES = frozenset("c celsius f fahrenheit".split())
 _MEASURE_OF = {spelling: unit for unit, names in _MEASURES.items() for spelling in (unit, *names.split())}
 _UNIT_PART = re.compile(
     rf"(?P<over>/|\bper\b)|(?P<square>\bsq(?:uare|\.)?(?![a-z]))|(?P<cubic>\bcubic\b)|(?P<word>°|{_LETTERS}+)\ ?(?P<power>\^-?[1-3]|[²³])?"
@@ -293,12 +362,25 @@ def unit_of(text: str) -> str:
             power = "^2" if part["square"] else "^3"
         elif part["word"]:
             word = part["word"] if part["word"] in _MEASURE_OF else part["word"].lower()
+            if unit == "degree" and word in _SCALES:
+                return f"degree {word[0]}"
             known = _MEASURE_OF.get(word) or _MEASURE_OF.get(word.removesuffix("s"))
             if known is None or (unit and not unit.endswith("/")):
                 break
             written = {"²": "^2", "³": "^3", "^1": ""}.get(part["power"] or "", part["power"] or "")
             unit, power = unit + known + (written or power), ""
     return unit.removesuffix("/")
+
+
+def other_units(unit: str, other: str) -> bool:
+    """Whether both are units of measure, and not the same. A degree is one of any scale, "units" are any, and "units^2" any^2."""
+    first, second = sorted((unit, other), key=len)
+    if not first or first == second or (first == "degree" and second in ("degree c", "degree f")):
+        return False
+    if "unit" in (first, second):
+        return False
+    powers = [name.partition("^")[2] for name in (first, second)]
+    return not (powers[0] == powers[1] and any(name.startswith("unit^") for name in (first, second)))
 
 
 def _decimal(text: str) -> Fraction:
@@ -340,11 +422,15 @@ _CAPITALISED = re.compile(r"[A-Za-z][a-z]{2,}")
 _ANY_CASE = frozenset("yes no true false none even odd undefined infinity never always".split())  # AB is not ab, but Yes is yes
 
 
+_OVER = re.compile(r"\{([^{}\\]+)\\over(?![a-z])([^{}\\]+)\}")
+
+
 def tidy(text: str, words: str = r" \1 ") -> str:
     """The text with the signs of LaTeX that say how it looks taken away, and one sign for what has several. words: what to make of
     \\text{...} and the like."""
     for old, new in _REPLACED:
         text = text.replace(old, new)
+    text = _OVER.sub(r"\\frac{\1}{\2}", text)
     return _WORDS.sub(words, _NOISE.sub("", _BLANK.sub(" ", _GROUPS.sub("", _DOUBLED.sub(r"\\", text)))))
 
 
@@ -362,7 +448,8 @@ def _fraction(match: re.Match[str]) -> str:
 def bare(text: str) -> str:
     """For answers that are no numbers: without marks of emphasis, a final point, braces around one sign, brackets around one
     letter, and spaces, but for those between digits; a word such as `None` in small letters."""
-    text = re.sub(r"\s+", " ", _plain(text.replace('"', " "))).strip(" *_`").rstrip(".")
+    text = re.sub(r"\s+", " ", _plain(text.replace('"', " "))).strip(" *_`")
+    text = text.removesuffix(".") if not text.endswith("..") else text
     text = _ONE_SIGN.sub(r"\1", re.sub("(?<![0-9]) | (?![0-9])", "", text))
     choice = _CHOICE.fullmatch(text)
     text = choice[1] if choice else text

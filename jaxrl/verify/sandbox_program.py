@@ -14,6 +14,7 @@ import site
 import struct
 import sys
 import types
+from contextlib import suppress
 
 LENGTH = struct.Struct("!I")
 NONCE_BYTES = 16
@@ -57,16 +58,17 @@ def prepare_interpreter() -> None:
 
 
 def open_streams() -> None:
-    """New sys.stdin, stdout and stderr, as over pipes."""
+    """New sys.stdin, as of a file (they remember whether they can seek), and stdout and stderr, as over pipes."""
+    file = os.memfd_create("stdin")
     reader, writer = os.pipe()
-    os.dup2(reader, 0)
+    os.dup2(file, 0)
     os.dup2(writer, 1)
     os.dup2(writer, 2)
     sys.stdin = sys.__stdin__ = open(0, encoding="utf-8", errors="surrogateescape", closefd=False)
     sys.stdout = sys.__stdout__ = open(1, "w", encoding="utf-8", errors="surrogateescape", closefd=False)
     sys.stderr = sys.__stderr__ = open(2, "w", 1, encoding="utf-8", errors="backslashreplace", closefd=False)
-    os.close(reader)
-    os.close(writer)
+    for descriptor in (file, reader, writer):
+        os.close(descriptor)
 
 
 def run(requests: int, answers: int | None) -> None:
@@ -118,20 +120,42 @@ def report(error: BaseException) -> None:
 
 
 def finish(code: int, namespace: dict[str, object]) -> None:
-    """End as the interpreter does: wait for threads, call atexit handlers, let go of the globals (open files), flush."""
-    try:
-        if "threading" in sys.modules:
-            sys.modules["threading"]._shutdown()
-        atexit._run_exitfuncs()
-        namespace.clear()
-    except BaseException as error:
-        report(error)
-    for stream in (sys.stdout, sys.stderr, sys.__stdout__):
+    """End as the interpreter does: wait for threads, call atexit handlers, flush, let go of the globals (open files), flush again.
+
+    Streams are flushed while the globals are still there: one that a program has put in place of sys.stdout may need them.
+    """
+    steps = [sys.modules["threading"]._shutdown] if "threading" in sys.modules else []
+    for step in (*steps, atexit._run_exitfuncs):
         try:
-            stream.flush()
-        except (OSError, ValueError, AttributeError):  # closed, or replaced by something else
-            code = code or 120  # as Python does
+            step()
+        except BaseException as error:
+            report(error)
+    code = flush() or code
+    sys.stdout, sys.stderr = sys.__stdout__, sys.__stderr__
+    with suppress(BaseException):  # of a program's own `__del__`
+        namespace.clear()
+    flush()  # what that has printed, and what stood in a stream that the program has put another in place of
     os._exit(code)
+
+
+def flush() -> int:
+    """Flush the standard streams that are not closed. The exit code that Python makes of a failure, or 0."""
+    code = 0
+    for name in ("stdout", "stderr"):
+        try:
+            stream = getattr(sys, name, None)
+            if stream is not None and not is_closed(stream):
+                stream.flush()
+        except BaseException:
+            code = 120
+    return code
+
+
+def is_closed(stream: object) -> bool:
+    try:
+        return bool(stream.closed)
+    except BaseException:  # detached, or no stream: Python tries to flush it then
+        return False
 
 
 def answer_calls(requests: int, answers: int, namespace: dict[str, object]) -> None:
@@ -156,7 +180,7 @@ def answer_calls(requests: int, answers: int, namespace: dict[str, object]) -> N
 
 
 def load(source: bytes, namespace: dict[str, object]) -> None:
-    exec(compile(source.decode("utf-8", "surrogatepass"), "main.py", "exec", dont_inherit=True), namespace)
+    exec(compile(source.decode("utf-8", "surrogatepass").removeprefix("\ufeff"), "main.py", "exec", dont_inherit=True), namespace)
 
 
 def call(request: tuple[str, list[object], dict[str, object]], namespace: dict[str, object]) -> object:

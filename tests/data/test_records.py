@@ -35,6 +35,17 @@ def test_forms_of_a_record(tmp_path):
     assert read(path) == [[USER, ASSISTANT]] * 3 + [thought] * 3
 
 
+def test_the_answers_of_a_prompt_are_given_and_not_learnt():
+    given, later = {**ASSISTANT, "train": False}, {"role": "user", "content": "and?"}
+    for completion in ("a", [ASSISTANT]):
+        assert parse({"prompt": [USER, ASSISTANT, later], "completion": completion}) == [USER, given, later, ASSISTANT]
+        for asked in ({"weight": 1}, {"train": True}):
+            assert parse({"prompt": [USER, {**ASSISTANT, **asked}, later], "completion": completion}) == [USER, ASSISTANT, later, ASSISTANT]
+    several = [ASSISTANT, later, ASSISTANT]
+    assert parse({"prompt": "q", "completion": several}) == [USER, *several]
+    assert parse({"prompt": [USER], "completion": several, "thinking": "hm"})[-1]["content"].startswith("<think>")
+
+
 def test_gzip_and_byte_order_mark(tmp_path):
     line = json.dumps({"prompt": "q", "completion": "ä"}, ensure_ascii=False)
     with gzip.open(tmp_path / "a.jsonl.gz", "wt", encoding="utf-8") as file:
@@ -52,7 +63,11 @@ def test_gzip_and_byte_order_mark(tmp_path):
         ('{"question": "q"}', r"line 2: a record needs .*keys found are 'question'"),
         ('{"prompt": "q"}', r"line 2: a record needs `messages`"),
         ('{"prompt": 3, "completion": "a"}', r"line 2: prompt must be a string, and is int: 3"),
-        ('{"prompt": "q", "completion": ["a"]}', r"line 2: completion must be a string, and is a list"),
+        ('{"prompt": "q", "completion": {"a": 1}}', r"line 2: completion must be a string, and is an object"),
+        ('{"prompt": "q", "completion": ["a"]}', r"line 2: completion\[0\] must be an object"),
+        ('{"prompt": "q", "completion": []}', r"line 2: completion must be a list .*at least one"),
+        ('{"prompt": "q", "completion": [{"role": "user", "content": "q"}]}', r"line 2: completion\[0\] is of role 'user'"),
+        ('{"prompt": [{"role": "assistant", "content": "a"}], "completion": "b"}', r"line 2: prompt ends with an assistant message"),
         ('{"messages": "q"}', r"line 2: messages must be a list"),
         ('{"messages": []}', r"line 2: messages must be a list .*at least one"),
         ('{"messages": ["q"]}', r"line 2: messages\[0\] must be an object"),
@@ -126,6 +141,7 @@ def test_calls_and_their_answers():
     [
         ({"messages": [USER, ASSISTANT], "chosen": "x", "lang": "en", "n": 0}, r"the record has `chosen`, `n`, .*ignore: \[chosen, n\]"),
         ({"messages": [USER, ASSISTANT], "prompt": "q"}, "the record has `prompt`"),
+        ({"messages": [USER, ASSISTANT], "a: b": 1, "": 2}, r'ignore: \["a: b", ""\]'),  # as YAML takes them
         ({"prompt": "q", "completion": "a", "weight": 0}, "the record has `weight`"),
         ({"messages": [USER, {**ASSISTANT, "prefix": True}]}, r"messages\[1\] has `prefix`"),
         ({"messages": [USER, {**ASSISTANT, "trainable": False}]}, r"messages\[1\] has `trainable`"),

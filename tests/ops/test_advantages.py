@@ -4,7 +4,16 @@ import jax
 import numpy as np
 import pytest
 
-from jaxrl.ops.advantages import ADVANTAGES, batch_normalize, group_center, group_normalize, leave_one_out, overlong_penalty, part_normalize, whiten
+from jaxrl.ops.advantages import (
+    ADVANTAGES,
+    batch_normalize,
+    group_center,
+    group_normalize,
+    leave_one_out,
+    overlong_penalty,
+    part_normalize,
+    whiten,
+)
 
 REWARDS = [[1.0, 0.0, 5.0], [-0.5, 0.25, 1.0], [2.0, 2.0, 2.0]]
 MASK = [[True, True, False], [True, True, True], [True, True, True]]

@@ -104,6 +104,7 @@ def packed(value):
         ({"input_output": json.dumps(COLUMNS)}, [IO, {**IO, "input": "a\n\nb\n", "output": "c\nd"}]),  # APPS, TACO
         ({"reward_model": {"ground_truth": json.dumps({"inputs": ["1\n"], "outputs": ["2\n"]}), "style": "rule"}}, [IO]),  # PRIME
         ({"public_tests": {"input": ["1\n"], "output": ["2\n"]}, "private_tests": {"input": [], "output": []}}, [IO]),  # code_contests
+        ({"input_output": {"fn_name": "", "inputs": ["1\n"], "outputs": ["2\n"]}}, [{"type": "stdin_stdout", "input": "1\n", "output": "2"}]),
         ({"input_output": {"fn_name": "f", "inputs": [[1, [2]]], "outputs": [[3]]}}, [call_case("f", [1, [2]], [3, [3]])]),
         ({"input_output": {"inputs": ["[1]\n2"], "outputs": ["3"]}, "fn_name": "f"}, [call_case("f", [[1], 2], [3, "3"])]),
         ({"input_output": {"fn_name": "f", "inputs": ["a b"], "outputs": ["c"]}}, [call_case("f", ["a b"], ["c", "c"])]),

@@ -65,6 +65,19 @@ LEFT = 'def f(x):\n    """ As\n```\nf(1)\n```\n"""\n    return x'
         ("```python {.numberLines}\nx = 1\n```", "x = 1", True),
         ("```{python}\nx = 1\n```\n```text\n1\n```", "x = 1", True),
         ("Use `a`, ``` b ``` and ```c```:\n```py\nx = 1\n```", "x = 1", True),  # code within a sentence
+        ("- ```python\n  x = 1\n  ```\n- ```python\n  if 1:\n      f = 1\n  ```\nDone.", "if 1:\n    f = 1", True),  # a list's items
+        ("10. ```python\n    f = 1\n    ```", "f = 1", True),
+        ("```python\ns = \"\"\"\n- ```\n\"\"\"\nf = 1\n```", 's = """\n- ```\n"""\nf = 1', True),  # opens an item, closes nothing
+        (f"\ufeff{BODY}", BODY, False),
+        # other marks
+        ("So:\n\n> ```python\n> def f(x):\n>     return x\n> ```\n\nDone.", BODY, False),
+        (f"<pre><code class='language-python'>{BODY} &lt; 1\n</code></pre><p>Done.</p>", f"{BODY} < 1", False),
+        (f"It is:\n<PRE>\n{BODY}\n</PRE>", BODY, False),
+        ("`f = abs`", "f = abs", False),
+        ("```f = abs```", "f = abs", False),
+        ("Here it is:\n\n    import os\n\n    def f(x):\n        return x\n\nDone.", f"import os\n\n{BODY}", False),
+        ("def f(x:\n    return x", "def f(x:\n    return x", False),  # no Python, and its branch is not what was asked for
+        ("def f(x):\n    return '<pre>'", "def f(x):\n    return '<pre>'", False),
         # beyond it: where what is enclosed is no Python, the fence stood inside, or was closed carelessly
         (f"```python\n{LEFT}\n```\nDone.", LEFT, True),
         (f"```python\n{LEFT}", LEFT, True),
@@ -109,7 +122,11 @@ CALLER = "```python\ndef f(x):\n    return g(x)\n```\n"
         (CALLER + "where\n```\ndef g(x): return x\n```", "def g(x): return x\ndef f(x):\n    return g(x)"),
         ("```python\ndef g(x): return 1\n```\n```python\ndef g(x): return 2\n```\n" + CALLER, "def g(x): return 2\ndef f(x):\n    return g(x)"),
         (HELPER + "```python\ndef f(x):\n    return abs(x)\n```", "def f(x):\n    return abs(x)"),  # nothing is lacking
-        ("```python\ng = 3\n```\n```python\nfrom m import *\ndef f(x): return g(x)\n```", "from m import *\ndef f(x): return g(x)"),
+        ("```python\ng = 3\n```\n```python\nfrom m import *\ndef f(x): return g(x)\n```", "g = 3\nfrom m import *\ndef f(x): return g(x)"),
+        (
+            "```python\nfrom math import *\ndef g(x): return sqrt(x)\n```\n" + CALLER,
+            "from math import *\ndef g(x): return sqrt(x)\ndef f(x):\n    return g(x)",
+        ),
         (
             "```python\nimport math\n```\n```python\nfrom __future__ import annotations\ndef f(x): return math.pi\n```",
             "from __future__ import annotations\nimport math\ndef f(x): return math.pi",
@@ -168,6 +185,8 @@ def test_the_block_that_defines_what_is_asked_for(text, program):
         ("<INPUT>\n```\n5\n```\n</INPUT>", "5\n"),
         ("<INPUT>```text\n  5\n\n6\n```</INPUT>", "  5\n\n6\n"),
         ("<INPUT>\n```\n```\n</INPUT>", ""),
+        ("<INPUT>\n~~~ text\n5\n~~~\n</INPUT>", "5\n"),
+        ("<INPUT>\n````\n```\n````\n</INPUT>", "```\n"),
         ("<INPUT>\n5\n```\n</INPUT>", "5\n```\n"),  # no fence around it
         ("<INPUT>1</INPUT> or <INPUT>2</INPUT>", "2\n"),
         ("between <INPUT> and </INPUT>: <INPUT>3</INPUT>", "3\n"),
@@ -274,6 +293,7 @@ def test_texts_are_compared_line_by_line():
     + ["```" + "x" * 190_000, "```" + " " * 190_000, " " * 190_000 + "x", "\n```" * 40_000, f"<INPUT>{' ' * 180_000}</INPUT>"]
     + ["x = 1\n" * 30_000 + "\n(", "```\n(\n" * 25_000, "~~~a\nx```\n" * 16_000, "~~~~\nx = 1\n~~~\n" * 10_000, "    x\n" * 30_000 + "x\n("]
     + ["def f():\n" * 20_000, "import x\n(\n" * 15_000, "f(" * 90_000, "```python\ndef f(): g()\n```\n" * 7_000, "9" * 190_000, "-" * 190_000]
+    + ["<pre>" * 30_000, "<pre " * 30_000, "<pre>" + " " * 180_000, "> ```\n" * 30_000, "- ```\n" * 30_000, "(\n    f = 1\n" * 10_000]
     + ["\n".join(f"{'`' * n}md" for n in range(600, 3, -1))]
     + ["```python\n" + "``` " * 40_000, "<INPUT>```\n" + "``` " * 40_000 + "</INPUT>", "```\n" + " " * 180_000 + "x"],
     ids=lambda text: repr(text[:20]),

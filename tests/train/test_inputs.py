@@ -127,6 +127,7 @@ def test_files_that_lie_elsewhere_are_the_same_files_and_others_in_their_place_a
     values["stages"][0]["data"]["file"], values["stages"][1]["data"]["hub"] = "moved/sft.jsonl", "moved/saved"
     values["stages"][3]["task"]["reward"] = "moved/brief.py:reward"
     values["stages"][4]["task"] |= {"file": "moved/task.py", "options": {"a": [{"b": "moved/words.txt"}, *NO_FILES]}}
+    values |= {"runs_dir": "moved/runs", "name": "renamed"}  # the folder itself
     config = validate_config(values, "test")
     refuse_other_config(folder, config)
     check_inputs(config, folder)

@@ -199,7 +199,8 @@ def test_without_updates_there_are_no_metrics():
 
 def test_a_group_has_spread_where_what_is_learnt_from_differs():
     """Equal rewards of different parts teach something by parts alone; parts without a weight never do."""
-    groups = [group(trajectory(1.0, parts={"luck": a, "path": b}), trajectory(1.0, parts={"luck": c, "path": d})) for a, b, c, d in ((1, 0, 0, 1), (1, 1, 0, 1))]
+    tables = [[{"luck": 1, "path": 0}, {"luck": 0, "path": 1}], [{"luck": 1, "path": 1}, {"luck": 0, "path": 1}]]
+    groups = [group(*(trajectory(1.0, parts=parts) for parts in table)) for table in tables]
     by_parts = GRPOSection(advantage="gdpo", part_weights={"path": 1.0})
     assert [group_has_spread(by_parts, g) for g in groups] == [True, False]
     assert [group_has_spread(GRPOSection(), g) for g in groups] == [False, False]

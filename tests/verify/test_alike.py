@@ -38,12 +38,27 @@ from jaxrl.verify.alike import equal
         *(("15 cm^2", r"15\text{ cm}^3", False), ("15 cm^2", "15 square centimeters", True), ("60 km/h", "60 mph", False)),
         *(("5 dollars", "5 cents", False), ("42 apples", "42 pieces of fruit", True), ("3 hours", "3 hrs", True)),
         ("5pm", "5am", False),
+        *(("30°C", "30°F", False), ("30°C", "30 degrees Celsius", True), ("30^\\circ", "30 °C", True)),
+        *(("5", r"5\text{ million}", False), ("3", "3 dozen", False), ("42", r"42\text{ (wrong)}", False), ("17", "17...", False)),
+        *((r"45\text{ units}^2", r"45\text{ units}^3", False), ("45 square units", r"45\text{ cm}^2", True), ("45 units", "45 cm", True)),
         *((r"5\sqrt{2}\text{ cm}", r"5\sqrt{2}", True), (r"5\sqrt{2}\text{ cm}", r"5\sqrt{2}\text{ m}", False)),
         *(("42", "banana", False), ("42", "6*7", False), ("42", "9" * 501, False), ("x" * 501, "x" * 501, False)),
     ],
 )
 def test_numbers(gold, answer, expected):
     assert equal(gold, answer) is expected and equal(answer, gold) is expected
+
+
+@pytest.mark.parametrize(
+    "gold, answer, expected",
+    [
+        *(("2.74", "2,74", True), ("1000.99", "1000,99", True), ("0,125", "0.125", True), ("3,05", "3.05", True), ("2.5", "2,5 cm", True)),
+        *(("3,5", "3.5", False), ("3.5", "3, 5", False), ("3.5", "(3,5)", False), ("5", "5,0", False), ("1.234", "1,234", False)),
+        *(("3, 5", "3,5", True), ("35", "3,5", False), ("1.5", "1,5,0", False), ("0,125", "125", False), ("2.5", r"\{2,5\}", False)),
+    ],
+)
+def test_a_comma_is_a_point_only_where_it_can_be_nothing_else(gold, answer, expected):
+    assert equal(gold, answer) is expected
 
 
 @pytest.mark.parametrize(
@@ -88,6 +103,13 @@ ALIKE = [  # in either direction, with `symbolic` and without
     *((r"(3,\infty)", "x > 3"), (r"(-\infty,2]", r"x \leqslant 2"), (r"(-\infty,1)\cup(2,\infty)", r"x<1 \text{ or } x>2")),
     ("(0,1)", "0<f(x)<1"),
     *((r"(-\infty,3)\cup(3,\infty)", r"x\neq 3"), (r"\mathbb{R}", r"(-\infty,\infty)")),
+    # absolute values
+    *(("(-1,5)", "|x-2|<3"), ("-1<x<5", "|2-x|<3"), ("[-2,2]", r"|t|\le 2"), ("(-1,2)", "|2x-1|<3"), ("|x-1|<3", "|1-x|<3")),
+    (r"(-\infty,-2)\cup(2,\infty)", "|x|>2"),
+    (r"1\leq|z|\leq \frac{3}{2}", r"z \in \left[-\frac{3}{2}, -1\right] \cup \left[1, \frac{3}{2}\right]"),
+    *((r"(-\sqrt3,\sqrt3)", r"|x|<\sqrt{3}"), (r"x<-2 \text{ or } x>2", "|x|>2")),
+    # with its rounded value
+    *((r"\frac13", r"\frac13 \approx 0.333"), (r"\frac23", r"x = \frac{2}{3} \approx 0.66"), (r"\frac23", r"\frac23\approx 0.667")),
     # matrices
     *((r"\begin{pmatrix}1\\2\end{pmatrix}", r"\begin{bmatrix} 1 \\ 2 \\ \end{bmatrix}"),),
     *((r"\begin{pmatrix}1&0.5\end{pmatrix}", r"\left[\begin{array}{cc} 1 & \frac12 \end{array}\right]"),),
@@ -100,6 +122,8 @@ ALIKE = [  # in either direction, with `symbolic` and without
     (r"2x+y \leq 5", r"5 \ge y+2x"),
     *(("42", "x = 6*7 = 42"), (r"\frac{1}{2}", r"P(A) = \frac{3}{6} = \frac{1}{2}"), ("42", "The answer is 42"), ("x=3", "2x=6")),
     # bases, times, mixed numbers
+    *(("3:4", r"3\colon 4"), (r"\frac34", r"{3 \over 4}"), ("42", "sum = 42"), ("42", "It is 42")),
+    *(("204_5", "(204)_{(5)}"), ("3:45 PM", r"3{:}45\text{ p.m.}")),
     *(("204_5", "204_{5}"), ("A3_{16}", "A3_{16}"), ("12:30", "12:30"), ("7:32", "7 : 32")),
     (r"2\frac{1}{3}\pi", r"\frac{7}{3}\pi"),
     (r"\begin{cases} a+b=\frac12 \\ a-b=3 \end{cases}", r"\begin{cases} a-b=3\\ a+b=0.5\end{cases}"),
@@ -122,7 +146,19 @@ DIFFERENT = [  # likewise
     ("(1,2,3)", "(1,2)"),
     *(("(0,1)", r"0\le x<1"), ("(0,1)", "x>0"), (r"(3,\infty)", "x<3"), (r"(-\infty,1)\cup(2,\infty)", r"(-\infty,1)")),
     ("(1,2),(3,4)", "(1,2,3,4)"),
+    *((r"\{1,\{2\}\}", r"\{1,2\}"), ("a=1, b=2", "a=1, a=2"), ("0", "xy = 0"), ("6", "xyz = 6"), ("10", r"\text{if }n=10")),
+    *(("(1,2,)", "(1,2)"), ("1,,2", "1,2"), ("(,1,2)", "(1,2)"), ("9:05", "9:5")),
+    # absolute values
+    *(("(-1,5)", r"|x-2|\le 3"), ("(-1,5)", "|x+2|<3"), ("(-2,2)", "|x|>2"), ("(-2,2)", "|x|<3"), ("3", "|x|<3"), ("|A|<3", "(-3,3)")),
+    *((r"(-\infty,-2)\cup(2,\infty)", r"|x|\ge 2"), ("[-3,-1]", "1<|x|<3"), ("x=3 or x=-3", "|x| = 3")),
+    # rounded values
+    *((r"\frac13", r"\frac13\approx 0.4"), (r"\frac13", r"\frac13\approx 1.3"), ("5.4", r"5.5 \approx 5.4"), ("3", r"\pi\approx 3")),
+    *(("0.333", r"\frac13"), (r"\frac13", r"0.333 \approx \frac13")),
     # matrices
+    (r"\begin{pmatrix}1\\2\end{pmatrix}", r"2\begin{pmatrix}1\\2\end{pmatrix}"),
+    (r"\begin{pmatrix}1&1\\0&1\end{pmatrix}", r"\begin{pmatrix}1&1\\0&1\end{pmatrix}^2"),
+    (r"\begin{pmatrix}3&3\end{pmatrix}", r"\begin{pmatrix}1&2\end{pmatrix}+\begin{pmatrix}2\\1\end{pmatrix}"),
+    (r"\begin{pmatrix}4\end{pmatrix}", r"\begin{pmatrix}1&2\end{pmatrix}\begin{pmatrix}2\\2\end{pmatrix}"),
     (r"\begin{pmatrix}1\\2\end{pmatrix}", r"\begin{pmatrix}12\end{pmatrix}"),
     (r"\begin{pmatrix}1\\2\end{pmatrix}", r"\begin{pmatrix}1&2\end{pmatrix}"),
     (r"\begin{pmatrix}1&2\\3&4\end{pmatrix}", r"\begin{pmatrix}1&2\\3&5\end{pmatrix}"),
@@ -156,6 +192,7 @@ BY_VALUE = [  # with `symbolic` alone
     (r"\frac{1}{3\sqrt[3]{x}^2}", r"\frac{1}{3x^{2/3}}"),
     *((r"2 \sin b \cos a", r"\sin(a+b)-\sin(a-b)"), (r"\binom{n}{2}", r"\frac{n(n-1)}{2}"), (r"x = \ln 4", r"x = 2\ln 2")),
     (r"[\sqrt{4}, \infty)", r"x \ge 2"),
+    *((r"\pi \approx 3.14", r"\pi"), (r"\sqrt2", r"x = \sqrt{2} \approx 1.414")),
     *((r"\sqrt{17}", "4.123105625617661"), (r"\frac{1}{12}", "0.0833333333333333"), ("5/6", "1/2+1/3")),
     *((r"(\sqrt{12}, 1)", r"(2\sqrt{3}, 1)"), ("a=\\sqrt{8}, b=1", "2\\sqrt{2}, 1")),
 ]
@@ -179,6 +216,30 @@ def test_alike_by_value(gold, answer):
     assert equal(gold, answer, symbolic=True) and equal(answer, gold, symbolic=True) and not equal(gold, answer)
 
 
+def matrix(rows):
+    return r"\begin{pmatrix}" + r"\\".join("&".join(map(str, row)) for row in rows) + r"\end{pmatrix}"
+
+
+def test_arithmetic_of_matrices_is_that_of_numbers():
+    pytest.importorskip("mpmath", reason="the extra `math` is not installed")
+    rng = random.Random(0)
+    for _ in range(5):
+        rows, inner, columns = (rng.randint(1, 3) for _ in range(3))
+        a = [[rng.randint(-9, 9) for _ in range(inner)] for _ in range(rows)]
+        b = [[rng.randint(-9, 9) for _ in range(columns)] for _ in range(inner)]
+        c = [[rng.randint(-9, 9) for _ in range(columns)] for _ in range(rows)]
+        product = [[sum(a[i][k] * b[k][j] for k in range(inner)) for j in range(columns)] for i in range(rows)]
+        total = [[product[i][j] - 2 * c[i][j] for j in range(columns)] for i in range(rows)]
+        text = rf"{matrix(a)} \cdot {matrix(b)} - 2 {matrix(c)}"
+        assert equal(matrix(total), text, symbolic=True) and not equal(matrix(total), text)
+        assert equal(matrix(total), f"{text} = {matrix(total)}")
+        total[0][0] += 1
+        assert not equal(matrix(total), text, symbolic=True)
+    square = [[1, 2], [3, 4]]
+    assert equal(matrix([[37, 54], [81, 118]]), matrix(square) + "^3", symbolic=True)
+    assert equal(matrix([[1, 3], [2, 4]]), rf"\left({matrix(square)}\right)^T", symbolic=True)
+
+
 @pytest.mark.parametrize(
     "answer, expected",
     [
@@ -189,6 +250,11 @@ def test_alike_by_value(gold, answer):
 )
 def test_all_sides_of_a_chain_are_the_answer(answer, expected):
     assert equal("42", answer) is expected
+
+
+def test_a_gold_answer_may_be_a_rounded_one():
+    assert equal(r"x \approx 3.14", "3.14") and equal("3.14", r"x \approx 3.14") and not equal("3.14", r"x \approx 3.15")
+    assert equal("0.33", r"\frac13 \approx 0.33") and not equal("0.33", r"\frac13") and not equal("42", r"x \approx 42")
 
 
 @pytest.mark.parametrize(
@@ -254,6 +320,7 @@ def test_no_text_makes_it_fail_or_slow():
         *(r"\begin{pmatrix}" * 30, "-" * 499 + "1", "x" + "+x" * 249, "(x+1)^{200}" * 40, r"\binom{10^9}{10^8}"),
         *(r"e^{e^{e^{e^{e}}}}", "1/" * 249 + "0", "0^{0}", r"\log 0"),
         *(r"\tan 90^\circ", r"\sqrt[1000]{2}" * 30, r"f(10^{1000})", "(1/7)^{3000}" * 40, "1 ± " * 100, "a or " * 100),
+        *(r"\begin{pmatrix}9&9\\9&9\end{pmatrix}^{99}" * 8, "|" + "(" * 200 + "x" + ")" * 200 + "|<3", "final answer is $1$. " * 20),
         *(r"\text{" * 80, ":" * 500, "_" * 500),
     ],
 )

@@ -17,6 +17,10 @@ def bare(text):
     return Answer(text, is_marked=False)
 
 
+def said(text):
+    return Answer(text, is_marked=False, is_said=True)
+
+
 @pytest.mark.parametrize(
     "text, expected",
     [
@@ -55,7 +59,24 @@ def bare(text):
         (r"\boxed{41} \boxed{42", None),  # the last one counts, and is cut off
         (r"\boxed{1\\}", marked(r"1\\")),  # two backslashes end a row; the brace behind them closes
         (r"\boxed{\begin{matrix}1\\{2}\\\end{matrix}} and 7}", marked(r"\begin{matrix}1\\{2}\\\end{matrix}")),
+        # what is said to be the final answer, and an expression that a text without marks ends with
+        (r"Final Answer: The final answer is $2\sqrt{3}$. I hope it is correct.", said(r"2\sqrt{3}")),
+        (r"\boxed{41}. The final answer is $42$.", said("42")),
+        (r"The final answer is $41$. No: \boxed{42}", marked("42")),
+        (r"So the point is $(7, 6)$. <|im_start|>user", said("(7, 6)")),
+        (r"The area is \(\frac{\pi}{2}\).", said(r"\frac{\pi}{2}")),
+        (r"\boxed{41} because it is $42$.", marked("41")),
+        (r"The point is $(7, 6)$. Then we add 2 to get 9.", bare("9")),
+        *(("The final answer is not $42$.", None), ("It is false that it is $42$.", None), ("It costs $5 and it is $7.", bare("7"))),
+        # a comma may be a decimal point; the last number of a pair or a list is none
+        *(("It costs 2,74 in all.", bare("2,74")), ("The point is (7, 6).", None), ("The roots are 3, 42.", None), ("In [1, 42]", None)),
+        # bounds, doubts and questions
+        *(("x > 42", None), ("$x \\ne 42$", None), ("x<42", None), ("It is over 42.", None), ("up to 42", None), ("is it 42?", None)),
+        *(("Anything but 42", None), ("It is unlikely to be 42", None), ("Wrong: 42", None), ("42 is too small", None)),
+        *(("a ratio of 1:42", None), ("41 and/or 42", None), ("Answer:42", bare("42")), ("=> 42", bare("42")), ("<b>42</b>", bare("42"))),
+        *((">>42 clips", bare("42")), ("This adds up to 42.", bare("42")), ("No doubt it is 42.", bare("42"))),
         # boxes that are one answer
+        (r"\boxed{1}, \boxed{2}, \text{ and } \boxed{3}", marked("1, 2, 3")),
         (r"The roots are $\boxed{1}$ and $\boxed{-2}$.", marked("1, -2")),
         (r"\boxed{2}, \boxed{3} \text{ or } \boxed{5}", marked(r"2, 3 \text{ or } 5")),
         (r"\(x = \boxed{1}\) or \(x = \boxed{2}\)", marked(r"1 \text{ or } 2")),

@@ -69,6 +69,21 @@ def test_texts_are_utf_8_and_other_bytes_pass_through(sandbox):
     assert sandbox.run("print(input())", b"\xff\xc3").stdout == b"\xff\xc3\n"
 
 
+# A stream that needs the program's globals when it is flushed at the end, as fast output of contest programs does.
+BUFFERED = """
+import os, sys
+class Out:
+    def __init__(self): self.parts = []
+    def write(self, text): self.parts.append(text)
+    def flush(self):
+        os.write(1, "".join(self.parts).encode())
+        self.parts = []
+sys.stdout = Out()
+print(1)
+print(2)
+"""
+
+
 @pytest.mark.parametrize(
     "program, stdout, code",
     [
@@ -98,6 +113,15 @@ def test_texts_are_utf_8_and_other_bytes_pass_through(sandbox):
         ("open('/dev/stdout', 'w').write('hi')", b"hi", 0),
         ("print(len(str(10**5000)), int('9' * 5000) % 7)", b"5001 1\n", 0),  # integers of any length
         ("import sys\nsys.setrecursionlimit(10**6)\ndef f(n): return n and 1 + f(n - 1)\nprint(f(50_000))", b"50000\n", 0),
+        ("import sys\nprint(sys.stdin.read(3))\nsys.stdin.seek(0)\nprint(sys.stdin.read(3))", b"a b\na b\n", 0),
+        ("\ufeffprint(1)", b"1\n", 0),  # a mark of the byte order, as files from Windows begin
+        ("import sys\nprint(1)\nsys.stdout.close()", b"1\n", 0),  # ends
+        ("import sys\nsys.stdout.detach()", b"", 120),
+        ("import io, sys\nsys.stdout = io.TextIOWrapper(sys.stdout.detach())\nprint(1)", b"1\n", 0),
+        ("import io, sys\nsys.stdout = io.TextIOWrapper(sys.stdout.buffer, line_buffering=False)\nprint(1)", b"1\n", 0),
+        (BUFFERED, b"1\n2\n", 0),
+        ("import atexit\natexit.register(print, 2)\natexit.register(lambda: 1 / 0)\nprint(1)", b"1\n2\n", 0),
+        ("class A:\n    def __del__(self): print(2)\na = A()\nprint(1)", b"1\n2\n", 0),
         ("import threading\nthreading.stack_size(1 << 29)\nt = threading.Thread(target=print, args=(1,))\nt.start()", b"1\n", 0),
     ],
 )
