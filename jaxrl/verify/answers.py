@@ -409,7 +409,7 @@ _REPLACED = [
     ("\\degree", "°"),
 ]  # fmt: skip
 _DOUBLED = re.compile(r"(?<!\\)\\\\(?=(?:[dt]?frac|sqrt|left|right|text|pi|cdot|times|infty|cup|[gl]eq?|in|pm|theta)(?![a-z]))")
-_GROUPS = re.compile(r"(?<=[0-9])(?:\{, ?\}|,\\!) ?(?=[0-9]{3}(?![0-9]))")  # 11,\! 111 and 11{,}111: thousands, and no list
+_GROUPS = re.compile(r"(?<=[0-9])(?:\{, ?\}|, ?\\!) ?(?=[0-9]{3}(?![0-9]))")  # 11,\! 111 and 11{,}111: thousands, and no list
 _BLANK = re.compile(r"(?<!\\)\\ |\\q?quad|[~\t\r\n\u00a0\u202f\u2009]")
 _NOISE = re.compile(r"(?<!\\)\\[,!;:()\[\]]|\\(?:left|right)\.|\\(?:left|right|(?:display|text)style)(?![a-z])|\\?[$€£¥]")
 _WORDS = re.compile(r"\\(?:text(?:bf|it|rm|sf|tt|normal|up)?|math(?:bf|it|rm|sf|tt)|mbox|operatorname|boldsymbol) ?\{([^{}]*)\}")
