@@ -35,7 +35,18 @@ def sandbox():
 
 
 def same(one, other):
-    return type(one) is type(other) and repr(one) == repr(other)
+    return shown(one) == shown(other)
+
+
+def shown(value):
+    """A value with the types of all its parts; the order in which a set gives its elements is no part of it."""
+    if isinstance(value, (set, frozenset)):
+        return type(value).__name__, sorted(repr(shown(part)) for part in value)
+    if isinstance(value, (list, tuple)):
+        return type(value).__name__, [shown(part) for part in value]
+    if isinstance(value, dict):
+        return "dict", [(shown(key), shown(part)) for key, part in value.items()]
+    return type(value).__name__, repr(value)
 
 
 # ---------------------------------------------------------------------------------------------------------------- values
