@@ -61,13 +61,18 @@ def start(config, tmp_path, capsys):
 
 @contextmanager
 def limited_files(size: int):
-    """Files cannot grow beyond `size` bytes inside: what a full disk is, made of a limit that needs no disk."""
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    """Files cannot grow beyond `size` bytes inside: what a full disk is, made of a limit that needs no disk.
+
+    Nor are compiled programs kept: on a busy machine any takes long enough, and JAX would tell of the file that it cannot write.
+    """
+    limits, least = resource.getrlimit(resource.RLIMIT_FSIZE), jax.config.jax_persistent_cache_min_compile_time_secs
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 1e9)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
     try:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", least)
 
 
 @contextmanager
