@@ -205,7 +205,7 @@ def read_prompt(record: dict[str, Any], tokenizer, place: str, vocab_size: int) 
 
 def _ids(record: dict[str, Any], column: str, place: str, vocab_size: int) -> list[int]:
     if column not in record:
-        raise InputError(f"{place}: has no {column!r}, a list of token ids; the keys found are {', '.join(map(repr, record)) or 'none'}")
+        raise InputError(f"{place}: has no column {column!r}, a list of token ids; the keys found are {', '.join(map(repr, record)) or 'none'}")
     ids = record[column]
     if not isinstance(ids, list) or not ids or not all(type(i) is int for i in ids):
         raise InputError(f"{place}, column {column!r}: must be a list of token ids with at least one, and is {str(ids)[:60]}")
