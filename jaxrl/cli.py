@@ -106,10 +106,10 @@ def build_parser() -> argparse.ArgumentParser:
 
     evaluate = commands.add_parser("eval", help="evaluate a model directory on the task of a config's last eval stage")
     _model_flags(evaluate)
-    evaluate.add_argument("--config", type=Path, required=True, metavar="CONFIG")
+    evaluate.add_argument("--config", type=Path, required=True, metavar="CONFIG", help="its last eval stage says what is asked, and how")
     evaluate.add_argument("--out", type=Path, metavar="EVAL.json", help="write the rows here too")
     _date_flag(evaluate)
-    evaluate.add_argument("overrides", nargs="*", default=[], metavar="key=value")
+    evaluate.add_argument("overrides", nargs="*", default=[], metavar="key=value", help="for example stages.4.limit=100")
     evaluate.set_defaults(function=_eval)
 
     sample = commands.add_parser(
@@ -126,7 +126,7 @@ def build_parser() -> argparse.ArgumentParser:
     sample.add_argument("--top-p", type=float, default=1.0, help="1 is off (default)")
     sample.add_argument("--min-p", type=float, default=0.0, help="0 is off (default)")
     sample.add_argument("--seed", type=int, default=0)
-    sample.add_argument("--max-new-tokens", type=int, default=256)
+    sample.add_argument("--max-new-tokens", type=int, default=256, help="(default 256)")
     sample.add_argument("--stop", action="append", default=[], metavar="TEXT", help="end a completion at this text; may be repeated")
     sample.add_argument("--slots", type=int, help="rows decoded together at most (default: as many as the memory holds)")
     _date_flag(sample)

@@ -77,7 +77,7 @@ def validate_config(values: dict[str, Any], source: str) -> Config:
     try:
         return Config.model_validate(values)
     except ValidationError as error:
-        problems = _without_echoes([(_place(p["loc"]), _reason(p)) for p in error.errors()])
+        problems = _without_echoes([(_place(p["loc"]), _reason(p)) for p in error.errors() if not _counts_valid_ones(p)])
         lines = [f"{source}: {len(problems)} things to put right"] if len(problems) > 1 else []
         raise InputError("\n".join(lines + [f"{source}: {place}: {reason}" for place, reason in problems])) from None
 
@@ -171,6 +171,11 @@ def _without_echoes(problems: list[tuple[str, str]]) -> list[tuple[str, str]]:
     return [p for p in problems if not (p[0].startswith("stages.") and (p[0].split(".", 2)[-1], p[1]) in shared)]
 
 
+def _counts_valid_ones(problem: dict[str, Any]) -> bool:
+    """Whether a list is called too short only because what is wrong in it, and has a problem of its own, was not counted."""
+    return problem["type"] == "too_short" and len(problem["input"]) >= problem["ctx"]["min_length"]
+
+
 def _place(loc: tuple) -> str:
     return ".".join(str(part) for part in loc if part not in STAGES and part not in TASKS) or "config"
 
@@ -182,6 +187,11 @@ def _reason(problem: dict[str, Any]) -> str:
         return "is required and not set"
     if problem["type"] == "union_tag_not_found":
         return f"{problem['ctx']['discriminator']} is required and not set"
+    if problem["type"] == "union_tag_invalid":
+        ctx = problem["ctx"]
+        key, known = ctx["discriminator"].strip("'"), ctx["expected_tags"].replace("'", "").split(", ")
+        near = difflib.get_close_matches(ctx["tag"], known, n=1, cutoff=0.5)
+        return f"unknown {key} {ctx['tag']!r}; {f'did you mean {near[0]!r}? ' if near else ''}there are: {', '.join(known)}"
     if problem["type"] == "tuple_type" and isinstance(problem["input"], (bool, int, float, str)):
         value = problem["input"]
         return f"must be a list; give [{value}], or [{value}, {value}] where it is a range (it is {value!r})"

@@ -198,11 +198,15 @@ def read_prompt(record: dict[str, Any], tokenizer, place: str, vocab_size: int) 
             return render_for_sampling(tokenizer, messages)
         except InputError as error:
             raise InputError(f"{place}: {error}") from None
+    if isinstance(record["prompt"], list):  # TRL's conversational form
+        raise InputError(f"{place}: `prompt` is text as it is, and here a list; give messages as `messages`")
     return encode_text(tokenizer, parse_text(record["prompt"], place, "prompt"))
 
 
 def _ids(record: dict[str, Any], column: str, place: str, vocab_size: int) -> list[int]:
-    ids = record.get(column)
+    if column not in record:
+        raise InputError(f"{place}: has no column {column!r}, a list of token ids; the keys found are {', '.join(map(repr, record)) or 'none'}")
+    ids = record[column]
     if not isinstance(ids, list) or not ids or not all(type(i) is int for i in ids):
         raise InputError(f"{place}, column {column!r}: must be a list of token ids with at least one, and is {str(ids)[:60]}")
     if not all(0 <= i < vocab_size for i in ids):

@@ -169,7 +169,7 @@ def evaluation(run: Run, stage: EvalStage, index: int, weights: Weights) -> Weig
         return weights
     task = make_task(stage.task)
     problems = choose_problems(task, stage)
-    run.console.stage(stage.name, len(problems), detail=f"{stage.split} split, temperature {stage.sample.temperature}")
+    run.console.stage(stage.name, len(problems), detail=f"{stage.split} split, temperature {stage.sample.temperature}", unit="problem")
     asked = (stage.task, stage.split, stage.limit)
     earlier = [(s.task, s.split, s.limit) for s in run.config.stages[:index] if isinstance(s, EvalStage)]
     policy = replace(weights.policy, remat="none")

@@ -125,7 +125,7 @@ def test_min_p_near_one_leaves_the_likeliest_token_alone(call):
 
 def test_ids_that_the_tokenizer_does_not_have_are_never_drawn(call, monkeypatch):
     """And the logprobs are those of `score` all the same, filtered or not."""
-    letters = SimpleNamespace(get_vocab=lambda: {chr(65 + i): i for i in range(30)}, eos_token_id=2, decode=str)
+    letters = SimpleNamespace(get_vocab=lambda: {chr(65 + i): i for i in range(30)}, eos_token_id=2, decode=str, chat_template=None)
     monkeypatch.setattr("jaxrl.inference.find_tokenizer", lambda folder: letters)
     records = [{"prompt_ids": ids} for ids in PROMPTS]
     for flags in ((), ("--top-p", 0.9), ("--temperature", 0)):

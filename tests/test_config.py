@@ -118,6 +118,18 @@ def test_every_problem_is_named_at_once(refusal):
     assert "3 things" in text and all(place in text for place in ("seed", "mesh.data", "verify.workers"))
 
 
+def test_a_fault_that_every_stage_inherits_is_named_once(refusal):
+    text = refusal(PLAIN, "sample.top_p=1.5")
+    assert len(text.splitlines()) == 1 and "sample.top_p" in text  # nothing of `stages`, where all have failed with it
+    assert "at least 1 item" in refusal(PLAIN, "stages=[]")
+
+
+def test_an_unknown_kind_or_task_is_answered_with_the_nearest(refusal):
+    assert "stages.1: unknown kind 'gpro'; did you mean 'grpo'? there are: sft, rsft, grpo, ppo, eval" in refusal(PLAIN, "stages.1.kind=gpro")
+    assert "task: unknown name 'contdown'; did you mean 'countdown'?" in refusal(PLAIN, "task={name: contdown}")
+    assert "stages.1: unknown kind 'dance'; there are: " in refusal(PLAIN, "stages.1.kind=dance")
+
+
 def test_a_model_has_exactly_one_source(refusal):
     assert "exactly one of `path`" in refusal(PLAIN, "model.path=somewhere")
     assert "exactly one of `path`" in refusal(PLAIN, "model.architecture=null")

@@ -44,6 +44,7 @@ def test_system_and_tools_of_a_line_are_in_its_prompt():
         ({"messages": [USER], "temperature": 0}, "`temperature` beside `messages` would not be heeded"),
         ({"prompt": "a", "system": "b"}, "`system` beside `prompt`"),
         ({"prompt_ids": [1], "tools": TOOLS}, "`tools` beside `prompt_ids`"),
+        ({"prompt": [USER]}, "`prompt` is text as it is, and here a list; give messages as `messages`"),
     ],
 )
 def test_what_a_line_asks_for_and_would_not_get_is_refused(line, message):

@@ -75,7 +75,7 @@ def split_records(records: list[list[Message]], val_fraction: float, seed: int) 
     order = sorted(set(keys))
     if len(order) < 2:
         raise InputError(
-            f"{len(records)} record(s), {len(order)} different: too few to hold out val_fraction={val_fraction}; set it to 0"
+            f"{len(records)} record(s), {len(order)} different: too few to hold out val_fraction={val_fraction}; set the stage's val_fraction to 0"
         )
     wanted = max(1, round(val_fraction * len(order)))
     held_out = set(order[: min(wanted, len(order) - 1)])

@@ -84,12 +84,12 @@ class Console:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def stage(self, name: str, total: int, start: int = 0, detail: str = "") -> None:
-        """Begin a stage of `total` steps of which `start` are done; remaining time is measured from here."""
+    def stage(self, name: str, total: int, start: int = 0, detail: str = "", unit: str = "step") -> None:
+        """Begin a stage of `total` steps (or whatever `unit` is) of which `start` are done; remaining time is measured from here."""
         self.close()
         self._name, self._total, self._seen, self._last = name, total, 0, self._clock()
         self._durations.clear()
-        parts = [name, f"{total} step{'' if total == 1 else 's'}", f"from step {start}" if start else "", detail]
+        parts = [name, f"{total} {unit}{'' if total == 1 else 's'}", f"from step {start}" if start else "", detail]
         text = " · ".join(part for part in parts if part)
         if self._rich is None:
             self._write(f"── {text} ──")

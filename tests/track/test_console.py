@@ -61,6 +61,13 @@ def test_first_step_does_not_count_for_the_eta():
     assert stream.getvalue().splitlines()[-1] == "sft   7/10  eta 0:00:03"
 
 
+def test_a_stage_may_count_something_else_than_steps():
+    stream = io.StringIO()
+    with Console(stream) as console:
+        console.stage("eval", total=300, detail="test split", unit="problem")
+    assert stream.getvalue() == "── eval · 300 problems · test split ──\n"
+
+
 def test_other_processes_are_silent():
     stream = io.StringIO()
     console = Console(stream, enabled=False, is_terminal=True)
