@@ -320,7 +320,7 @@ def test_a_wrong_flag_is_refused(refuse, flags, reason):
 
 def test_a_template_that_asks_for_the_date_is_told_the_one_given(tmp_path, caplog):
     tokenizer = train_tokenizer(["today"])
-    tokenizer.chat_template = "{{ strftime_now('%d.%m.%Y') }}<|im_end|>"
+    tokenizer.chat_template = "{{ strftime_now('%d.%m.%Y') }} {{ messages[0].content }}<|im_end|>"
     tokenizer.save_pretrained(tmp_path)
     for moment, told in [(datetime(2020, 1, 2), "02.01.2020"), (None, f"{datetime.now():%d.%m}")]:
         found = tokenizer_at(moment, tmp_path)
