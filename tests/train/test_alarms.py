@@ -33,3 +33,8 @@ def test_a_healthy_step_is_silent():
 def test_what_is_broken_is_said_in_words(kind, broken, words):
     alarms = find_alarms(HEALTHY | broken)
     assert list(alarms) == [kind] and words in alarms[kind]
+
+
+def test_few_groups_are_less_than_a_fifth_of_those_that_were_sampled():
+    assert list(find_alarms(HEALTHY | {"groups/used": 6.0, "groups/dropped": 25.0})) == ["few groups"]
+    assert find_alarms(HEALTHY | {"groups/used": 6.0, "groups/dropped": 24.0}) == {}

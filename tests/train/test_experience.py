@@ -136,7 +136,9 @@ def test_by_parts_the_reward_itself_is_not_learnt_from_and_a_part_that_is_no_num
 
 def test_nothing_kept_is_no_update():
     algo = GRPOSection(problems_per_batch=4, group_size=2)
-    assert list(minibatches(credit(algo, []), algo, (0, 0, 1))) == []
+    experience = credit(algo, [])
+    assert experience.advantages_P_G.shape == (0, 2)
+    assert list(minibatches(experience, algo, (0, 0, 1))) == []
 
 
 def test_replayed_samples_to_imitate_take_no_part_in_the_policy_loss():
