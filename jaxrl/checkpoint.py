@@ -159,7 +159,7 @@ def _broken_metadata(folder: Path) -> list[Path]:
 # Beside the exception of a save or a read that fails, which is told here in a sentence, Orbax logs pages; and what it has
 # started in an event loop of its own is told by Python whenever the garbage collector comes to it, in another thread or long
 # after. So what comes of Orbax is known by its text, for as long as the process lasts; all else passes.
-ORBAX = re.compile("orbax|tensorstore|uvloop")  # itself, what reads and writes its arrays, its event loop
+ORBAX = re.compile("orbax|tensorstore|OCDBT|zarr|uvloop")  # itself, what reads and writes its arrays and in which format, its event loop
 
 
 def _is_of_orbax(*things: object) -> bool:

@@ -225,7 +225,12 @@ def failure(file, text):
 
 @pytest.mark.parametrize(
     "file, text, is_shown",
-    [("/lib/orbax/checkpoint/read.py", "no such key", False), ("/mine/fetch.py", "/a [tensorstore_spec='{}']", False), ("/mine/fetch.py", "no such key", True)],
+    [
+        ("/lib/orbax/checkpoint/read.py", "no such key", False),
+        ("/mine/fetch.py", "/a [tensorstore_spec='{}']", False),
+        ("/mine/fetch.py", 'DATA_LOSS: Error reading shard entry {0} in "q.kernel/c/0" in OCDBT database at local file "/a/"', False),
+        ("/mine/fetch.py", "no such key", True),
+    ],
 )
 def test_what_python_tells_later_of_orbaxs_event_loop_is_not_shown_and_of_others_it_is(file, text, is_shown, caplog, monkeypatch):
     passed_on = []
