@@ -1,6 +1,6 @@
 """A reward of one's own on a task that there is: its reward, less a little for every word.
 
-    task: {name: tiny, game: count, reward: examples/brief.py}
+task: {name: tiny, game: count, reward: examples/brief.py}
 """
 
 from jaxrl.tasks.rewards import weighted

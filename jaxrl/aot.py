@@ -1,10 +1,11 @@
 """Compile for accelerators that this machine does not have, and read off what the program would do there.
 
-The compilers come with the extra `aot`: libtpu for TPU, the CUDA plugin for GPU. Nothing is executed, and GEMMs are not
-autotuned, so bytes and launches on GPU are those of the compiler's own guesses; there are no times.
+The compilers come with the extra `aot`: libtpu for TPU, the CUDA plugin for GPU. Nothing is executed, and
+GEMMs are not autotuned, so bytes and launches on GPU are those of the compiler's own guesses; there are no
+times.
 
-Compile in a process that does nothing else: libtpu takes over the handlers of SIGTERM and other signals, and environment
-variables and jax's own settings are set here for compiling alone.
+Compile in a process that does nothing else: libtpu takes over the handlers of SIGTERM and other signals, and
+environment variables and jax's own settings are set here for compiling alone.
 """
 
 import importlib.util
@@ -33,7 +34,8 @@ GPUS = {  # (name, memory in MiB, its bandwidth in GB/s), SXM
     "h200": ("NVIDIA H200", 143_771, 4_800),
 }
 TARGETS = (*TPUS, *GPUS)
-# What libtpu would otherwise ask of a machine with TPUs, and its log files; several processes may compile at once.
+# What libtpu would otherwise ask of a machine with TPUs, and its log files; several processes may compile at
+# once.
 LIBTPU = {
     "TPU_SKIP_MDS_QUERY": "1",
     "TPU_ACCELERATOR_TYPE": "v5litepod-8",
@@ -45,7 +47,9 @@ LIBTPU = {
 
 @dataclass(frozen=True)
 class Program:
-    """A compiled program. Bytes are per device; alias_bytes are those of results that take over an argument's buffer."""
+    """A compiled program. Bytes are per device; alias_bytes are those of results that take over an argument's
+    buffer.
+    """
 
     module: hlo.Module
     argument_bytes: int
@@ -58,10 +62,12 @@ class Program:
 class WindowReport:
     """What the compiled decode window does, per device.
 
-    bytes, launches: of one step. given_bytes: of the bytes, those of weights and cache; the rest goes between launches.
-    weight_bytes, cache_bytes: what a step must read. moves, collectives: of the instructions in the steps' loop, those
-    that only copy, cut or rearrange weights or cache (`hlo.Module.moves`, from the size of the smallest matrix on), and
-    those between devices.
+    bytes, launches: of one step. given_bytes: of the bytes, those of weights and cache; the rest goes between
+      launches.
+    weight_bytes, cache_bytes: what a step must read. moves, collectives: of the instructions in the steps'
+      loop, those
+    that only copy, cut or rearrange weights or cache (`hlo.Module.moves`, from the size of the smallest
+    matrix on), and those between devices.
     """
 
     bytes: int
@@ -84,7 +90,11 @@ class WindowReport:
 def missing_compiler(target: str) -> str | None:
     """What is not installed that compiling for a target needs."""
     package = "libtpu" if target in TPUS else "jax_cuda12_plugin"
-    return None if importlib.util.find_spec(package) else f"compiling for {target} needs {package}: pip install -e '.[aot]'"
+    return (
+        None
+        if importlib.util.find_spec(package)
+        else f"compiling for {target} needs {package}: pip install -e '.[aot]'"
+    )
 
 
 def target_mesh(target: str, data: int = 1) -> Mesh:
@@ -103,22 +113,32 @@ def target_mesh(target: str, data: int = 1) -> Mesh:
             os.environ.setdefault(name, value)
         devices = topologies.get_topology_desc(TPUS[target], platform="tpu").devices
     else:
-        devices = topologies.get_topology_desc(platform="cuda", topology=f"1x1x{data}", target_config=_hopper(*GPUS[target])).devices
+        devices = topologies.get_topology_desc(
+            platform="cuda", topology=f"1x1x{data}", target_config=_hopper(*GPUS[target])
+        ).devices
     if data > len(devices):
         raise InputError(f"{data} devices are more than the {len(devices)} of {TPUS[target]}; ask for fewer")
-    return Mesh(np.array(devices[:data]).reshape(data, 1, 1), ("data", "fsdp", "tensor"), axis_types=(AxisType.Auto,) * 3)
+    return Mesh(
+        np.array(devices[:data]).reshape(data, 1, 1),
+        ("data", "fsdp", "tensor"),
+        axis_types=(AxisType.Auto,) * 3,
+    )
 
 
 def compile_for(mesh: Mesh, jitted: Callable, *args, options: dict[str, int | str] | None = None) -> Program:
     """Compile a jitted function for the devices of a mesh.
 
     Args:
-      args: static arguments as they are, arrays as `jax.ShapeDtypeStruct`; those without a sharding have a copy on every device.
+      args: static arguments as they are, arrays as `jax.ShapeDtypeStruct`; those without a sharding have a
+        copy on every device.
       options: XLA's, for this program alone, e.g. {"xla_gpu_dot_merger_threshold_mb": 0}.
     """
     everywhere = NamedSharding(mesh, PartitionSpec())
-    place = lambda x: x.update(sharding=everywhere) if isinstance(x, jax.ShapeDtypeStruct) and x.sharding is None else x  # noqa: E731
-    jax.config.update("jax_enable_compilation_cache", False)  # programs for other devices are written to it and cannot be read
+    place = lambda x: (
+        x.update(sharding=everywhere) if isinstance(x, jax.ShapeDtypeStruct) and x.sharding is None else x
+    )
+    # programs for other devices are written to it and cannot be read
+    jax.config.update("jax_enable_compilation_cache", False)
     started = time.monotonic()
     compiled = jitted.trace(*jax.tree.map(place, args)).lower().compile(compiler_options=options or None)
     memory = compiled.memory_analysis()
@@ -132,21 +152,39 @@ def compile_for(mesh: Mesh, jitted: Callable, *args, options: dict[str, int | st
 
 
 def decode_window_args(
-    policy: Policy, mesh: Mesh, rows: int, length: int, merge: bool = False, int8_weights: bool = False, int8_cache: bool = False
+    policy: Policy,
+    mesh: Mesh,
+    rows: int,
+    length: int,
+    merge: bool = False,
+    int8_weights: bool = False,
+    int8_cache: bool = False,
 ) -> tuple[DecodeWeights, KVCache, Rows]:
-    """What `Decoder.window` takes beside its number of steps, without arrays: `rows` rows on all devices together, with caches
-    of `length` positions and one stop id."""
+    """What `Decoder.window` takes beside its number of steps, without arrays: `rows` rows on all devices
+    together, with caches of `length` positions and one stop id.
+    """
     c, key = policy.config, jax.random.key(0)
     model = jax.eval_shape(lambda: jax.tree.map(lambda x: x.astype(policy.dtype), policy.init_model(key)))
     lora = {"lora": jax.eval_shape(policy.init_lora, key)} if policy.lora else {}
-    weights = jax.eval_shape(lambda t, f: decode_weights(policy, t, f, mesh, merge, int8_weights), lora, {"model": model})
+    weights = jax.eval_shape(
+        lambda t, f: decode_weights(policy, t, f, mesh, merge, int8_weights), lora, {"model": model}
+    )
 
     by_row = NamedSharding(mesh, PartitionSpec(ROWS))
-    array = lambda dtype, *shape: jax.ShapeDtypeStruct((rows, *shape), dtype, sharding=by_row)  # noqa: E731
+    array = lambda dtype, *shape: jax.ShapeDtypeStruct((rows, *shape), dtype, sharding=by_row)
     kv = jax.ShapeDtypeStruct((rows, length, c.num_kv_heads, c.head_dim), policy.dtype)
-    entry = jax.tree.map(lambda x: x.update(sharding=by_row), jax.eval_shape(lambda k, v: make_entry(k, v, int8_cache), kv, kv))
+    entry = jax.tree.map(
+        lambda x: x.update(sharding=by_row), jax.eval_shape(lambda k, v: make_entry(k, v, int8_cache), kv, kv)
+    )
     i32, f32 = jnp.int32, jnp.float32
-    draw = Draw(keys=array(key.dtype), temperature=array(f32), top_k=array(i32), top_p=array(f32), min_p=array(f32), stop_ids=array(i32, 1))
+    draw = Draw(
+        keys=array(key.dtype),
+        temperature=array(f32),
+        top_k=array(i32),
+        top_p=array(f32),
+        min_p=array(f32),
+        stop_ids=array(i32, 1),
+    )
     cache = KVCache((entry,) * c.num_layers, start=array(i32), cursor=jax.ShapeDtypeStruct((), i32))
     return weights, cache, Rows(last_tokens=array(i32), left=array(i32), is_done=array(jnp.bool_), draw=draw)
 
@@ -170,13 +208,18 @@ def compile_window(
       merge, int8_weights, int8_cache: the forms of weights and cache, as in `config.SampleSection`.
     """
     mesh = target_mesh(target, data)
-    weights, cache, state = decode_window_args(policy, mesh, rows * data, length, merge, int8_weights, int8_cache)
+    weights, cache, state = decode_window_args(
+        policy, mesh, rows * data, length, merge, int8_weights, int8_cache
+    )
     decoder = Decoder(policy, mesh, int8_cache=int8_cache)
     program = compile_for(mesh, Decoder.window, decoder, weights, cache, state, steps, options=options)
     body, step = program.module.loop(steps), program.module
     itemsize = jnp.dtype(policy.dtype).itemsize
-    smallest = min(d_in * d_out for d_in, d_out in policy.config.linear_sizes.values()) * (1 if int8_weights else itemsize)
-    embedded = rows * policy.config.d_model * itemsize  # what is taken from the embedding, and is no copy of weights
+    smallest = min(d_in * d_out for d_in, d_out in policy.config.linear_sizes.values()) * (
+        1 if int8_weights else itemsize
+    )
+    # what is taken from the embedding, and is no copy of weights
+    embedded = rows * policy.config.d_model * itemsize
     return WindowReport(
         bytes=step.traffic(body),
         given_bytes=step.given_traffic(body),
@@ -196,7 +239,9 @@ def _nbytes(tree) -> int:
 
 
 def _hopper(name: str, memory_mib: int, bandwidth: int) -> str:
-    """A GPU of compute capability 9.0 with 132 multiprocessors, in the text form that XLA reads (GpuTargetConfigProto)."""
+    """A GPU of compute capability 9.0 with 132 multiprocessors, in the text form that XLA reads
+    (GpuTargetConfigProto).
+    """
     return f"""
       platform_name: "CUDA"
       device_description_str: "{name}"

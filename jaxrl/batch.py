@@ -1,8 +1,8 @@
 """What the update steps eat: frozen pytrees of arrays of shape [M, B, T], and one of [M, B, T, E].
 
-M microbatches, B rows of a microbatch, T tokens of a row. Rows are left-aligned and packed; index t describes token t.
-Only the first `num_microbatches` of the M are run: the arrays have room for the worst packing, so that the shapes, and
-with them the compiled program, never change.
+M microbatches, B rows of a microbatch, T tokens of a row. Rows are left-aligned and packed; index t describes
+token t. Only the first `num_microbatches` of the M are run: the arrays have room for the worst packing, so
+that the shapes, and with them the compiled program, never change.
 """
 
 from dataclasses import dataclass
@@ -31,9 +31,12 @@ class PolicyBatch:
     completion_mask: Array  # [M, B, T] bool, emitted tokens that the policy loss is taken on
     advantages: Array  # [M, B, T] float32
     sampler_logprobs: Array  # [M, B, T] float32, 0 outside completion_mask
-    old_logprobs: Array  # [M, B, T] float32; NaN where the policy being updated is the one that sampled: ratio exactly 1
+    # [M, B, T] float32; NaN where the policy being updated is the one that sampled: ratio exactly 1
+    old_logprobs: Array
     ref_logprobs: Array | None = None  # [M, B, T] float32; with a KL term in the loss
     old_values: Array | None = None  # [M, B, T] float32, of the state before token t; with a critic
     returns: Array | None = None  # [M, B, T] float32, what the critic is to learn; with a critic
-    replay_mask: Array | None = None  # [M, B, T] bool, completions from the replay buffer; with a replay buffer
-    excluded: Array | None = None  # [M, B, T, E] uint8, ids that could not have come, E bytes of bits; with a filter in sampling
+    # [M, B, T] bool, completions from the replay buffer; with a replay buffer
+    replay_mask: Array | None = None
+    # [M, B, T, E] uint8, ids that could not have come, E bytes of bits; with a filter in sampling
+    excluded: Array | None = None

@@ -1,8 +1,9 @@
-"""Checkpoints of one stage: Orbax on disk, our checksums on top, because Orbax does not notice a flipped bit in array data.
+"""Checkpoints of one stage: Orbax on disk, our checksums on top, because Orbax does not notice a flipped bit
+in array data.
 
-A checkpoint holds the train state (what is trained, never the frozen base) and a small JSON `meta`; both are under the
-checksums, and nothing that a run goes by stands anywhere else. Saves are waited for: when `save` returns, the checkpoint is
-durable.
+A checkpoint holds the train state (what is trained, never the frozen base) and a small JSON `meta`; both are
+under the checksums, and nothing that a run goes by stands anywhere else. Saves are waited for: when `save`
+returns, the checkpoint is durable.
 """
 
 import gc
@@ -40,7 +41,9 @@ class CheckpointCorrupt(RuntimeError):
 
 
 class Checkpoints:
-    """The checkpoints in one folder: the newest `keep`, and the one that the stage calls its best. Use it in a `with`."""
+    """The checkpoints in one folder: the newest `keep`, and the one that the stage calls its best. Use it in
+    a `with`.
+    """
 
     def __init__(self, folder: Path, keep: int):
         self.folder = folder
@@ -53,7 +56,9 @@ class Checkpoints:
         except ValueError as error:  # Orbax reads the metadata of all checkpoints at the start
             broken = " ".join(map(str, _broken_metadata(folder))) or f"one of {folder}"
             remedy = "delete its step's folder to go on from the one before"
-            raise InputError(f"{broken}: the metadata of the checkpoint cannot be read ({error}); {remedy}") from None
+            raise InputError(
+                f"{broken}: the metadata of the checkpoint cannot be read ({error}); {remedy}"
+            ) from None
 
     def __enter__(self):
         return self
@@ -76,14 +81,14 @@ class Checkpoints:
         Args:
           step: optimiser steps done. meta: plain JSON values. best: the step that is kept however old it is.
         Raises:
-          InputError: a state that is not finite, or a disk that has no room for it or does not take it. The checkpoints before
-            it stay.
+          InputError: a state that is not finite, or a disk that has no room for it or does not take it. The
+            checkpoints before it stay.
         """
         sums, is_finite = _survey(state, meta)
         if not is_finite:
             raise InputError(
-                f"step {step} is not saved to {self.folder}: its state holds numbers that are not finite; check the weights that "
-                "the stage started from, and lower optim.learning_rate"
+                f"step {step} is not saved to {self.folder}: its state holds numbers that are not finite;"
+                " check the weights that the stage started from, and lower optim.learning_rate"
             )
         self._kept.best = best
         check_space(self.folder, _num_bytes(state, meta), f"checkpoint {self.folder}/{step}")
@@ -100,14 +105,19 @@ class Checkpoints:
         """The state and meta of a step, in the shardings of `abstract`.
 
         Raises:
-          CheckpointCorrupt: if it cannot be read, is of another version, or its checksums are not those that were saved.
+          CheckpointCorrupt: if it cannot be read, is of another version, or its checksums are not those that
+            were saved.
         """
         place = f"checkpoint {self.folder}/{step}"
         try:
             with _quiet_failures():
-                saved = self._checkpointer.metadata(step).custom_metadata or {}  # Orbax reads a broken file as an empty one
+                # Orbax reads a broken file as an empty one
+                saved = self._checkpointer.metadata(step).custom_metadata or {}
                 if saved.get("format") != FORMAT:
-                    raise ValueError(f"format {saved.get('format')}, not {FORMAT}: damaged, or written by another version of jaxrl")
+                    raise ValueError(
+                        f"format {saved.get('format')}, not {FORMAT}: damaged, or written by another version"
+                        " of jaxrl"
+                    )
                 meta, saved_sums = saved["meta"], dict(saved["checksums"])
                 state = self._checkpointer.load_checkpointables(step, {"state": abstract})["state"]
         except jax.errors.JaxRuntimeError:  # no memory for it: not damage
@@ -122,10 +132,12 @@ class Checkpoints:
         return jax.tree.map(lambda x, like: jax.device_put(x, like.sharding), state, abstract), meta
 
     def restore_latest(self, abstract: TrainState) -> tuple[TrainState, dict[str, Any]] | None:
-        """The newest checkpoint that is whole, falling back to older ones with a warning; None if there is none at all.
+        """The newest checkpoint that is whole, falling back to older ones with a warning; None if there is
+        none at all.
 
         Raises:
-          InputError: if there are checkpoints and none is whole: starting again in silence would lose the run.
+          InputError: if there are checkpoints and none is whole: starting again in silence would lose the
+            run.
         """
         steps, reasons = self.steps(), []
         for step in reversed(steps):
@@ -136,8 +148,8 @@ class Checkpoints:
                 log.warning("%s; trying an older one", error)
         if steps:
             raise InputError(
-                f"no checkpoint in {self.folder} can be read (steps {steps}); restore the files, or delete that folder to train the "
-                f"stage again from its start:{''.join(reasons)}"
+                f"no checkpoint in {self.folder} can be read (steps {steps}); restore the files, or delete"
+                f" that folder to train the stage again from its start:{''.join(reasons)}"
             )
         return None
 
@@ -154,17 +166,23 @@ def _broken_metadata(folder: Path) -> list[Path]:
     return broken
 
 
-# -------------------------------------------------------------------------------------------------------- Orbax's noise
+# ---------------------------------------------------------------------------------------------- Orbax's noise
 
-# Beside the exception of a save or a read that fails, which is told here in a sentence, Orbax logs pages; and what it has
-# started in an event loop of its own is told by Python whenever the garbage collector comes to it, in another thread or long
-# after. So what comes of Orbax is known by its text, for as long as the process lasts; all else passes.
-ORBAX = re.compile("orbax|tensorstore|OCDBT|zarr|uvloop")  # itself, what reads and writes its arrays and in which format, its event loop
+# Beside the exception of a save or a read that fails, which is told here in a sentence, Orbax logs pages; and
+# what it has started in an event loop of its own is told by Python whenever the garbage collector comes to
+# it, in another thread or long after. So what comes of Orbax is known by its text, for as long as the process
+# lasts; all else passes.
+# itself, what reads and writes its arrays and in which format, its event loop
+ORBAX = re.compile("orbax|tensorstore|OCDBT|zarr|uvloop")
 
 
 def _is_of_orbax(*things: object) -> bool:
-    """Whether one of these has to do with Orbax, by its text; an exception's has its traceback, with the names of files."""
-    texts = ("".join(traceback.format_exception(x)) if isinstance(x, BaseException) else str(x) for x in things)
+    """Whether one of these has to do with Orbax, by its text; an exception's has its traceback, with the
+    names of files.
+    """
+    texts = (
+        "".join(traceback.format_exception(x)) if isinstance(x, BaseException) else str(x) for x in things
+    )
     return any(map(ORBAX.search, texts))
 
 
@@ -179,12 +197,15 @@ def _unraisable(unraisable: Any) -> None:
 
 logging.getLogger("absl").setLevel(logging.CRITICAL)  # Orbax's own; nothing else in a run uses it
 logging.getLogger("asyncio").addFilter(_is_shown)  # tasks that have failed and that nobody waits for
-_unraisable_before, sys.unraisablehook = sys.unraisablehook, _unraisable  # coroutines that fail while they are taken away
+# coroutines that fail while they are taken away
+_unraisable_before, sys.unraisablehook = sys.unraisablehook, _unraisable
 
 
 @contextmanager
 def _quiet_failures() -> Iterator[None]:
-    """No warnings of Orbax's; those about coroutines of a read that has failed come here too, and not at some later time."""
+    """No warnings of Orbax's; those about coroutines of a read that has failed come here too, and not at some
+    later time.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
@@ -211,16 +232,22 @@ class _NewestAndBest:
 
 
 def checksums(tree) -> dict[str, Array]:
-    """One uint32 per array, the same under every sharding: sum over elements of bits * (2 * index + 1) mod 2^32.
+    """One uint32 per array, the same under every sharding: sum over elements of bits * (2 * index + 1) mod
+    2^32.
 
-    The weights are odd, so any single flipped bit changes the sum. Arrays of up to 32-bit elements and PRNG keys.
+    The weights are odd, so any single flipped bit changes the sum. Arrays of up to 32-bit elements and PRNG
+    keys.
     """
     return {path_name(path): _checksum(leaf) for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]}
 
 
 def _num_bytes(state: TrainState, meta: dict[str, Any]) -> int:
     """What a checkpoint takes on the disk at most: Orbax compresses, and its own files are small."""
-    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state)) + len(json.dumps(meta)) + ORBAX_BYTES
+    return (
+        sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
+        + len(json.dumps(meta))
+        + ORBAX_BYTES
+    )
 
 
 @jax.jit
@@ -239,9 +266,12 @@ def _checksum(x: Array) -> Array:
     if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
         x = jax.random.key_data(x)
     unsigned = {1: jnp.uint8, 2: jnp.uint16, 4: jnp.uint32}[x.dtype.itemsize]
-    bits = (x.astype(unsigned) if x.dtype == bool else jax.lax.bitcast_convert_type(x, unsigned)).astype(jnp.uint32)
+    bits = (x.astype(unsigned) if x.dtype == bool else jax.lax.bitcast_convert_type(x, unsigned)).astype(
+        jnp.uint32
+    )
     index, stride = jnp.zeros(x.shape, jnp.uint32), 1
-    for axis in reversed(range(x.ndim)):  # the linear index without a reshape, which would move a sharded array
+    # the linear index without a reshape, which would move a sharded array
+    for axis in reversed(range(x.ndim)):
         index = index + jnp.uint32(stride % 2**32) * jax.lax.broadcasted_iota(jnp.uint32, x.shape, axis)
         stride *= x.shape[axis]
     return jnp.sum(bits * (2 * index + 1), dtype=jnp.uint32)

@@ -9,8 +9,8 @@ def check_shapes(**arrays_and_dims: tuple[Any, str]) -> None:
         check_shapes(logprobs=(logprobs, "B T"), mask=(mask, "B T"))
 
     Args:
-      arrays_and_dims: name -> (array, axis letters separated by spaces). The same letter means the same size; a digit
-        is that size itself; a leading `...` allows any axes before.
+      arrays_and_dims: name -> (array, axis letters separated by spaces). The same letter means the same size;
+        a digit is that size itself; a leading `...` allows any axes before.
     Raises:
       ValueError: naming the array, its shape, and the axes it should have.
     """

@@ -1,4 +1,6 @@
-"""The command line: `jaxrl run|eval|sample|score|verify|generate`. Nothing heavy is imported before a command needs it."""
+"""The command line: `jaxrl run|eval|sample|score|verify|generate`. Nothing heavy is imported before a command
+needs it.
+"""
 
 import argparse
 import io
@@ -21,8 +23,8 @@ def main(argv: list[str] | None = None) -> int:
     """Run a command.
 
     Returns:
-      The exit code: 0 done; 2 bad input, or a disk that takes no more (one message on stderr); 128 + n where signal n stopped
-      it (130 Ctrl-C, 143 SIGTERM, 129 SIGHUP), for `run` after the state was saved.
+      The exit code: 0 done; 2 bad input, or a disk that takes no more (one message on stderr); 128 + n where
+      signal n stopped it (130 Ctrl-C, 143 SIGTERM, 129 SIGHUP), for `run` after the state was saved.
     """
     _prepare_streams()
     arguments = _parse_or_leave(argv)
@@ -36,7 +38,11 @@ def main(argv: list[str] | None = None) -> int:
         _say("stopped; the state is saved, and the same command goes on from it", sys.stderr)
         return 128 + interrupted.number
     except KeyboardInterrupt as interrupt:
-        remains = "the same command goes on from the last checkpoint" if arguments.function is _run else "no file was written"
+        remains = (
+            "the same command goes on from the last checkpoint"
+            if arguments.function is _run
+            else "no file was written"
+        )
         remains = "; ".join(getattr(interrupt, "__notes__", ())) or remains
         _say(f"stopped at once; {remains}", sys.stderr)
         return 128 + (interrupt.args[0] if interrupt.args else signal.SIGINT)
@@ -53,19 +59,23 @@ def _parse_or_leave(argv: list[str] | None) -> argparse.Namespace:
 
 
 def _prepare_streams() -> None:
-    logging.basicConfig(format="%(levelname)s: %(message)s")  # on stderr, before a library brings its own form
-    for number in range(3):  # one that the caller has closed would be the number of the next file that is opened, and
+    # on stderr, before a library brings its own form
+    logging.basicConfig(format="%(levelname)s: %(message)s")
+    # one that the caller has closed would be the number of the next file that is opened, and
+    for number in range(3):
         try:  # what libraries print would be written into that file
             os.fstat(number)
         except OSError:
             os.open(os.devnull, os.O_RDWR)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # a terminal without UTF-8 shows less, and stops nothing
+            # a terminal without UTF-8 shows less, and stops nothing
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _say(text: str, stream: TextIO | None = None, end: str = "\n") -> None:
-    """Print to stdout, or to another stream, and see it out: the interpreter's end is no place to find that it cannot be.
+    """Print to stdout, or to another stream, and see it out: the interpreter's end is no place to find that
+    it cannot be.
 
     A reader that has left (`| head`) is no error, and nobody is left to be told where stderr fails.
 
@@ -82,7 +92,9 @@ def _say(text: str, stream: TextIO | None = None, end: str = "\n") -> None:
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
-    """The arguments; `key=value` may stand among the flags too, where argparse alone takes positionals from one place only."""
+    """The arguments; `key=value` may stand among the flags too, where argparse alone takes positionals from
+    one place only.
+    """
     parser = build_parser()
     arguments, rest = parser.parse_known_args(argv)
     late = [word for word in rest if "=" in word and not word.startswith("-")]
@@ -101,25 +113,50 @@ def build_parser() -> argparse.ArgumentParser:
 
     run = commands.add_parser("run", help="run the experiment of a config file, or go on with it")
     run.add_argument("config", type=Path, metavar="CONFIG")
-    run.add_argument("overrides", nargs="*", default=[], metavar="key=value", help="for example optim.learning_rate=1e-4 stages.1.steps=10")
+    run.add_argument(
+        "overrides",
+        nargs="*",
+        default=[],
+        metavar="key=value",
+        help="for example optim.learning_rate=1e-4 stages.1.steps=10",
+    )
     run.set_defaults(function=_run)
 
-    evaluate = commands.add_parser("eval", help="evaluate a model directory on the task of a config's last eval stage")
+    evaluate = commands.add_parser(
+        "eval", help="evaluate a model directory on the task of a config's last eval stage"
+    )
     _model_flags(evaluate)
-    evaluate.add_argument("--config", type=Path, required=True, metavar="CONFIG", help="its last eval stage says what is asked, and how")
+    evaluate.add_argument(
+        "--config",
+        type=Path,
+        required=True,
+        metavar="CONFIG",
+        help="its last eval stage says what is asked, and how",
+    )
     evaluate.add_argument("--out", type=Path, metavar="EVAL.json", help="write the rows here too")
     _date_flag(evaluate)
-    evaluate.add_argument("overrides", nargs="*", default=[], metavar="key=value", help="for example stages.4.limit=100")
+    evaluate.add_argument(
+        "overrides", nargs="*", default=[], metavar="key=value", help="for example stages.4.limit=100"
+    )
     evaluate.set_defaults(function=_eval)
 
     sample = commands.add_parser(
         "sample",
         help="complete prompts with a model directory",
-        description="Complete prompts. `logprobs` in the result are the model's at the temperature (at 1 where it is 0), over its whole "
-        "vocabulary, before top-k, top-p and min-p: at temperature 1 what `jaxrl score` gives. Ids that the tokenizer does not have are never drawn.",
+        description=(
+            "Complete prompts. `logprobs` in the result are the model's at the temperature (at 1 where it is"
+            " 0), over its whole vocabulary, before top-k, top-p and min-p: at temperature 1 what `jaxrl"
+            " score` gives. Ids that the tokenizer does not have are never drawn."
+        ),
     )
     _model_flags(sample)
-    sample.add_argument("--prompts", type=Path, required=True, metavar="IN.jsonl", help="lines with `prompt`, `messages` or `prompt_ids`")
+    sample.add_argument(
+        "--prompts",
+        type=Path,
+        required=True,
+        metavar="IN.jsonl",
+        help="lines with `prompt`, `messages` or `prompt_ids`",
+    )
     sample.add_argument("--out", type=Path, required=True, metavar="OUT.jsonl")
     sample.add_argument("--temperature", type=float, default=1.0, help="0 is greedy (default 1)")
     sample.add_argument("--top-k", type=int, default=0, help="0 is off (default)")
@@ -127,27 +164,76 @@ def build_parser() -> argparse.ArgumentParser:
     sample.add_argument("--min-p", type=float, default=0.0, help="0 is off (default)")
     sample.add_argument("--seed", type=int, default=0)
     sample.add_argument("--max-new-tokens", type=int, default=256, help="(default 256)")
-    sample.add_argument("--stop", action="append", default=[], metavar="TEXT", help="end a completion at this text; may be repeated")
-    sample.add_argument("--slots", type=int, help="rows decoded together at most (default: as many as the memory holds)")
+    sample.add_argument(
+        "--stop",
+        action="append",
+        default=[],
+        metavar="TEXT",
+        help="end a completion at this text; may be repeated",
+    )
+    sample.add_argument(
+        "--slots", type=int, help="rows decoded together at most (default: as many as the memory holds)"
+    )
     _date_flag(sample)
     sample.set_defaults(function=_sample)
 
     score = commands.add_parser("score", help="logprobs of given tokens")
     _model_flags(score)
-    score.add_argument("--tokens", "--prompts", "--input", dest="tokens", type=Path, required=True, metavar="IN.jsonl", help="lines with `tokens`, a list of ids")
+    score.add_argument(
+        "--tokens",
+        "--prompts",
+        "--input",
+        dest="tokens",
+        type=Path,
+        required=True,
+        metavar="IN.jsonl",
+        help="lines with `tokens`, a list of ids",
+    )
     score.add_argument("--out", type=Path, required=True, metavar="OUT.jsonl")
     score.set_defaults(function=_score)
 
-    verify = commands.add_parser("verify", help="judge the completions in a file with a task's verifier; no model, no accelerator")
+    verify = commands.add_parser(
+        "verify", help="judge the completions in a file with a task's verifier; no model, no accelerator"
+    )
     verify.add_argument("task", metavar="TASK", help="a task's name, as in a config")
-    verify.add_argument("--input", type=Path, required=True, metavar="IN.jsonl", help="per line a problem's fields and `completion`")
-    verify.add_argument("--out", type=Path, required=True, metavar="OUT.jsonl", help="the lines with `reward`, `correct`, ... added")
+    verify.add_argument(
+        "--input",
+        type=Path,
+        required=True,
+        metavar="IN.jsonl",
+        help="per line a problem's fields and `completion`",
+    )
+    verify.add_argument(
+        "--out",
+        type=Path,
+        required=True,
+        metavar="OUT.jsonl",
+        help="the lines with `reward`, `correct`, ... added",
+    )
     verify.add_argument("--workers", type=int, help="processes (default: one per core)")
-    verify.add_argument("--timeout", type=float, default=10.0, metavar="S", help="seconds for one completion (default 10)")
-    verify.add_argument("--skip-bad", action="store_true", help="pass over lines that are no record of the task, and count them")
-    verify.add_argument("--resume", action="store_true", help="go on from the rows that a stopped command has left in OUT.jsonl")
-    verify.add_argument("--pass-env", action="append", default=[], metavar="NAME", help="a secret variable that the verifier sees; may be repeated")
-    verify.add_argument("overrides", nargs="*", default=[], metavar="key=value", help="keys of the config's task section")
+    verify.add_argument(
+        "--timeout", type=float, default=10.0, metavar="S", help="seconds for one completion (default 10)"
+    )
+    verify.add_argument(
+        "--skip-bad",
+        action="store_true",
+        help="pass over lines that are no record of the task, and count them",
+    )
+    verify.add_argument(
+        "--resume",
+        action="store_true",
+        help="go on from the rows that a stopped command has left in OUT.jsonl",
+    )
+    verify.add_argument(
+        "--pass-env",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="a secret variable that the verifier sees; may be repeated",
+    )
+    verify.add_argument(
+        "overrides", nargs="*", default=[], metavar="key=value", help="keys of the config's task section"
+    )
     verify.set_defaults(function=_verify)
 
     generate = commands.add_parser("generate", help="write fresh problems of a task")
@@ -155,19 +241,28 @@ def build_parser() -> argparse.ArgumentParser:
     generate.add_argument("--n", type=int, required=True, metavar="N", help="how many")
     generate.add_argument("--seed", type=int, default=0)
     generate.add_argument("--out", type=Path, required=True, metavar="OUT.jsonl")
-    generate.add_argument("overrides", nargs="*", default=[], metavar="key=value", help="keys of the config's task section")
+    generate.add_argument(
+        "overrides", nargs="*", default=[], metavar="key=value", help="keys of the config's task section"
+    )
     generate.set_defaults(function=_generate)
     return parser
 
 
 def _model_flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--model", required=True, metavar="DIR", help="a Hugging Face model directory (or hub name)")
+    parser.add_argument(
+        "--model", required=True, metavar="DIR", help="a Hugging Face model directory (or hub name)"
+    )
     parser.add_argument("--adapter", metavar="DIR", help="a PEFT LoRA adapter to lay over it")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
 
 
 def _date_flag(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--date", type=_day, metavar="YYYY-MM-DD", help="what a chat template that asks for the date is told (default today)")
+    parser.add_argument(
+        "--date",
+        type=_day,
+        metavar="YYYY-MM-DD",
+        help="what a chat template that asks for the date is told (default today)",
+    )
 
 
 def _day(text: str) -> datetime:
@@ -181,7 +276,8 @@ def _run(arguments: argparse.Namespace) -> None:
     from jaxrl.config_file import load_config
 
     config = load_config(arguments.config, arguments.overrides)
-    with locked(config.folder) as check_lock:  # before jax, whose import takes seconds: who came first is first
+    # before jax, whose import takes seconds: who came first is first
+    with locked(config.folder) as check_lock:
         from jaxrl.run import run_locked
 
         run_locked(config, check_lock)
@@ -194,7 +290,9 @@ def _eval(arguments: argparse.Namespace) -> None:
     config = load_config(arguments.config, arguments.overrides)
     stages = [stage for stage in config.stages if isinstance(stage, EvalStage)]
     if not stages:
-        raise InputError(f"{arguments.config} has no stage of kind eval; add one to say what is evaluated and how")
+        raise InputError(
+            f"{arguments.config} has no stage of kind eval; add one to say what is evaluated and how"
+        )
     from jaxrl.data.jsonl import check_out
     from jaxrl.eval.table import render_table, save_rows
     from jaxrl.inference import evaluate_model, load_policy
@@ -206,7 +304,9 @@ def _eval(arguments: argparse.Namespace) -> None:
     set_up_jax(config.compilation_cache)
     mesh = make_mesh(config.mesh)
     weights = load_policy(arguments.model, arguments.adapter, arguments.dtype, mesh)
-    rows = evaluate_model(weights, arguments.model, stages[-1], config.verify, config.seed, mesh, arguments.date)
+    rows = evaluate_model(
+        weights, arguments.model, stages[-1], config.verify, config.seed, mesh, arguments.date
+    )
     try:
         if arguments.out is not None:
             save_rows(arguments.out, rows)
@@ -236,7 +336,16 @@ def _sample(arguments: argparse.Namespace) -> None:
     mesh, weights = _open_model(arguments)
     from jaxrl.inference import sample_file
 
-    count = sample_file(weights, arguments.model, arguments.prompts, arguments.out, sample, arguments.seed, mesh, arguments.date)
+    count = sample_file(
+        weights,
+        arguments.model,
+        arguments.prompts,
+        arguments.out,
+        sample,
+        arguments.seed,
+        mesh,
+        arguments.date,
+    )
     _say(f"{count} completions in {arguments.out}")
 
 
@@ -252,9 +361,16 @@ def _verify(arguments: argparse.Namespace) -> None:
 
     workers = arguments.workers if arguments.workers is not None else len(os.sched_getaffinity(0))
     tally = verify_file(
-        arguments.task, arguments.overrides, arguments.input, arguments.out, workers, arguments.timeout,
-        pass_env=arguments.pass_env, skip_bad=arguments.skip_bad, resume=arguments.resume,
-    )  # fmt: skip
+        arguments.task,
+        arguments.overrides,
+        arguments.input,
+        arguments.out,
+        workers,
+        arguments.timeout,
+        pass_env=arguments.pass_env,
+        skip_bad=arguments.skip_bad,
+        resume=arguments.resume,
+    )
     _say(f"{tally} in {arguments.out}")
 
 

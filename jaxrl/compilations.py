@@ -28,8 +28,12 @@ class Compilations:
 
     def line(self) -> str:
         """How many, and those of most shapes."""
-        named = ", ".join(name if count == 1 else f"{name} {count}" for name, count in self.programs.most_common(MOST_NAMES))
-        return f"{self.programs.total()} programs compiled or loaded" + (f", most of all {named}" if named else "")
+        named = ", ".join(
+            name if count == 1 else f"{name} {count}" for name, count in self.programs.most_common(MOST_NAMES)
+        )
+        return f"{self.programs.total()} programs compiled or loaded" + (
+            f", most of all {named}" if named else ""
+        )
 
     def _listen(self, event: str, seconds: float, fun_name: str = "unnamed", **_: object) -> None:
         if event.endswith("backend_compile_duration"):

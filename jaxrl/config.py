@@ -1,9 +1,10 @@
-"""The config models: one YAML file is one experiment, its tree is the tree of these classes. The stages are here; what they
-share is in `config_sections.py`, the objectives are in `config_algo.py`, the tasks in `config_tasks.py`.
+"""The config models: one YAML file is one experiment, its tree is the tree of these classes. The stages are
+here; what they share is in `config_sections.py`, the objectives are in `config_algo.py`, the tasks in
+`config_tasks.py`.
 
-Shared sections (`lora`, `task`, `sample`, `optim`) are inherited by the stages; a stage that names one of them changes
-only the keys it names (`lora: null` in a stage means: train everything there). Reading and writing files of it is
-`config_file.py`'s business.
+Shared sections (`lora`, `task`, `sample`, `optim`) are inherited by the stages; a stage that names one of
+them changes only the keys it names (`lora: null` in a stage means: train everything there). Reading and
+writing files of it is `config_file.py`'s business.
 """
 
 from pathlib import Path
@@ -27,16 +28,19 @@ from jaxrl.config_sections import (
 from jaxrl.config_tasks import TaskSection
 
 LEAST_RL_TEMPERATURE = 0.01  # float32 logits are rounded by some 1e-6: 1e-4 nats here
-StageName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9 ._-]*$")]  # it becomes the name of a folder
+# it becomes the name of a folder
+StageName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9 ._-]*$")]
 
 
-# ------------------------------------------------------------------------------------------------------------- stages
+# ----------------------------------------------------------------------------------------------------- stages
 
 
 class DataSection(Section):
-    """Records for SFT: a JSONL file, or a dataset by the `datasets` library's name (`hub`). See `data/records.py`.
+    """Records for SFT: a JSONL file, or a dataset by the `datasets` library's name (`hub`). See
+    `data/records.py`.
 
-    ignore: keys of records and messages that are left out, whatever they hold; any other key that is not known is an error.
+    ignore: keys of records and messages that are left out, whatever they hold; any other key that is not
+      known is an error.
     """
 
     file: str | None = None
@@ -54,7 +58,8 @@ class DataSection(Section):
 class FineTuningStage(Section):
     """What the SFT and RSFT stages share: cross-entropy on packed rows.
 
-    steps: optimiser steps; null means `epochs` passes. seq_len: tokens per row; rows: rows per optimiser step;
+    steps: optimiser steps; null means `epochs` passes. seq_len: tokens per row; rows: rows per optimiser
+      step;
     microbatch: rows per gradient piece (null: rows of about 4,096 tokens on each row shard, of 1,024 on CPU).
     """
 
@@ -71,7 +76,8 @@ class FineTuningStage(Section):
 class SFTStage(FineTuningStage):
     """Supervised fine-tuning on records, or (data: null) on the task's own demonstrations.
 
-    val_fraction: share of the records held out when the data has no validation split of its own. patience: evaluations
+    val_fraction: share of the records held out when the data has no validation split of its own. patience:
+      evaluations
     without improvement before stopping (null: never).
     """
 
@@ -87,7 +93,8 @@ class SFTStage(FineTuningStage):
 class RLStage(Section):
     """What the GRPO and PPO stages share: policy gradients on the task's train split.
 
-    steps: batches of experience. seq_len: tokens per row of the update; null means max_prompt_tokens + max_new_tokens,
+    steps: batches of experience. seq_len: tokens per row of the update; null means max_prompt_tokens +
+      max_new_tokens,
     which always fits.
     """
 
@@ -104,8 +111,9 @@ class RLStage(Section):
         _refuse_greedy(self.sample)
         if self.sample.temperature < LEAST_RL_TEMPERATURE:
             raise ValueError(
-                f"sample.temperature {self.sample.temperature:g} divides the rounding of the logits, so that the trainer's logprobs are no longer "
-                f"those of the sampler, and multiplies every gradient; set it to {LEAST_RL_TEMPERATURE} or more (1.0 is usual)"
+                f"sample.temperature {self.sample.temperature:g} divides the rounding of the logits, so that"
+                " the trainer's logprobs are no longer those of the sampler, and multiplies every gradient;"
+                f" set it to {LEAST_RL_TEMPERATURE} or more (1.0 is usual)"
             )
         return self
 
@@ -116,10 +124,14 @@ class RLStage(Section):
 
     @model_validator(mode="after")
     def _sampler_is_corrected(self):
-        if "int8" in (self.sample.weight_dtype, self.sample.kv_dtype) and self.algo.sampler_correction is None:
+        if (
+            "int8" in (self.sample.weight_dtype, self.sample.kv_dtype)
+            and self.algo.sampler_correction is None
+        ):
             raise ValueError(
-                "sample.weight_dtype or kv_dtype int8 samples from a policy that is not the trainer's; set algo.sampler_correction "
-                "(truncated importance sampling; {} takes its defaults), or leave both at model"
+                "sample.weight_dtype or kv_dtype int8 samples from a policy that is not the trainer's; set"
+                " algo.sampler_correction (truncated importance sampling; {} takes its defaults), or leave"
+                " both at model"
             )
         return self
 
@@ -127,11 +139,17 @@ class RLStage(Section):
     def _settings_fit(self):
         algo, limit = self.algo, self.sample.max_new_tokens
         if self.lora is None and algo.reference == "base" and algo.kl_coef > 0:
-            raise ValueError("reference: base is the model without its adapters, and lora is null; set reference to start")
+            raise ValueError(
+                "reference: base is the model without its adapters, and lora is null; set reference to start"
+            )
         if algo.overlong_buffer is not None and algo.overlong_buffer >= limit:
-            raise ValueError(f"algo.overlong_buffer={algo.overlong_buffer} must be below sample.max_new_tokens={limit}")
+            raise ValueError(
+                f"algo.overlong_buffer={algo.overlong_buffer} must be below sample.max_new_tokens={limit}"
+            )
         if algo.reference_every is not None and algo.reference_every >= self.steps:
-            raise ValueError(f"algo.reference_every={algo.reference_every} never comes in {self.steps} steps; lower it")
+            raise ValueError(
+                f"algo.reference_every={algo.reference_every} never comes in {self.steps} steps; lower it"
+            )
         return self
 
 
@@ -153,20 +171,27 @@ class PPOStage(RLStage):
     @model_validator(mode="after")
     def _critic_fits(self):
         if self.lora is None and self.algo.critic == "separate":
-            raise ValueError("algo.critic: separate is a second set of adapters, and lora is null; set critic to shared")
+            raise ValueError(
+                "algo.critic: separate is a second set of adapters, and lora is null; set critic to shared"
+            )
         if self.algo.critic_warmup >= self.steps:
-            raise ValueError(f"algo.critic_warmup={self.algo.critic_warmup} leaves none of the {self.steps} steps to the policy; lower it")
+            raise ValueError(
+                f"algo.critic_warmup={self.algo.critic_warmup} leaves none of the {self.steps} steps to the"
+                " policy; lower it"
+            )
         return self
 
 
 class RSFTStage(FineTuningStage):
-    """Rejection-sampling fine-tuning: sample, verify, keep the best, fine-tune on them; again from the result.
+    """Rejection-sampling fine-tuning: sample, verify, keep the best, fine-tune on them; again from the
+    result.
 
-    iterations: rounds of sampling and training. problems: of the train split, how many are asked in a round (null: all),
-      in the order of a permutation that goes on from round to round. samples_per_problem, keep_top: k completions of
-      each problem, and how many of its winners are kept: by reward, then correctness, then the shorter.
-    min_reward: a winner's reward is above it, or the completion is correct (null: it must be correct). A completion that
-      was cut off never wins: it would teach not to end.
+    iterations: rounds of sampling and training. problems: of the train split, how many are asked in a round
+      (null: all), in the order of a permutation that goes on from round to round. samples_per_problem,
+      keep_top: k completions of each problem, and how many of its winners are kept: by reward, then
+        correctness, then the shorter.
+    min_reward: a winner's reward is above it, or the completion is correct (null: it must be correct). A
+      completion that was cut off never wins: it would teach not to end.
     steps, epochs: of the fine-tuning in each round.
     """
 
@@ -185,19 +210,29 @@ class RSFTStage(FineTuningStage):
         if self.samples_per_problem > 1:
             _refuse_greedy(self.sample)
         if self.keep_top > self.samples_per_problem:
-            raise ValueError(f"keep_top={self.keep_top} is more than samples_per_problem={self.samples_per_problem}; lower it")
+            raise ValueError(
+                f"keep_top={self.keep_top} is more than samples_per_problem={self.samples_per_problem};"
+                " lower it"
+            )
         return self
 
 
 def _refuse_greedy(sample: SampleSection) -> None:
     if sample.temperature == 0:
-        raise ValueError("sample.temperature 0 makes all completions of a problem equal; set it above 0 (1.0 is usual)")
+        raise ValueError(
+            "sample.temperature 0 makes all completions of a problem equal; set it above 0 (1.0 is usual)"
+        )
     if sample.top_k == 1:
-        raise ValueError("sample.top_k 1 keeps the likeliest token alone, so that all completions of a problem are equal; raise it, or set 0: off")
+        raise ValueError(
+            "sample.top_k 1 keeps the likeliest token alone, so that all completions of a problem are equal;"
+            " raise it, or set 0: off"
+        )
 
 
 class EvalStage(Section):
-    """A row of the evaluation table: the policy as it stands, on a split of the task. limit: first n problems only."""
+    """A row of the evaluation table: the policy as it stands, on a split of the task. limit: first n problems
+    only.
+    """
 
     kind: Literal["eval"]
     name: StageName = "eval"
@@ -207,7 +242,18 @@ class EvalStage(Section):
     sample: SampleSection = SampleSection()
 
 
-TASKS = ("abduction", "arithmetic", "code", "countdown", "custom", "deduction", "knowledge_graph", "math", "sat", "tiny")
+TASKS = (
+    "abduction",
+    "arithmetic",
+    "code",
+    "countdown",
+    "custom",
+    "deduction",
+    "knowledge_graph",
+    "math",
+    "sat",
+    "tiny",
+)
 Stage = Annotated[SFTStage | RSFTStage | GRPOStage | PPOStage | EvalStage, Field(discriminator="kind")]
 STAGES = {"sft": SFTStage, "rsft": RSFTStage, "grpo": GRPOStage, "ppo": PPOStage, "eval": EvalStage}
 INHERITED = ("lora", "task", "sample", "optim")
@@ -247,7 +293,9 @@ class Config(Section):
         for stage in values["stages"]:
             if isinstance(stage, dict) and stage.get("kind") in STAGES:
                 fields = STAGES[stage["kind"]].model_fields
-                shared = {key: values[key] for key in INHERITED if key in fields and values.get(key) is not None}
+                shared = {
+                    key: values[key] for key in INHERITED if key in fields and values.get(key) is not None
+                }
                 if _names_another_task(shared.get("task"), stage.get("task")):
                     del shared["task"]  # keys of one task say nothing about another
                 stage = merge(shared, stage)
@@ -268,9 +316,15 @@ class Config(Section):
         for name in self.expect.accuracy if self.expect else ():
             if name not in evaluations:
                 stages = ", ".join(evaluations) or "none"
-                raise ValueError(f"expect.accuracy names {name!r}, which is no eval stage; the eval stages are: {stages}")
+                raise ValueError(
+                    f"expect.accuracy names {name!r}, which is no eval stage; the eval stages are: {stages}"
+                )
         return self
 
 
 def _names_another_task(shared: Any, own: Any) -> bool:
-    return isinstance(shared, dict) and isinstance(own, dict) and own.get("name", shared.get("name")) != shared.get("name")
+    return (
+        isinstance(shared, dict)
+        and isinstance(own, dict)
+        and own.get("name", shared.get("name")) != shared.get("name")
+    )

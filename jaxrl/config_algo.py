@@ -1,4 +1,5 @@
-"""The objectives: every switch of GRPO and its family, of PPO and of the replay buffer, with its default and its meaning.
+"""The objectives: every switch of GRPO and its family, of PPO and of the replay buffer, with its default and
+its meaning.
 
 Names are those of the functions in `ops/`, which have the formulas and their sources.
 """
@@ -15,7 +16,8 @@ BASELINES_OVER_GROUPS = ("grpo", "center", "rloo", "gdpo")
 class CorrectionSection(Section):
     """Truncated importance sampling for the gap between the sampler's logprobs and the trainer's.
 
-    level: the weight of each token by itself, or of its whole sequence. cap: the largest weight. how: what happens above
+    level: the weight of each token by itself, or of its whole sequence. cap: the largest weight. how: what
+      happens above
     the cap: `truncate` holds the weight there, `mask` takes the token (or sequence) out of the loss.
     """
 
@@ -28,10 +30,12 @@ class ReplaySection(Section):
     """The best verified completions of each problem, mixed into later updates.
 
     ratio: share of an update's sequences that are replayed; fewer while the buffer is small.
-    use: `sft` adds coef * cross-entropy on the replayed tokens (at the sampling temperature, over all ids, filtered or not);
-      `off_policy` puts them through the policy loss, with the logprobs of the time when they were sampled and the ids that a
-      filter kept then, and the advantages: GRPO's of that time, PPO's of today's critic.
-    per_problem, capacity: best completions kept for a problem, and in all; the easiest problems make room first.
+    use: `sft` adds coef * cross-entropy on the replayed tokens (at the sampling temperature, over all ids,
+      filtered or not); `off_policy` puts them through the policy loss, with the logprobs of the time when
+      they were sampled and the ids that a filter kept then, and the advantages: GRPO's of that time, PPO's of
+      today's critic.
+    per_problem, capacity: best completions kept for a problem, and in all; the easiest problems make room
+      first.
     """
 
     ratio: float = 0.25
@@ -44,8 +48,8 @@ class ReplaySection(Section):
     def _is_a_share(self):
         if not 0 < self.ratio < 1:
             raise ValueError(
-                f"ratio {self.ratio} is the share of an update that is replayed: it must lie between 0 and 1, so that fresh samples "
-                "remain; leave the replay section out (null) to replay nothing"
+                f"ratio {self.ratio} is the share of an update that is replayed: it must lie between 0 and 1,"
+                " so that fresh samples remain; leave the replay section out (null) to replay nothing"
             )
         return self
 
@@ -53,29 +57,34 @@ class ReplaySection(Section):
 class PolicyGradientSection(Section):
     """What GRPO and PPO share.
 
-    problems_per_batch, group_size: P problems, G completions of each. updates_per_batch: minibatches that the P * G rows
-      are split into, one optimiser step each; microbatch: rows per gradient piece (null: rows of about
-      4,096 tokens on each row shard, of 1,024 on CPU). Completions are packed, and pieces that stay empty cost nothing: the
-      smaller the piece, the less is padding.
-    old_logprobs: what the ratio of a batch's later updates is to, and a KL penalty in the reward from: a pass of the
-      `trainer` over the batch, or what the `sampler` said, which saves the pass and counts the gap between the two as a
-      change of the policy. The first update needs neither: its ratio is 1. The gap is logged, with `sampler` of that update.
-    ratio_level: `token`, or `sequence` (GSPO). clip_low, clip_high: the ratio earns gradient in 1 - low .. 1 + high.
+    problems_per_batch, group_size: P problems, G completions of each. updates_per_batch: minibatches that the
+      P * G rows are split into, one optimiser step each; microbatch: rows per gradient piece (null: rows of
+      about 4,096 tokens on each row shard, of 1,024 on CPU). Completions are packed, and pieces that stay
+      empty cost nothing: the smaller the piece, the less is padding.
+    old_logprobs: what the ratio of a batch's later updates is to, and a KL penalty in the reward from: a pass
+      of the `trainer` over the batch, or what the `sampler` said, which saves the pass and counts the gap
+      between the two as a change of the policy. The first update needs neither: its ratio is 1. The gap is
+      logged, with `sampler` of that update.
+    ratio_level: `token`, or `sequence` (GSPO). clip_low, clip_high: the ratio earns gradient in 1 - low .. 1
+      + high.
     dual_clip: for negative advantages the loss is bounded by dual_clip * |A| (null: it is not).
-    aggregate: `token_mean` over the tokens of an optimiser step; `sequence_mean` of each sequence's mean; `constant`
-      divides each sequence's sum by sample.max_new_tokens, then takes the mean over sequences.
-    kl_coef, kl_estimator, kl_in: weight and estimate (k1, k2, k3) of KL(policy || reference), a term of the `loss` or
-      taken off the `reward` (k1 only). 0 leaves out the reference and its forward pass.
-    kl_unbiased: whether the estimate in the loss is multiplied by the token's ratio to the policy that sampled, through which the
-      gradient passes, too; its mean gradient is then that of KL(policy || reference), which plain k1's and k3's is not.
+    aggregate: `token_mean` over the tokens of an optimiser step; `sequence_mean` of each sequence's mean;
+      `constant` divides each sequence's sum by sample.max_new_tokens, then takes the mean over sequences.
+    kl_coef, kl_estimator, kl_in: weight and estimate (k1, k2, k3) of KL(policy || reference), a term of the
+      `loss` or taken off the `reward` (k1 only). 0 leaves out the reference and its forward pass.
+    kl_unbiased: whether the estimate in the loss is multiplied by the token's ratio to the policy that
+      sampled, through which the gradient passes, too; its mean gradient is then that of KL(policy ||
+      reference), which plain k1's and k3's is not.
     reference: the policy as the stage `start`s, the `base` without adapters, or null: none.
       reference_every: steps after which it becomes the policy of that time (null: never).
-    entropy_coef: weight of the entropy bonus, whose gradient costs a third matmul with the head. With top-k, top-p or min-p
-      it is the entropy over the ids that were kept.
+    entropy_coef: weight of the entropy bonus, whose gradient costs a third matmul with the head. With top-k,
+      top-p or min-p it is the entropy over the ids that were kept.
     sampler_correction: see there; null leaves the gap uncorrected (it is logged all the same).
-    overlong: what becomes of completions that run into max_new_tokens. `keep` them; `mask` takes them out of the batch;
-      `penalty` takes up to 1 off the reward, growing over the last `overlong_buffer` tokens, cut off or not.
-    curriculum: which problems are drawn: `none`, each once an epoch; `success_rate`, oftenest those solved half the time.
+    overlong: what becomes of completions that run into max_new_tokens. `keep` them; `mask` takes them out of
+      the batch; `penalty` takes up to 1 off the reward, growing over the last `overlong_buffer` tokens, cut
+      off or not.
+    curriculum: which problems are drawn: `none`, each once an epoch; `success_rate`, oftenest those solved
+      half the time.
     """
 
     problems_per_batch: PositiveInt = 16
@@ -110,7 +119,9 @@ class PolicyGradientSection(Section):
     @property
     def rows_per_update(self) -> int:
         """The most sequences that one optimiser step sees."""
-        return -(-(self.problems_per_batch * self.group_size + self.replayed_per_batch) // self.updates_per_batch)
+        return -(
+            -(self.problems_per_batch * self.group_size + self.replayed_per_batch) // self.updates_per_batch
+        )
 
     @property
     def num_updates(self) -> int:
@@ -126,62 +137,89 @@ class PolicyGradientSection(Section):
     def _updates_divide(self):
         batch = self.problems_per_batch * self.group_size
         if batch % self.updates_per_batch:
-            raise ValueError(f"a batch of {batch} rows cannot be split into updates_per_batch={self.updates_per_batch} equal parts")
+            raise ValueError(
+                f"a batch of {batch} rows cannot be split into updates_per_batch={self.updates_per_batch}"
+                " equal parts"
+            )
         return self
 
     @model_validator(mode="after")
     def _replay_fits(self):
         if self.replay is not None and self.replayed_per_batch == 0:
             batch = self.problems_per_batch * self.group_size
-            raise ValueError(f"replay.ratio={self.replay.ratio} of a batch of {batch} is less than one sequence; raise it, or the batch")
+            raise ValueError(
+                f"replay.ratio={self.replay.ratio} of a batch of {batch} is less than one sequence; raise it,"
+                " or the batch"
+            )
         if self.replay is not None and self.replay.capacity < self.replayed_per_batch:
             raise ValueError(
-                f"replay.capacity={self.replay.capacity} is less than the {self.replayed_per_batch} sequences that a batch asks for; raise it"
+                f"replay.capacity={self.replay.capacity} is less than the {self.replayed_per_batch} sequences"
+                " that a batch asks for; raise it"
             )
         return self
 
     @model_validator(mode="after")
     def _kl_fits(self):
         if self.kl_coef > 0 and self.reference is None:
-            raise ValueError(f"kl_coef={self.kl_coef} needs a reference to measure from; set reference to start or base, or kl_coef to 0")
+            raise ValueError(
+                f"kl_coef={self.kl_coef} needs a reference to measure from; set reference to start or base,"
+                " or kl_coef to 0"
+            )
         if self.kl_in == "reward" and self.kl_estimator != "k1":
-            raise ValueError(f"kl_in: reward takes the k1 estimate, not {self.kl_estimator}; set kl_estimator to k1, or kl_in to loss")
+            raise ValueError(
+                f"kl_in: reward takes the k1 estimate, not {self.kl_estimator}; set kl_estimator to k1, or"
+                " kl_in to loss"
+            )
         if self.kl_unbiased and (self.kl_coef == 0 or self.kl_in != "loss"):
-            raise ValueError("kl_unbiased multiplies the KL term of the loss by the ratio: it needs kl_coef above 0 and kl_in: loss")
+            raise ValueError(
+                "kl_unbiased multiplies the KL term of the loss by the ratio: it needs kl_coef above 0 and"
+                " kl_in: loss"
+            )
         if self.kl_unbiased and self.kl_estimator == "k2":
-            raise ValueError("kl_unbiased: the ratio makes k1 and k3 unbiased, and k2 is biased in value; set kl_estimator to k3 (or k1)")
+            raise ValueError(
+                "kl_unbiased: the ratio makes k1 and k3 unbiased, and k2 is biased in value; set kl_estimator"
+                " to k3 (or k1)"
+            )
         if self.reference_every is not None and (self.kl_coef == 0 or self.reference != "start"):
-            raise ValueError("reference_every renews a reference that is in use: it needs kl_coef above 0 and reference: start")
+            raise ValueError(
+                "reference_every renews a reference that is in use: it needs kl_coef above 0 and reference:"
+                " start"
+            )
         return self
 
     @model_validator(mode="after")
     def _old_logprobs_fit(self):
         if self.old_logprobs == "sampler" and self.sampler_correction is not None:
             raise ValueError(
-                "sampler_correction weighs tokens by the gap between trainer and sampler, and old_logprobs: sampler takes the two for one; "
-                "set old_logprobs to trainer, or sampler_correction to null"
+                "sampler_correction weighs tokens by the gap between trainer and sampler, and old_logprobs:"
+                " sampler takes the two for one; set old_logprobs to trainer, or sampler_correction to null"
             )
         return self
 
     @model_validator(mode="after")
     def _overlong_fits(self):
         if (self.overlong == "penalty") != (self.overlong_buffer is not None):
-            raise ValueError("overlong: penalty and overlong_buffer (the tokens over which it grows) go together; set both or neither")
+            raise ValueError(
+                "overlong: penalty and overlong_buffer (the tokens over which it grows) go together; set both"
+                " or neither"
+            )
         return self
 
 
 class GRPOSection(PolicyGradientSection):
     """Critic-free policy gradients. advantage: from rewards to advantages, `ops/advantages.py`.
 
-        grpo            (r - mean) / std of its group          center          r - mean of its group (Dr. GRPO)
-        rloo            r - mean of the others of its group    reinforce_pp    (r - mean) / std of the whole batch
-        gdpo            each part of the reward by its own group's mean and std, then the weighted sum by the batch's std
+        grpo            (r - mean) / std of its group          center          r - mean of its group (Dr.
+        GRPO) rloo            r - mean of the others of its group    reinforce_pp    (r - mean) / std of the
+        whole batch gdpo            each part of the reward by its own group's mean and std, then the weighted
+        sum by the batch's std
 
-    part_weights: with gdpo, the parts of the verdict that are learnt from and what each weighs (negative: a penalty); the
-      reward itself, and parts without a weight, are only logged.
-    loss: `clip`, or `cispo`: the ratio, held within 1 - clip_low .. 1 + clip_high, is a constant weight of the logprob.
-    dynamic_sampling: null, or how many rounds of sampling may be spent to fill the batch with groups whose rewards
-      differ; groups without spread teach nothing and are dropped and counted.
+    part_weights: with gdpo, the parts of the verdict that are learnt from and what each weighs (negative: a
+      penalty); the reward itself, and parts without a weight, are only logged.
+    loss: `clip`, or `cispo`: the ratio, held within 1 - clip_low .. 1 + clip_high, is a constant weight of
+      the logprob.
+    dynamic_sampling: null, or how many rounds of sampling may be spent to fill the batch with groups whose
+      rewards differ; groups without spread teach nothing and are dropped and counted.
     """
 
     group_size: PositiveInt = 8
@@ -196,21 +234,39 @@ class GRPOSection(PolicyGradientSection):
     def _groups_have_spread(self):
         if self.group_size == 1 and (self.advantage in BASELINES_OVER_GROUPS or self.dynamic_sampling):
             what = "dynamic_sampling" if self.dynamic_sampling else f"advantage: {self.advantage}"
-            raise ValueError(f"group_size 1 leaves nothing to compare a completion with, as {what} does; set group_size to 2 or more")
+            raise ValueError(
+                f"group_size 1 leaves nothing to compare a completion with, as {what} does; set group_size to"
+                " 2 or more"
+            )
         if self.advantage == "reinforce_pp" and self.problems_per_batch * self.group_size == 1:
-            raise ValueError("advantage: reinforce_pp normalises over the batch, which has one row; raise problems_per_batch")
+            raise ValueError(
+                "advantage: reinforce_pp normalises over the batch, which has one row; raise"
+                " problems_per_batch"
+            )
         return self
 
     @model_validator(mode="after")
     def _parts_have_weights(self):
         if (self.advantage == "gdpo") != (self.part_weights is not None):
-            raise ValueError("advantage: gdpo and part_weights (the reward's parts and their weights) go together; set both or neither")
+            raise ValueError(
+                "advantage: gdpo and part_weights (the reward's parts and their weights) go together; set"
+                " both or neither"
+            )
         if self.part_weights is not None and not any(self.part_weights.values()):
-            raise ValueError(f"part_weights {self.part_weights} give no part of the reward a weight, so that nothing is learnt; give one")
+            raise ValueError(
+                f"part_weights {self.part_weights} give no part of the reward a weight, so that nothing is"
+                " learnt; give one"
+            )
         if self.advantage == "gdpo" and self.overlong == "penalty":
-            raise ValueError("overlong: penalty is taken off the reward, and advantage: gdpo sees only its parts; set it to keep or mask")
+            raise ValueError(
+                "overlong: penalty is taken off the reward, and advantage: gdpo sees only its parts; set it"
+                " to keep or mask"
+            )
         if self.advantage == "gdpo" and self.kl_coef > 0 and self.kl_in == "reward":
-            raise ValueError("kl_in: reward takes the KL off the reward, and advantage: gdpo sees only its parts; set it to loss")
+            raise ValueError(
+                "kl_in: reward takes the KL off the reward, and advantage: gdpo sees only its parts; set it"
+                " to loss"
+            )
         return self
 
     @model_validator(mode="after")
@@ -225,18 +281,20 @@ class GRPOSection(PolicyGradientSection):
 class PPOSection(PolicyGradientSection):
     """Policy gradients with a critic: generalised advantage estimation over tokens or turns, `ops/gae.py`.
 
-    gamma, gae_lambda: discount and mixing, per token or per turn (`gae_level`; an episode of one completion is one turn).
-      1 and 1 give every token what is still to come less the value, fit for one verified reward at the end; a lower lambda
-      trusts the critic more. whiten: advantages to mean 0, variance 1.
-    bootstrap_truncated: whether a completion that was cut by max_new_tokens is worth what the critic expects after it, in
-      place of the verdict on it. False: the verdict ends the episode, cut or not; else running out of tokens pays as soon
-      as the critic expects more than the verdict.
-    critic: a value head on the policy's own hidden states (`shared`), or on those of adapters of its own (`separate`).
-    vf_coef: weight of the value loss. value_clip: how far a value may move from the old one and still count (null: any).
-    critic_learning_rate: of the critic's own parameters (null: optim's). critic_warmup: first batches that train the
-      critic's own parameters only.
-    kl_target, kl_horizon: with a target, kl_coef is adapted after each batch so that the KL stays near it; the horizon
-      is in sequences. The target is in nats per token.
+    gamma, gae_lambda: discount and mixing, per token or per turn (`gae_level`; an episode of one completion
+      is one turn). 1 and 1 give every token what is still to come less the value, fit for one verified reward
+      at the end; a lower lambda trusts the critic more. whiten: advantages to mean 0, variance 1.
+    bootstrap_truncated: whether a completion that was cut by max_new_tokens is worth what the critic expects
+      after it, in place of the verdict on it. False: the verdict ends the episode, cut or not; else running
+      out of tokens pays as soon as the critic expects more than the verdict.
+    critic: a value head on the policy's own hidden states (`shared`), or on those of adapters of its own
+      (`separate`).
+    vf_coef: weight of the value loss. value_clip: how far a value may move from the old one and still count
+      (null: any).
+    critic_learning_rate: of the critic's own parameters (null: optim's). critic_warmup: first batches that
+      train the critic's own parameters only.
+    kl_target, kl_horizon: with a target, kl_coef is adapted after each batch so that the KL stays near it;
+      the horizon is in sequences. The target is in nats per token.
     ppo_epochs: passes over a batch, each in a new order, updates_per_batch minibatches in each.
     """
 
@@ -273,16 +331,22 @@ class PPOSection(PolicyGradientSection):
     def _critic_scores(self):
         if self.old_logprobs == "sampler":
             raise ValueError(
-                "old_logprobs: sampler saves nothing with a critic: the pass that gives its values gives the trainer's logprobs, too; "
-                "set old_logprobs to trainer"
+                "old_logprobs: sampler saves nothing with a critic: the pass that gives its values gives the"
+                " trainer's logprobs, too; set old_logprobs to trainer"
             )
         return self
 
     @model_validator(mode="after")
     def _kl_adapts(self):
         if self.kl_target is not None and (self.kl_coef == 0 or self.kl_in != "reward"):
-            raise ValueError("kl_target adapts the KL penalty in the reward: it needs kl_coef above 0 (where to begin) and kl_in: reward")
+            raise ValueError(
+                "kl_target adapts the KL penalty in the reward: it needs kl_coef above 0 (where to begin) and"
+                " kl_in: reward"
+            )
         batch = self.problems_per_batch * self.group_size
         if self.kl_target is not None and self.kl_horizon < batch:
-            raise ValueError(f"kl_horizon={self.kl_horizon:g} is shorter than one batch of {batch} sequences; kl_coef would jump about; raise it")
+            raise ValueError(
+                f"kl_horizon={self.kl_horizon:g} is shorter than one batch of {batch} sequences; kl_coef"
+                " would jump about; raise it"
+            )
         return self

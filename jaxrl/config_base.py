@@ -1,4 +1,6 @@
-"""What every section of a config is made of: strict frozen models, the types of their fields, and the merging of sections."""
+"""What every section of a config is made of: strict frozen models, the types of their fields, and the merging
+of sections.
+"""
 
 import difflib
 from typing import Annotated, Any
@@ -13,8 +15,11 @@ Positive = Annotated[float, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
+
 class Section(BaseModel):
-    """Base of all sections: frozen, typed strictly (a string is not a number), unknown keys are errors with a suggestion."""
+    """Base of all sections: frozen, typed strictly (a string is not a number), unknown keys are errors with a
+    suggestion.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
@@ -29,12 +34,22 @@ class Section(BaseModel):
 
 
 def _unknown_name(name: str, section: type[Section]) -> str:
-    """Says where the key belongs, if another section has it (value settings, say, are PPO's alone); else the nearest name."""
+    """Says where the key belongs, if another section has it (value settings, say, are PPO's alone); else the
+    nearest name.
+    """
     choices = list(section.model_fields)
-    owners = sorted(other.__name__ for other in _descendants(Section) if name in other.model_fields and not other.__subclasses__())
+    owners = sorted(
+        other.__name__
+        for other in _descendants(Section)
+        if name in other.model_fields and not other.__subclasses__()
+    )
     near = difflib.get_close_matches(name, choices, n=1, cutoff=0.5)
-    hint = f"it is a key of {', '.join(owners)}; " if owners else f"did you mean {near[0]!r}? " if near else ""
-    return f"unknown key {name!r} in {section.__name__}; {hint}the keys here are: {', '.join(sorted(choices))}"
+    hint = (
+        f"it is a key of {', '.join(owners)}; " if owners else f"did you mean {near[0]!r}? " if near else ""
+    )
+    return (
+        f"unknown key {name!r} in {section.__name__}; {hint}the keys here are: {', '.join(sorted(choices))}"
+    )
 
 
 def _descendants(section: type[Section]) -> set[type[Section]]:

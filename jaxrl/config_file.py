@@ -1,7 +1,7 @@
 """Config files: reading them, laying overrides on, naming what is wrong in them, writing them resolved.
 
-What `load_config` returns is resolved: each stage carries its own complete sections, and the YAML that `dump_config`
-writes loads back to the same object.
+What `load_config` returns is resolved: each stage carries its own complete sections, and the YAML that
+`dump_config` writes loads back to the same object.
 """
 
 import difflib
@@ -19,19 +19,23 @@ from jaxrl.config_tasks import TaskSection
 from jaxrl.disk import read_text
 from jaxrl.errors import InputError
 
-
-# Which run it is, where it is kept and what it runs on: what is learnt is the same, but for rounding and chance.
+# Which run it is, where it is kept and what it runs on: what is learnt is the same, but for rounding and
+# chance.
 INCIDENTAL = ("name", "seed", "runs_dir", "compilation_cache", "mesh", "verify", "checkpoint", "track")
 
 
 class _Loader(yaml.SafeLoader):
-    """Reads `1e-4` as the float that its writer meant (YAML 1.1: a string), and refuses a key that stands twice."""
+    """Reads `1e-4` as the float that its writer meant (YAML 1.1: a string), and refuses a key that stands
+    twice.
+    """
 
     def construct_mapping(self, node, deep=False):
         keys = [key.value for key, _ in node.value]
         for key in keys:
             if keys.count(key) > 1:
-                raise yaml.constructor.ConstructorError(None, None, f"key {key!r} stands twice in one mapping", node.start_mark)
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"key {key!r} stands twice in one mapping", node.start_mark
+                )
         return super().construct_mapping(node, deep)
 
 
@@ -43,10 +47,11 @@ _Loader.add_implicit_resolver(
 
 
 def load_config(path: str | Path, overrides: list[str] = ()) -> Config:
-    """Read a config file, lay it over its `base:` file if it names one, apply `key=value` overrides, validate.
+    """Read a config file, lay it over its `base:` file if it names one, apply `key=value` overrides,
+    validate.
 
-    What a file says to `expect` holds of its own settings: overrides of what is learnt are noted there (`changed`), and a file
-    that is laid over another does not take over the other's.
+    What a file says to `expect` holds of its own settings: overrides of what is learnt are noted there
+    (`changed`), and a file that is laid over another does not take over the other's.
 
     Args:
       path: YAML file.
@@ -66,7 +71,11 @@ def load_config(path: str | Path, overrides: list[str] = ()) -> Config:
         values = merge(base_values, values)
     for override in overrides:
         _override(values, override)
-    changed = [key for key in (override.partition("=")[0] for override in overrides) if key.split(".")[0] not in (*INCIDENTAL, "expect")]
+    changed = [
+        key
+        for key in (override.partition("=")[0] for override in overrides)
+        if key.split(".")[0] not in (*INCIDENTAL, "expect")
+    ]
     if changed and isinstance(values.get("expect"), dict):
         values["expect"] = {**values["expect"], "changed": changed}
     return validate_config(values, str(path))
@@ -77,17 +86,25 @@ def validate_config(values: dict[str, Any], source: str) -> Config:
     try:
         return Config.model_validate(values)
     except ValidationError as error:
-        problems = _without_echoes([(_place(p["loc"]), _reason(p)) for p in error.errors() if not _counts_valid_ones(p)])
+        problems = _without_echoes(
+            [(_place(p["loc"]), _reason(p)) for p in error.errors() if not _counts_valid_ones(p)]
+        )
         lines = [f"{source}: {len(problems)} things to put right"] if len(problems) > 1 else []
-        raise InputError("\n".join(lines + [f"{source}: {place}: {reason}" for place, reason in problems])) from None
+        raise InputError(
+            "\n".join(lines + [f"{source}: {place}: {reason}" for place, reason in problems])
+        ) from None
 
 
 def make_section(section: type[Section], source: str, **values: Any) -> Section:
-    """A section from plain values that did not come from a file (flags); problems are named like those of a config."""
+    """A section from plain values that did not come from a file (flags); problems are named like those of a
+    config.
+    """
     try:
         return section.model_validate(values)
     except ValidationError as error:
-        raise InputError("\n".join(f"{source}: {_place(p['loc'])}: {_reason(p)}" for p in error.errors())) from None
+        raise InputError(
+            "\n".join(f"{source}: {_place(p['loc'])}: {_reason(p)}" for p in error.errors())
+        ) from None
 
 
 def make_task_section(name: str, overrides: list[str]) -> Section:
@@ -116,13 +133,17 @@ def dump_config(config: Config) -> str:
 def difference(file: Path, config: Config, elsewhere: Iterable[Sequence[str | int]] = ()) -> str:
     """How a resolved config on disk differs from this one, as a diff; empty if it does not.
 
-    Compared are the values: in which order a version writes its keys does not matter, nor that it did not know one yet which is at
-    its default now, nor what the values at `elsewhere` (keys and indices from the root) call a file or folder.
+    Compared are the values: in which order a version writes its keys does not matter, nor that it did not
+    know one yet which is at its default now, nor what the values at `elsewhere` (keys and indices from the
+    root) call a file or folder.
 
     Raises:
       InputError: the file on disk cannot be read, or is not a config.
     """
-    before, now = read_yaml(file, "restore it from a copy, or delete the run's folder"), parse_yaml(dump_config(config))
+    before, now = (
+        read_yaml(file, "restore it from a copy, or delete the run's folder"),
+        parse_yaml(dump_config(config)),
+    )
     before = _completed(before, str(file))
     for place in elsewhere:
         _take_over(before, now, place)
@@ -133,7 +154,9 @@ def difference(file: Path, config: Config, elsewhere: Iterable[Sequence[str | in
 
 
 def _completed(values: Any, source: str) -> Any:
-    """The values of a config with every key there is; as they are where no config of this version comes of them."""
+    """The values of a config with every key there is; as they are where no config of this version comes of
+    them.
+    """
     try:
         return parse_yaml(dump_config(validate_config(values, source)))
     except InputError:
@@ -141,7 +164,9 @@ def _completed(values: Any, source: str) -> Any:
 
 
 def _take_over(values: Any, others: Any, place: Sequence[str | int]) -> None:
-    """Put the text at a place of `others` into `values`, if there is one in both, and both mean the same `:NAME` in a file."""
+    """Put the text at a place of `others` into `values`, if there is one in both, and both mean the same
+    `:NAME` in a file.
+    """
     *parents, last = place
     try:
         for key in parents:
@@ -157,7 +182,8 @@ def parse_yaml(text: str) -> Any:
     """YAML text to plain values, with `1e-4` a float.
 
     Raises:
-      ValueError: it is not YAML, or holds a value that Python cannot: a date of month 13, brackets in thousands.
+      ValueError: it is not YAML, or holds a value that Python cannot: a date of month 13, brackets in
+        thousands.
     """
     try:
         return yaml.load(text, Loader=_Loader)
@@ -166,13 +192,19 @@ def parse_yaml(text: str) -> Any:
 
 
 def _without_echoes(problems: list[tuple[str, str]]) -> list[tuple[str, str]]:
-    """Drop what a stage only inherited: a fault of a shared section shows again in every stage that takes it over."""
+    """Drop what a stage only inherited: a fault of a shared section shows again in every stage that takes it
+    over.
+    """
     shared = {problem for problem in problems if problem[0].split(".")[0] in INHERITED}
-    return [p for p in problems if not (p[0].startswith("stages.") and (p[0].split(".", 2)[-1], p[1]) in shared)]
+    return [
+        p for p in problems if not (p[0].startswith("stages.") and (p[0].split(".", 2)[-1], p[1]) in shared)
+    ]
 
 
 def _counts_valid_ones(problem: dict[str, Any]) -> bool:
-    """Whether a list is called too short only because what is wrong in it, and has a problem of its own, was not counted."""
+    """Whether a list is called too short only because what is wrong in it, and has a problem of its own, was
+    not counted.
+    """
     return problem["type"] == "too_short" and len(problem["input"]) >= problem["ctx"]["min_length"]
 
 
@@ -191,7 +223,10 @@ def _reason(problem: dict[str, Any]) -> str:
         ctx = problem["ctx"]
         key, known = ctx["discriminator"].strip("'"), ctx["expected_tags"].replace("'", "").split(", ")
         near = difflib.get_close_matches(ctx["tag"], known, n=1, cutoff=0.5)
-        return f"unknown {key} {ctx['tag']!r}; {f'did you mean {near[0]!r}? ' if near else ''}there are: {', '.join(known)}"
+        return (
+            f"unknown {key} {ctx['tag']!r}; {f'did you mean {near[0]!r}? ' if near else ''}there are:"
+            f" {', '.join(known)}"
+        )
     if problem["type"] == "tuple_type" and isinstance(problem["input"], (bool, int, float, str)):
         value = problem["input"]
         return f"must be a list; give [{value}], or [{value}, {value}] where it is a range (it is {value!r})"
@@ -211,14 +246,18 @@ def read_yaml(path: Path, remedy: str | None = None) -> dict[str, Any]:
     except ValueError as error:
         raise InputError(f"config file {path} is not valid YAML: {error}{end}") from None
     if not isinstance(values, dict):
-        raise InputError(f"config file {path} must hold a mapping of sections, not {type(values).__name__}{end}")
+        raise InputError(
+            f"config file {path} must hold a mapping of sections, not {type(values).__name__}{end}"
+        )
     return values
 
 
 def _override(values: dict[str, Any], override: str) -> None:
     dotted, equals, text = override.partition("=")
     if not equals or not dotted:
-        raise InputError(f"override {override!r} is not of the form key=value, for example optim.learning_rate=1e-4")
+        raise InputError(
+            f"override {override!r} is not of the form key=value, for example optim.learning_rate=1e-4"
+        )
     try:
         value = parse_yaml(text)
     except ValueError as error:
@@ -233,7 +272,9 @@ def _override(values: dict[str, Any], override: str) -> None:
                 node[part] = {}
             node = node[part]
         if not isinstance(node, (dict, list)):
-            raise InputError(f"override {override!r}: {'.'.join(parents[: depth + 1])} holds no keys (it is {node!r})")
+            raise InputError(
+                f"override {override!r}: {'.'.join(parents[: depth + 1])} holds no keys (it is {node!r})"
+            )
     if isinstance(node, list):
         node[_index(node, last, override)] = value
     else:
@@ -242,5 +283,8 @@ def _override(values: dict[str, Any], override: str) -> None:
 
 def _index(items: list, part: str, override: str) -> int:
     if not part.isdecimal() or int(part) >= len(items):
-        raise InputError(f"override {override!r}: {part!r} is not an index into a list of {len(items)} items (0 to {len(items) - 1})")
+        raise InputError(
+            f"override {override!r}: {part!r} is not an index into a list of {len(items)} items (0 to"
+            f" {len(items) - 1})"
+        )
     return int(part)

@@ -1,4 +1,6 @@
-"""The sections that an experiment and its stages share: model, adapters, mesh, sampling, optimiser, and how a run is kept."""
+"""The sections that an experiment and its stages share: model, adapters, mesh, sampling, optimiser, and how a
+run is kept.
+"""
 
 from typing import Annotated, Literal
 
@@ -10,7 +12,9 @@ LORA_TARGETS = ("q", "k", "v", "o", "gate", "up", "down")
 
 
 class ArchitectureSection(Section):
-    """A fresh, randomly initialised model, for `model.path: null`. Names and meanings as in `model/config.py`."""
+    """A fresh, randomly initialised model, for `model.path: null`. Names and meanings as in
+    `model/config.py`.
+    """
 
     d_model: PositiveInt = 128
     num_layers: PositiveInt = 4
@@ -26,9 +30,13 @@ class ArchitectureSection(Section):
     @model_validator(mode="after")
     def _heads_divide(self):
         if self.num_heads % self.num_kv_heads:
-            raise ValueError(f"num_heads {self.num_heads} is not a multiple of num_kv_heads {self.num_kv_heads}")
+            raise ValueError(
+                f"num_heads {self.num_heads} is not a multiple of num_kv_heads {self.num_kv_heads}"
+            )
         if self.head_dim is None and self.d_model % self.num_heads:
-            raise ValueError(f"d_model {self.d_model} is not a multiple of num_heads {self.num_heads}; set head_dim")
+            raise ValueError(
+                f"d_model {self.d_model} is not a multiple of num_heads {self.num_heads}; set head_dim"
+            )
         return self
 
 
@@ -36,20 +44,22 @@ class ModelSection(Section):
     """Where the base model comes from, and how it is held.
 
     path: a Hugging Face directory (or hub name); null makes a fresh model of `architecture`.
-    adapter: a PEFT directory; the first stage goes on from it if its `lora` has the same rank, alpha and targets, and starts
-      from the base with it merged in if not.
-    tokenizer: a tokenizer directory (or hub name); null takes it from `path`, or, without a path, trains one on the
-      task's texts (saved in the run folder).
+    adapter: a PEFT directory; the first stage goes on from it if its `lora` has the same rank, alpha and
+      targets, and starts from the base with it merged in if not.
+    tokenizer: a tokenizer directory (or hub name); null takes it from `path`, or, without a path, trains one
+      on the task's texts (saved in the run folder).
     chat_template: a file with a Jinja chat template, for tokenizers that have none.
-    training_template: where the chat template takes the thoughts of earlier turns out (Qwen3, QwQ, DeepSeek-R1), SFT renders a
-      record that this would break with a template of jaxrl's for that family, which keeps them; see `data/training_templates.py`.
-      False refuses such records. Sampling keeps to the model's own template.
+    training_template: where the chat template takes the thoughts of earlier turns out (Qwen3, QwQ,
+      DeepSeek-R1), SFT renders a record that this would break with a template of jaxrl's for that family,
+      which keeps them; see `data/training_templates.py`. False refuses such records. Sampling keeps to the
+      model's own template.
     dtype: of the frozen weights and of the arithmetic; what is trained is always held in float32.
-    attention: the kernel of training and prefill: `xla`, `cudnn` (NVIDIA, bfloat16), `splash` (TPU), or `auto`, the fastest
-      that the device and dtype allow.
-    remat: what the backward pass makes again instead of having kept it. `none` keeps all; `selective` keeps the results of
-      matrix products and of attention; `full` keeps the input of each layer, at the price of a second forward pass; `auto`
-      is selective where an estimate says that it fits (told at each stage's start), else full.
+    attention: the kernel of training and prefill: `xla`, `cudnn` (NVIDIA, bfloat16), `splash` (TPU), or
+      `auto`, the fastest that the device and dtype allow.
+    remat: what the backward pass makes again instead of having kept it. `none` keeps all; `selective` keeps
+      the results of matrix products and of attention; `full` keeps the input of each layer, at the price of a
+      second forward pass; `auto` is selective where an estimate says that it fits (told at each stage's
+      start), else full.
     """
 
     path: str | None = None
@@ -65,11 +75,15 @@ class ModelSection(Section):
     @model_validator(mode="after")
     def _one_source(self):
         if (self.path is None) == (self.architecture is None):
-            raise ValueError("give exactly one of `path` (a model directory) and `architecture` (a fresh model)")
+            raise ValueError(
+                "give exactly one of `path` (a model directory) and `architecture` (a fresh model)"
+            )
         if self.adapter is not None and self.path is None:
             raise ValueError("adapter was trained on a base model; set `path` to it")
         if self.chat_template is not None and self.path is None and self.tokenizer is None:
-            raise ValueError("chat_template is for a tokenizer that is loaded; the one made for a fresh model has its own")
+            raise ValueError(
+                "chat_template is for a tokenizer that is loaded; the one made for a fresh model has its own"
+            )
         return self
 
 
@@ -94,18 +108,23 @@ class MeshSection(Section):
 class SampleSection(Section):
     """How completions are drawn, and with what means.
 
-    temperature: 0 is greedy. top_k: 0, top_p: 1 and min_p: 0 are off; they look at what the temperature has left. GRPO and PPO
-      learn with the very ids that were kept (a bit per id of the vocabulary and token: memory that is planned for), also for
-      `kl_coef`, `entropy_coef` and updates after the first. Ids that the tokenizer does not have are never drawn.
+    temperature: 0 is greedy. top_k: 0, top_p: 1 and min_p: 0 are off; they look at what the temperature has
+      left. GRPO and PPO learn with the very ids that were kept (a bit per id of the vocabulary and token:
+      memory that is planned for), also for `kl_coef`, `entropy_coef` and updates after the first. Ids that
+      the tokenizer does not have are never drawn.
     stop, stop_ids: texts and token ids that end a completion, beside the tokenizer's own ids.
     max_prompt_tokens: a longer prompt is an error, never cut.
-    slots: rows decoded together at most (but one per device); null means as many as the memory for the cache holds. kv_gib: that memory, GiB
-      per device; null means most of what is free. What does not fit waits, and takes the places of rows that have ended.
-    window: decode steps inside one compiled call; between two of them the host looks for rows that have ended.
-    compact: between windows, go on without the rows that have ended and with a cache no longer than the rows are.
-    merge_lora: sample from W + scale * A B, rounded to `model.dtype`, instead of with the adapters beside W: fewer steps
-      on the device, and not quite the trainer's policy. weight_dtype, kv_dtype: int8 weights or cache, which is less to
-      read, and further from it. How far is in the metrics (`sampler_mismatch/...`), and `algo.sampler_correction` corrects for it.
+    slots: rows decoded together at most (but one per device); null means as many as the memory for the cache
+      holds. kv_gib: that memory, GiB per device; null means most of what is free. What does not fit waits,
+      and takes the places of rows that have ended.
+    window: decode steps inside one compiled call; between two of them the host looks for rows that have
+      ended.
+    compact: between windows, go on without the rows that have ended and with a cache no longer than the rows
+      are.
+    merge_lora: sample from W + scale * A B, rounded to `model.dtype`, instead of with the adapters beside W:
+      fewer steps on the device, and not quite the trainer's policy. weight_dtype, kv_dtype: int8 weights or
+      cache, which is less to read, and further from it. How far is in the metrics (`sampler_mismatch/...`),
+      and `algo.sampler_correction` corrects for it.
     """
 
     temperature: NonNegative = 1.0
@@ -131,7 +150,9 @@ class SampleSection(Section):
 
 
 class OptimSection(Section):
-    """AdamW with a warm-up and a schedule whose floor is `min_ratio * learning_rate`; `clip_norm: 0` does not clip."""
+    """AdamW with a warm-up and a schedule whose floor is `min_ratio * learning_rate`; `clip_norm: 0` does not
+    clip.
+    """
 
     learning_rate: Positive = 1e-4
     schedule: Literal["constant", "linear", "cosine"] = "constant"
@@ -145,15 +166,17 @@ class OptimSection(Section):
 
 
 class VerifySection(Section):
-    """The verifier pool: a sample that fails (timeout, crash, exception) gets the task's failure reward and is counted as an error.
+    """The verifier pool: a sample that fails (timeout, crash, exception) gets the task's failure reward and
+    is counted as an error.
 
     workers: processes. timeout_s: wall time of one sample, after which its worker is killed.
-    batch_timeout_s: wall time that a batch may still take once its last completion has been sampled; what is not verified
-      by then fails.
+    batch_timeout_s: wall time that a batch may still take once its last completion has been sampled; what is
+      not verified by then fails.
     recycle_after: samples after which a worker makes way for a fresh one, against verifiers that leak.
     max_error_share: a run stops where more than this share of the last batches' samples are errors.
-    pass_env: names of environment variables that a reward needs although they look like secrets (the key of an LLM judge). Verifier
-      processes see no others of that kind: tokens, keys, passwords, cloud credentials, URLs with a password in them.
+    pass_env: names of environment variables that a reward needs although they look like secrets (the key of
+      an LLM judge). Verifier processes see no others of that kind: tokens, keys, passwords, cloud
+      credentials, URLs with a password in them.
     """
 
     workers: PositiveInt = 2
@@ -165,18 +188,21 @@ class VerifySection(Section):
 
 
 class CheckpointSection(Section):
-    """A checkpoint every `every` optimiser steps, the newest `keep` of them kept (and the best, where there is one)."""
+    """A checkpoint every `every` optimiser steps, the newest `keep` of them kept (and the best, where there
+    is one).
+    """
 
     every: PositiveInt = 50
     keep: PositiveInt = 2
 
 
 class ExpectSection(Section):
-    """What a run of this config should measure, by runs that were made before; told beside the run's own numbers at its end.
+    """What a run of this config should measure, by runs that were made before; told beside the run's own
+    numbers at its end.
 
     accuracy: for evaluations by name, the lowest and the highest that is normal. runs: how many runs say so.
-    changed: keys that this run sets otherwise than the file whose numbers these are; the ranges then say nothing about it.
-      `jaxrl run` fills it in from the overrides of the command line.
+    changed: keys that this run sets otherwise than the file whose numbers these are; the ranges then say
+      nothing about it. `jaxrl run` fills it in from the overrides of the command line.
     """
 
     accuracy: Annotated[dict[str, Annotated[tuple[Share, Share], Field(strict=False)]], Field(min_length=1)]
@@ -187,7 +213,10 @@ class ExpectSection(Section):
     def _in_order(self):
         for name, (low, high) in self.accuracy.items():
             if low > high:
-                raise ValueError(f"accuracy of {name!r}: [{low}, {high}] must be the lowest and the highest, in this order; swap them")
+                raise ValueError(
+                    f"accuracy of {name!r}: [{low}, {high}] must be the lowest and the highest, in this"
+                    " order; swap them"
+                )
         return self
 
 
@@ -200,7 +229,9 @@ class WandbSection(Section):
 
 
 class TrackSection(Section):
-    """What is told of a run. log_every: steps between two console lines; samples_per_step: rows of samples.jsonl."""
+    """What is told of a run. log_every: steps between two console lines; samples_per_step: rows of
+    samples.jsonl.
+    """
 
     log_every: PositiveInt = 1
     samples_per_step: NonNegativeInt = 16

@@ -1,4 +1,6 @@
-"""The config of each task: what its `task` section may say, and every default. The tasks themselves are in `tasks/`."""
+"""The config of each task: what its `task` section may say, and every default. The tasks themselves are in
+`tasks/`.
+"""
 
 from typing import Annotated, Any, Literal
 
@@ -12,7 +14,9 @@ Hops = Annotated[tuple[PositiveInt, ...], Field(strict=False, min_length=1)]
 
 def _in_order(span: tuple[int, int]) -> tuple[int, int]:
     if span[0] > span[1]:
-        raise ValueError(f"{list(span)} must be the smallest and the largest number, in this order; swap them")
+        raise ValueError(
+            f"{list(span)} must be the smallest and the largest number, in this order; swap them"
+        )
     return span
 
 
@@ -28,11 +32,12 @@ Operators = Annotated[tuple[Literal["+", "-", "*", "//"], ...], Field(strict=Fal
 class AnyTaskSection(Section):
     """What every task's section may say.
 
-    reward: a Python file whose function `reward(problem, text, verdict)` has the last word on a reward (`FILE.py:NAME` for
-      a function of another name); see `tasks/rewards.py`. Paths are taken from the folder that the command runs in.
-    failure_reward: of a sample whose verification timed out, crashed or raised; null is the task's own. Set it where a
-      reward function has units of its own: it should be what an unreadable answer gets, so that breaking the verifier
-      never pays.
+    reward: a Python file whose function `reward(problem, text, verdict)` has the last word on a reward
+      (`FILE.py:NAME` for a function of another name); see `tasks/rewards.py`. Paths are taken from the folder
+      that the command runs in.
+    failure_reward: of a sample whose verification timed out, crashed or raised; null is the task's own. Set
+      it where a reward function has units of its own: it should be what an unreadable answer gets, so that
+      breaking the verifier never pays.
     """
 
     reward: str | None = None
@@ -48,9 +53,10 @@ class Options(BaseModel):
 class CustomSection(AnyTaskSection):
     """A task of the user's own; see `tasks/custom.py`.
 
-    file: a Python file with a class `Task` (`FILE.py:NAME` for a class of another name). options: what it is made with,
-      `Task(**options)`.
-    train, val, test: a file of records, JSONL or parquet, for each split; read where the class has no `problems` of its own.
+    file: a Python file with a class `Task` (`FILE.py:NAME` for a class of another name). options: what it is
+      made with, `Task(**options)`.
+    train, val, test: a file of records, JSONL or parquet, for each split; read where the class has no
+      `problems` of its own.
     """
 
     name: Literal["custom"]
@@ -64,21 +70,26 @@ class CustomSection(AnyTaskSection):
 class KnowledgeGraphSection(AnyTaskSection):
     """Multi-hop questions over a graph of typed entities; see `tasks/knowledge_graph.py`.
 
-    graph: a `kg.json`, or null for a generated graph of `entities` entities with `relations` outgoing edges each, seeded
-      by `graph_seed`.
-    eval_file: a JSONL of questions on `graph` that becomes the whole test split (`test` is then not read); its paths are
-      kept out of the other splits.
+    graph: a `kg.json`, or null for a generated graph of `entities` entities with `relations` outgoing edges
+      each, seeded by `graph_seed`.
+    eval_file: a JSONL of questions on `graph` that becomes the whole test split (`test` is then not read);
+      its paths are kept out of the other splits.
     examples_file: a JSONL of questions on `graph` whose wordings the generated questions take over.
-    hops: lengths of the paths asked about. eval_hops: those of the val and test splits; null means those of `hops`
-      above 1 (paths of one hop are the facts themselves, and are in the train split alone).
-    train, val, test: numbers of problems in each split; questions are drawn with `question_seed`. Which split a path
-      belongs to depends on the path alone, so that stages with other numbers, hops or seeds never mix the splits.
-    variants: how often each path of the train split is asked, every time with wrong options and an order drawn anew.
-    letters: `shuffled` options, or `fixed`: every entity always stands under the same letter, so that a model of a few
-      hundred thousand parameters, which is slow to learn to read a list, can answer from what it knows.
-    answer_pays: whether the right option earns its point `alone`, as in the original program, or only `with_path`, where the
-      trace names the entities of the path, no others, and the last one last: one option in four is right by luck.
-    entity_match: how entities are found in a trace, as whole words or, like the original program, as substrings.
+    hops: lengths of the paths asked about. eval_hops: those of the val and test splits; null means those of
+      `hops` above 1 (paths of one hop are the facts themselves, and are in the train split alone).
+    train, val, test: numbers of problems in each split; questions are drawn with `question_seed`. Which split
+      a path belongs to depends on the path alone, so that stages with other numbers, hops or seeds never mix
+      the splits.
+    variants: how often each path of the train split is asked, every time with wrong options and an order
+      drawn anew.
+    letters: `shuffled` options, or `fixed`: every entity always stands under the same letter, so that a model
+      of a few hundred thousand parameters, which is slow to learn to read a list, can answer from what it
+      knows.
+    answer_pays: whether the right option earns its point `alone`, as in the original program, or only
+      `with_path`, where the trace names the entities of the path, no others, and the last one last: one
+      option in four is right by luck.
+    entity_match: how entities are found in a trace, as whole words or, like the original program, as
+      substrings.
     """
 
     name: Literal["knowledge_graph"]
@@ -103,7 +114,8 @@ class KnowledgeGraphSection(AnyTaskSection):
 class TinySection(AnyTaskSection):
     """Three games with a known optimum, for models of tens of thousands of parameters; see `tasks/tiny.py`.
 
-    game: `letter`, `echo` or `count`. train, val, test: numbers of problems in each split; a multiple of 8 asks each
+    game: `letter`, `echo` or `count`. train, val, test: numbers of problems in each split; a multiple of 8
+      asks each
     of a game's questions equally often. `letter` has at most 768 problems per split, the others 6144.
     """
 
@@ -117,20 +129,26 @@ class TinySection(AnyTaskSection):
 class SatSection(AnyTaskSection):
     """Random k-SAT near the threshold; see `tasks/sat.py`.
 
-    variables: fewest and most variables of a formula. clause_sizes: literals of a clause; each formula has one of these.
-      (20 variables are 85 clauses of 3, 199 of 4 or 422 of 5: prompts of about 2, 5 and 14 thousand characters.)
-    ratio: clauses per variable; null means the threshold: 4.26 for clauses of 3, 9.93 of 4, 21.12 of 5, 2^k ln 2 above.
-    planting: how formulas with a solution are made. `quiet`: each clause drawn among those that a hidden assignment
-      satisfies. `none`: formulas drawn freely, and kept if a solver finds a solution. `affine`: as the Affine environment
-      makes them, problem for problem (its task ids are 0, 1, ... for seed 0), with a ratio of 4.26 for all clause sizes;
-      these can be guessed.
-    unsatisfiable: share of formulas without a solution, which a solver has refuted; null means 0.15, and 0 for `affine`.
-    train, val, test: numbers of problems in each split, drawn with `seed`; a problem's split hangs on its content alone.
+    variables: fewest and most variables of a formula. clause_sizes: literals of a clause; each formula has
+      one of these. (20 variables are 85 clauses of 3, 199 of 4 or 422 of 5: prompts of about 2, 5 and 14
+      thousand characters.)
+    ratio: clauses per variable; null means the threshold: 4.26 for clauses of 3, 9.93 of 4, 21.12 of 5, 2^k
+      ln 2 above.
+    planting: how formulas with a solution are made. `quiet`: each clause drawn among those that a hidden
+      assignment satisfies. `none`: formulas drawn freely, and kept if a solver finds a solution. `affine`: as
+      the Affine environment makes them, problem for problem (its task ids are 0, 1, ... for seed 0), with a
+      ratio of 4.26 for all clause sizes; these can be guessed.
+    unsatisfiable: share of formulas without a solution, which a solver has refuted; null means 0.15, and 0
+      for `affine`.
+    train, val, test: numbers of problems in each split, drawn with `seed`; a problem's split hangs on its
+      content alone.
     """
 
     name: Literal["sat"]
     variables: _span(2, 10_000) = (10, 20)
-    clause_sizes: Annotated[tuple[Annotated[int, Field(ge=2, le=20)], ...], Field(strict=False, min_length=1)] = (3,)
+    clause_sizes: Annotated[
+        tuple[Annotated[int, Field(ge=2, le=20)], ...], Field(strict=False, min_length=1)
+    ] = (3,)
     ratio: Positive | None = None
     planting: Literal["quiet", "none", "affine"] = "quiet"
     unsatisfiable: Share | None = None
@@ -143,24 +161,30 @@ class SatSection(AnyTaskSection):
     def _check_sizes(self) -> "SatSection":
         if max(self.clause_sizes) > self.variables[0]:
             raise ValueError(
-                f"a clause of {max(self.clause_sizes)} different variables does not fit a formula of {self.variables[0]}; "
-                f"raise variables or lower clause_sizes"
+                f"a clause of {max(self.clause_sizes)} different variables does not fit a formula of"
+                f" {self.variables[0]}; raise variables or lower clause_sizes"
             )
         if self.planting == "affine" and self.unsatisfiable:
-            raise ValueError("planting: affine always has a solution; leave unsatisfiable out, or set planting to quiet or none")
+            raise ValueError(
+                "planting: affine always has a solution; leave unsatisfiable out, or set planting to quiet or"
+                " none"
+            )
         return self
 
 
 class MathSection(AnyTaskSection):
     """Questions with a number or an expression as their answer, from files or the hub; see `tasks/math.py`.
 
-    train_file, test_file: records in JSONL (.gz too) or parquet, with the fields of GSM8K (`question`, `answer`), MATH
-      (`problem`, `solution`) or MATH-500 (`problem`, `answer`). hub: a dataset of the hub, or a folder that it was saved to,
-      for what no file is named for; hub_config: its configuration (`main` for openai/gsm8k).
-    train, val, test: at most so many problems, the first ones; null means all. The val split is taken out of the train
-      file: a twentieth of it, chosen by content alone.
-    answer_format: how the prompt asks for the answer, and demonstrations end: `hashes` (#### 42) or `boxed`. Both are read.
-    symbolic: compare what exact arithmetic cannot, roots and functions (2\\sqrt{3} and \\sqrt{12}), with mpmath, the extra `math`.
+    train_file, test_file: records in JSONL (.gz too) or parquet, with the fields of GSM8K (`question`,
+      `answer`), MATH (`problem`, `solution`) or MATH-500 (`problem`, `answer`). hub: a dataset of the hub, or
+      a folder that it was saved to, for what no file is named for; hub_config: its configuration (`main` for
+      openai/gsm8k).
+    train, val, test: at most so many problems, the first ones; null means all. The val split is taken out of
+      the train file: a twentieth of it, chosen by content alone.
+    answer_format: how the prompt asks for the answer, and demonstrations end: `hashes` (#### 42) or `boxed`.
+      Both are read.
+    symbolic: compare what exact arithmetic cannot, roots and functions (2\\sqrt{3} and \\sqrt{12}), with
+      mpmath, the extra `math`.
     """
 
     name: Literal["math"]
@@ -178,8 +202,8 @@ class MathSection(AnyTaskSection):
 class ArithmeticSection(AnyTaskSection):
     """Expressions of whole numbers to work out, as hard as wished; see `tasks/arithmetic.py`.
 
-    terms: fewest and most operands. digits: fewest and most digits of an operand. operators: what they are joined by; `//`
-      is division rounded down. train, val, test, seed: as those of `sat`.
+    terms: fewest and most operands. digits: fewest and most digits of an operand. operators: what they are
+      joined by; `//` is division rounded down. train, val, test, seed: as those of `sat`.
     """
 
     name: Literal["arithmetic"]
@@ -195,7 +219,8 @@ class ArithmeticSection(AnyTaskSection):
 class CountdownSection(AnyTaskSection):
     """Reach a target from given numbers with + - * /, each used at most once; see `tasks/countdown.py`.
 
-    numbers: fewest and most numbers given. largest: the largest that is drawn. targets: smallest and largest target.
+    numbers: fewest and most numbers given. largest: the largest that is drawn. targets: smallest and largest
+      target.
     train, val, test, seed: as those of `sat`.
     """
 
@@ -212,18 +237,20 @@ class CountdownSection(AnyTaskSection):
 class ProgramSection(AnyTaskSection):
     """What the tasks that run programs have in common; see `tasks/code_sandbox.py` and `verify/sandbox.py`.
 
-    train_file, test_file: records in JSONL (.gz too) or parquet. hub: a dataset of the hub, or a folder that it was saved to,
-      for what no file is named for; hub_config: its configuration; hub_split, hub_test_split: its splits for train and test.
-      A twentieth of the train source, chosen by content alone, is the val split; where test has no source of its own,
+    train_file, test_file: records in JSONL (.gz too) or parquet. hub: a dataset of the hub, or a folder that
+      it was saved to, for what no file is named for; hub_config: its configuration; hub_split,
+      hub_test_split: its splits for train and test. A twentieth of the train source, chosen by content alone,
+        is the val split; where test has no source of its own,
       another twentieth is the test split.
     train, val, test: at most so many problems, the first ones; null means all.
-    wall_s, cpu_s: seconds of one program on one case, or in all calls of HumanEval's or MBPP's tests. total_s: after so many
-      seconds no further case of a completion is begun. wall_s + total_s should stay below verify.timeout_s. Where wall_s or total_s
+    wall_s, cpu_s: seconds of one program on one case, or in all calls of HumanEval's or MBPP's tests.
+      total_s: after so many seconds no further case of a completion is begun. wall_s + total_s should stay
+        below verify.timeout_s. Where wall_s or total_s
       ran out because the machine was busy, there is no verdict.
     memory_mb: address space. output_kb: of what is printed.
     min_level: how well programs must be shut in, or they are not run.
-    packages: names of packages, installed beside jaxrl, that programs and tests may import besides the standard library; HumanEval+
-      needs [numpy]. They take address space.
+    packages: names of packages, installed beside jaxrl, that programs and tests may import besides the
+      standard library; HumanEval+ needs [numpy]. They take address space.
     """
 
     train_file: str | None = None
@@ -245,7 +272,9 @@ class ProgramSection(AnyTaskSection):
 
 
 class BundledSection(ProgramSection):
-    """Where no source is named, the problems are made here (`tasks/programs.py`), drawn with `seed`; null then means 1000, 100, 100."""
+    """Where no source is named, the problems are made here (`tasks/programs.py`), drawn with `seed`; null
+    then means 1000, 100, 100.
+    """
 
     seed: NonNegativeInt = 0
 
@@ -264,8 +293,8 @@ class BundledSection(ProgramSection):
 class AbductionSection(BundledSection):
     """A program and its output, and an input that gives it; see `tasks/abduction.py`.
 
-    check_programs: run the programs of a file on their own inputs first, and ask for what they print then; those that fail
-      are left out. False takes the file's outputs as they are.
+    check_programs: run the programs of a file on their own inputs first, and ask for what they print then;
+      those that fail are left out. False takes the file's outputs as they are.
     """
 
     name: Literal["abduction"]
@@ -285,7 +314,8 @@ class DeductionSection(BundledSection):
 class CodeSection(ProgramSection):
     """A function that passes tests: HumanEval, MBPP, records with cases; see `tasks/code.py`.
 
-    check_programs: leave out the records of a file whose own reference fails their tests; running it takes some 20 ms each.
+    check_programs: leave out the records of a file whose own reference fails their tests; running it takes
+      some 20 ms each.
     """
 
     name: Literal["code"]

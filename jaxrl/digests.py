@@ -15,10 +15,11 @@ A, B = TypeVar("A"), TypeVar("B")
 
 
 def stamp(path: Path) -> Stamp:
-    """(size, time of the last change to the content, time of the last change at all, inode): as long as these stay, so does the file.
+    """(size, time of the last change to the content, time of the last change at all, inode): as long as these
+    stay, so does the file.
 
-    The third is the kernel's and cannot be set back, as the second can (`touch -r`, `cp -p`). What these do not show is a disk
-    that loses a bit by itself.
+    The third is the kernel's and cannot be set back, as the second can (`touch -r`, `cp -p`). What these do
+    not show is a disk that loses a bit by itself.
 
     Raises:
       InputError: a file that is not there or cannot be asked about.

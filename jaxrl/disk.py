@@ -1,4 +1,6 @@
-"""Files on a disk that may be full, read-only or gone: what goes wrong in one sentence, and files that are whole or not there."""
+"""Files on a disk that may be full, read-only or gone: what goes wrong in one sentence, and files that are
+whole or not there.
+"""
 
 import errno
 import json
@@ -19,7 +21,9 @@ AGAIN = "start the same command again"
 
 @contextmanager
 def writing(path: str | Path) -> Iterator[None]:
-    """Whatever the disk refuses inside is an InputError about `path`, be it told by Python or by a library's own exception."""
+    """Whatever the disk refuses inside is an InputError about `path`, be it told by Python or by a library's
+    own exception.
+    """
     try:
         yield
     except Exception as error:
@@ -33,8 +37,8 @@ def writing(path: str | Path) -> Iterator[None]:
 def write_whole(path: str | Path, text: str) -> None:
     """Write a text file; whenever the process dies or the disk fills up, it is the old one or the new one.
 
-    A link stays, and the file that it stands for is the one that is written. Half a surrogate, which UTF-8 cannot hold, is
-    written as `\\udXXX`: inside a JSON string that is its escape.
+    A link stays, and the file that it stands for is the one that is written. Half a surrogate, which UTF-8
+    cannot hold, is written as `\\udXXX`: inside a JSON string that is its escape.
 
     Raises:
       InputError: the file cannot be written.
@@ -55,13 +59,15 @@ def write_whole(path: str | Path, text: str) -> None:
 
 
 def check_space(folder: str | Path, needed: int, what: str) -> None:
-    """InputError unless `folder` is there and its disk has room for `needed` bytes of `what`: found before half are written."""
+    """InputError unless `folder` is there and its disk has room for `needed` bytes of `what`: found before
+    half are written.
+    """
     with writing(folder):
         free = shutil.disk_usage(folder).free
     if free < needed:
         raise InputError(
-            f"{what} needs up to {needed / 2**20:.1f} MiB, and the disk of {folder} has {free / 2**20:.1f} MiB left; nothing of it was "
-            f"written: make room, and {AGAIN}"
+            f"{what} needs up to {needed / 2**20:.1f} MiB, and the disk of {folder} has {free / 2**20:.1f}"
+            f" MiB left; nothing of it was written: make room, and {AGAIN}"
         )
 
 
@@ -76,7 +82,9 @@ def read_text(path: str | Path, remedy: str) -> str:
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}; {remedy}") from None
     except UnicodeDecodeError as error:
-        raise InputError(f"{path} cannot be read: it is not UTF-8 ({error.reason} at byte {error.start}); {remedy}") from None
+        raise InputError(
+            f"{path} cannot be read: it is not UTF-8 ({error.reason} at byte {error.start}); {remedy}"
+        ) from None
 
 
 def read_json(path: str | Path, remedy: str) -> dict[str, Any]:
@@ -96,7 +104,9 @@ def read_json(path: str | Path, remedy: str) -> dict[str, Any]:
 
 
 def silence(stream: TextIO) -> None:
-    """Let what a stream still holds go nowhere: the interpreter, which writes it out at the end, would fail once more."""
+    """Let what a stream still holds go nowhere: the interpreter, which writes it out at the end, would fail
+    once more.
+    """
     with suppress(OSError, ValueError):  # a stream of a test has no descriptor
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, stream.fileno())
@@ -104,8 +114,9 @@ def silence(stream: TextIO) -> None:
 
 
 def _system_number(error: Exception) -> int | None:
-    """The system's number of what went wrong. Libraries that are not Python inside have it in their texts only: tokenizers and
-    safetensors `(os error 28)`, tensorstore `[os_error_code='28']`."""
+    """The system's number of what went wrong. Libraries that are not Python inside have it in their texts
+    only: tokenizers and safetensors `(os error 28)`, tensorstore `[os_error_code='28']`.
+    """
     if isinstance(error, OSError):
         return error.errno
     found = re.search(r"\(os error (\d+)\)|os_error_code='(\d+)'", str(error))

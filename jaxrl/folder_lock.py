@@ -16,7 +16,8 @@ from jaxrl.errors import InputError
 
 LOCK = "lock"
 ATTEMPTS = 100
-NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)  # what file systems without flock answer
+# what file systems without flock answer
+NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
 
 log = logging.getLogger("jaxrl")
 _held: set[int] = set()  # descriptors of the locks that this process holds
@@ -26,13 +27,14 @@ _held: set[int] = set()  # descriptors of the locks that this process holds
 def locked(folder: Path) -> Iterator[Callable[[], None]]:
     """Make `folder` if it is missing, and keep every other process out of it as long as the block lasts.
 
-    The lock is the kernel's (flock on the file `lock`) and ends with the process, however that ends: a file that a killed
-    process has left locks nothing. Its text, pid and host, is for people only. When the block ends the file goes, and so
-    does a folder that was made here and is still empty. On a file system without flock nothing is locked, and a warning
-    says so.
+    The lock is the kernel's (flock on the file `lock`) and ends with the process, however that ends: a file
+    that a killed process has left locks nothing. Its text, pid and host, is for people only. When the block
+    ends the file goes, and so does a folder that was made here and is still empty. On a file system without
+    flock nothing is locked, and a warning says so.
 
     Yields:
-      A check: InputError if the folder was deleted meanwhile, when it may be made anew and locked by another process.
+      A check: InputError if the folder was deleted meanwhile, when it may be made anew and locked by another
+      process.
     Raises:
       InputError: another process has it; the folder cannot be written to.
     """
@@ -56,19 +58,26 @@ def locked(folder: Path) -> Iterator[Callable[[], None]]:
 
 
 def _take(folder: Path, made: list[Path]) -> int:
-    """The descriptor that holds the lock. `made` gets the folders that had to be made for it, innermost first."""
+    """The descriptor that holds the lock. `made` gets the folders that had to be made for it, innermost
+    first.
+    """
     lock = folder / LOCK
     for _ in range(ATTEMPTS):
         try:
             _make(folder, made)
-            descriptor = os.open(lock, os.O_RDWR | os.O_CREAT, 0o644)  # not inherited by programs that are started (PEP 446)
+            # not inherited by programs that are started (PEP 446)
+            descriptor = os.open(lock, os.O_RDWR | os.O_CREAT, 0o644)
         except FileNotFoundError:  # whoever had made the folder, or one above it, took it away again
             continue
         try:
             _lock(descriptor, folder)
             if _is_at(descriptor, lock):
                 os.ftruncate(descriptor, 0)
-                os.pwrite(descriptor, f"pid {os.getpid()} on host {socket.gethostname()}, since {time.strftime('%F %T')}\n".encode(), 0)
+                os.pwrite(
+                    descriptor,
+                    f"pid {os.getpid()} on host {socket.gethostname()}, since {time.strftime('%F %T')}\n".encode(),
+                    0,
+                )
                 return descriptor
         except BaseException:
             os.close(descriptor)
@@ -81,18 +90,25 @@ def _lock(descriptor: int, folder: Path) -> None:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        raise InputError(f"another process is at work in {folder}: {_holder(descriptor)}; wait for its end, or set another `name`") from None
+        raise InputError(
+            f"another process is at work in {folder}: {_holder(descriptor)}; wait for its end, or set another"
+            " `name`"
+        ) from None
     except OSError as error:
         if error.errno not in NO_LOCKS:
             raise
         log.warning(
-            "the file system of %s has no locks (%s): nothing keeps a second process out of this folder, so start the run once only",
-            folder, error.strerror,
-        )  # fmt: skip
+            "the file system of %s has no locks (%s): nothing keeps a second process out of this folder, so"
+            " start the run once only",
+            folder,
+            error.strerror,
+        )
 
 
 def _holder(descriptor: int) -> str:
-    """What the lock's holder has written: right after taking it, so that one who came second may have to wait a moment."""
+    """What the lock's holder has written: right after taking it, so that one who came second may have to wait
+    a moment.
+    """
     for _ in range(ATTEMPTS):
         if text := os.pread(descriptor, 200, 0).decode(errors="replace").strip():
             return text
@@ -123,7 +139,9 @@ def _is_at(descriptor: int, path: Path) -> bool:
 
 def _check(descriptor: int, lock: Path) -> None:
     if not _is_at(descriptor, lock):
-        raise InputError(f"{lock.parent} was deleted or replaced while this process was at work in it; start the run again")
+        raise InputError(
+            f"{lock.parent} was deleted or replaced while this process was at work in it; start the run again"
+        )
 
 
 def _let_go() -> None:

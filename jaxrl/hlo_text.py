@@ -1,4 +1,6 @@
-"""The text of XLA's optimised HLO (`compiled.as_text()`) as computations and instructions. What they cost: `hlo.py`."""
+"""The text of XLA's optimised HLO (`compiled.as_text()`) as computations and instructions. What they cost:
+`hlo.py`.
+"""
 
 import math
 import re
@@ -6,7 +8,17 @@ from dataclasses import dataclass
 from functools import cached_property
 
 # No work: these name a buffer or a part of one, or wait for one.
-FREE = {"parameter", "constant", "tuple", "get-tuple-element", "bitcast", "after-all", "opt-barrier", "partition-id", "replica-id"}
+FREE = {
+    "parameter",
+    "constant",
+    "tuple",
+    "get-tuple-element",
+    "bitcast",
+    "after-all",
+    "opt-barrier",
+    "partition-id",
+    "replica-id",
+}
 FREE_CALLS = ('"ConcatBitcast"', '"AssumeGatherIndicesInBound"', '"AllocateBuffer"')
 
 BUFFER = re.compile(r"(\w+)\[([\d,]*)\](?:\{[^}]*?(?:S\((\d+)\))?\})?")
@@ -36,7 +48,9 @@ class Buffer:
 
 @dataclass(frozen=True)
 class Instruction:
-    """literal: what stands between the parentheses, that is, the value of a constant and the number of a parameter."""
+    """literal: what stands between the parentheses, that is, the value of a constant and the number of a
+    parameter.
+    """
 
     name: str
     opcode: str
@@ -57,11 +71,15 @@ class Instruction:
 
     @property
     def is_free(self) -> bool:
-        names_a_buffer = self.opcode == "custom-call" and any(target in self.attributes for target in FREE_CALLS)
+        names_a_buffer = self.opcode == "custom-call" and any(
+            target in self.attributes for target in FREE_CALLS
+        )
         return names_a_buffer or self.opcode in FREE or self.opcode.endswith("-done")
 
     def __str__(self) -> str:
-        return f"{self.opcode} {self.name}: " + ", ".join(f"{b.dtype}[{','.join(map(str, b.dims))}]" for b in self.buffers)
+        return f"{self.opcode} {self.name}: " + ", ".join(
+            f"{b.dtype}[{','.join(map(str, b.dims))}]" for b in self.buffers
+        )
 
 
 @dataclass(frozen=True)
@@ -86,7 +104,9 @@ class Computation:
         return [self.instructions[name] for name in instruction.operands]
 
     def output(self, number: int) -> tuple[Instruction, int]:
-        """The instruction that makes a result (tuples in tuples are flattened), and which of its own results that is."""
+        """The instruction that makes a result (tuples in tuples are flattened), and which of its own results
+        that is.
+        """
         for element in self.operands(self.root) if self.root.opcode == "tuple" else [self.root]:
             if number < len(element.buffers):
                 return element, number
@@ -124,8 +144,13 @@ def parse_instruction(name: str, definition: str) -> Instruction:
     opening = rest.index("(")
     closing = _closing(rest, opening)
     literal = rest[opening + 1 : closing]
-    buffers = tuple(Buffer(d, tuple(int(n) for n in dims.split(",") if n), int(s or 0)) for d, dims, s in BUFFER.findall(shape))
-    return Instruction(name, rest[:opening], buffers, tuple(NAME.findall(literal)), rest[closing + 1 :], literal)
+    buffers = tuple(
+        Buffer(d, tuple(int(n) for n in dims.split(",") if n), int(s or 0))
+        for d, dims, s in BUFFER.findall(shape)
+    )
+    return Instruction(
+        name, rest[:opening], buffers, tuple(NAME.findall(literal)), rest[closing + 1 :], literal
+    )
 
 
 def _closing(text: str, opening: int) -> int:

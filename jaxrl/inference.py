@@ -1,4 +1,6 @@
-"""Using a model directory without an experiment: drawing completions, scoring tokens, evaluating on a task. One JSONL in, one out."""
+"""Using a model directory without an experiment: drawing completions, scoring tokens, evaluating on a task.
+One JSONL in, one out.
+"""
 
 import logging
 import zlib
@@ -36,12 +38,28 @@ from jaxrl.types import Completion
 log = logging.getLogger("jaxrl")
 
 SCORE_ROWS, SCORE_TOKENS = 16, 8192  # of one batch, at most
-# Keys of the requests that inference servers take. A line keeps whatever else it holds; of these, leaving them out would be a lie.
+# Keys of the requests that inference servers take. A line keeps whatever else it holds; of these, leaving
+# them out would be a lie.
 OF_A_REQUEST = (
-    "documents", "functions", "function_call", "tool_choice", "chat_template", "chat_template_kwargs", "enable_thinking",
-    "add_generation_prompt", "continue_final_message", "response_format",
-    "temperature", "top_p", "top_k", "min_p", "max_tokens", "max_new_tokens", "max_completion_tokens", "stop",
-)  # fmt: skip
+    "documents",
+    "functions",
+    "function_call",
+    "tool_choice",
+    "chat_template",
+    "chat_template_kwargs",
+    "enable_thinking",
+    "add_generation_prompt",
+    "continue_final_message",
+    "response_format",
+    "temperature",
+    "top_p",
+    "top_k",
+    "min_p",
+    "max_tokens",
+    "max_new_tokens",
+    "max_completion_tokens",
+    "stop",
+)
 
 
 def load_policy(model: str, adapter: str | None, dtype: str, mesh: Mesh) -> Weights:
@@ -50,20 +68,28 @@ def load_policy(model: str, adapter: str | None, dtype: str, mesh: Mesh) -> Weig
 
 
 def sample_file(
-    weights: Weights, model: str, prompts: Path, out: Path, sample: SampleSection, seed: int, mesh: Mesh, moment: datetime | None = None
+    weights: Weights,
+    model: str,
+    prompts: Path,
+    out: Path,
+    sample: SampleSection,
+    seed: int,
+    mesh: Mesh,
+    moment: datetime | None = None,
 ) -> int:
     """Complete every line of `prompts`.
 
-    A line has `prompt` (text, taken as it is, with the BOS that the tokenizer puts before it unless it has one), `messages`
-    (rendered with the chat template, with the line's `system` and `tools` if it has any) or `prompt_ids` (nothing is added);
-    what it has is kept, and `completion`, `completion_ids`, `logprobs` and `stop_reason` are added. A key that asks for another
-    prompt or another way of sampling (`OF_A_REQUEST`) is an error. Equal prompts are prefilled once and draw independent
-    samples: the n-th line with a prompt gets its n-th sample, whatever else the file holds.
-    `moment` is what a chat template is told that asks for the date; None is now.
+    A line has `prompt` (text, taken as it is, with the BOS that the tokenizer puts before it unless it has
+    one), `messages` (rendered with the chat template, with the line's `system` and `tools` if it has any) or
+    `prompt_ids` (nothing is added); what it has is kept, and `completion`, `completion_ids`, `logprobs` and
+    `stop_reason` are added. A key that asks for another prompt or another way of sampling (`OF_A_REQUEST`) is
+    an error. Equal prompts are prefilled once and draw independent samples: the n-th line with a prompt gets
+    its n-th sample, whatever else the file holds. `moment` is what a chat template is told that asks for the
+    date; None is now.
 
-    `logprobs` are the model's at the temperature (at 1 where it is 0), over its whole vocabulary, also where top-k, top-p or
-    min-p drew among fewer ids: at temperature 1 the numbers that `score_file` gives. Ids that the tokenizer does not have
-    are never drawn.
+    `logprobs` are the model's at the temperature (at 1 where it is 0), over its whole vocabulary, also where
+    top-k, top-p or min-p drew among fewer ids: at temperature 1 the numbers that `score_file` gives. Ids that
+    the tokenizer does not have are never drawn.
 
     Returns:
       The number of lines written.
@@ -83,17 +109,23 @@ def sample_file(
     for line, ids in enumerate(prompt_ids):
         engine.check(f"{records[line][0]}: the prompt", Request(ids, 0))
         lines_of.setdefault(tuple(ids), []).append(line)
-    requests = [Request(list(ids), zlib.crc32(np.array(ids, "<i4").tobytes()), len(lines)) for ids, lines in lines_of.items()]
+    requests = [
+        Request(list(ids), zlib.crc32(np.array(ids, "<i4").tobytes()), len(lines))
+        for ids, lines in lines_of.items()
+    ]
     places = list(lines_of.values())
     completions: dict[int, Completion] = {}
     for sampled in engine.run(weights.trainable, weights.frozen, requests, jax.random.key(seed)):
         completions[places[sampled.request][sampled.index]] = sampled.completion
-    write_rows(out, [record | _completion_fields(completions[line]) for line, (_, record) in enumerate(records)])
+    write_rows(
+        out, [record | _completion_fields(completions[line]) for line, (_, record) in enumerate(records)]
+    )
     return len(records)
 
 
 def score_file(weights: Weights, tokens_file: Path, out: Path, mesh: Mesh) -> int:
-    """Add `logprobs` to every line of `tokens_file`: one per token of `tokens`, at temperature 1, the first 0.
+    """Add `logprobs` to every line of `tokens_file`: one per token of `tokens`, at temperature 1, the first
+    0.
 
     Returns:
       The number of lines written.
@@ -105,7 +137,9 @@ def score_file(weights: Weights, tokens_file: Path, out: Path, mesh: Mesh) -> in
     limit = weights.policy.config.max_positions
     for (place, _), row in zip(records, rows):
         if len(row) > limit:
-            raise InputError(f"{place}: {len(row)} tokens are more than the model's {limit} positions; cut the line")
+            raise InputError(
+                f"{place}: {len(row)} tokens are more than the model's {limit} positions; cut the line"
+            )
     score = make_score_fn(weights.policy, mesh)
     logprobs: dict[int, list[float]] = {}
     by_length = sorted(range(len(rows)), key=lambda i: len(rows[i]))  # rows of a batch are of like length
@@ -125,18 +159,41 @@ def score_file(weights: Weights, tokens_file: Path, out: Path, mesh: Mesh) -> in
 
 
 def evaluate_model(
-    weights: Weights, model: str, stage: EvalStage, verify: VerifySection, seed: int, mesh: Mesh, moment: datetime | None = None
+    weights: Weights,
+    model: str,
+    stage: EvalStage,
+    verify: VerifySection,
+    seed: int,
+    mesh: Mesh,
+    moment: datetime | None = None,
 ) -> list[Row]:
-    """The baselines' rows and the policy's, on the task and split of an eval stage; `moment` as in `sample_file`."""
+    """The baselines' rows and the policy's, on the task and split of an eval stage; `moment` as in
+    `sample_file`.
+    """
     task = make_task(stage.task)
     problems = choose_problems(task, stage)
     folder = model_folder(model)
     tokenizer = tokenizer_at(moment, folder)
     if tokenizer is None:
         raise InputError(f"{folder} has no tokenizer; an evaluation needs the one that belongs to the model")
-    engine = Engine(_with_tokens_of(tokenizer, weights.policy), stage.sample, eos_ids(tokenizer, folder), tokenizer.decode, mesh)
+    engine = Engine(
+        _with_tokens_of(tokenizer, weights.policy),
+        stage.sample,
+        eos_ids(tokenizer, folder),
+        tokenizer.decode,
+        mesh,
+    )
     with open_pool(task, verify) as pool:
-        row, _ = evaluate(engine, pool, tokenizer, problems, weights.trainable, weights.frozen, jax.random.key(seed), stage.name)
+        row, _ = evaluate(
+            engine,
+            pool,
+            tokenizer,
+            problems,
+            weights.trainable,
+            weights.frozen,
+            jax.random.key(seed),
+            stage.name,
+        )
         return [*baseline_rows(task, pool, problems, seed), row]
 
 
@@ -145,7 +202,7 @@ def _with_tokens_of(tokenizer, policy: Policy) -> Policy:
     return policy if tokenizer is None else replace(policy, num_tokens=num_tokens(tokenizer))
 
 
-# ------------------------------------------------------------------------------------------------------------- files
+# ------------------------------------------------------------------------------------------------------ files
 
 
 def read_lines(path: Path) -> list[tuple[str, dict[str, Any]]]:
@@ -161,7 +218,9 @@ def read_lines(path: Path) -> list[tuple[str, dict[str, Any]]]:
 
 
 def tokenizer_at(moment: datetime | None, folder: Path):
-    """The folder's tokenizer, if it has one, whose templates are told this moment when they ask for the date."""
+    """The folder's tokenizer, if it has one, whose templates are told this moment when they ask for the
+    date.
+    """
     tokenizer = find_tokenizer(folder)
     if tokenizer is not None:
         moment = moment or datetime.now()
@@ -175,23 +234,29 @@ def read_prompt(record: dict[str, Any], tokenizer, place: str, vocab_size: int) 
     """The ids of a line's prompt, whichever of its forms it has; `place` (file and line) begins every error.
 
     Raises:
-      InputError: none of the forms or more than one, what they hold is not what it should be, or a key that would not be heeded.
+      InputError: none of the forms or more than one, what they hold is not what it should be, or a key that
+        would not be heeded.
     """
     given = [name for name in ("prompt", "messages", "prompt_ids") if name in record]
     if len(given) != 1:
-        raise InputError(f"{place}: needs exactly one of `prompt`, `messages`, `prompt_ids`, and has {given or 'none of them'}")
+        raise InputError(
+            f"{place}: needs exactly one of `prompt`, `messages`, `prompt_ids`, and has"
+            f" {given or 'none of them'}"
+        )
     unheeded = [name for name in OF_A_REQUEST if record.get(name) is not None]
     if given != ["messages"]:  # no chat template, so no place for these
         unheeded += [name for name in ("system", "tools") if record.get(name)]
     if unheeded:
         raise InputError(
-            f"{place}: `{unheeded[0]}` beside `{given[0]}` would not be heeded; sampling is set for all lines by the command's flags, "
-            "and `system` and `tools` go with `messages`; remove it"
+            f"{place}: `{unheeded[0]}` beside `{given[0]}` would not be heeded; sampling is set for all lines"
+            " by the command's flags, and `system` and `tools` go with `messages`; remove it"
         )
     if given == ["prompt_ids"]:
         return _ids(record, "prompt_ids", place, vocab_size)
     if tokenizer is None:
-        raise InputError(f"{place}: `{given[0]}` is text, and the model directory has no tokenizer; give `prompt_ids`")
+        raise InputError(
+            f"{place}: `{given[0]}` is text, and the model directory has no tokenizer; give `prompt_ids`"
+        )
     if given == ["messages"]:
         messages = with_context(parse_messages(record["messages"], place, "messages"), record, place)
         try:
@@ -205,10 +270,16 @@ def read_prompt(record: dict[str, Any], tokenizer, place: str, vocab_size: int) 
 
 def _ids(record: dict[str, Any], column: str, place: str, vocab_size: int) -> list[int]:
     if column not in record:
-        raise InputError(f"{place}: has no column {column!r}, a list of token ids; the keys found are {', '.join(map(repr, record)) or 'none'}")
+        raise InputError(
+            f"{place}: has no column {column!r}, a list of token ids; the keys found are"
+            f" {', '.join(map(repr, record)) or 'none'}"
+        )
     ids = record[column]
     if not isinstance(ids, list) or not ids or not all(type(i) is int for i in ids):
-        raise InputError(f"{place}, column {column!r}: must be a list of token ids with at least one, and is {str(ids)[:60]}")
+        raise InputError(
+            f"{place}, column {column!r}: must be a list of token ids with at least one, and is"
+            f" {str(ids)[:60]}"
+        )
     if not all(0 <= i < vocab_size for i in ids):
         raise InputError(f"{place}, column {column!r}: holds a token id outside 0..{vocab_size - 1}")
     return ids

@@ -13,7 +13,9 @@ class Interrupted(Exception):
 
 
 class Interrupt:
-    """Owns the signal handlers while it is open. The handler sets a flag and nothing else: a step is never torn."""
+    """Owns the signal handlers while it is open. The handler sets a flag and nothing else: a step is never
+    torn.
+    """
 
     def __init__(self):
         self.requested = False
@@ -37,8 +39,9 @@ class Interrupt:
 
 @contextmanager
 def ends_as_ctrl_c() -> Iterator[None]:
-    """SIGTERM and SIGHUP raise KeyboardInterrupt inside, with their number, so that unfinished files and processes are cleaned
-    up; once, not in the clean-up."""
+    """SIGTERM and SIGHUP raise KeyboardInterrupt inside, with their number, so that unfinished files and
+    processes are cleaned up; once, not in the clean-up.
+    """
 
     def stop(number: int, frame: FrameType | None) -> None:
         for end in previous:
@@ -56,5 +59,7 @@ def ends_as_ctrl_c() -> Iterator[None]:
 
 
 def _ends() -> list[int]:
-    """What asks a process to end. SIGHUP only where it is not ignored: `nohup` is the wish to outlive the terminal."""
+    """What asks a process to end. SIGHUP only where it is not ignored: `nohup` is the wish to outlive the
+    terminal.
+    """
     return [signal.SIGTERM] + ([] if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else [signal.SIGHUP])

@@ -13,7 +13,9 @@ from jaxrl.errors import InputError
 
 
 def device_memory(device: jax.Device) -> int:
-    """Bytes that a device has for arrays; on CPU this process's share of the host's memory, for each of its devices."""
+    """Bytes that a device has for arrays; on CPU this process's share of the host's memory, for each of its
+    devices.
+    """
     stats = device.memory_stats()
     return stats["bytes_limit"] if stats is not None else host_memory() // jax.local_device_count()
 
@@ -26,7 +28,9 @@ def host_memory(limit_file: Path = Path("/sys/fs/cgroup/memory.max")) -> int:
 
 
 def free_memory(mesh: Mesh) -> float:
-    """Bytes free on the fullest device of the mesh that this process can see; CPU devices share what the host has left."""
+    """Bytes free on the fullest device of the mesh that this process can see; CPU devices share what the host
+    has left.
+    """
     devices = [device for device in mesh.devices.flat if device.process_index == jax.process_index()]
     if devices[0].memory_stats() is None:
         free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
@@ -39,8 +43,8 @@ def explain_out_of_memory(what: str, remedy: Callable[[], str]) -> Iterator[None
     """Turn the compiler's report of memory that ran out into one sentence with the setting to change.
 
     Raises:
-      InputError: in place of an error whose status is RESOURCE_EXHAUSTED, or that says so in words: who reads the result of a
-        program that found no memory gets INTERNAL. Others pass.
+      InputError: in place of an error whose status is RESOURCE_EXHAUSTED, or that says so in words: who reads
+        the result of a program that found no memory gets INTERNAL. Others pass.
     """
     try:
         yield

@@ -1,8 +1,8 @@
 """An experiment: its stages in order, in one folder, taken up again where it stopped.
 
-    runs/<name>/  config.yaml  inputs.json  metrics.jsonl  samples.jsonl  eval.json  report.md
-                  checkpoints/<stage>/  tokenizer/  model/ (a base made here)  adapter/ (PEFT)
-                  lock (while a process is at work there)
+runs/<name>/  config.yaml  inputs.json  metrics.jsonl  samples.jsonl  eval.json  report.md
+              checkpoints/<stage>/  tokenizer/  model/ (a base made here)  adapter/ (PEFT)
+              lock (while a process is at work there)
 """
 
 import sys
@@ -54,8 +54,8 @@ def run(config: Config, stream: TextIO | None = sys.stdout) -> Path:
     Returns:
       The run's folder.
     Raises:
-      InputError: anything the user can put right; another config or another process in the same folder among it, and a disk
-        that takes no more. Nothing is written before all stages have been looked at.
+      InputError: anything the user can put right; another config or another process in the same folder among
+        it, and a disk that takes no more. Nothing is written before all stages have been looked at.
       Interrupted: on Ctrl-C, SIGTERM or SIGHUP, after the state was saved.
     """
     is_first = jax.process_index() == 0  # of the processes that share the work, the one that writes
@@ -64,7 +64,9 @@ def run(config: Config, stream: TextIO | None = sys.stdout) -> Path:
 
 
 def run_locked(config: Config, check_lock: Callable[[], None], stream: TextIO | None = sys.stdout) -> Path:
-    """`run`, where the caller keeps other processes out of the run's folder; `check_lock` is what `locked` gave."""
+    """`run`, where the caller keeps other processes out of the run's folder; `check_lock` is what `locked`
+    gave.
+    """
     set_up_jax(config.compilation_cache)
     mesh = make_mesh(config.mesh)
     folder = config.folder
@@ -81,11 +83,18 @@ def run_locked(config: Config, check_lock: Callable[[], None], stream: TextIO | 
         Interrupt() as interrupt,
         Compilations() as compilations,
         Console(stream, enabled=is_first, log_every=config.track.log_every) as console,
-        RunLogger(folder, config.track, config.name, config.model_dump(mode="json"), enabled=is_first) as logger,
+        RunLogger(
+            folder, config.track, config.name, config.model_dump(mode="json"), enabled=is_first
+        ) as logger,
     ):
-        this = Run(config, folder, mesh, tokenizer, eos_ids, sft_rows, logger, console, interrupt, compilations)
+        this = Run(
+            config, folder, mesh, tokenizer, eos_ids, sft_rows, logger, console, interrupt, compilations
+        )
         if asks_for_date(tokenizer):
-            console.note(f"the chat template asks for the date: it is told {inputs.began:%Y-%m-%d}, when the run began, throughout")
+            console.note(
+                f"the chat template asks for the date: it is told {inputs.began:%Y-%m-%d}, when the run"
+                " began, throughout"
+            )
         try:
             for index, stage in enumerate(config.stages):
                 if interrupt.requested:
@@ -105,7 +114,9 @@ def smaller(stage: Stage, mesh: Mesh) -> str:
     shards = num_row_shards(mesh)
     rows = 0 if isinstance(stage, EvalStage) else stage_microbatch(stage, mesh) // 2 // shards * shards
     setting = "algo.microbatch" if isinstance(stage, RLStage) else "microbatch"
-    return (f"set {setting} to {rows}, or " if rows else "") + "hold the weights in bfloat16, or cut them over mesh.fsdp"
+    return (
+        f"set {setting} to {rows}, or " if rows else ""
+    ) + "hold the weights in bfloat16, or cut them over mesh.fsdp"
 
 
 def finish(run: Run) -> None:
@@ -125,30 +136,42 @@ def finish(run: Run) -> None:
 def refuse_other_config(folder: Path, config: Config) -> None:
     """InputError, with the differences, if the folder holds a run of another config.
 
-    Its files may lie elsewhere now (see `inputs.py`), and so may the folder itself, or be called by another path.
+    Its files may lie elsewhere now (see `inputs.py`), and so may the folder itself, or be called by another
+    path.
     """
     file = folder / "config.yaml"
     if not file.exists():
-        if left := [name for name in ("checkpoints", "metrics.jsonl", "samples.jsonl", "eval.json") if (folder / name).exists()]:
+        if left := [
+            name
+            for name in ("checkpoints", "metrics.jsonl", "samples.jsonl", "eval.json")
+            if (folder / name).exists()
+        ]:
             raise InputError(
-                f"{folder} holds {' and '.join(left)} and no config.yaml, so that nothing says which run they belong to; restore "
-                "config.yaml, set another `name`, or delete the folder"
+                f"{folder} holds {' and '.join(left)} and no config.yaml, so that nothing says which run they"
+                " belong to; restore config.yaml, set another `name`, or delete the folder"
             )
         return
     elsewhere = [("runs_dir",), ("name",), *compared_by_content(config, folder)]
     if diff := difference(file, config, elsewhere):
-        raise InputError(f"{folder} holds a run of another config; set another `name`, or delete the folder. The difference:\n{diff}")
+        raise InputError(
+            f"{folder} holds a run of another config; set another `name`, or delete the folder. The"
+            f" difference:\n{diff}"
+        )
 
 
 def refuse_broken_records(folder: Path) -> None:
-    """InputError if what an earlier start has told of the run cannot be read: found before the hours that come before its use."""
+    """InputError if what an earlier start has told of the run cannot be read: found before the hours that
+    come before its use.
+    """
     read_rows(folder / METRICS)
     read_rows(folder / SAMPLES)
     load_rows(folder / "eval.json")
 
 
 def make_run_folder(folder: Path, config: Config, tokenizer, inputs: Inputs) -> None:
-    """The run's folder with the resolved config and the inputs in it, and the tokenizer if it was made here."""
+    """The run's folder with the resolved config and the inputs in it, and the tokenizer if it was made
+    here.
+    """
     is_new = not (folder / "config.yaml").exists()
     if is_new:
         with writing(folder):
@@ -162,24 +185,42 @@ def make_run_folder(folder: Path, config: Config, tokenizer, inputs: Inputs) -> 
 
 
 def evaluation(run: Run, stage: EvalStage, index: int, weights: Weights) -> Weights:
-    """Add a row to eval.json, after the baselines' where the problems are new; nothing if an earlier start did it."""
+    """Add a row to eval.json, after the baselines' where the problems are new; nothing if an earlier start
+    did it.
+    """
     file = run.folder / "eval.json"
     rows = load_rows(file)
     if any(row.name == stage.name for row in rows):
         return weights
     task = make_task(stage.task)
     problems = choose_problems(task, stage)
-    run.console.stage(stage.name, len(problems), detail=f"{stage.split} split, temperature {stage.sample.temperature}", unit="problem")
+    run.console.stage(
+        stage.name,
+        len(problems),
+        detail=f"{stage.split} split, temperature {stage.sample.temperature}",
+        unit="problem",
+    )
     asked = (stage.task, stage.split, stage.limit)
     earlier = [(s.task, s.split, s.limit) for s in run.config.stages[:index] if isinstance(s, EvalStage)]
     policy = replace(weights.policy, remat="none")
     engine = Engine(policy, stage.sample, run.eos_ids, run.tokenizer.decode, run.mesh)
     with open_pool(task, run.config.verify) as pool:
-        if asked not in earlier:  # the baselines of these problems stand before the first policy that was asked them
+        # the baselines of these problems stand before the first policy that was asked them
+        if asked not in earlier:
             suffix = f" ({stage.name})" if earlier else ""
-            rows = rows + [replace(row, name=row.name + suffix) for row in baseline_rows(task, pool, problems, run.config.seed)]
+            rows = rows + [
+                replace(row, name=row.name + suffix)
+                for row in baseline_rows(task, pool, problems, run.config.seed)
+            ]
         row, trajectories = evaluate(
-            engine, pool, run.tokenizer, problems, weights.trainable, weights.frozen, run.key(index, SAMPLING), stage.name
+            engine,
+            pool,
+            run.tokenizer,
+            problems,
+            weights.trainable,
+            weights.frozen,
+            run.key(index, SAMPLING),
+            stage.name,
         )
     run.logger.truncate_after([s.name for s in run.config.stages], stage.name, -1)
     run.logger.log_samples(stage.name, 0, [sample_row(t) for t in trajectories])
@@ -196,7 +237,10 @@ def export(run: Run, weights: Weights) -> None:
     """
     run.logger.check()
     if not jax.jit(all_finite)((weights.trainable, weights.frozen if weights.is_new_base else {})):
-        raise InputError("the weights hold numbers that are not finite and are not exported; lower optim.learning_rate, or check model.path")
+        raise InputError(
+            "the weights hold numbers that are not finite and are not exported; lower optim.learning_rate, or"
+            " check model.path"
+        )
     lora = weights.policy.lora
     model = {**weights.frozen, **weights.trainable}["model"]
     base = run.config.model.path
@@ -207,9 +251,13 @@ def export(run: Run, weights: Weights) -> None:
             if not made_here.is_dir():
                 run.tokenizer.save_pretrained(base)  # before the config.json that says the folder is whole
             save_model(
-                model, weights.policy.config, base, run.config.model.dtype,
-                tokenizer_from=made_here if made_here.is_dir() else None, eos_ids=run.eos_ids,
-            )  # fmt: skip
+                model,
+                weights.policy.config,
+                base,
+                run.config.model.dtype,
+                tokenizer_from=made_here if made_here.is_dir() else None,
+                eos_ids=run.eos_ids,
+            )
     if lora is not None:
         with writing(run.folder / "adapter"):
             save_adapter(weights.trainable["lora"], lora, weights.policy.config, run.folder / "adapter", base)

@@ -1,6 +1,8 @@
-"""The one place that knows about devices: the mesh, the table of parameter shardings, and the placing of batches.
+"""The one place that knows about devices: the mesh, the table of parameter shardings, and the placing of
+batches.
 
-Axes of the mesh: `data` (rows; weights copied), `fsdp` (rows; weights cut), `tensor` (heads and features cut).
+Axes of the mesh: `data` (rows; weights copied), `fsdp` (rows; weights cut), `tensor` (heads and features
+cut).
 """
 
 import re
@@ -16,8 +18,8 @@ from jaxrl.errors import InputError
 P = PartitionSpec
 ROWS = ("data", "fsdp")  # the mesh axes that rows are spread over
 
-# First match wins; a parameter that no pattern matches is an error. Adapters are small: they are copied everywhere, and
-# so are the optimiser's moments of them.
+# First match wins; a parameter that no pattern matches is an error. Adapters are small: they are copied
+# everywhere, and so are the optimiser's moments of them.
 RULES: list[tuple[str, PartitionSpec]] = [
     (r"layers/\w+/lora_[ab]$", P()),
     (r"value_head/", P()),
@@ -41,11 +43,14 @@ def make_mesh(section: MeshSection) -> Mesh:
     needed, devices = int(np.prod(shape)), jax.devices()
     if needed > len(devices):
         raise InputError(
-            f"mesh data={section.data} fsdp={section.fsdp} tensor={section.tensor} needs {needed} devices and jax sees "
-            f"{len(devices)} ({devices[0].platform}); lower the mesh axes"
+            f"mesh data={section.data} fsdp={section.fsdp} tensor={section.tensor} needs {needed} devices and"
+            f" jax sees {len(devices)} ({devices[0].platform}); lower the mesh axes"
         )
-    # Auto: the compiler places what this table leaves open. (make_mesh's own default asks every operation to be explicit.)
-    return jax.make_mesh(shape, ("data", "fsdp", "tensor"), axis_types=(AxisType.Auto,) * 3, devices=devices[:needed])
+    # Auto: the compiler places what this table leaves open. (make_mesh's own default asks every operation to
+    #   be explicit.)
+    return jax.make_mesh(
+        shape, ("data", "fsdp", "tensor"), axis_types=(AxisType.Auto,) * 3, devices=devices[:needed]
+    )
 
 
 def num_row_shards(mesh: Mesh) -> int:
@@ -70,7 +75,9 @@ def shardings_for(tree, mesh: Mesh):
       InputError: if an axis cannot be cut evenly over the mesh.
       LookupError: if no rule matches a path (a defect of the table).
     """
-    return jax.tree_util.tree_map_with_path(lambda path, leaf: NamedSharding(mesh, _spec(path, leaf, mesh)), tree)
+    return jax.tree_util.tree_map_with_path(
+        lambda path, leaf: NamedSharding(mesh, _spec(path, leaf, mesh)), tree
+    )
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
@@ -84,7 +91,9 @@ def rows_sharding(mesh: Mesh, axis: int = 0) -> NamedSharding:
 
 
 def shard_batch(batch, mesh: Mesh):
-    """Host arrays [M, B, T, ...] -> device arrays with B spread over the mesh; scalars and None are left as they fit."""
+    """Host arrays [M, B, T, ...] -> device arrays with B spread over the mesh; scalars and None are left as
+    they fit.
+    """
 
     def place(leaf):
         sharding = rows_sharding(mesh, axis=1) if np.ndim(leaf) >= 3 else replicated(mesh)
@@ -115,12 +124,16 @@ def over_rows_and_heads(attention: Callable, mesh: Mesh, rows: int, heads: int) 
     """
     row_axes = ROWS if rows % num_row_shards(mesh) == 0 else None
     by_head = P(row_axes, None, "tensor" if heads % mesh.shape["tensor"] == 0 else None)
-    return jax.shard_map(attention, mesh=mesh, in_specs=(by_head,) * 3 + (P(row_axes),), out_specs=by_head, check_vma=False)
+    return jax.shard_map(
+        attention, mesh=mesh, in_specs=(by_head,) * 3 + (P(row_axes),), out_specs=by_head, check_vma=False
+    )
 
 
 def path_name(path) -> str:
     """A tree path as `model/layers/q/kernel`."""
-    return "/".join(str(getattr(part, "key", getattr(part, "name", getattr(part, "idx", part)))) for part in path)
+    return "/".join(
+        str(getattr(part, "key", getattr(part, "name", getattr(part, "idx", part)))) for part in path
+    )
 
 
 def _spec(path, leaf, mesh: Mesh) -> PartitionSpec:
@@ -130,8 +143,9 @@ def _spec(path, leaf, mesh: Mesh) -> PartitionSpec:
             for axis, mesh_axis in enumerate(spec):
                 if mesh_axis is not None and leaf.shape[axis] % mesh.shape[mesh_axis]:
                     raise InputError(
-                        f"{name} of shape {tuple(leaf.shape)}: axis {axis} ({leaf.shape[axis]}) cannot be cut over "
-                        f"mesh.{mesh_axis}={mesh.shape[mesh_axis]}; choose a mesh.{mesh_axis} that divides it"
+                        f"{name} of shape {tuple(leaf.shape)}: axis {axis} ({leaf.shape[axis]}) cannot be cut"
+                        f" over mesh.{mesh_axis}={mesh.shape[mesh_axis]}; choose a mesh.{mesh_axis} that"
+                        " divides it"
                     )
             return spec
     raise LookupError(f"no sharding rule matches the parameter {name!r}; add one to jaxrl/sharding.py: RULES")

@@ -10,8 +10,8 @@ def jeffreys_interval(successes: int, n: int, level: float = 0.95) -> tuple[floa
 
         low, high = quantiles (1 - level)/2 and (1 + level)/2 of Beta(s + 1/2, n - s + 1/2)
 
-    With the usual rule at the borders: low is 0 if s = 0, high is 1 if s = n (else the interval would leave out the very
-    proportion that was observed). Nothing observed, n = 0, says nothing: (0, 1).
+    With the usual rule at the borders: low is 0 if s = 0, high is 1 if s = n (else the interval would leave
+    out the very proportion that was observed). Nothing observed, n = 0, says nothing: (0, 1).
 
     Args:
       successes: s, between 0 and n.
@@ -24,9 +24,12 @@ def jeffreys_interval(successes: int, n: int, level: float = 0.95) -> tuple[floa
     Source: Brown, Cai and DasGupta 2001, Interval Estimation for a Binomial Proportion, section 4.1.2.
     """
     if not 0 <= successes <= n:
-        raise ValueError(f"{successes} successes of {n} trials is impossible; successes must lie between 0 and n")
+        raise ValueError(
+            f"{successes} successes of {n} trials is impossible; successes must lie between 0 and n"
+        )
     _check_level(level)
-    from scipy.special import betaincinv  # late: tenths of a second that programs without intervals need not pay
+    # late: tenths of a second that programs without intervals need not pay
+    from scipy.special import betaincinv
 
     if n == 0:
         return 0.0, 1.0
@@ -37,15 +40,19 @@ def jeffreys_interval(successes: int, n: int, level: float = 0.95) -> tuple[floa
     return low, high
 
 
-def bootstrap_mean_interval(values, level: float = 0.95, seed: int = 0, resamples: int = 10_000) -> tuple[float, float]:
-    """Interval for a mean by resampling: percentiles of the means of `resamples` samples of n values drawn with replacement.
+def bootstrap_mean_interval(
+    values, level: float = 0.95, seed: int = 0, resamples: int = 10_000
+) -> tuple[float, float]:
+    """Interval for a mean by resampling: percentiles of the means of `resamples` samples of n values drawn
+    with replacement.
 
         low, high = quantiles (1 - level)/2 and (1 + level)/2 of { mean(x*_1), ..., mean(x*_resamples) }
 
     Too narrow for small n (below about 30), and of width 0 where all values are equal, n = 1 included.
 
     Args:
-      values: [n] numbers, independent of each other: for several samples per problem, give the means of the problems.
+      values: [n] numbers, independent of each other: for several samples per problem, give the means of the
+        problems.
       level: coverage, between 0 and 1.
       seed: the same seed gives the same interval.
       resamples: number of resampled means.
@@ -58,7 +65,9 @@ def bootstrap_mean_interval(values, level: float = 0.95, seed: int = 0, resample
     values = np.asarray(values, dtype=np.float64).ravel()
     if values.size == 0 or not np.isfinite(values).all():
         bad = np.sum(~np.isfinite(values))
-        raise ValueError(f"{values.size} values, {bad} of them not finite, have no mean; give one or more finite ones")
+        raise ValueError(
+            f"{values.size} values, {bad} of them not finite, have no mean; give one or more finite ones"
+        )
     if resamples < 1:
         raise ValueError(f"resamples is {resamples}; set it to at least 1, better 1000 or more")
     _check_level(level)

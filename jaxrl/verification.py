@@ -1,4 +1,6 @@
-"""Using a task without a model: judging completions in a file, writing fresh problems to one. No jax, no accelerator."""
+"""Using a task without a model: judging completions in a file, writing fresh problems to one. No jax, no
+accelerator.
+"""
 
 import dataclasses
 import math
@@ -22,7 +24,8 @@ from jaxrl.verify.pool import VerifierPool
 class Tally:
     """What became of the completions of a file. Each is right, wrong, or an error: a verdict that is missing.
 
-    kept: those that were judged before. skipped: records that were passed over; first_skipped: what was wrong with the first.
+    kept: those that were judged before. skipped: records that were passed over; first_skipped: what was wrong
+      with the first.
     """
 
     rows: int = 0
@@ -46,22 +49,40 @@ class Tally:
 
     def __str__(self) -> str:
         errors = self.errors.total()
-        kinds = f" ({', '.join(f'{kind} {count}' for kind, count in self.errors.most_common())})" if errors else ""
+        kinds = (
+            f" ({', '.join(f'{kind} {count}' for kind, count in self.errors.most_common())})"
+            if errors
+            else ""
+        )
         wrong, speed = self.rows - self.right - errors, (self.rows - self.kept) / max(self.seconds, 1e-9)
         kept = f", {self.kept} of them judged before" if self.kept else ""
-        skipped = f"; {self.skipped} bad records skipped, the first: {self.first_skipped}" if self.skipped else ""
-        return f"{self.rows} rows{kept}: {self.right} right, {wrong} wrong, {errors} errors{kinds}{skipped}; {speed:.0f} per second"
+        skipped = (
+            f"; {self.skipped} bad records skipped, the first: {self.first_skipped}" if self.skipped else ""
+        )
+        return (
+            f"{self.rows} rows{kept}: {self.right} right, {wrong} wrong, {errors} errors{kinds}{skipped};"
+            f" {speed:.0f} per second"
+        )
 
 
 def verify_file(
-    name: str, overrides: list[str], source: Path, out: Path, workers: int, timeout_s: float,
-    *, pass_env: Sequence[str] = (), skip_bad: bool = False, resume: bool = False,
-) -> Tally:  # fmt: skip
+    name: str,
+    overrides: list[str],
+    source: Path,
+    out: Path,
+    workers: int,
+    timeout_s: float,
+    *,
+    pass_env: Sequence[str] = (),
+    skip_bad: bool = False,
+    resume: bool = False,
+) -> Tally:
     """Judge every line of a JSONL: a problem's fields, as the task knows them, and `completion`.
 
-    The lines come out in their order with `reward` (null if it is no number), `correct`, `format_ok`, `parts`, `detail`
-    and `error` added. The file is streamed, and written when all is judged, or when a signal stops it, with the rows that are
-    finished by then, unless it is the input itself, which then stays as it is.
+    The lines come out in their order with `reward` (null if it is no number), `correct`, `format_ok`,
+    `parts`, `detail` and `error` added. The file is streamed, and written when all is judged, or when a
+    signal stops it, with the rows that are finished by then, unless it is the input itself, which then stays
+    as it is.
 
     Args:
       name, overrides: the task, and `key=value` for its section.
@@ -97,11 +118,16 @@ def verify_file(
                 continue
             if not _is_of(record, judged[1]):
                 changed = "the input or its order has changed"
-                raise InputError(f"{judged[0]} is not {place} with a verdict; {changed}: leave --resume out to judge all of it anew")
+                raise InputError(
+                    f"{judged[0]} is not {place} with a verdict; {changed}: leave --resume out to judge all"
+                    " of it anew"
+                )
             tally.kept += 1
             tally.add(judged[1])
         if next(kept, None) is not None:
-            raise InputError(f"{out} has more rows than {source} has records; leave --resume out to judge all of them anew")
+            raise InputError(
+                f"{out} has more rows than {source} has records; leave --resume out to judge all of them anew"
+            )
 
     with VerifierPool(task.verify, workers, timeout_s, task.failure_reward, pass_env=pass_env) as pool:
         began = time.perf_counter()
@@ -112,14 +138,19 @@ def verify_file(
                 yield row
                 tally.add(row)  # it is written
             if tally.rows == 0:
-                first = f"; the first of {tally.skipped} bad ones: {tally.first_skipped}" if tally.skipped else ""
+                first = (
+                    f"; the first of {tally.skipped} bad ones: {tally.first_skipped}" if tally.skipped else ""
+                )
                 raise InputError(f"{source} holds no records; give one JSON object per line{first}")
 
         try:
             write_rows(out, rows(), goes_on=resume, keeps=keeps)
         except KeyboardInterrupt as stop:
             if tally.rows and keeps:
-                stop.add_note(f"the first {tally.rows} rows are judged and in {out}; the same command with --resume goes on from them")
+                stop.add_note(
+                    f"the first {tally.rows} rows are judged and in {out}; the same command with --resume"
+                    " goes on from them"
+                )
             raise
         tally.seconds = time.perf_counter() - began
     return tally
@@ -128,7 +159,9 @@ def verify_file(
 def _is_of(record: dict[str, Any], row: dict[str, Any]) -> bool:
     """Whether the row is this record with a verdict."""
     verdict = _fields(Verdict(0.0, False, False)).keys()
-    return verdict <= row.keys() and all(row.get(key) == value for key, value in record.items() if key not in verdict)
+    return verdict <= row.keys() and all(
+        row.get(key) == value for key, value in record.items() if key not in verdict
+    )
 
 
 def generate_file(name: str, overrides: list[str], count: int, seed: int, out: Path) -> int:
@@ -150,7 +183,9 @@ def generate_file(name: str, overrides: list[str], count: int, seed: int, out: P
 
 def _sample(task: Task, record: dict[str, Any], place: str) -> tuple[Problem, str]:
     try:
-        completion = field(record, "completion", "the text that is judged", lambda value: isinstance(value, str))
+        completion = field(
+            record, "completion", "the text that is judged", lambda value: isinstance(value, str)
+        )
         return task.problem({key: value for key, value in record.items() if key != "completion"}), completion
     except InputError as error:
         raise InputError(f"{place}: {error}") from None

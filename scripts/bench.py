@@ -1,27 +1,31 @@
 """How fast is jaxrl on this device, and how far from what the device can do? One JSON line.
 
-    python scripts/bench.py sample --shape smollm-135m --prompts 4 --group 8 --prompt-len 128 --new 128 --dtype float32
-    python scripts/bench.py sft    --shape smollm-135m --rows 4 --seq-len 256
-    python scripts/bench.py grpo   --shape smollm-135m --lengths lognormal --set window=16 algo.updates_per_batch=2
+    python scripts/bench.py sample --shape smollm-135m --prompts 4 --group 8 --prompt-len 128 --new 128
+    --dtype float32 python scripts/bench.py sft    --shape smollm-135m --rows 4 --seq-len 256
+    python scripts/bench.py grpo   --shape smollm-135m --lengths lognormal --set window=16
+    algo.updates_per_batch=2
 
-Random weights of the true shape, with LoRA adapters of rank 16 on all linears that do something. No row ends by itself:
-each emits the tokens of its budget. `sample` is one call of the engine; `sft` one optimiser step on full rows; `grpo` and
-`ppo` one whole step: rollout, a trivial reward in this process, credit (with PPO a scoring pass), packing, one update.
+Random weights of the true shape, with LoRA adapters of rank 16 on all linears that do something. No row ends
+by itself: each emits the tokens of its budget. `sample` is one call of the engine; `sft` one optimiser step
+on full rows; `grpo` and `ppo` one whole step: rollout, a trivial reward in this process, credit (with PPO a
+scoring pass), packing, one update.
 
 The line:
     tokens_per_s     of the median run after a warm-up
-    compilations     programs that XLA built (or took from its cache on disk) in set-up and warm-up, and in the measured runs,
+    compilations     programs that XLA built (or took from its cache on disk) in set-up and warm-up, and in
+    the measured runs,
                      where there must be none: else exit code 1
     programs         all of these by name, and for how many shapes each was built
-    peak_memory_gib  the device's own count, or the process's where the device has none (CPU); taken before the floor
-    parts            seconds of the median run, the engine's own within `rollout_s`, and what the engine counted
-    load             the machine's load average before: on a busy machine the times mean little
+    peak_memory_gib  the device's own count, or the process's where the device has none (CPU); taken before
+    the floor parts            seconds of the median run, the engine's own within `rollout_s`, and what the
+    engine counted load             the machine's load average before: on a busy machine the times mean little
     share_of_floor   floor_s / median, by the formulas of `bench_common.py` and two numbers measured here:
 
     peak       FLOP/s of a square matmul in the benchmark's dtype, the best of several sizes
     bandwidth  bytes/s of a sum over an array much larger than any cache
 
-A model that fits into the cache (`tiny`) is not bound by this bandwidth; its floor is the arithmetic's, and far away.
+A model that fits into the cache (`tiny`) is not bound by this bandwidth; its floor is the arithmetic's, and
+far away.
 """
 
 import argparse
@@ -64,11 +68,14 @@ from jaxrl.types import Completion, Group, Problem, Trajectory, Verdict
 
 Tree = dict
 Settings = dict[str, dict]  # what --set says, by section
-Run = Callable[[int], dict[str, float]]  # number of the run -> seconds of its parts, and what the engine counted
+# number of the run -> seconds of its parts, and what the engine counted
+Run = Callable[[int], dict[str, float]]
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     add_work_arguments(parser, tuple(BENCHES))
     add_engine_arguments(parser)
     arguments = parser.parse_args()
@@ -84,8 +91,17 @@ def main() -> int:
 
 def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags that only jaxrl understands; `settings_of` reads them."""
-    parser.add_argument("--no-compact", action="store_true", help="finished rows go on taking part in decoding")
-    parser.add_argument("--set", dest="overrides", nargs="*", default=[], metavar="key=value", help="of the sample section, or algo.key")
+    parser.add_argument(
+        "--no-compact", action="store_true", help="finished rows go on taking part in decoding"
+    )
+    parser.add_argument(
+        "--set",
+        dest="overrides",
+        nargs="*",
+        default=[],
+        metavar="key=value",
+        help="of the sample section, or algo.key",
+    )
 
 
 def settings_of(arguments: argparse.Namespace) -> Settings:
@@ -94,7 +110,10 @@ def settings_of(arguments: argparse.Namespace) -> Settings:
         dotted, equals, text = override.partition("=")
         section, _, key = dotted.rpartition(".")
         if not equals or (section or "sample") not in settings:
-            raise InputError(f"--set {override} is neither key=value of the sample section nor algo.key=value; write for example window=16")
+            raise InputError(
+                f"--set {override} is neither key=value of the sample section nor algo.key=value; write for"
+                " example window=16"
+            )
         settings[section or "sample"][key] = parse_yaml(text)
     return settings
 
@@ -159,7 +178,7 @@ def timed(run: Run, number: int) -> tuple[float, dict[str, float]]:
     return time.perf_counter() - started, parts
 
 
-# --------------------------------------------------------------------------------------------------------- the benchmarks
+# --------------------------------------------------------------------------------------------- the benchmarks
 
 
 def sample_bench(work: Work, settings: Settings) -> Run:
@@ -196,7 +215,12 @@ def rl_bench(work: Work, settings: Settings) -> Run:
     """One step of GRPO or PPO as `jaxrl/train/rl.py` does it, without tasks, checkpoints and logs."""
     policy, trainable, frozen, mesh = random_policy(work)
     sample, seq_len = sample_section(work, settings), work.prompt_len + work.new
-    values = {"problems_per_batch": work.prompts, "group_size": work.group, "microbatch": work.piece, "updates_per_batch": 1}
+    values = {
+        "problems_per_batch": work.prompts,
+        "group_size": work.group,
+        "microbatch": work.piece,
+        "updates_per_batch": 1,
+    }
     score = make_score_fn(policy, mesh, sample.temperature)
     if work.what == "ppo":
         algo = make_section(PPOSection, "--set algo", **{**values, "ppo_epochs": 1, **settings["algo"]})
@@ -221,7 +245,13 @@ def rl_bench(work: Work, settings: Settings) -> Run:
         experience = give_credit(groups, [], scorers, state, algo.kl_coef, sample.max_new_tokens)
         parts.lap("credit_s")
         for samples in minibatches(experience, algo, (0, number)):
-            batch = collate(samples, algo.rows_per_update, seq_len, policy_microbatch(algo, seq_len, mesh), fields_of(algo))
+            batch = collate(
+                samples,
+                algo.rows_per_update,
+                seq_len,
+                policy_microbatch(algo, seq_len, mesh),
+                fields_of(algo),
+            )
             parts.lap("collate_s")
             state, metrics = update(state, frozen, shard_batch(batch, mesh))
             check_finite(jax.device_get(metrics))
@@ -235,7 +265,7 @@ def rl_bench(work: Work, settings: Settings) -> Run:
 BENCHES = {"sample": sample_bench, "sft": sft_bench, "grpo": rl_bench, "ppo": rl_bench}
 
 
-# ------------------------------------------------------------------------------------------------------------ their parts
+# ------------------------------------------------------------------------------------------------ their parts
 
 
 def with_microbatch(work: Work) -> Work:
@@ -256,14 +286,26 @@ def make_policy(work: Work) -> Policy:
     s = work.sizes
     config = ModelConfig(
         family="qwen3" if s.qk_norm else "qwen2" if s.qkv_bias else "llama",
-        vocab_size=s.V, d_model=s.D, num_layers=s.L, num_heads=s.N, num_kv_heads=s.K, head_dim=s.H, d_ff=s.F,
-        qkv_bias=s.qkv_bias, qk_norm=s.qk_norm, tie_embeddings=s.tied, max_positions=max(4096, work.prompt_len + work.new),
-    )  # fmt: skip
-    return Policy(config, LoraSection(rank=RANK, alpha=ALPHA), work.dtype, remat="selective")  # what `auto` takes where it fits
+        vocab_size=s.V,
+        d_model=s.D,
+        num_layers=s.L,
+        num_heads=s.N,
+        num_kv_heads=s.K,
+        head_dim=s.H,
+        d_ff=s.F,
+        qkv_bias=s.qkv_bias,
+        qk_norm=s.qk_norm,
+        tie_embeddings=s.tied,
+        max_positions=max(4096, work.prompt_len + work.new),
+    )
+    # what `auto` takes where it fits
+    return Policy(config, LoraSection(rank=RANK, alpha=ALPHA), work.dtype, remat="selective")
 
 
 def random_policy(work: Work) -> tuple[Policy, Tree, Tree, jax.sharding.Mesh]:
-    """(policy, trainable, frozen, mesh) with random weights; one by one, so that making them is not the peak of memory."""
+    """(policy, trainable, frozen, mesh) with random weights; one by one, so that making them is not the peak
+    of memory.
+    """
     policy, mesh = make_policy(work), make_mesh(MeshSection())
 
     def make(path, leaf, sharding) -> jax.Array:
@@ -273,12 +315,16 @@ def random_policy(work: Work) -> tuple[Policy, Tree, Tree, jax.sharding.Mesh]:
             return jnp.full(leaf.shape, name.endswith("scale"), dtype, device=sharding)
         fan_in = leaf.shape[-1] if name.startswith(("model/embed", "model/head")) else leaf.shape[-2]
         std = 0.01 if name.endswith("lora_b") else fan_in**-0.5
-        fill = jax.jit(lambda key: (std * jax.random.normal(key, leaf.shape)).astype(dtype), out_shardings=sharding)
+        fill = jax.jit(
+            lambda key: (std * jax.random.normal(key, leaf.shape)).astype(dtype), out_shardings=sharding
+        )
         return jax.block_until_ready(fill(jax.random.key(zlib.crc32(name.encode()))))
 
     key = jax.random.key(0)
     trees = {"lora": jax.eval_shape(policy.init_lora, key)}, {"model": jax.eval_shape(policy.init_model, key)}
-    trainable, frozen = (jax.tree_util.tree_map_with_path(make, tree, shardings_for(tree, mesh)) for tree in trees)
+    trainable, frozen = (
+        jax.tree_util.tree_map_with_path(make, tree, shardings_for(tree, mesh)) for tree in trees
+    )
     return policy, trainable, frozen, mesh
 
 
@@ -289,7 +335,9 @@ def sample_section(work: Work, settings: Settings) -> SampleSection:
 
 
 def make_engine(work: Work, sample: SampleSection, policy: Policy, mesh) -> tuple[Engine, list[Request]]:
-    """An engine in which no token ends a row, and the requests: one per prompt, or one per row where budgets differ."""
+    """An engine in which no token ends a row, and the requests: one per prompt, or one per row where budgets
+    differ.
+    """
     say = lambda ids: " ".join(map(str, ids))  # noqa: E731  stands for a tokenizer
     engine = Engine(policy, sample, (), say, mesh, work.prompts, work.group)
     prompts = work.prompt_ids().tolist()
@@ -300,7 +348,9 @@ def make_engine(work: Work, sample: SampleSection, policy: Policy, mesh) -> tupl
     return engine, [Request(prompts[p], p, first_index=g, sample=own[p * work.group + g]) for p, g in places]
 
 
-def roll_out(work: Work, engine: Engine, requests: list[Request], trainable: Tree, frozen: Tree, number: int) -> list[Completion]:
+def roll_out(
+    work: Work, engine: Engine, requests: list[Request], trainable: Tree, frozen: Tree, number: int
+) -> list[Completion]:
     """The completions of all rows, in the order of the rows."""
     per_request = work.num_samples // len(requests)
     completions: dict[int, Completion] = {}
@@ -316,13 +366,18 @@ def make_groups(work: Work, completions: list[Completion]) -> list[Group]:
 
     problems = [Problem(str(p), (), {}) for p in range(work.prompts)]
     pieces = [completions[p * work.group : (p + 1) * work.group] for p in range(work.prompts)]
-    return [Group(problem, tuple(map(partial(trajectory, problem), piece))) for problem, piece in zip(problems, pieces)]
+    return [
+        Group(problem, tuple(map(partial(trajectory, problem), piece)))
+        for problem, piece in zip(problems, pieces)
+    ]
 
 
 def check_tokens(work: Work, completions: list[Completion]) -> None:
     lengths = [len(completion.completion_ids) for completion in completions]
     if lengths != work.budgets().tolist():
-        raise RuntimeError(f"the rows emitted {lengths} tokens, and their budgets are {work.budgets().tolist()}")
+        raise RuntimeError(
+            f"the rows emitted {lengths} tokens, and their budgets are {work.budgets().tolist()}"
+        )
 
 
 def check_finite(metrics: dict) -> None:
@@ -330,7 +385,7 @@ def check_finite(metrics: dict) -> None:
         raise RuntimeError(f"an update was skipped, since its loss or gradient is not finite: {metrics}")
 
 
-# -------------------------------------------------------------------------------------------------------------- the device
+# ------------------------------------------------------------------------------------------------- the device
 
 
 def peak_memory_gib() -> tuple[float, str]:
@@ -360,7 +415,9 @@ def measured_bandwidth() -> float:
 
 
 def best_seconds(function: Callable, *arguments) -> float:
-    """Seconds of one call, the best of five; on an accelerator four calls are queued, which hides the host's part."""
+    """Seconds of one call, the best of five; on an accelerator four calls are queued, which hides the host's
+    part.
+    """
     jax.block_until_ready(function(*arguments))
     calls = 1 if jax.devices()[0].platform == "cpu" else 4
     found = []

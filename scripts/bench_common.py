@@ -1,18 +1,20 @@
-"""What the benchmarks share: true shapes, the work that is measured, and the least arithmetic and traffic it needs.
+"""What the benchmarks share: true shapes, the work that is measured, and the least arithmetic and traffic it
+needs.
 
 Python and NumPy only: the peers' worker reads this file in an environment without jax and without jaxrl.
 
     floor = sum over programs that must follow each other of max(FLOPs / peak, bytes / bandwidth)
 
-The programs: the prefill, every decode step, a scoring pass, an update. Of one program, with n tokens whose queries read c
-positions of keys and values in all, and s tokens that meet the head:
+The programs: the prefill, every decode step, a scoring pass, an update. Of one program, with n tokens whose
+queries read c positions of keys and values in all, and s tokens that meet the head:
 
     FLOPs = 2 n (linear + lora) + 4 L N H c + 2 s V D            forward
-    FLOPs = n (4 linear + 6 lora) + 12 L N H c + 4 s V D         update: frozen weights get no gradient of their own
-    bytes = weights + KV of c positions                          a decode step: live rows only, each to its own length
-    bytes = weights + KV written                                 prefill, every prompt once
+    FLOPs = n (4 linear + 6 lora) + 12 L N H c + 4 s V D         update: frozen weights get no gradient of
+    their own bytes = weights + KV of c positions                          a decode step: live rows only, each
+    to its own length bytes = weights + KV written                                 prefill, every prompt once
 
-Axes: P prompts, G samples of each, N0 tokens of a prompt (`prompt_len`), M new tokens at most, L layers, N heads, K key/value
+Axes: P prompts, G samples of each, N0 tokens of a prompt (`prompt_len`), M new tokens at most, L layers, N
+  heads, K key/value
 heads, H head width, D width, F feed-forward width, V vocabulary, R adapter rank.
 """
 
@@ -26,7 +28,8 @@ from dataclasses import dataclass, fields
 import numpy as np
 
 RANK, ALPHA = 16, 32
-PAD, END = 0, 1  # ids that prompts leave free: the peers need a token to pad with and one to end a row at its budget
+# ids that prompts leave free: the peers need a token to pad with and one to end a row at its budget
+PAD, END = 0, 1
 LOGNORMAL_MEAN, LOGNORMAL_SIGMA = 0.3, 1.0  # of the cap; the width of log(length)
 
 
@@ -73,7 +76,9 @@ SHAPES = {
 
 @dataclass(frozen=True)
 class Work:
-    """What is measured. Everything in it is drawn from fixed seeds: both sides of a comparison do the same."""
+    """What is measured. Everything in it is drawn from fixed seeds: both sides of a comparison do the
+    same.
+    """
 
     what: str
     shape: str
@@ -110,7 +115,9 @@ class Work:
         return np.random.default_rng([0, 2]).integers(END + 1, self.sizes.V, (self.rows, self.seq_len))
 
     def budgets(self) -> np.ndarray:
-        """[P * G] tokens that each row emits: M, or lognormal with mean 0.3 M before it is clipped to 1..M."""
+        """[P * G] tokens that each row emits: M, or lognormal with mean 0.3 M before it is clipped to
+        1..M.
+        """
         if self.lengths == "fixed":
             return np.full(self.num_samples, self.new)
         mu = np.log(LOGNORMAL_MEAN * self.new) - LOGNORMAL_SIGMA**2 / 2
@@ -126,7 +133,9 @@ class Work:
 
     def describe(self) -> dict:
         """The settings that concern this work, for the JSON line."""
-        own = {"sft": ("rows", "seq_len")}.get(self.what, ("prompts", "group", "prompt_len", "new", "lengths"))
+        own = {"sft": ("rows", "seq_len")}.get(
+            self.what, ("prompts", "group", "prompt_len", "new", "lengths")
+        )
         said = {name: getattr(self, name) for name in ("what", "shape", "dtype", *own)}
         if self.what != "sft":
             said["mean_new"] = round(float(self.budgets().mean()), 1)
@@ -140,13 +149,27 @@ def add_work_arguments(parser: argparse.ArgumentParser, choices: tuple[str, ...]
     parser.add_argument("--prompts", type=_positive, default=4, metavar="P")
     parser.add_argument("--group", type=_positive, default=8, metavar="G", help="samples of each prompt")
     parser.add_argument("--prompt-len", type=_positive, default=128, metavar="N")
-    parser.add_argument("--new", type=_positive, default=128, metavar="M", help="new tokens of a row, at most")
-    parser.add_argument("--lengths", choices=["fixed", "lognormal"], default="fixed", help="M each, or lognormal with mean 0.3 M")
+    parser.add_argument(
+        "--new", type=_positive, default=128, metavar="M", help="new tokens of a row, at most"
+    )
+    parser.add_argument(
+        "--lengths",
+        choices=["fixed", "lognormal"],
+        default="fixed",
+        help="M each, or lognormal with mean 0.3 M",
+    )
     parser.add_argument("--rows", type=_positive, default=4, help="of sft")
     parser.add_argument("--seq-len", type=_positive, default=256, help="of sft")
-    parser.add_argument("--microbatch", type=_positive, metavar="ROWS", help="rows per gradient piece; default: ours as a run chooses, the peer's all")
+    parser.add_argument(
+        "--microbatch",
+        type=_positive,
+        metavar="ROWS",
+        help="rows per gradient piece; default: ours as a run chooses, the peer's all",
+    )
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
-    parser.add_argument("--runs", type=_positive, default=5, help="measured after one run of warm-up; default: %(default)s")
+    parser.add_argument(
+        "--runs", type=_positive, default=5, help="measured after one run of warm-up; default: %(default)s"
+    )
 
 
 def work_of(arguments: argparse.Namespace) -> Work:
@@ -154,11 +177,13 @@ def work_of(arguments: argparse.Namespace) -> Work:
 
 
 def reward(completion_ids) -> float:
-    """The reward of the RL benchmarks: the share of even ids. It differs within a group, so that every row teaches."""
+    """The reward of the RL benchmarks: the share of even ids. It differs within a group, so that every row
+    teaches.
+    """
     return sum(i % 2 == 0 for i in completion_ids) / len(completion_ids)
 
 
-# -------------------------------------------------------------------------------------------------------------- floors
+# ----------------------------------------------------------------------------------------------------- floors
 
 
 @dataclass(frozen=True)
@@ -179,10 +204,14 @@ def costs(work: Work) -> list[Cost]:
     if work.what == "sft":
         return [_update(work, np.full(work.rows, work.seq_len), scored=work.rows * (work.seq_len - 1))]
     budgets = work.budgets()
-    sampling = [_prefill(work), *(_decode(work, int((budgets > t).sum()), T + t) for t in range(1, budgets.max()))]
+    sampling = [
+        _prefill(work),
+        *(_decode(work, int((budgets > t).sum()), T + t) for t in range(1, budgets.max())),
+    ]
     learning = [_update(work, T + budgets, scored=budgets.sum())]
     n, c, _ = _totals(T + budgets)
-    scoring = [Cost(_forward(s, n, c, budgets.sum()), _weight_bytes(work))]  # PPO: old logprobs and values, in one pass
+    # PPO: old logprobs and values, in one pass
+    scoring = [Cost(_forward(s, n, c, budgets.sum()), _weight_bytes(work))]
     return {"sample": sampling, "grpo": sampling + learning, "ppo": sampling + scoring + learning}[work.what]
 
 
@@ -234,19 +263,27 @@ def _positive(text: str) -> int:
     return value
 
 
-# ------------------------------------------------------------------------------------------------- processes and pipes
+# ---------------------------------------------------------------------------------------- processes and pipes
 
 
 def peak_rss_gib() -> float:
     """The most memory that this process has held, in GiB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 2**30
+    return (
+        resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 2**30
+    )
 
 
 def load() -> float:
-    """Processes that wanted a core in the last minute; a word on stderr if that is too many for timings to mean much."""
+    """Processes that wanted a core in the last minute; a word on stderr if that is too many for timings to
+    mean much.
+    """
     busy = round(os.getloadavg()[0], 2)
     if busy > 0.5:
-        print(f"load average {busy}: others use this machine; timings of threads that wait for each other suffer most", file=sys.stderr)
+        print(
+            f"load average {busy}: others use this machine; timings of threads that wait for each other"
+            " suffer most",
+            file=sys.stderr,
+        )
     return busy
 
 

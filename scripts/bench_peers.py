@@ -1,24 +1,29 @@
-"""The same work in jaxrl and in transformers + PEFT + TRL, in turns: how many times faster, and in how much memory?
+"""The same work in jaxrl and in transformers + PEFT + TRL, in turns: how many times faster, and in how much
+memory?
 
     python scripts/bench_peers.py sample --shape smollm-135m --prompts 4 --group 8 --prompt-len 128 --new 128
     python scripts/bench_peers.py sft    --shape smollm-135m --rows 4 --seq-len 256
-    python scripts/bench_peers.py grpo   --shape smollm-135m --microbatch 8 --peer-python other-venv/bin/python
+    python scripts/bench_peers.py grpo   --shape smollm-135m --microbatch 8 --peer-python
+    other-venv/bin/python
 
-The peers are an extra (`pip install 'jaxrl[peers]'`), or live in an environment of their own, named by --peer-python. Each
-side is one process that holds its model; after a warm-up on both, one run of the peer and one of ours alternate. Prints a
-JSON line for each pair, one with the medians, and a table. The ratio is the median over pairs of the peer's seconds / ours.
+The peers are an extra (`pip install 'jaxrl[peers]'`), or live in an environment of their own, named by
+--peer-python. Each side is one process that holds its model; after a warm-up on both, one run of the peer and
+one of ours alternate. Prints a JSON line for each pair, one with the medians, and a table. The ratio is the
+median over pairs of the peer's seconds / ours.
 
-What the peer runs, on the same random ids, budgets, microbatches (if --microbatch is given) and number of threads (all cores, both):
+What the peer runs, on the same random ids, budgets, microbatches (if --microbatch is given) and number of
+threads (all cores, both):
 
-    sample  model.generate(do_sample=True, num_return_sequences=G), without adapters unless --peer-adapters; ours has them
-    sft     PEFT LoRA, forward, backward, clip, AdamW
-    grpo    trl.GRPOTrainer on a PEFT model, one optimiser step of its training loop; no KL term, gradient checkpointing
+    sample  model.generate(do_sample=True, num_return_sequences=G), without adapters unless --peer-adapters;
+    ours has them sft     PEFT LoRA, forward, backward, clip, AdamW
+    grpo    trl.GRPOTrainer on a PEFT model, one optimiser step of its training loop; no KL term, gradient
+    checkpointing
             off (TRL's default is on, and slower)
 
-A logits processor ends each row at its budget and not before; `generate` then pads it until the longest row has ended. Both
-sides count the tokens they emitted, and the comparison stops if a count is not the work's. TRL has no PPO trainer any more,
-so that there is none here. Memory is the peak of each process, or of the GPU where torch and jax both use one; there, leave
-jax room with XLA_PYTHON_CLIENT_MEM_FRACTION.
+A logits processor ends each row at its budget and not before; `generate` then pads it until the longest row
+has ended. Both sides count the tokens they emitted, and the comparison stops if a count is not the work's.
+TRL has no PPO trainer any more, so that there is none here. Memory is the peak of each process, or of the GPU
+where torch and jax both use one; there, leave jax room with XLA_PYTHON_CLIENT_MEM_FRACTION.
 """
 
 import argparse
@@ -30,24 +35,48 @@ import sys
 import time
 from collections.abc import Callable
 
-from bench_common import ALPHA, END, PAD, RANK, Channel, Work, add_work_arguments, load, peak_rss_gib, reward, work_of
+from bench_common import (
+    ALPHA,
+    END,
+    PAD,
+    RANK,
+    Channel,
+    Work,
+    add_work_arguments,
+    load,
+    peak_rss_gib,
+    reward,
+    work_of,
+)
 
 PACKAGES = ("torch", "transformers", "peft", "trl")
 TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     add_work_arguments(parser, ("sample", "sft", "grpo"))
-    parser.add_argument("--peer-python", default=sys.executable, metavar="PATH", help="interpreter of the peers; default: this one")
+    parser.add_argument(
+        "--peer-python",
+        default=sys.executable,
+        metavar="PATH",
+        help="interpreter of the peers; default: this one",
+    )
     parser.add_argument("--peer-adapters", action="store_true", help="sample: the peer has LoRA adapters too")
     parser.add_argument("--no-compact", action="store_true", help="ours: as in bench.py")
-    parser.add_argument("--set", dest="overrides", nargs="*", default=[], metavar="key=value", help="ours: as in bench.py")
+    parser.add_argument(
+        "--set", dest="overrides", nargs="*", default=[], metavar="key=value", help="ours: as in bench.py"
+    )
     parser.add_argument("--worker", choices=["ours", "peer"], help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     work = work_of(arguments)
     if work.what == "grpo" and (work.group < 2 or work.num_samples % work.piece):
-        parser.error("a group of one sample has nothing to compare, and TRL cuts P * G rows evenly: raise --group, or change --microbatch")
+        parser.error(
+            "a group of one sample has nothing to compare, and TRL cuts P * G rows evenly: raise --group, or"
+            " change --microbatch"
+        )
     if arguments.worker == "ours":
         return our_worker(work, arguments)
     if arguments.worker == "peer":
@@ -55,7 +84,7 @@ def main() -> int:
     return compare(work, arguments)
 
 
-# ---------------------------------------------------------------------------------------------------------- the comparison
+# --------------------------------------------------------------------------------------------- the comparison
 
 
 class Worker:
@@ -70,7 +99,9 @@ class Worker:
         """The next message."""
         line = self.process.stdout.readline()
         if not line:
-            raise SystemExit(f"the worker `{self.name}` ended with exit code {self.process.wait()}; its messages are above")
+            raise SystemExit(
+                f"the worker `{self.name}` ended with exit code {self.process.wait()}; its messages are above"
+            )
         return json.loads(line)
 
     def run(self) -> dict:
@@ -87,7 +118,8 @@ def compare(work: Work, arguments: argparse.Namespace) -> int:
     busy = load()
     peer, ours = Worker("peer", arguments.peer_python), None
     try:
-        about = peer.listen()["about"]  # set up and warmed up; one after the other, so that neither is disturbed
+        # set up and warmed up; one after the other, so that neither is disturbed
+        about = peer.listen()["about"]
         ours = Worker("ours", sys.executable)
         ours.listen()
         pairs = []
@@ -95,10 +127,18 @@ def compare(work: Work, arguments: argparse.Namespace) -> int:
             theirs, own = peer.run(), ours.run()
             for name, told in (("peer", theirs), ("ours", own)):
                 if told["tokens"] != work.tokens():
-                    raise SystemExit(f"{name} did {told['tokens']} tokens, and the work is {work.tokens()}: not the same work")
+                    raise SystemExit(
+                        f"{name} did {told['tokens']} tokens, and the work is {work.tokens()}: not the same"
+                        " work"
+                    )
             pairs.append((theirs, own))
             seconds = {"peer_s": round(theirs["seconds"], 4), "ours_s": round(own["seconds"], 4)}
-            print(json.dumps({"pair": number, **seconds, "ratio": round(theirs["seconds"] / own["seconds"], 3)}), flush=True)
+            print(
+                json.dumps(
+                    {"pair": number, **seconds, "ratio": round(theirs["seconds"] / own["seconds"], 3)}
+                ),
+                flush=True,
+            )
     finally:
         for worker in (peer, ours):
             if worker is not None:
@@ -112,23 +152,32 @@ def report(work: Work, pairs: list[tuple[dict, dict]], about: dict) -> None:
     from jaxrl.track.format import text_table
 
     ratios = [theirs["seconds"] / own["seconds"] for theirs, own in pairs]
-    line = work.describe() | about | {"runs": len(pairs), "tokens": work.tokens(), "ratio": round(statistics.median(ratios), 3)}
+    line = (
+        work.describe()
+        | about
+        | {"runs": len(pairs), "tokens": work.tokens(), "ratio": round(statistics.median(ratios), 3)}
+    )
     rows = []
     for name, told in zip(("peer", "ours"), zip(*pairs)):
         median = statistics.median(run["seconds"] for run in told)
         speed, memory = work.tokens() / median, max(run["peak_memory_gib"] for run in told)
-        line |= {f"{name}_s": round(median, 4), f"{name}_tokens_per_s": round(speed, 1), f"{name}_peak_memory_gib": round(memory, 3)}
+        line |= {
+            f"{name}_s": round(median, 4),
+            f"{name}_tokens_per_s": round(speed, 1),
+            f"{name}_peak_memory_gib": round(memory, 3),
+        }
         rows.append([name, f"{speed:,.0f}", f"{median:.3f}", f"{memory:.2f}"])
     print(json.dumps(line))
     rows.append(["ratio", f"{line['ratio']:.2f}", f"{min(ratios):.2f} – {max(ratios):.2f}", ""])
     print("\n" + text_table([f"{work.what} {work.shape}", "tokens/s", "seconds", "peak GiB"], rows))
 
 
-# --------------------------------------------------------------------------------------------------------------- our worker
+# ------------------------------------------------------------------------------------------------- our worker
 
 
 def our_worker(work: Work, arguments: argparse.Namespace) -> int:
     import bench
+
     from jaxrl.config import Config
     from jaxrl.errors import InputError
     from jaxrl.train.setup import set_up_jax
@@ -142,12 +191,13 @@ def our_worker(work: Work, arguments: argparse.Namespace) -> int:
         return 2
     for number in range(arguments.runs + 1):
         seconds, _ = bench.timed(run, number)
-        channel.tell(seconds=seconds, tokens=work.tokens(), peak_memory_gib=bench.peak_memory_gib()[0])  # run() has counted
+        # run() has counted
+        channel.tell(seconds=seconds, tokens=work.tokens(), peak_memory_gib=bench.peak_memory_gib()[0])
         channel.wait()
     return 0
 
 
-# -------------------------------------------------------------------------------------------------------------- the peers
+# -------------------------------------------------------------------------------------------------- the peers
 
 
 def peer_worker(work: Work, arguments: argparse.Namespace) -> int:
@@ -188,9 +238,17 @@ def sample_peer(work: Work, arguments: argparse.Namespace) -> int:
     @torch.no_grad()
     def run() -> int:
         out = model.generate(
-            input_ids=prompts, attention_mask=torch.ones_like(prompts), num_return_sequences=work.group, do_sample=True,
-            top_k=0, top_p=1.0, temperature=1.0, max_new_tokens=work.new, eos_token_id=END, pad_token_id=PAD,
-        )  # fmt: skip
+            input_ids=prompts,
+            attention_mask=torch.ones_like(prompts),
+            num_return_sequences=work.group,
+            do_sample=True,
+            top_k=0,
+            top_p=1.0,
+            temperature=1.0,
+            max_new_tokens=work.new,
+            eos_token_id=END,
+            pad_token_id=PAD,
+        )
         new = out[:, work.prompt_len :]
         return int(((new == END).int().argmax(dim=1) + 1).sum())  # each row up to its end
 
@@ -220,7 +278,9 @@ def sft_peer(work: Work, arguments: argparse.Namespace) -> int:
 
 
 def grpo_peer(work: Work, arguments: argparse.Namespace) -> int:
-    """TRL's GRPOTrainer: its own training loop, in which a callback waits before each optimiser step until one is asked for."""
+    """TRL's GRPOTrainer: its own training loop, in which a callback waits before each optimiser step until
+    one is asked for.
+    """
     import tempfile
 
     import torch
@@ -247,17 +307,34 @@ def grpo_peer(work: Work, arguments: argparse.Namespace) -> int:
 
     folder = tempfile.TemporaryDirectory()  # nothing is saved, but the trainer wants one
     settings = GRPOConfig(
-        output_dir=folder.name, max_steps=arguments.runs + 1, num_generations=work.group, max_completion_length=work.new,
-        per_device_train_batch_size=work.piece, gradient_accumulation_steps=work.num_samples // work.piece,
-        learning_rate=1e-4, temperature=1.0, top_p=1.0, top_k=0, beta=0.0, loss_type="dapo", gradient_checkpointing=False,
-        bf16=work.dtype == "bfloat16", use_cpu=not torch.cuda.is_available(), report_to=[], save_strategy="no",
-        logging_strategy="no", disable_tqdm=True, shuffle_dataset=False,
-    )  # fmt: skip
+        output_dir=folder.name,
+        max_steps=arguments.runs + 1,
+        num_generations=work.group,
+        max_completion_length=work.new,
+        per_device_train_batch_size=work.piece,
+        gradient_accumulation_steps=work.num_samples // work.piece,
+        learning_rate=1e-4,
+        temperature=1.0,
+        top_p=1.0,
+        top_k=0,
+        beta=0.0,
+        loss_type="dapo",
+        gradient_checkpointing=False,
+        bf16=work.dtype == "bfloat16",
+        use_cpu=not torch.cuda.is_available(),
+        report_to=[],
+        save_strategy="no",
+        logging_strategy="no",
+        disable_tqdm=True,
+        shuffle_dataset=False,
+    )
     model = adapt(make_model(work))
     model.generate = ending_at_budgets(model.generate, work)
     texts = [" ".join(map(str, ids)) for ids in work.prompt_ids()]
     data = Dataset.from_dict({"prompt": texts * (arguments.runs + 1)})
-    GRPOTrainer(model, even_share, settings, data, processing_class=make_tokenizer(work), callbacks=[Turns()]).train()
+    GRPOTrainer(
+        model, even_share, settings, data, processing_class=make_tokenizer(work), callbacks=[Turns()]
+    ).train()
     folder.cleanup()
     return 0
 
@@ -273,10 +350,19 @@ def make_model(work: Work):
     s = work.sizes
     family = Qwen3Config if s.qk_norm else Qwen2Config if s.qkv_bias else LlamaConfig
     config = family(
-        vocab_size=s.V, hidden_size=s.D, num_hidden_layers=s.L, num_attention_heads=s.N, num_key_value_heads=s.K, head_dim=s.H,
-        intermediate_size=s.F, tie_word_embeddings=s.tied, max_position_embeddings=max(4096, work.prompt_len + work.new),
-        pad_token_id=PAD, bos_token_id=None, eos_token_id=END,
-    )  # fmt: skip
+        vocab_size=s.V,
+        hidden_size=s.D,
+        num_hidden_layers=s.L,
+        num_attention_heads=s.N,
+        num_key_value_heads=s.K,
+        head_dim=s.H,
+        intermediate_size=s.F,
+        tie_word_embeddings=s.tied,
+        max_position_embeddings=max(4096, work.prompt_len + work.new),
+        pad_token_id=PAD,
+        bos_token_id=None,
+        eos_token_id=END,
+    )
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(config, dtype=getattr(torch, work.dtype))
     return model.to("cuda" if torch.cuda.is_available() else "cpu")
@@ -287,7 +373,9 @@ def adapt(model):
     import torch
     from peft import LoraConfig, get_peft_model
 
-    adapted = get_peft_model(model, LoraConfig(r=RANK, lora_alpha=ALPHA, target_modules=TARGETS, task_type="CAUSAL_LM"))
+    adapted = get_peft_model(
+        model, LoraConfig(r=RANK, lora_alpha=ALPHA, target_modules=TARGETS, task_type="CAUSAL_LM")
+    )
     with torch.no_grad():
         for name, parameter in adapted.named_parameters():
             if "lora_B" in name:
@@ -318,9 +406,13 @@ def make_tokenizer(work: Work):
     from transformers import PreTrainedTokenizerFast
 
     words = {PAD: "<pad>", END: "<end>"}
-    core = Tokenizer(models.WordLevel({words.get(i, str(i)): i for i in range(work.sizes.V)}, unk_token=words[PAD]))
+    core = Tokenizer(
+        models.WordLevel({words.get(i, str(i)): i for i in range(work.sizes.V)}, unk_token=words[PAD])
+    )
     core.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    return PreTrainedTokenizerFast(tokenizer_object=core, pad_token=words[PAD], eos_token=words[END], padding_side="left")
+    return PreTrainedTokenizerFast(
+        tokenizer_object=core, pad_token=words[PAD], eos_token=words[END], padding_side="left"
+    )
 
 
 def about_peer() -> str:

@@ -2,8 +2,8 @@
 
     python scripts/bench_sandbox.py [--seconds 3]
 
-One process, one program after the other, nothing from the cache: per second and core, where a core is idle. `functions` is a child that
-loads a program and answers one call; `call` is a further call to the same child.
+One process, one program after the other, nothing from the cache: per second and core, where a core is idle.
+`functions` is a child that loads a program and answers one call; `call` is a further call to the same child.
 """
 
 import argparse
@@ -21,10 +21,14 @@ FUNCTION = "def add(x): return x + 1"
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--seconds", type=float, default=3.0, help="per number; default: %(default)s")
     seconds = parser.parse_args().seconds
-    print(f"{'level':<12}{'start, s':>9}{'run/s':>8}{'median ms':>11}{'imports/s':>11}{'files/s':>9}{'functions/s':>13}{'call/s':>9}")
+    print(
+        f"{'level':<12}{'start, s':>9}{'run/s':>8}{'median ms':>11}{'imports/s':>11}{'files/s':>9}{'functions/s':>13}{'call/s':>9}"
+    )
     for level in (Level.NAMESPACES, Level.KERNEL, Level.PROCESS):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -43,7 +47,9 @@ def main() -> int:
             loads, _ = rate(lambda stdin: load(sandbox), seconds)
             with sandbox.functions(FUNCTION, Limits(wall_s=10 * seconds, cpu_s=10 * seconds)) as functions:
                 calls, _ = rate(lambda stdin: functions.call("add", [1]), seconds)
-            print(f"{level.name:<12}{started:>9.2f}{runs:>8.0f}{1000 * median:>11.2f}{imports:>11.0f}{files:>9}{loads:>13.0f}{calls:>9.0f}")
+            print(
+                f"{level.name:<12}{started:>9.2f}{runs:>8.0f}{1000 * median:>11.2f}{imports:>11.0f}{files:>9}{loads:>13.0f}{calls:>9.0f}"
+            )
     return 0
 
 

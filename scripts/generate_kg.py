@@ -1,6 +1,6 @@
 """Write a generated knowledge graph and its questions to files: kg.json, train.jsonl, val.jsonl, test.jsonl.
 
-    python scripts/generate_kg.py --out data/kg --entities 48 --seed 0
+python scripts/generate_kg.py --out data/kg --entities 48 --seed 0
 """
 
 import argparse
@@ -13,12 +13,18 @@ from jaxrl.tasks.knowledge_graph import KnowledgeGraph
 
 def main() -> int:
     fields = KnowledgeGraphSection.model_fields
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--out", type=Path, required=True, help="folder to write to (made if missing)")
     for name in ("entities", "relations", "train", "val", "test"):
         parser.add_argument(f"--{name}", type=int, default=fields[name].default, help="default: %(default)s")
-    parser.add_argument("--hops", type=int, nargs="+", default=list(fields["hops"].default), help="default: %(default)s")
-    parser.add_argument("--seed", type=int, default=0, help="of the graph and of the questions; default: %(default)s")
+    parser.add_argument(
+        "--hops", type=int, nargs="+", default=list(fields["hops"].default), help="default: %(default)s"
+    )
+    parser.add_argument(
+        "--seed", type=int, default=0, help="of the graph and of the questions; default: %(default)s"
+    )
     flags = vars(parser.parse_args())
     out, seed = flags.pop("out"), flags.pop("seed")
     try:

@@ -1,9 +1,12 @@
-"""Does every algorithm learn? Each config on the tiny games and several seeds: steps until the optimum is near.
+"""Does every algorithm learn? Each config on the tiny games and several seeds: steps until the optimum is
+near.
 
-    python scripts/learning.py configs/algorithms/{grpo,rloo,gspo,dapo,ppo}.yaml --games letter echo count --seeds 0 1 2 [--set key=value ...]
+    python scripts/learning.py configs/algorithms/{grpo,rloo,gspo,dapo,ppo}.yaml --games letter echo count
+    --seeds 0 1 2 [--set key=value ...]
 
-The optimum of every game is a mean reward of 1. "Reached" is the first step at which the mean training reward of the last
-five steps is at least 0.9. Prints one row for each config and game. Exit code 0 if every run reached it.
+The optimum of every game is a mean reward of 1. "Reached" is the first step at which the mean training reward
+of the last five steps is at least 0.9. Prints one row for each config and game. Exit code 0 if every run
+reached it.
 """
 
 import argparse
@@ -23,7 +26,9 @@ GOAL, WINDOW = 0.9, 5
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("configs", type=Path, nargs="+", metavar="config")
     parser.add_argument("--games", nargs="+", choices=list(ROOM), default=list(ROOM))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
@@ -36,9 +41,23 @@ def main() -> int:
             reached, last, seconds = zip(*runs)
             all_reached &= None not in reached
             steps = ", ".join("–" if step is None else str(step) for step in reached)
-            rows.append([config.stem, game, steps, ", ".join(f"{x:.2f}" for x in last), f"{statistics.median(seconds):.0f} s"])
+            rows.append(
+                [
+                    config.stem,
+                    game,
+                    steps,
+                    ", ".join(f"{x:.2f}" for x in last),
+                    f"{statistics.median(seconds):.0f} s",
+                ]
+            )
             print("  ".join(rows[-1]), flush=True)
-    header = ["algorithm", "game", f"steps to {GOAL}, seeds {', '.join(map(str, arguments.seeds))}", f"mean of the last {WINDOW}", "a run"]
+    header = [
+        "algorithm",
+        "game",
+        f"steps to {GOAL}, seeds {', '.join(map(str, arguments.seeds))}",
+        f"mean of the last {WINDOW}",
+        "a run",
+    ]
     print("\n" + markdown_table(header, rows))
     return 0 if all_reached else 1
 

@@ -1,17 +1,21 @@
-"""Run one config on several seeds, and on each with perturbations that should not matter: does it always learn?
+"""Run one config on several seeds, and on each with perturbations that should not matter: does it always
+learn?
 
-    python scripts/seeds.py configs/quickstart.yaml --seeds 0 1 2 --perturb threads fusion noise [key=value ...]
+    python scripts/seeds.py configs/quickstart.yaml --seeds 0 1 2 --perturb threads fusion noise [key=value
+    ...]
 
-Every run is one of its own (`<name>-seed<k>[-<perturbation>]`). A seed has its own initialisation, sampling noise and, for
-a generated graph, its own graph. The perturbations of each seed:
+Every run is one of its own (`<name>-seed<k>[-<perturbation>]`). A seed has its own initialisation, sampling
+noise and, for a generated graph, its own graph. The perturbations of each seed:
 
   threads  one core and one thread instead of all: sums are cut otherwise
   fusion   XLA's CPU compiler without its fusion pass: operations are rounded in other places
-  noise    the initial weights times 1 + 1e-7 z, z normal: a float32's last bit or two (configs with `model.architecture`)
+  noise    the initial weights times 1 + 1e-7 z, z normal: a float32's last bit or two (configs with
+  `model.architecture`)
 
-Prints a table, the worst run first, with the 80 % intervals of the last evaluation and of the one before it. A run that
-is there already is not run again, one that was stopped goes on, and one that fails is told and the others are run.
-Exit code 0 if in every run the lower bound of the last evaluation lies above the upper bound of the one before it.
+Prints a table, the worst run first, with the 80 % intervals of the last evaluation and of the one before it.
+A run that is there already is not run again, one that was stopped goes on, and one that fails is told and the
+others are run. Exit code 0 if in every run the lower bound of the last evaluation lies above the upper bound
+of the one before it.
 """
 
 import argparse
@@ -37,7 +41,9 @@ MEASURED = "measured.json"  # in the run's folder: what it cost
 
 @dataclass(frozen=True)
 class Result:
-    """One run. before, after: its last two evaluations, None if it has not come to its end. cost: of `measured.json`."""
+    """One run. before, after: its last two evaluations, None if it has not come to its end. cost: of
+    `measured.json`.
+    """
 
     name: str
     before: Row | None = None
@@ -51,12 +57,17 @@ class Result:
 
 
 def main(words: list[str]) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("config", type=Path)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--perturb", choices=PERTURBATIONS, nargs="*", default=[], help="beside each seed as it is")
+    parser.add_argument(
+        "--perturb", choices=PERTURBATIONS, nargs="*", default=[], help="beside each seed as it is"
+    )
     parser.add_argument("overrides", nargs="*", metavar="key=value", default=[])
-    overrides = [word for word in words if "=" in word and not word.startswith("-")]  # a list of seeds would swallow them
+    # a list of seeds would swallow them
+    overrides = [word for word in words if "=" in word and not word.startswith("-")]
     arguments = parser.parse_args([word for word in words if word not in overrides])
     try:
         results = [
@@ -92,7 +103,9 @@ def one_run(path: Path, overrides: list[str], seed: int, perturbation: str) -> R
     config = load_config(path, own)
     evaluations = [stage.name for stage in config.stages if isinstance(stage, EvalStage)]
     if len(evaluations) < 2:
-        raise InputError(f"{path} has {len(evaluations)} eval stages; an improvement is seen between two, so add them")
+        raise InputError(
+            f"{path} has {len(evaluations)} eval stages; an improvement is seen between two, so add them"
+        )
     before, after = evaluations[-2:]
     if not (folder / MEASURED).exists() or difference(folder / "config.yaml", config):
         cost = spend([sys.executable, "-m", "jaxrl.cli", "run", str(path), *own], perturbation)
@@ -100,18 +113,27 @@ def one_run(path: Path, overrides: list[str], seed: int, perturbation: str) -> R
             return Result(name, failure=f"exit code {cost['exit_code']:.0f}")
         (folder / MEASURED).write_text(json.dumps(cost) + "\n", encoding="utf-8")
     rows = {row.name: row for row in load_rows(folder / "eval.json")}
-    return Result(name, rows[before], rows[after], json.loads((folder / MEASURED).read_text(encoding="utf-8")))
+    return Result(
+        name, rows[before], rows[after], json.loads((folder / MEASURED).read_text(encoding="utf-8"))
+    )
 
 
 def spend(command: list[str], perturbation: str) -> dict[str, float]:
-    """Run a command under a perturbation; what it cost: seconds on the clock, seconds of CPU, the process's peak MiB.
+    """Run a command under a perturbation; what it cost: seconds on the clock, seconds of CPU, the process's
+    peak MiB.
 
     Of a run that was stopped and goes on, it is the cost of going on.
     """
     environment = dict(os.environ)
     if perturbation == "fusion":
-        environment["XLA_FLAGS"] = f"{environment.get('XLA_FLAGS', '')} --xla_disable_hlo_passes=fusion".strip()
-    one_core = (lambda: os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})) if perturbation == "threads" else None
+        environment["XLA_FLAGS"] = (
+            f"{environment.get('XLA_FLAGS', '')} --xla_disable_hlo_passes=fusion".strip()
+        )
+    one_core = (
+        (lambda: os.sched_setaffinity(0, {max(os.sched_getaffinity(0))}))
+        if perturbation == "threads"
+        else None
+    )
     started = time.monotonic()
     process = subprocess.Popen(command, env=environment, preexec_fn=one_core)
     _, status, usage = os.wait4(process.pid, 0)
@@ -125,14 +147,20 @@ def spend(command: list[str], perturbation: str) -> dict[str, float]:
 
 
 def make_noisy_model(config: Config, folder: Path) -> bool:
-    """The fresh model that this config would start from, each weight times 1 + NOISE z, as a model directory; whether it is there.
+    """The fresh model that this config would start from, each weight times 1 + NOISE z, as a model directory;
+    whether it is there.
 
     Made in a process of its own, so that the script holds no device.
     """
     if config.model.architecture is None:
-        raise InputError("--perturb noise disturbs the weights of a fresh model, and this config has none (model.architecture)")
+        raise InputError(
+            "--perturb noise disturbs the weights of a fresh model, and this config has none"
+            " (model.architecture)"
+        )
     if not (folder / "config.json").exists():
-        subprocess.run([sys.executable, __file__, "--make-noisy-model", config.model_dump_json(), str(folder)])
+        subprocess.run(
+            [sys.executable, __file__, "--make-noisy-model", config.model_dump_json(), str(folder)]
+        )
     return (folder / "config.json").exists()
 
 
@@ -151,7 +179,14 @@ def noisy_model(config: Config, folder: Path) -> None:
     noisy = [leaf * (1 + NOISE * jax.random.normal(key, leaf.shape)) for leaf, key in zip(leaves, keys)]
     tokenizer.save_pretrained(folder / "tokenizer")
     model = jax.tree.unflatten(tree, noisy)
-    save_model(model, weights.policy.config, folder, config.model.dtype, tokenizer_from=folder / "tokenizer", eos_ids=eos_ids)
+    save_model(
+        model,
+        weights.policy.config,
+        folder,
+        config.model.dtype,
+        tokenizer_from=folder / "tokenizer",
+        eos_ids=eos_ids,
+    )
 
 
 def table(results: list[Result]) -> str:
@@ -163,8 +198,16 @@ def table(results: list[Result]) -> str:
 def _cells(result: Result) -> list[str]:
     if result.after is None:
         return [result.name, result.failure, *["–"] * 7]
-    numbers = [cell for row in (result.before, result.after) for cell in (percent(row.accuracy), " – ".join(map(percent, row.ci80)))]
-    cost = [f"{result.cost['wall_s']:.0f} s", f"{result.cost['cpu_s']:.0f} s", f"{result.cost['peak_mib']:.0f} MiB"]
+    numbers = [
+        cell
+        for row in (result.before, result.after)
+        for cell in (percent(row.accuracy), " – ".join(map(percent, row.ci80)))
+    ]
+    cost = [
+        f"{result.cost['wall_s']:.0f} s",
+        f"{result.cost['cpu_s']:.0f} s",
+        f"{result.cost['peak_mib']:.0f} MiB",
+    ]
     return [result.name, *numbers, "yes" if result.is_apart else "no", *cost]
 
 
@@ -173,8 +216,9 @@ def summary(results: list[Result]) -> str:
     if not ended:
         return f"none of {len(results)} runs came to its end"
     return (
-        f"{len(ended)} of {len(results)} runs came to their end: {percent(ended[0])} at worst, {percent(ended[len(ended) // 2])} in the "
-        f"middle, {percent(ended[-1])} at best; intervals apart in {sum(result.is_apart for result in results)}"
+        f"{len(ended)} of {len(results)} runs came to their end: {percent(ended[0])} at worst,"
+        f" {percent(ended[len(ended) // 2])} in the middle, {percent(ended[-1])} at best; intervals apart in"
+        f" {sum(result.is_apart for result in results)}"
     )
 
 

@@ -1,7 +1,8 @@
-"""The decode window as compiled for accelerators that are not here: Qwen2.5-1.5B, LoRA beside the weights, 64 rows of 1,024 positions.
+"""The decode window as compiled for accelerators that are not here: Qwen2.5-1.5B, LoRA beside the weights, 64
+rows of 1,024 positions.
 
-Compiling happens in a process of its own, since libtpu takes over the signal handlers of the one that loads it. A few layers
-of the true width say what each layer adds; the whole model is compiled in the slow tests.
+Compiling happens in a process of its own, since libtpu takes over the signal handlers of the one that loads
+it. A few layers of the true width say what each layer adds; the whole model is compiled in the slow tests.
 """
 
 import functools
@@ -27,13 +28,25 @@ needs_compilers = pytest.mark.skipif(bool(MISSING), reason="; ".join(MISSING))
 
 def qwen_1_5b(layers: int, rank: int = 16) -> Policy:
     config = ModelConfig(
-        family="qwen2", vocab_size=151_936, d_model=1536, num_layers=layers, num_heads=12, num_kv_heads=2, head_dim=128, d_ff=8960,
-        rope_theta=1e6, qkv_bias=True, tie_embeddings=True, max_positions=32_768,
-    )  # fmt: skip
+        family="qwen2",
+        vocab_size=151_936,
+        d_model=1536,
+        num_layers=layers,
+        num_heads=12,
+        num_kv_heads=2,
+        head_dim=128,
+        d_ff=8960,
+        rope_theta=1e6,
+        qkv_bias=True,
+        tie_embeddings=True,
+        max_positions=32_768,
+    )
     return Policy(config, LoraSection(rank=rank, alpha=32.0), dtype="bfloat16")
 
 
-def compile_qwen(target: str, layers: int, options: tuple[tuple[str, int], ...] = (), **settings) -> aot.WindowReport:
+def compile_qwen(
+    target: str, layers: int, options: tuple[tuple[str, int], ...] = (), **settings
+) -> aot.WindowReport:
     return aot.compile_window(target, qwen_1_5b(layers), ROWS, LENGTH, options=dict(options), **settings)
 
 
@@ -46,16 +59,23 @@ def compile_copying(target: str) -> tuple[int, list[str]]:
             new = jax.lax.dynamic_update_slice_in_dim(old, x[:, None], 3, axis=1)
             return jnp.tanh(new.sum(1)), new
 
-        return jax.lax.scan(lambda carry, _: (jax.lax.scan(layer, carry[1], carry[0])[::-1], None), (cache, x), length=8)[0]
+        return jax.lax.scan(
+            lambda carry, _: (jax.lax.scan(layer, carry[1], carry[0])[::-1], None), (cache, x), length=8
+        )[0]
 
-    arrays = jax.ShapeDtypeStruct((2, 64, 2048, 128), jnp.bfloat16), jax.ShapeDtypeStruct((64, 128), jnp.bfloat16)
+    arrays = (
+        jax.ShapeDtypeStruct((2, 64, 2048, 128), jnp.bfloat16),
+        jax.ShapeDtypeStruct((64, 128), jnp.bfloat16),
+    )
     module = aot.compile_for(aot.target_mesh(target), window, *arrays).module
     return module.traffic(module.loop(8)), [str(i) for i in module.moves(module.loop(8), at_least=1 << 24)]
 
 
 @pytest.fixture(scope="module")
 def elsewhere():
-    """Call a function of this file in the compiling process; a call that was made before is not made again."""
+    """Call a function of this file in the compiling process; a call that was made before is not made
+    again.
+    """
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
 
         @functools.cache
@@ -70,16 +90,19 @@ def elsewhere():
 def test_no_weight_and_no_cache_is_copied_in_the_loop_and_the_cache_is_updated_in_place(target, elsewhere):
     report = elsewhere(compile_qwen, target, 2)
     assert report.moves == [] and report.collectives == []
-    assert report.cache_bytes == 2 * 2 * ROWS * LENGTH * 2 * 128 * 2  # layers, keys and values, ..., heads, width, bf16
+    # layers, keys and values, ..., heads, width, bf16
+    assert report.cache_bytes == 2 * 2 * ROWS * LENGTH * 2 * 128 * 2
     assert report.cache_bytes <= report.alias_bytes <= report.cache_bytes + 100_000
-    assert report.temp_bytes < 3 * ROWS * 151_936 * 4 < report.cache_bytes  # the float32 logits, on H200 twice
+    # the float32 logits, on H200 twice
+    assert report.temp_bytes < 3 * ROWS * 151_936 * 4 < report.cache_bytes
 
 
 @needs_compilers
 @pytest.mark.parametrize("target", aot.TPUS)
 def test_on_tpu_little_more_is_read_than_weights_and_cache(target, elsewhere):
     report = elsewhere(compile_qwen, target, 2)
-    assert report.over_floor <= 1.3  # 1.09; so few layers' caches fit into vector memory, and are written back from there
+    # 1.09; so few layers' caches fit into vector memory, and are written back from there
+    assert report.over_floor <= 1.3
 
 
 @needs_compilers
@@ -92,10 +115,12 @@ def test_on_gpu_weights_and_cache_are_read_once_and_a_layer_is_few_kernels(elsew
 
 @needs_compilers
 def test_on_gpu_little_more_is_moved_than_weights_and_cache(elsewhere):
-    """Of the whole model, from what a layer adds. Without the partial sums of GEMMs that are cut along the contracted axis: how
-    to cut is the autotuner's choice, which is not here, and the sums are small enough for the GPU's cache, which is not counted."""
+    """Of the whole model, from what a layer adds. Without the partial sums of GEMMs that are cut along the
+    contracted axis: how to cut is the autotuner's choice, which is not here, and the sums are small enough
+    for the GPU's cache, which is not counted.
+    """
     two, four = (elsewhere(compile_qwen, "h100", layers, WHOLE_GEMMS) for layers in (2, 4))
-    whole = lambda name: getattr(two, name) + (LAYERS - 2) / 2 * (getattr(four, name) - getattr(two, name))  # noqa: E731
+    whole = lambda name: getattr(two, name) + (LAYERS - 2) / 2 * (getattr(four, name) - getattr(two, name))
     assert whole("bytes") <= 1.3 * (whole("weight_bytes") + whole("cache_bytes"))  # 1.18
 
 
@@ -109,7 +134,9 @@ def test_data_parallel_rows_need_nothing_from_other_chips(elsewhere):
 
 @pytest.mark.slow
 @needs_compilers
-@pytest.mark.parametrize("target, most, options", [("v5e", 1.1, ()), ("h100", 1.3, WHOLE_GEMMS), ("h100", 1.4, ())])
+@pytest.mark.parametrize(
+    "target, most, options", [("v5e", 1.1, ()), ("h100", 1.3, WHOLE_GEMMS), ("h100", 1.4, ())]
+)
 def test_the_whole_model(target, most, options, elsewhere):
     report = elsewhere(compile_qwen, target, LAYERS, options)
     assert report.weight_bytes == pytest.approx(3.144e9, rel=1e-3) and report.cache_bytes == 1_879_048_192
@@ -142,5 +169,7 @@ def test_a_compiler_that_is_not_installed_is_named_with_its_extra(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(InputError, match=r"compiling for v5e needs libtpu: pip install -e '.\[aot\]'"):
         aot.target_mesh("v5e")
-    with pytest.raises(InputError, match=r"compiling for h200 needs jax_cuda12_plugin: pip install -e '.\[aot\]'"):
+    with pytest.raises(
+        InputError, match=r"compiling for h200 needs jax_cuda12_plugin: pip install -e '.\[aot\]'"
+    ):
         aot.target_mesh("h200")

@@ -1,4 +1,6 @@
-"""The benchmarks: their floors against counts made in another way, the work they share with the peers, and that they run."""
+"""The benchmarks: their floors against counts made in another way, the work they share with the peers, and
+that they run.
+"""
 
 import json
 import subprocess
@@ -32,15 +34,29 @@ def common(bench):
 
 
 def make_work(common, what: str = "sample", **changes):
-    work = common.Work(what, "tiny", 2, 3, prompt_len=5, new=6, lengths="lognormal", rows=2, seq_len=8, microbatch=None, dtype="bfloat16")
+    work = common.Work(
+        what,
+        "tiny",
+        2,
+        3,
+        prompt_len=5,
+        new=6,
+        lengths="lognormal",
+        rows=2,
+        seq_len=8,
+        microbatch=None,
+        dtype="bfloat16",
+    )
     return replace(work, **changes)
 
 
 def run_script(script: str, *flags: str, timeout: float = 300) -> subprocess.CompletedProcess:
-    return subprocess.run([sys.executable, str(SCRIPTS / script), *flags], capture_output=True, text=True, timeout=timeout)
+    return subprocess.run(
+        [sys.executable, str(SCRIPTS / script), *flags], capture_output=True, text=True, timeout=timeout
+    )
 
 
-# ------------------------------------------------------------------------------------------------------ shapes and work
+# -------------------------------------------------------------------------------------------- shapes and work
 
 
 @pytest.mark.parametrize("shape", ["tiny", "smollm-135m", "qwen2.5-0.5b", "qwen2.5-1.5b", "llama3.1-8b"])
@@ -48,19 +64,31 @@ def test_shapes_have_the_parameters_that_the_models_have(bench, common, shape):
     work = make_work(common, shape=shape)
     policy = bench.make_policy(work)
     model, lora = (jax.eval_shape(init, jax.random.key(0)) for init in (policy.init_model, policy.init_lora))
-    kernels = [leaf.size for path, leaf in jax.tree_util.tree_leaves_with_path(model["layers"]) if "'kernel'" in jax.tree_util.keystr(path)]
+    kernels = [
+        leaf.size
+        for path, leaf in jax.tree_util.tree_leaves_with_path(model["layers"])
+        if "'kernel'" in jax.tree_util.keystr(path)
+    ]
     assert sum(kernels) == work.sizes.linear
     assert sum(leaf.size for leaf in jax.tree.leaves(lora)) == work.sizes.lora
     assert ("head" not in model) == work.sizes.tied
-    millions = {"tiny": 0.509, "smollm-135m": 134.515, "qwen2.5-0.5b": 494.033, "qwen2.5-1.5b": 1543.714, "llama3.1-8b": 8030.261}[shape]
-    assert sum(leaf.size for leaf in jax.tree.leaves(model)) / 1e6 == pytest.approx(millions, abs=1e-3)  # as published
+    millions = {
+        "tiny": 0.509,
+        "smollm-135m": 134.515,
+        "qwen2.5-0.5b": 494.033,
+        "qwen2.5-1.5b": 1543.714,
+        "llama3.1-8b": 8030.261,
+    }[shape]
+    # as published
+    assert sum(leaf.size for leaf in jax.tree.leaves(model)) / 1e6 == pytest.approx(millions, abs=1e-3)
 
 
 def test_budgets_are_fixed_or_lognormal_and_always_the_same(common):
     work = make_work(common, new=1000, prompts=4, group=2000)
     budgets = work.budgets()
     assert np.array_equal(budgets, work.budgets()) and budgets.min() >= 1 and budgets.max() == 1000
-    assert np.median(budgets) == pytest.approx(300 * np.exp(-0.5), rel=0.05)  # exp(mu), mu = log(mean) - sigma^2 / 2
+    # exp(mu), mu = log(mean) - sigma^2 / 2
+    assert np.median(budgets) == pytest.approx(300 * np.exp(-0.5), rel=0.05)
     assert np.log(budgets[budgets < 1000]).std() == pytest.approx(1.0, abs=0.15)
     assert set(replace(work, lengths="fixed").budgets()) == {1000}
 
@@ -70,7 +98,7 @@ def test_prompts_leave_the_ids_of_padding_and_end_alone(common):
     assert ids.shape == (50, 50) and ids.min() > max(common.PAD, common.END) and ids.max() < 512
 
 
-# --------------------------------------------------------------------------------------------------------------- floors
+# ----------------------------------------------------------------------------------------------------- floors
 
 
 def count_forward(s, reads: list[int], scored: int) -> float:
@@ -79,7 +107,8 @@ def count_forward(s, reads: list[int], scored: int) -> float:
     for positions in reads:
         for _ in range(s.L):
             total += sum(2 * i * o + 2 * i * 16 + 2 * 16 * o for i, o in s.linears)
-            total += 2 * s.N * s.H * positions + 2 * s.N * positions * s.H  # scores, and values by their weights
+            # scores, and values by their weights
+            total += 2 * s.N * s.H * positions + 2 * s.N * positions * s.H
     return total + scored * 2 * s.D * s.V
 
 
@@ -103,15 +132,17 @@ def test_floor_of_an_update_has_no_gradient_of_frozen_weights(common):
     work = make_work(common, "sft")
     s, (update,) = work.sizes, common.costs(work)
     reads = [*range(1, 9)] * 2
-    per_token = sum(2 * i * o * 2 + 2 * 16 * (i + o) * 3 for i, o in s.linears) * s.L  # adapters alone have a third product
+    # adapters alone have a third product
+    per_token = sum(2 * i * o * 2 + 2 * 16 * (i + o) * 3 for i, o in s.linears) * s.L
     attention = sum(2 * 2 * s.N * s.H * positions * 3 * s.L for positions in reads)
-    assert update.flops == per_token * 16 + attention + 14 * 2 * 2 * s.D * s.V  # a row's first token is not scored
+    # a row's first token is not scored
+    assert update.flops == per_token * 16 + attention + 14 * 2 * 2 * s.D * s.V
     assert common.Cost(flops=8.0, bytes=3.0).seconds(peak=4.0, bandwidth=1.0) == 3.0
     whole = {what: len(common.costs(replace(work, what=what))) for what in ("sample", "grpo", "ppo")}
     assert whole["grpo"] == whole["sample"] + 1 and whole["ppo"] == whole["sample"] + 2
 
 
-# ---------------------------------------------------------------------------------------------------------------- running
+# ---------------------------------------------------------------------------------------------------- running
 
 
 @pytest.mark.parametrize(
@@ -149,7 +180,9 @@ def test_a_benchmark_measures_what_it_says(bench, common, what, more, monkeypatc
 
 def test_rows_that_do_not_emit_their_budget_are_found(bench, common):
     work = make_work(common, lengths="fixed")
-    short = [bench.Completion([1], [2] * 6, [0.0] * 6, "max_tokens")] * 5 + [bench.Completion([1], [2] * 5, [0.0] * 5, "max_tokens")]
+    short = [bench.Completion([1], [2] * 6, [0.0] * 6, "max_tokens")] * 5 + [
+        bench.Completion([1], [2] * 5, [0.0] * 5, "max_tokens")
+    ]
     with pytest.raises(RuntimeError, match=r"emitted \[6, 6, 6, 6, 6, 5\] tokens"):
         bench.check_tokens(work, short)
 
@@ -157,7 +190,9 @@ def test_rows_that_do_not_emit_their_budget_are_found(bench, common):
 def test_settings_are_of_the_engine_or_of_the_algorithm(bench, common):
     parser = bench.argparse.ArgumentParser()
     bench.add_engine_arguments(parser)
-    settings = bench.settings_of(parser.parse_args(["--no-compact", "--set", "window=16", "algo.clip_high=1e-4"]))
+    settings = bench.settings_of(
+        parser.parse_args(["--no-compact", "--set", "window=16", "algo.clip_high=1e-4"])
+    )
     assert settings == {"sample": {"compact": False, "window": 16}, "algo": {"clip_high": 1e-4}}
     for wrong in ("window", "model.dtype=float32"):
         with pytest.raises(InputError, match="is neither key=value of the sample section"):
@@ -166,12 +201,17 @@ def test_settings_are_of_the_engine_or_of_the_algorithm(bench, common):
         bench.sample_section(make_work(common), {"sample": {"windw": 3}, "algo": {}})
 
 
-# ------------------------------------------------------------------------------------------------------------------ peers
+# ------------------------------------------------------------------------------------------------------ peers
 
 
 def test_what_the_peers_read_needs_neither_jax_nor_jaxrl():
-    code = "import bench_common, bench_peers, sys; print([m for m in ('jax', 'jaxrl', 'torch') if m in sys.modules])"
-    result = subprocess.run([sys.executable, "-c", code], cwd=SCRIPTS, capture_output=True, text=True, check=True)
+    code = (
+        "import bench_common, bench_peers, sys; print([m for m in ('jax', 'jaxrl', 'torch') if m in"
+        " sys.modules])"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code], cwd=SCRIPTS, capture_output=True, text=True, check=True
+    )
     assert result.stdout.strip() == "[]"
 
 
@@ -184,7 +224,9 @@ def test_without_the_peers_packages_the_reason_is_told():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("what, more", [("sample", ["--lengths", "lognormal"]), ("sft", []), ("grpo", ["--microbatch", "2"])])
+@pytest.mark.parametrize(
+    "what, more", [("sample", ["--lengths", "lognormal"]), ("sft", []), ("grpo", ["--microbatch", "2"])]
+)
 def test_both_sides_do_the_same_work_in_turns(what, more):
     if not all(find_spec(name) for name in ("torch", "peft", "trl")):
         pytest.skip("the peers (torch, transformers, peft, trl) are not installed here")

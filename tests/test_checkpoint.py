@@ -1,4 +1,6 @@
-"""Checkpoints: what comes back is what was saved, bit for bit, on any mesh; damage is noticed and survived."""
+"""Checkpoints: what comes back is what was saved, bit for bit, on any mesh; damage is noticed and
+survived.
+"""
 
 import gc
 import logging
@@ -20,7 +22,9 @@ from jaxrl.train.state import TrainState, abstract_state, make_optimizer, place_
 from tests.tiny import noisy, one_device, policy_and_trees
 
 # A read that fails inside Orbax leaves a coroutine behind, about which Python warns when it is collected.
-pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore::RuntimeWarning")
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::pytest.PytestUnraisableExceptionWarning", "ignore::RuntimeWarning"
+)
 META = {"stage": "sft", "best": 0.5, "seen": [1, 2]}
 
 
@@ -110,7 +114,11 @@ def test_a_state_that_was_read_is_laid_out_like_one_that_was_made(copied, state,
     with Checkpoints(copied, keep=2) as checkpoints:
         restored, _ = checkpoints.restore(abstract, 1)
         for made, read, said in zip(*map(jax.tree.leaves, (state, restored, abstract)), strict=True):
-            assert (made.shape, made.dtype, made.sharding) == (read.shape, read.dtype, read.sharding) == (said.shape, said.dtype, said.sharding)
+            assert (
+                (made.shape, made.dtype, made.sharding)
+                == (read.shape, read.dtype, read.sharding)
+                == (said.shape, said.dtype, said.sharding)
+            )
         checkpoints.save(3, restored, META)
         again, _ = checkpoints.restore(abstract, 3)
         assert_same(again, state)
@@ -121,7 +129,9 @@ def test_a_state_comes_back_on_another_mesh(copied, state, abstract, made_of, cu
     with Checkpoints(copied, keep=2) as checkpoints:
         restored, _ = checkpoints.restore(on_cube, 1)
         assert_same(restored, state)
-        assert [x.sharding for x in jax.tree.leaves(restored)] == [x.sharding for x in jax.tree.leaves(on_cube)]
+        assert [x.sharding for x in jax.tree.leaves(restored)] == [
+            x.sharding for x in jax.tree.leaves(on_cube)
+        ]
         checkpoints.save(3, restored, {})  # and back
         assert_same(checkpoints.restore(abstract, 3)[0], state)
 
@@ -146,7 +156,9 @@ def test_the_newest_and_the_best_are_kept(tmp_path):
 @pytest.mark.parametrize("where", ["trainable", "opt_state", "reference"])
 def test_a_state_that_is_not_finite_is_not_saved_and_nothing_is_lost(copied, state, abstract, where):
     parts = vars(state) | {"reference": {"norm": jnp.ones(3)}}
-    broken = TrainState(**parts | {where: jax.tree.map(lambda x: x.at[0].set(jnp.nan) if x.ndim else x, parts[where])})
+    broken = TrainState(
+        **parts | {where: jax.tree.map(lambda x: x.at[0].set(jnp.nan) if x.ndim else x, parts[where])}
+    )
     with Checkpoints(copied, keep=1) as checkpoints:
         for step in (2, 3):
             with pytest.raises(InputError, match=f"step {step} is not saved .*not finite"):
@@ -157,7 +169,10 @@ def test_a_state_that_is_not_finite_is_not_saved_and_nothing_is_lost(copied, sta
 
 def test_of_a_save_that_fails_the_sentence_about_the_save_is_what_comes_out(state, tmp_path):
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    with pytest.raises(InputError, match=r"^checkpoint .*/1 cannot be written: File too large"), Checkpoints(tmp_path, keep=1) as checkpoints:
+    with (
+        pytest.raises(InputError, match=r"^checkpoint .*/1 cannot be written: File too large"),
+        Checkpoints(tmp_path, keep=1) as checkpoints,
+    ):
         resource.setrlimit(resource.RLIMIT_FSIZE, (3000, limits[1]))
         try:
             checkpoints.save(1, state, META)
@@ -191,7 +206,9 @@ DAMAGE = {
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
-def test_whatever_file_is_damaged_the_state_that_comes_back_is_a_saved_one(damage, two_saved, state, abstract, tmp_path, capfd, caplog):
+def test_whatever_file_is_damaged_the_state_that_comes_back_is_a_saved_one(
+    damage, two_saved, state, abstract, tmp_path, capfd, caplog
+):
     """And the user hears of it in our sentence alone."""
     files = sorted(p.relative_to(two_saved) for p in (two_saved / "2").rglob("*") if p.is_file())
     for number, file in enumerate(files):
@@ -205,9 +222,17 @@ def test_whatever_file_is_damaged_the_state_that_comes_back_is_a_saved_one(damag
             with Checkpoints(folder, keep=2) as checkpoints:
                 restored, meta = checkpoints.restore_latest(abstract)
         except InputError as error:  # Orbax does not open the folder at all
-            assert file.name == "_CHECKPOINT_METADATA" and f"{folder / file}: the metadata" in str(error) and "delete its step's folder" in str(error)
+            assert (
+                file.name == "_CHECKPOINT_METADATA"
+                and f"{folder / file}: the metadata" in str(error)
+                and "delete its step's folder" in str(error)
+            )
             continue
-        of_step = {leaf.tobytes(): kept for kept in (state, later(state)) for leaf in [numbers(jax.tree.leaves(kept.trainable)[0])]}
+        of_step = {
+            leaf.tobytes(): kept
+            for kept in (state, later(state))
+            for leaf in [numbers(jax.tree.leaves(kept.trainable)[0])]
+        }
         assert_same(restored, of_step[numbers(jax.tree.leaves(restored.trainable)[0]).tobytes()])
         assert meta == META, file
     gc.collect()
@@ -228,11 +253,20 @@ def failure(file, text):
     [
         ("/lib/orbax/checkpoint/read.py", "no such key", False),
         ("/mine/fetch.py", "/a [tensorstore_spec='{}']", False),
-        ("/mine/fetch.py", 'DATA_LOSS: Error reading shard entry {0} in "q.kernel/c/0" in OCDBT database at local file "/a/"', False),
+        (
+            "/mine/fetch.py",
+            (
+                'DATA_LOSS: Error reading shard entry {0} in "q.kernel/c/0" in OCDBT database at local file'
+                ' "/a/"'
+            ),
+            False,
+        ),
         ("/mine/fetch.py", "no such key", True),
     ],
 )
-def test_what_python_tells_later_of_orbaxs_event_loop_is_not_shown_and_of_others_it_is(file, text, is_shown, caplog, monkeypatch):
+def test_what_python_tells_later_of_orbaxs_event_loop_is_not_shown_and_of_others_it_is(
+    file, text, is_shown, caplog, monkeypatch
+):
     passed_on = []
     monkeypatch.setattr(checkpoint, "_unraisable_before", passed_on.append)
     error = failure(file, text)
@@ -241,7 +275,9 @@ def test_what_python_tells_later_of_orbaxs_event_loop_is_not_shown_and_of_others
     assert len(caplog.records) == len(passed_on) == is_shown
 
 
-@pytest.mark.parametrize("old, new", [('"best": 0.5', '"best": 0.7'), ('"meta"', '"mets"'), ('"format": 2', '"format": 1')])
+@pytest.mark.parametrize(
+    "old, new", [('"best": 0.5', '"best": 0.7'), ('"meta"', '"mets"'), ('"format": 2', '"format": 1')]
+)
 def test_a_change_in_the_metadata_falls_back_to_the_older(copied, state, abstract, old, new):
     file = copied / "2" / "_CHECKPOINT_METADATA"
     text = file.read_text()
@@ -257,7 +293,12 @@ def test_nothing_but_damage_is_an_error(copied, abstract):
     for step in "12":
         file = largest_file(copied / step)
         flip_bit(file, 4 * file.stat().st_size)
-    with Checkpoints(copied, keep=2) as checkpoints, pytest.raises(InputError, match=r"(?s)steps \[1, 2\].*delete that folder.*/2: .* is not what was saved.*/1: "):
+    with (
+        Checkpoints(copied, keep=2) as checkpoints,
+        pytest.raises(
+            InputError, match=r"(?s)steps \[1, 2\].*delete that folder.*/2: .* is not what was saved.*/1: "
+        ),
+    ):
         checkpoints.restore_latest(abstract)
 
 
@@ -271,7 +312,7 @@ def test_a_leftover_of_an_interrupted_save_is_ignored(copied, state, abstract):
         assert checkpoints.steps() == [2, 3]
 
 
-# ---------------------------------------------------------------------------------------------------------- checksums
+# -------------------------------------------------------------------------------------------------- checksums
 
 
 def sample_tree():
@@ -288,7 +329,9 @@ def sample_tree():
 
 
 def test_a_checksum_by_hand():
-    sums = jax.device_get(checksums({"a": jnp.array([[1, 2], [3, 2**31]], jnp.uint32), "b": jnp.array([True, False, True])}))
+    sums = jax.device_get(
+        checksums({"a": jnp.array([[1, 2], [3, 2**31]], jnp.uint32), "b": jnp.array([True, False, True])})
+    )
     assert sums["a"] == (1 * 1 + 2 * 3 + 3 * 5 + 2**31 * 7) % 2**32 and sums["b"] == 1 + 5
 
 

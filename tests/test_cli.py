@@ -1,4 +1,6 @@
-"""The command line on golden models: one JSONL in, one out, the numbers of transformers, and bad input answered in one message."""
+"""The command line on golden models: one JSONL in, one out, the numbers of transformers, and bad input
+answered in one message.
+"""
 
 import json
 import shutil
@@ -40,7 +42,9 @@ def call(work, tmp_path):
         given, out = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
         given.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
         column = {"sample": "--prompts", "score": "--tokens"}[command]
-        code = main([command, "--model", str(work / model), column, str(given), "--out", str(out), *map(str, flags)])
+        code = main(
+            [command, "--model", str(work / model), column, str(given), "--out", str(out), *map(str, flags)]
+        )
         assert code == 0
         return [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
 
@@ -59,7 +63,7 @@ def expected_logprobs(file):
     return tokens.tolist(), np.pad(chosen, ((0, 0), (1, 0)))
 
 
-# -------------------------------------------------------------------------------------------------------------- score
+# ------------------------------------------------------------------------------------------------------ score
 
 
 @pytest.mark.parametrize("name", ["qwen3", "llama3", "smollm"])
@@ -80,21 +84,28 @@ def test_an_adapter_changes_the_scores_to_those_of_peft(call, work):
 
 def test_a_score_does_not_depend_on_the_other_lines_and_keeps_what_a_line_has(call):
     rng = np.random.default_rng(0)
-    records = [{"tokens": rng.integers(0, V, n).tolist(), "id": f"ü{n}", "nested": {"a": [n]}} for n in [3, 30, 1, 17, *range(2, 20)]]
+    records = [
+        {"tokens": rng.integers(0, V, n).tolist(), "id": f"ü{n}", "nested": {"a": [n]}}
+        for n in [3, 30, 1, 17, *range(2, 20)]
+    ]
     scored = call("score", records)
-    assert [{key: line[key] for key in record} for line, record in zip(scored, records, strict=True)] == records
+    assert [
+        {key: line[key] for key in record} for line, record in zip(scored, records, strict=True)
+    ] == records
     assert all(len(line["logprobs"]) == len(line["tokens"]) and line["logprobs"][0] == 0 for line in scored)
     (alone,) = call("score", records[:1])
     np.testing.assert_allclose(alone["logprobs"], scored[0]["logprobs"], atol=1e-5)
 
 
-# ------------------------------------------------------------------------------------------------------------- sample
+# ----------------------------------------------------------------------------------------------------- sample
 
 PROMPTS = [[5, 9, 70], [11, 3, 44, 8, 60, 21, 7], [90]]
 
 
 def test_greedy_samples_are_the_likeliest_tokens_by_score(call):
-    samples = call("sample", [{"prompt_ids": ids} for ids in PROMPTS], "--temperature", 0, "--max-new-tokens", 4)
+    samples = call(
+        "sample", [{"prompt_ids": ids} for ids in PROMPTS], "--temperature", 0, "--max-new-tokens", 4
+    )
     for line in samples:
         ids, said = line["prompt_ids"], line["completion_ids"]
         lines = [{"tokens": ids + said[:t] + [token]} for t in range(len(said)) for token in range(V)]
@@ -119,13 +130,18 @@ def test_samples_keep_their_line_and_say_how_they_ended(call):
 
 def test_min_p_near_one_leaves_the_likeliest_token_alone(call):
     records = [{"prompt_ids": ids} for ids in PROMPTS]
-    drawn, greedy = (call("sample", records, *flags, "--max-new-tokens", 6) for flags in (("--min-p", 0.99999), ("--temperature", 0)))
+    drawn, greedy = (
+        call("sample", records, *flags, "--max-new-tokens", 6)
+        for flags in (("--min-p", 0.99999), ("--temperature", 0))
+    )
     assert [line["completion_ids"] for line in drawn] == [line["completion_ids"] for line in greedy]
 
 
 def test_ids_that_the_tokenizer_does_not_have_are_never_drawn(call, monkeypatch):
     """And the logprobs are those of `score` all the same, filtered or not."""
-    letters = SimpleNamespace(get_vocab=lambda: {chr(65 + i): i for i in range(30)}, eos_token_id=2, decode=str, chat_template=None)
+    letters = SimpleNamespace(
+        get_vocab=lambda: {chr(65 + i): i for i in range(30)}, eos_token_id=2, decode=str, chat_template=None
+    )
     monkeypatch.setattr("jaxrl.inference.find_tokenizer", lambda folder: letters)
     records = [{"prompt_ids": ids} for ids in PROMPTS]
     for flags in ((), ("--top-p", 0.9), ("--temperature", 0)):
@@ -133,12 +149,17 @@ def test_ids_that_the_tokenizer_does_not_have_are_never_drawn(call, monkeypatch)
         assert all(i < 30 for line in samples for i in line["completion_ids"])
         scored = call("score", [{"tokens": line["prompt_ids"] + line["completion_ids"]} for line in samples])
         for line, score in zip(samples, scored):
-            np.testing.assert_allclose(line["logprobs"], score["logprobs"][len(line["prompt_ids"]) :], atol=1e-4)
+            np.testing.assert_allclose(
+                line["logprobs"], score["logprobs"][len(line["prompt_ids"]) :], atol=1e-4
+            )
 
 
 @pytest.mark.parametrize("temperature", ["1e-9", "1e-30", "1e-60"])
 def test_no_temperature_is_too_low(call, temperature):
-    drawn, greedy = (call("sample", [{"prompt_ids": ids} for ids in PROMPTS], "--temperature", t, "--max-new-tokens", 6) for t in (temperature, 0))
+    drawn, greedy = (
+        call("sample", [{"prompt_ids": ids} for ids in PROMPTS], "--temperature", t, "--max-new-tokens", 6)
+        for t in (temperature, 0)
+    )
     assert [line["completion_ids"] for line in drawn] == [line["completion_ids"] for line in greedy]
     assert all(logprob == 0 for line in drawn for logprob in line["logprobs"]), "certain, and not infinite"
 
@@ -155,7 +176,7 @@ def test_equal_prompts_draw_independent_samples_that_do_not_depend_on_the_other_
     assert all(a != b for a, b in zip(first[:5], other))
 
 
-# ----------------------------------------------------------------------------------------------------------- bad input
+# -------------------------------------------------------------------------------------------------- bad input
 
 
 def remove_tensor(folder):
@@ -188,7 +209,16 @@ def refuse(work, tmp_path, capsys):
         (results / "folder").mkdir(parents=True)
         (tmp_path / "in.jsonl").write_bytes(content)
         column = {"sample": "--prompts", "score": "--tokens"}[command]
-        argv = [command, "--model", place, column, given or tmp_path / "in.jsonl", "--out", out or results / "out.jsonl", *flags]
+        argv = [
+            command,
+            "--model",
+            place,
+            column,
+            given or tmp_path / "in.jsonl",
+            "--out",
+            out or results / "out.jsonl",
+            *flags,
+        ]
         try:
             code = main([str(argument) for argument in argv])
         except SystemExit as left:  # argparse's own way
@@ -221,7 +251,9 @@ def test_a_broken_model_is_refused(refuse, command, spoil, reason):
 
 
 def test_a_broken_generation_config_is_refused(refuse):
-    assert "generation_config.json" in refuse("sample", GOOD["sample"], spoil=truncate("generation_config.json"))
+    assert "generation_config.json" in refuse(
+        "sample", GOOD["sample"], spoil=truncate("generation_config.json")
+    )
 
 
 def test_a_missing_in_file_is_refused(refuse, tmp_path):
@@ -284,7 +316,9 @@ def test_a_wrong_line_to_complete_is_refused(refuse, line, reason):
 
 
 def test_a_prompt_is_named_by_its_line_where_equal_ones_stand_before_it(refuse):
-    error = refuse("sample", 3 * GOOD["sample"] + b'{"prompt_ids": [' + b"1, " * 60 + b"1]}\n", "--max-new-tokens", 8)
+    error = refuse(
+        "sample", 3 * GOOD["sample"] + b'{"prompt_ids": [' + b"1, " * 60 + b"1]}\n", "--max-new-tokens", 8
+    )
     assert "line 4: the prompt has 61 tokens" in error
 
 

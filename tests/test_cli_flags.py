@@ -1,4 +1,6 @@
-"""The command line without a model: what it asks for, what it takes where nothing is said, what it says of itself."""
+"""The command line without a model: what it asks for, what it takes where nothing is said, what it says of
+itself.
+"""
 
 import os
 import signal
@@ -18,7 +20,12 @@ GENERATE = [sys.executable, "-m", "jaxrl.cli", "generate", "arithmetic", "--n", 
 
 
 def test_only_what_is_required_is_asked_for(capsys):
-    asked = {"verify": "TASK, --input, --out", "generate": "TASK, --n, --out", "run": "CONFIG", "eval": "--model, --config"}
+    asked = {
+        "verify": "TASK, --input, --out",
+        "generate": "TASK, --n, --out",
+        "run": "CONFIG",
+        "eval": "--model, --config",
+    }
     for command, required in asked.items():
         with pytest.raises(SystemExit):
             main([command])
@@ -32,7 +39,9 @@ def test_rows_decoded_together_are_as_many_as_the_memory_holds_unless_said():
 
 def test_a_date_is_a_day(capsys):
     flags = ["sample", "--model", "m", "--prompts", "p", "--out", "o"]
-    assert parse(flags).date is None and parse([*flags, "--date", "2025-12-31"]).date == datetime(2025, 12, 31)
+    assert parse(flags).date is None and parse([*flags, "--date", "2025-12-31"]).date == datetime(
+        2025, 12, 31
+    )
     with pytest.raises(SystemExit):
         parse([*flags, "--date", "tomorrow"])
     assert "'tomorrow' is not a date; give one as 2025-12-31" in capsys.readouterr().err
@@ -70,12 +79,16 @@ def test_a_command_that_is_stopped_says_by_what(number, code, monkeypatch, capsy
     assert [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)] == handlers
 
 
-@pytest.mark.parametrize("command", [[*GENERATE, "out.jsonl"], [*GENERATE[:3], "--help"]], ids=["generate", "help"])
+@pytest.mark.parametrize(
+    "command", [[*GENERATE, "out.jsonl"], [*GENERATE[:3], "--help"]], ids=["generate", "help"]
+)
 def test_a_reader_that_has_left_is_no_error(command, tmp_path):
     reader, writer = os.pipe()
     os.close(reader)
     with open(writer, "w") as pipe:
-        ended = subprocess.run(command, cwd=tmp_path, env=ENVIRONMENT, stdout=pipe, stderr=subprocess.PIPE, text=True)
+        ended = subprocess.run(
+            command, cwd=tmp_path, env=ENVIRONMENT, stdout=pipe, stderr=subprocess.PIPE, text=True
+        )
     assert (ended.returncode, ended.stderr) == (0, "")
     assert command[3] == "--help" or len((tmp_path / "out.jsonl").read_text().splitlines()) == 3
 
@@ -83,13 +96,20 @@ def test_a_reader_that_has_left_is_no_error(command, tmp_path):
 def test_a_full_disk_behind_stdout_is_an_error(tmp_path):
     with open("/dev/full", "w") as full:
         command = [*GENERATE, "out.jsonl"]
-        ended = subprocess.run(command, cwd=tmp_path, env=ENVIRONMENT, stdout=full, stderr=subprocess.PIPE, text=True)
-    assert (ended.returncode, ended.stderr) == (2, "error: the standard output cannot be written: No space left on device\n")
+        ended = subprocess.run(
+            command, cwd=tmp_path, env=ENVIRONMENT, stdout=full, stderr=subprocess.PIPE, text=True
+        )
+    assert (ended.returncode, ended.stderr) == (
+        2,
+        "error: the standard output cannot be written: No space left on device\n",
+    )
     assert (tmp_path / "out.jsonl").exists()
 
 
 def test_without_any_console_no_file_takes_its_place(tmp_path):
-    """With descriptors 0 to 2 closed the next files opened would have these numbers, and what libraries print would land in them."""
+    """With descriptors 0 to 2 closed the next files opened would have these numbers, and what libraries print
+    would land in them.
+    """
     program = """
 import os
 from contextlib import suppress

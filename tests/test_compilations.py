@@ -18,6 +18,9 @@ def test_programs_are_counted_by_name_and_shape_while_it_is_open():
         doubled(np.ones(3, np.float32))
         assert compilations.take() == 0
         doubled(np.ones(5, np.float32))
-        assert compilations.take() == 1 and compilations.line() == "3 programs compiled or loaded, most of all doubled 3"
+        assert (
+            compilations.take() == 1
+            and compilations.line() == "3 programs compiled or loaded, most of all doubled 3"
+        )
     doubled(np.ones(6, np.float32))
     assert compilations.programs.total() == 3

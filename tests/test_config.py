@@ -1,4 +1,6 @@
-"""The config: what is accepted, what is refused and with which words, and how a file becomes the resolved object."""
+"""The config: what is accepted, what is refused and with which words, and how a file becomes the resolved
+object.
+"""
 
 from pathlib import Path
 
@@ -44,7 +46,7 @@ def refusal(load):
     return refusal
 
 
-# ------------------------------------------------------------------------------------------------------------- values
+# ----------------------------------------------------------------------------------------------------- values
 
 
 @pytest.mark.parametrize("text", ["1e-4", "1E-4", "1.0e-4", "1.e-4", ".1e-3", "+1e-4", "0.0001", "10e-5"])
@@ -120,13 +122,19 @@ def test_every_problem_is_named_at_once(refusal):
 
 def test_a_fault_that_every_stage_inherits_is_named_once(refusal):
     text = refusal(PLAIN, "sample.top_p=1.5")
-    assert len(text.splitlines()) == 1 and "sample.top_p" in text  # nothing of `stages`, where all have failed with it
+    # nothing of `stages`, where all have failed with it
+    assert len(text.splitlines()) == 1 and "sample.top_p" in text
     assert "at least 1 item" in refusal(PLAIN, "stages=[]")
 
 
 def test_an_unknown_kind_or_task_is_answered_with_the_nearest(refusal):
-    assert "stages.1: unknown kind 'gpro'; did you mean 'grpo'? there are: sft, rsft, grpo, ppo, eval" in refusal(PLAIN, "stages.1.kind=gpro")
-    assert "task: unknown name 'contdown'; did you mean 'countdown'?" in refusal(PLAIN, "task={name: contdown}")
+    assert (
+        "stages.1: unknown kind 'gpro'; did you mean 'grpo'? there are: sft, rsft, grpo, ppo, eval"
+        in refusal(PLAIN, "stages.1.kind=gpro")
+    )
+    assert "task: unknown name 'contdown'; did you mean 'countdown'?" in refusal(
+        PLAIN, "task={name: contdown}"
+    )
     assert "stages.1: unknown kind 'dance'; there are: " in refusal(PLAIN, "stages.1.kind=dance")
 
 
@@ -141,7 +149,7 @@ def test_stage_names_differ(refusal, load):
     assert load(PLAIN + "  - {kind: sft, name: more}\n").stages[3].name == "more"
 
 
-# -------------------------------------------------------------------------------------------------------- inheritance
+# ------------------------------------------------------------------------------------------------ inheritance
 
 
 def test_stages_inherit_the_shared_sections_key_by_key(load):
@@ -151,7 +159,11 @@ def test_stages_inherit_the_shared_sections_key_by_key(load):
     assert (sft.optim.learning_rate, sft.optim.b2) == (2e-3, 0.95) and grpo.optim == config.optim
     assert (sft.task.hops, sft.task.entities, sft.task.train) == ((1,), 20, 30) and grpo.task == config.task
     assert (grpo.sample.temperature, grpo.sample.max_new_tokens) == (0.7, 24)
-    assert (evaluation.sample.temperature, evaluation.sample.max_new_tokens, evaluation.task.test) == (0, 24, 9)
+    assert (evaluation.sample.temperature, evaluation.sample.max_new_tokens, evaluation.task.test) == (
+        0,
+        24,
+        9,
+    )
     assert config.sample.temperature == 1.0
 
 
@@ -161,22 +173,33 @@ def test_a_stage_replaces_lists_whole_and_can_bring_its_own_adapters(load):
 
 
 def test_a_stage_without_the_task_it_needs_says_so(refusal):
-    assert "stages.1.task: is required" in refusal(PLAIN, "task=null", "stages.0.task=null", "stages.2.task=null")
+    assert "stages.1.task: is required" in refusal(
+        PLAIN, "task=null", "stages.0.task=null", "stages.2.task=null"
+    )
     assert "stages.2.task: 'name' is required" in refusal(PLAIN, "task=null")
 
 
 def test_the_resolved_config_loads_as_the_same_object(load, tmp_path):
-    config = load(PLAIN, "optim.eps=1e-12", "sample.stop=['\\n', 'ü: #']", "track.wandb={}", "optim.learning_rate=1e-22")
+    config = load(
+        PLAIN, "optim.eps=1e-12", "sample.stop=['\\n', 'ü: #']", "track.wandb={}", "optim.learning_rate=1e-22"
+    )
     text = dump_config(config)
     assert validate_config(yaml.safe_load(text), "dump") == config == load(text)
     assert dump_config(load(text)) == text
 
 
-# ---------------------------------------------------------------------------------------------------------- overrides
+# -------------------------------------------------------------------------------------------------- overrides
 
 
 def test_overrides_reach_every_place(load):
-    config = load(PLAIN, "stages.0.steps=9", "mesh.data=2", "lora=null", "runs_dir=a=b", "stages.1={kind: eval, name: x}")
+    config = load(
+        PLAIN,
+        "stages.0.steps=9",
+        "mesh.data=2",
+        "lora=null",
+        "runs_dir=a=b",
+        "stages.1={kind: eval, name: x}",
+    )
     assert (config.stages[0].steps, config.mesh.data, config.lora, config.runs_dir) == (9, 2, None, "a=b")
     assert config.stages[1].kind == "eval"
 
@@ -205,7 +228,7 @@ def test_a_wrong_override_is_refused(refusal, override, reason):
     assert reason in refusal(PLAIN, override)
 
 
-# -------------------------------------------------------------------------------------------------------------- files
+# ------------------------------------------------------------------------------------------------------ files
 
 
 def test_a_base_is_overlaid_once(tmp_path, load):
@@ -219,14 +242,24 @@ EXPECT = "expect: {runs: 12, accuracy: {eval: [0.9, 1]}}\n"
 
 
 def test_what_is_expected_holds_of_the_file_s_own_settings(load, tmp_path):
-    """Which run it is and what it runs on is not what it learns; everything else is noted, whichever way it was set."""
+    """Which run it is and what it runs on is not what it learns; everything else is noted, whichever way it
+    was set.
+    """
     text = PLAIN + EXPECT
     assert load(text).expect.accuracy == {"eval": (0.9, 1.0)} and load(text).expect.changed == ()
-    assert load(text, "name=b", "seed=3", "runs_dir=x", "track.log_every=2", "checkpoint.every=3", "mesh.data=1").expect.changed == ()
+    assert (
+        load(
+            text, "name=b", "seed=3", "runs_dir=x", "track.log_every=2", "checkpoint.every=3", "mesh.data=1"
+        ).expect.changed
+        == ()
+    )
     changed = load(text, "seed=3", "stages.1.steps=3", "optim.b2=0.9", "task.test=4")
     assert changed.expect.changed == ("stages.1.steps", "optim.b2", "task.test")
     assert validate_config(yaml.safe_load(dump_config(changed)), "again") == changed
-    assert load(text, "expect=null", "stages.1.steps=3").expect is None and load(PLAIN, "stages.1.steps=3").expect is None
+    assert (
+        load(text, "expect=null", "stages.1.steps=3").expect is None
+        and load(PLAIN, "stages.1.steps=3").expect is None
+    )
     (tmp_path / "base.yaml").write_text(text)
     assert load("base: base.yaml\nname: other\n").expect is None
     assert load("base: base.yaml\n" + EXPECT.replace("12", "3")).expect.runs == 3
@@ -235,8 +268,14 @@ def test_what_is_expected_holds_of_the_file_s_own_settings(load, tmp_path):
 @pytest.mark.parametrize(
     "expect, reason",
     [
-        ("{runs: 3, accuracy: {evil: [0, 1]}}", "names 'evil', which is no eval stage; the eval stages are: eval"),
-        ("{runs: 3, accuracy: {eval: [0.9, 0.8]}}", "accuracy of 'eval': [0.9, 0.8] must be the lowest and the highest"),
+        (
+            "{runs: 3, accuracy: {evil: [0, 1]}}",
+            "names 'evil', which is no eval stage; the eval stages are: eval",
+        ),
+        (
+            "{runs: 3, accuracy: {eval: [0.9, 0.8]}}",
+            "accuracy of 'eval': [0.9, 0.8] must be the lowest and the highest",
+        ),
         ("{runs: 3, accuracy: {eval: [90, 100]}}", "less than or equal to 1 (it is 100)"),
         ("{runs: 0, accuracy: {eval: [0, 1]}}", "expect.runs"),
         ("{runs: 3, accuracy: {}}", "expect.accuracy"),
@@ -277,19 +316,15 @@ def test_a_missing_file_is_refused(tmp_path):
             load_config(place)
 
 
-@pytest.mark.parametrize("file", sorted(CONFIGS.rglob("*.yaml")), ids=lambda file: str(file.relative_to(CONFIGS)))
+@pytest.mark.parametrize(
+    "file", sorted(CONFIGS.rglob("*.yaml")), ids=lambda file: str(file.relative_to(CONFIGS))
+)
 def test_every_config_of_the_project_loads(file):
     config = load_config(file)
     assert validate_config(yaml.safe_load(dump_config(config)), "dump") == config
 
 
-@pytest.mark.parametrize(
-    "text, message",
-    [
-        (".inf", "optim.learning_rate"),
-        (".nan", "optim.learning_rate"),
-    ],
-)
+@pytest.mark.parametrize("text, message", [(".inf", "optim.learning_rate"), (".nan", "optim.learning_rate")])
 def test_rates_are_finite(text, message, refusal):
     assert message in refusal(PLAIN, f"optim.learning_rate={text}")
 

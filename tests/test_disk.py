@@ -1,4 +1,6 @@
-"""A disk that refuses: `/dev/full` takes nothing, a limit on the size of files takes some of it, and what was there stays."""
+"""A disk that refuses: `/dev/full` takes nothing, a limit on the size of files takes some of it, and what was
+there stays.
+"""
 
 import errno
 import json
@@ -21,7 +23,9 @@ def test_a_file_is_the_old_one_or_the_new_one(tmp_path, monkeypatch):
     file = tmp_path / "a.json"
     write_whole(file, "old")
     for name in ("fsync", "replace"):
-        refused = pytest.raises(InputError, match="a.json cannot be written: No space left on device; make room")
+        refused = pytest.raises(
+            InputError, match="a.json cannot be written: No space left on device; make room"
+        )
         with monkeypatch.context() as patch, refused:
             patch.setattr(os, name, full)
             write_whole(file, "new")
@@ -37,7 +41,9 @@ def test_a_file_is_the_old_one_or_the_new_one(tmp_path, monkeypatch):
 def test_links_stay_and_half_surrogates_are_their_escapes(tmp_path):
     (tmp_path / "link").symlink_to("file")
     write_whole(tmp_path / "link", json.dumps("a\ud800\u2028é", ensure_ascii=False))
-    assert (tmp_path / "link").is_symlink() and json.loads((tmp_path / "file").read_text()) == "a\ud800\u2028é"
+    assert (tmp_path / "link").is_symlink() and json.loads(
+        (tmp_path / "file").read_text()
+    ) == "a\ud800\u2028é"
 
 
 @pytest.mark.parametrize(
@@ -62,7 +68,10 @@ def test_what_stands_in_the_way_is_named(place, reason, tmp_path):
         OSError(errno.EDQUOT, os.strerror(errno.EDQUOT)),
         Exception("Disk quota exceeded (os error 122)"),
         SafetensorError("Error while serializing: I/O error: Disk quota exceeded (os error 122)"),
-        ValueError("RESOURCE_EXHAUSTED: Failed writing: \"a/d\": Failed to write 9 bytes: Disk quota exceeded [os_error_code='122']"),
+        ValueError(
+            'RESOURCE_EXHAUSTED: Failed writing: "a/d": Failed to write 9 bytes: Disk quota exceeded'
+            " [os_error_code='122']"
+        ),
     ],
 )
 def test_libraries_tell_it_in_ways_of_their_own(error):
@@ -81,13 +90,20 @@ def test_other_exceptions_are_left_alone():
 def test_room_is_looked_at_before(tmp_path):
     free = shutil.disk_usage(tmp_path).free
     check_space(tmp_path, 1, "a checkpoint")
-    with pytest.raises(InputError, match=r"^a checkpoint needs up to \d+\.\d MiB, and the disk of .* has \d+\.\d MiB left; nothing of it"):
+    with pytest.raises(
+        InputError,
+        match=(
+            r"^a checkpoint needs up to \d+\.\d MiB, and the disk of .* has \d+\.\d MiB left; nothing of it"
+        ),
+    ):
         check_space(tmp_path, 2 * free + (1 << 30), "a checkpoint")
     with pytest.raises(InputError, match="its folder is not there"):
         check_space(tmp_path / "gone", 1, "a checkpoint")
 
 
-@pytest.mark.parametrize("content, reason", [(None, "Is a directory"), (b"a\xff", "not UTF-8 .invalid start byte at byte 1")])
+@pytest.mark.parametrize(
+    "content, reason", [(None, "Is a directory"), (b"a\xff", "not UTF-8 .invalid start byte at byte 1")]
+)
 def test_a_text_that_cannot_be_read(content, reason, tmp_path):
     path = tmp_path / "x"
     path.mkdir() if content is None else path.write_bytes(content)

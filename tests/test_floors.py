@@ -12,18 +12,49 @@ import pytest
 LIBRARY = Path(__file__).resolve().parents[1] / "jaxrl"
 
 FLOORS = {
-    0: ["__init__", "train/__init__", "eval/__init__", "errors", "types", "batch", "config_base", "config_sections", "config_algo", "config_tasks", "config", "config_file", "checks", "disk", "folder_lock", "interrupt"],
+    0: [
+        "__init__",
+        "train/__init__",
+        "eval/__init__",
+        "errors",
+        "types",
+        "batch",
+        "config_base",
+        "config_sections",
+        "config_algo",
+        "config_tasks",
+        "config",
+        "config_file",
+        "checks",
+        "disk",
+        "folder_lock",
+        "interrupt",
+    ],
     1: ["ops/*", "stats", "digests", "track/*", "eval/table", "compilations", "hlo", "hlo_text"],
     2: ["sharding", "memory", "model/*"],
     3: ["weights/*", "checkpoint", "train/state", "train/objective", "train/step"],
     4: ["data/*", "verify/*", "tasks/*"],
     5: ["sample/*"],
     6: ["rollout/*", "eval/evaluate"],
-    7: ["train/setup", "train/inputs", "train/preflight", "train/loop", "train/memory", "train/microbatch", "train/timeline", "train/sft", "train/rsft", "train/rl", "train/experience", "train/alarms"],
+    7: [
+        "train/setup",
+        "train/inputs",
+        "train/preflight",
+        "train/loop",
+        "train/memory",
+        "train/microbatch",
+        "train/timeline",
+        "train/sft",
+        "train/rsft",
+        "train/rl",
+        "train/experience",
+        "train/alarms",
+    ],
     8: ["run", "inference", "verification", "aot"],
     9: ["cli"],
 }
-WORLDS = ["data/*", "verify/*", "tasks/*", "stats", "track/*", "eval/table", "verification"]  # run without an accelerator, start fast
+# run without an accelerator, start fast
+WORLDS = ["data/*", "verify/*", "tasks/*", "stats", "track/*", "eval/table", "verification"]
 FLAX_NAMES = {"Module", "Param", "LoRAParam", "Rngs", "split", "merge", "eval_shape", "to_pure_dict"}
 
 FILES = {str(path.relative_to(LIBRARY).with_suffix("")): path for path in sorted(LIBRARY.rglob("*.py"))}
@@ -42,7 +73,11 @@ def floor_of(name: str) -> int:
 def walk(node: ast.AST):
     """All nodes but those under `if TYPE_CHECKING:`, which never run."""
     for child in ast.iter_child_nodes(node):
-        if isinstance(child, ast.If) and isinstance(child.test, ast.Name) and child.test.id == "TYPE_CHECKING":
+        if (
+            isinstance(child, ast.If)
+            and isinstance(child.test, ast.Name)
+            and child.test.id == "TYPE_CHECKING"
+        ):
             continue
         yield child
         yield from walk(child)
@@ -80,7 +115,12 @@ def test_every_file_is_on_exactly_one_floor():
 
 
 def test_a_file_imports_from_its_own_floor_and_those_below():
-    upwards = [(name, other) for name, tree in TREES.items() for other in ours(tree) if floor_of(other) > floor_of(name)]
+    upwards = [
+        (name, other)
+        for name, tree in TREES.items()
+        for other in ours(tree)
+        if floor_of(other) > floor_of(name)
+    ]
     assert upwards == []
 
 
@@ -90,8 +130,19 @@ def test_no_imports_in_a_circle():
 
 def test_worlds_and_arithmetic_do_not_know_each_other():
     worlds = [name for name in FILES if floor_of(name) == 4]
-    seen = {(name, other) for name in worlds for other in ours(TREES[name]) if 1 <= floor_of(other) <= 3 and other != "stats"}
-    seen |= {(name, other) for name in FILES if floor_of(name) == 5 for other in ours(TREES[name]) if floor_of(other) in (3, 4)}
+    seen = {
+        (name, other)
+        for name in worlds
+        for other in ours(TREES[name])
+        if 1 <= floor_of(other) <= 3 and other != "stats"
+    }
+    seen |= {
+        (name, other)
+        for name in FILES
+        if floor_of(name) == 5
+        for other in ours(TREES[name])
+        if floor_of(other) in (3, 4)
+    }
     assert seen == set()
 
 
@@ -103,11 +154,16 @@ def test_worlds_and_arithmetic_do_not_know_each_other():
         ("orbax", ["checkpoint"]),
         ("jax", [*(p for floor in (1, 2, 3, 5, 6, 7, 8) for p in FLOORS[floor]), "batch"]),
         ("transformers", ["data/tokenizer"]),
-        ("pydantic", ["config", "config_base", "config_sections", "config_algo", "config_tasks", "config_file"]),
+        (
+            "pydantic",
+            ["config", "config_base", "config_sections", "config_algo", "config_tasks", "config_file"],
+        ),
     ],
 )
 def test_a_package_is_imported_only_where_it_belongs(package, allowed):
-    assert [name for name, tree in TREES.items() if package in packages(tree) and not matches(name, allowed)] == []
+    assert [
+        name for name, tree in TREES.items() if package in packages(tree) and not matches(name, allowed)
+    ] == []
 
 
 def test_worlds_import_no_accelerator():
@@ -122,11 +178,18 @@ def test_worlds_import_no_accelerator():
 def test_flax_is_a_notation_for_layers_and_nothing_more():
     for name, tree in TREES.items():
         assert {n for n in imports_of(tree) if n.split(".")[0] == "flax"} <= {"flax", "flax.nnx"}, name
-        used = {n.attr for n in ast.walk(tree) if isinstance(n, ast.Attribute) and isinstance(n.value, ast.Name) and n.value.id == "nnx"}
+        used = {
+            n.attr
+            for n in ast.walk(tree)
+            if isinstance(n, ast.Attribute) and isinstance(n.value, ast.Name) and n.value.id == "nnx"
+        }
         assert used <= FLAX_NAMES, name
 
 
-@pytest.mark.parametrize("program", ["import jaxrl.cli", "from jaxrl.cli import main\ntry: main(['--help'])\nexcept SystemExit: pass"])
+@pytest.mark.parametrize(
+    "program",
+    ["import jaxrl.cli", "from jaxrl.cli import main\ntry: main(['--help'])\nexcept SystemExit: pass"],
+)
 def test_the_command_line_answers_without_loading_anything_heavy(program):
     assert not modules_after(program) & {"jax", "flax", "optax", "orbax", "transformers", "numpy", "pydantic"}
 
@@ -134,13 +197,19 @@ def test_the_command_line_answers_without_loading_anything_heavy(program):
 def test_files_are_plain():
     for name, tree in TREES.items():
         for node in ast.walk(tree):
-            assert not (isinstance(node, ast.ExceptHandler) and node.type is None), f"{name}, line {node.lineno}: a bare except"
-            is_print = isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print"
+            assert not (isinstance(node, ast.ExceptHandler) and node.type is None), (
+                f"{name}, line {node.lineno}: a bare except"
+            )
+            is_print = (
+                isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print"
+            )
             assert not is_print or name == "cli", f"{name}, line {node.lineno}: print"
 
 
 def modules_after(program: str) -> set[str]:
     """The packages that a fresh interpreter has loaded when a program is done."""
     tail = "\nimport sys\nprint('\\n' + ' '.join({name.split('.')[0] for name in sys.modules}))"
-    done = subprocess.run([sys.executable, "-c", program + tail], capture_output=True, text=True, cwd=LIBRARY.parent, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", program + tail], capture_output=True, text=True, cwd=LIBRARY.parent, check=True
+    )
     return set(done.stdout.splitlines()[-1].split())

@@ -32,7 +32,13 @@ with locked(Path(sys.argv[1])):
 @contextmanager
 def other_process(folder: Path):
     """Another process that holds the lock until its stdin is closed, or it is killed."""
-    process = subprocess.Popen([sys.executable, "-c", HOLD, folder], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLD, folder],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
     try:
         assert process.stdout.readline() == "held\n"
         yield process
@@ -52,7 +58,10 @@ def refusal(folder: Path) -> str:
 def test_the_second_is_refused_with_the_pid_and_host_of_the_first(tmp_path):
     folder = tmp_path / "runs" / "x"
     with other_process(folder) as first:
-        said = f"another process is at work in {folder}: pid {first.pid} on host {re.escape(socket.gethostname())}, since .*; wait for its end"
+        said = (
+            f"another process is at work in {folder}: pid {first.pid} on host"
+            f" {re.escape(socket.gethostname())}, since .*; wait for its end"
+        )
         assert re.match(said, refusal(folder)) and "\n" not in refusal(folder)
         assert os.listdir(folder) == ["lock"], "to be refused changes nothing"
         first.stdin.close()
@@ -65,7 +74,9 @@ def test_the_second_is_refused_with_the_pid_and_host_of_the_first(tmp_path):
 def test_the_first_is_named_although_it_writes_its_name_a_moment_after_taking_the_lock(tmp_path, monkeypatch):
     with (tmp_path / "lock").open("w") as first:
         fcntl.flock(first, fcntl.LOCK_EX)
-        monkeypatch.setattr(folder_lock.time, "sleep", lambda seconds: (tmp_path / "lock").write_text("pid 7 on host h\n"))
+        monkeypatch.setattr(
+            folder_lock.time, "sleep", lambda seconds: (tmp_path / "lock").write_text("pid 7 on host h\n")
+        )
         assert "at work in" in refusal(tmp_path) and "pid 7 on host h;" in refusal(tmp_path)
 
 
@@ -73,7 +84,10 @@ def test_the_first_is_named_although_it_writes_its_name_a_moment_after_taking_th
 def test_a_link_that_leads_nowhere_is_named(tmp_path, link):
     (tmp_path / link).parent.mkdir(parents=True, exist_ok=True)
     (tmp_path / link).symlink_to(tmp_path / "gone" / "for" / "good")
-    with pytest.raises(InputError, match=f"{tmp_path / link} is a link to what is not there"), locked(tmp_path / "runs" / "x"):
+    with (
+        pytest.raises(InputError, match=f"{tmp_path / link} is a link to what is not there"),
+        locked(tmp_path / "runs" / "x"),
+    ):
         pass
 
 
@@ -97,7 +111,9 @@ def test_a_killed_process_leaves_a_file_and_no_lock(tmp_path):
         first.wait(timeout=60)
     assert f"pid {first.pid} " in (tmp_path / "lock").read_text()
     with locked(tmp_path):
-        assert (tmp_path / "lock").read_text().count("pid") == 1 and f"pid {os.getpid()} " in (tmp_path / "lock").read_text()
+        assert (tmp_path / "lock").read_text().count("pid") == 1 and f"pid {os.getpid()} " in (
+            tmp_path / "lock"
+        ).read_text()
     (tmp_path / "lock").write_text("pid 1 on host x" * 100)  # whatever stands in it
     with locked(tmp_path):
         assert (tmp_path / "lock").stat().st_size < 100
@@ -130,13 +146,18 @@ with locked(Path({str(tmp_path)!r})):
     wishes, wish = os.pipe()
     try:
         parent = subprocess.Popen(
-            [sys.executable, "-c", program.replace("{read}", str(answers))], cwd=ROOT, stdin=wishes, stdout=answer, pass_fds=[answers]
+            [sys.executable, "-c", program.replace("{read}", str(answers))],
+            cwd=ROOT,
+            stdin=wishes,
+            stdout=answer,
+            pass_fds=[answers],
         )
         assert parent.wait(timeout=60) == 0
         with locked(tmp_path):
             pass
     finally:
-        for descriptor in (wish, wishes, answer, answers):  # both children read the end of their stdin, and leave
+        # both children read the end of their stdin, and leave
+        for descriptor in (wish, wishes, answer, answers):
             os.close(descriptor)
 
 
@@ -183,7 +204,10 @@ def test_a_file_system_without_locks_is_told_and_used(number, tmp_path, monkeypa
 
     monkeypatch.setattr(fcntl, "flock", flock)
     with locked(tmp_path):
-        assert f"{tmp_path} has no locks ({os.strerror(number)}): nothing keeps a second process out" in caplog.text
+        assert (
+            f"{tmp_path} has no locks ({os.strerror(number)}): nothing keeps a second process out"
+            in caplog.text
+        )
     assert os.listdir(tmp_path) == []
 
 

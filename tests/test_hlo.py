@@ -1,4 +1,6 @@
-"""Reading compiled programs: texts counted by hand, and programs compiled here whose least traffic is known."""
+"""Reading compiled programs: texts counted by hand, and programs compiled here whose least traffic is
+known.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -6,7 +8,8 @@ import pytest
 
 from jaxrl import hlo
 
-# As XLA writes it for a GPU: two layers' matrices w0, w1 [8, 8] bf16 (128 bytes), a cache [4, 8] bf16 (64 bytes), x [1, 8] bf16.
+# As XLA writes it for a GPU: two layers' matrices w0, w1 [8, 8] bf16 (128 bytes), a cache [4, 8] bf16 (64
+# bytes), x [1, 8] bf16.
 GPU = """
 HloModule jit_window, is_scheduled=true, input_output_alias={ {}: (0, {}, may-alias) }
 
@@ -78,7 +81,8 @@ ENTRY %main (cache.1: bf16[4,8], x.1: bf16[1,8], w0.1: bf16[8,8], w1.1: bf16[8,8
 }
 """
 
-# As for a TPU: no trip count is noted, arrays with S(1) lie in vector memory, and copies between the memories run beside the work.
+# As for a TPU: no trip count is noted, arrays with S(1) lie in vector memory, and copies between the memories
+# run beside the work.
 TPU = """
 HloModule jit_window, is_scheduled=true
 
@@ -126,7 +130,9 @@ def gpu():
 def test_a_step_of_the_gpu_program_counted_by_hand(gpu):
     body = gpu.loop(32)
     assert body == "body"
-    counted = {i.name: (sum(gpu._reads(c, i).values()), sum(gpu._writes(c, i))) for c, i, _ in gpu.executed(body)}
+    counted = {
+        i.name: (sum(gpu._reads(c, i).values()), sum(gpu._writes(c, i))) for c, i, _ in gpu.executed(body)
+    }
     assert counted == {
         "wrapped_concatenate": (128 + 128, 256),
         "gemm_fusion": (16 + 256, 128),
@@ -143,12 +149,20 @@ def test_a_step_of_the_gpu_program_counted_by_hand(gpu):
 
 def test_what_is_given_is_told_from_what_is_computed(gpu):
     """Weights and cache are read, joined, updated and copied; x comes in, y is computed."""
-    joined, gemm, put, copied, library, gathered, count = 256 + 256, 16 + 256, 4 + 16, 64 + 64, 64 + 128, 64 + 512, 4
+    joined, gemm, put, copied, library, gathered, count = (
+        256 + 256,
+        16 + 256,
+        4 + 16,
+        64 + 64,
+        64 + 128,
+        64 + 512,
+        4,
+    )
     assert gpu.given_traffic("body") == joined + gemm + put + copied + library + gathered + count
 
 
 def test_moves_of_weights_and_caches_are_found_and_those_of_activations_are_not(gpu):
-    names = lambda size: [i.name for i in gpu.moves("body", size)]  # noqa: E731
+    names = lambda size: [i.name for i in gpu.moves("body", size)]
     assert names(64) == ["wrapped_concatenate", "copied", "gathered"]
     assert names(65) == ["wrapped_concatenate", "gathered"]
     assert names(1) == names(64)  # the transpose of y, of 16 bytes, is of something computed
@@ -175,7 +189,10 @@ def test_what_counts_as_a_move(was, becomes, found):
 def test_the_tpu_program_counted_by_hand():
     module = hlo.parse(TPU)
     layer, scalar, vector = 16 * 128 * 2, 4, 32
-    counted = {i.name: (sum(module._reads(c, i).values()), sum(module._writes(c, i)), times) for c, i, times in module.executed("main")}
+    counted = {
+        i.name: (sum(module._reads(c, i).values()), sum(module._writes(c, i)), times)
+        for c, i, times in module.executed("main")
+    }
     assert counted == {
         "slice-start": (layer, 0, 1),  # into vector memory
         "copy-start": (0, layer, 1),  # out of it
@@ -185,7 +202,9 @@ def test_the_tpu_program_counted_by_hand():
         "v2": (vector, vector, 5),
         "k2": (2 * scalar, 0, 5),
     }
-    assert module.traffic("main") == sum((read + written) * times for read, written, times in counted.values())
+    assert module.traffic("main") == sum(
+        (read + written) * times for read, written, times in counted.values()
+    )
     assert [i.name for i in module.moves("main", layer)] == ["put", "cut"]
     assert module.loop(5) == "inner_body"
 
@@ -211,7 +230,16 @@ def test_a_loop_that_does_not_say_how_often_it_goes_round_is_refused(was, become
 
 
 def test_bytes_of_the_number_formats():
-    sizes = {"pred[3]": 3, "bf16[2,4]{1,0}": 16, "f8e4m3fn[5]": 5, "s4[6]": 3, "f32[]": 4, "u64[2]": 16, "c64[1]": 8, "token[]": 0}
+    sizes = {
+        "pred[3]": 3,
+        "bf16[2,4]{1,0}": 16,
+        "f8e4m3fn[5]": 5,
+        "s4[6]": 3,
+        "f32[]": 4,
+        "u64[2]": 16,
+        "c64[1]": 8,
+        "token[]": 0,
+    }
     for shape, size in sizes.items():
         module = hlo.parse(f"ENTRY %main () -> {shape} {{\n  ROOT %x = {shape} iota()\n}}\n")
         assert module.computations["main"].root.buffers[0].nbytes == size, shape
@@ -228,7 +256,11 @@ ENTRY %main (a: bf16[2,8], b: f32[4]) -> bf16[16,8] {
 }
 """)
     assert module.traffic("main") == 32 + 16 + 256 + 128 and module.launches("main") == 1
-    assert module.moves("main", 256) == module.collectives("main") == [module.computations["main"].instructions["start"]]
+    assert (
+        module.moves("main", 256)
+        == module.collectives("main")
+        == [module.computations["main"].instructions["start"]]
+    )
 
 
 def test_a_fusion_whose_results_are_nested_and_whose_root_is_not_its_last_line():
@@ -258,12 +290,14 @@ def test_a_text_that_is_no_program():
         hlo.parse("not an HLO module")
 
 
-# ------------------------------------------------------------------------------------------- programs compiled here, for CPU
+# ---------------------------------------------------------------------------- programs compiled here, for CPU
 
 
 def compiled_loop(step, *carry, donate=()):
     """`step` seven times over; what the loop does in one pass."""
-    loop = jax.jit(lambda *carry: jax.lax.scan(lambda c, _: (step(*c), None), carry, length=7)[0], donate_argnums=donate)
+    loop = jax.jit(
+        lambda *carry: jax.lax.scan(lambda c, _: (step(*c), None), carry, length=7)[0], donate_argnums=donate
+    )
     module = hlo.parse(loop.lower(*carry).compile().as_text())
     return module, module.loop(7)
 
@@ -297,7 +331,7 @@ def test_a_cache_is_updated_in_place_and_one_that_is_not_is_noticed():
 
 def test_scanning_over_stacked_layers_counts_each_pass():
     x, w = jnp.zeros((8, 64)), jnp.zeros((5, 64, 64))
-    layers = lambda x, w: (jax.lax.scan(lambda x, w: (jnp.tanh(x @ w), None), x, w)[0], w)  # noqa: E731
+    layers = lambda x, w: (jax.lax.scan(lambda x, w: (jnp.tanh(x @ w), None), x, w)[0], w)
     module, body = compiled_loop(layers, x, w)
     products = [n for _, i, n in module.executed(body) if max(b.nbytes for b in i.buffers) == x.nbytes]
     assert set(products) == {5}

@@ -1,4 +1,6 @@
-"""The prompt of a line of `jaxrl sample`: text, messages or ids, with one BOS, and nothing that it asks for left out in silence."""
+"""The prompt of a line of `jaxrl sample`: text, messages or ids, with one BOS, and nothing that it asks for
+left out in silence.
+"""
 
 import pytest
 
@@ -31,7 +33,10 @@ def test_system_and_tools_of_a_line_are_in_its_prompt():
     tokenizer = make(WITH_TOOLS)
     line = {"messages": [USER], "system": "Be brief.", "tools": TOOLS, "answer": "seven", "uid": 4}
     text = tokenizer.decode(prompt(line, tokenizer))
-    assert text.startswith("Functions: [{") and "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nWhich host?" in text
+    assert (
+        text.startswith("Functions: [{")
+        and "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nWhich host?" in text
+    )
 
 
 @pytest.mark.parametrize(
@@ -40,7 +45,10 @@ def test_system_and_tools_of_a_line_are_in_its_prompt():
         ({"messages": [USER], "tools": TOOLS}, "message 0: the chat template does not render `tools`"),
         ({"messages": [{"role": "system", "content": "a"}, USER], "system": "b"}, "two system prompts"),
         ({"messages": [{**USER, "images": ["a.png"]}]}, r"messages\[0\] has `images`"),
-        ({"messages": [USER], "chat_template_kwargs": {"enable_thinking": False}}, "`chat_template_kwargs` beside `messages`"),
+        (
+            {"messages": [USER], "chat_template_kwargs": {"enable_thinking": False}},
+            "`chat_template_kwargs` beside `messages`",
+        ),
         ({"messages": [USER], "temperature": 0}, "`temperature` beside `messages` would not be heeded"),
         ({"prompt": "a", "system": "b"}, "`system` beside `prompt`"),
         ({"prompt_ids": [1], "tools": TOOLS}, "`tools` beside `prompt_ids`"),

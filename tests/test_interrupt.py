@@ -1,4 +1,6 @@
-"""Signals, each in a process of its own: the first is a request, the second is obeyed at once, and the handlers come back."""
+"""Signals, each in a process of its own: the first is a request, the second is obeyed at once, and the
+handlers come back.
+"""
 
 import subprocess
 import sys
@@ -17,7 +19,9 @@ def send(number):
 
 
 def output_of(body: str) -> str:
-    done = subprocess.run([sys.executable, "-c", HEAD + body], capture_output=True, text=True, cwd=ROOT, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-c", HEAD + body], capture_output=True, text=True, cwd=ROOT, timeout=60
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
 

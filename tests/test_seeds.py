@@ -1,4 +1,6 @@
-"""The script that measures a config's spread: which runs it starts, what it does with those that fail or are there already."""
+"""The script that measures a config's spread: which runs it starts, what it does with those that fail or are
+there already.
+"""
 
 import importlib.util
 import sys
@@ -39,7 +41,9 @@ def seeds(monkeypatch):
 
 @pytest.fixture
 def started(seeds, monkeypatch, tmp_path):
-    """Runs that are not run: (overrides, perturbation) of each start. `right`: correct answers of 100 after, by the run's name."""
+    """Runs that are not run: (overrides, perturbation) of each start. `right`: correct answers of 100 after,
+    by the run's name.
+    """
     starts, right = [], {}
 
     def spend(command, perturbation):
@@ -54,7 +58,12 @@ def started(seeds, monkeypatch, tmp_path):
             for name, count in (("first", 20), ("last", right.get(config.name, 99)))
         ]
         save_rows(folder / "eval.json", rows)
-        return {"exit_code": 2 if config.name in right and right[config.name] < 0 else 0, "wall_s": 3.0, "cpu_s": 5.0, "peak_mib": 700.0}
+        return {
+            "exit_code": 2 if config.name in right and right[config.name] < 0 else 0,
+            "wall_s": 3.0,
+            "cpu_s": 5.0,
+            "peak_mib": 700.0,
+        }
 
     monkeypatch.setattr(seeds, "spend", spend)
     monkeypatch.setattr(seeds, "make_noisy_model", lambda config, folder: True)
@@ -64,7 +73,16 @@ def started(seeds, monkeypatch, tmp_path):
 @pytest.fixture
 def words(tmp_path):
     (tmp_path / "config.yaml").write_text(CONFIG)
-    lists = ["--seeds", "0", "5", f"runs_dir={tmp_path / 'runs'}", "--perturb", "fusion", "noise", "task.test=7"]
+    lists = [
+        "--seeds",
+        "0",
+        "5",
+        f"runs_dir={tmp_path / 'runs'}",
+        "--perturb",
+        "fusion",
+        "noise",
+        "task.test=7",
+    ]
     return [str(tmp_path / "config.yaml"), *lists]
 
 
@@ -72,8 +90,14 @@ def test_every_seed_is_run_as_it_is_and_with_every_perturbation(seeds, started, 
     starts, _ = started
     assert seeds.main(words) == 0
     assert [perturbation for _, perturbation in starts] == ["", "fusion", "noise"] * 2
-    assert all({"task.test=7", "expect=null", f"task.graph_seed={seed}"} <= set(own) for (own, _), seed in zip(starts, "000555"))
-    assert f"model.path={tmp_path / 'runs' / 'tiny-seed5-noise-start'}" in starts[5][0] and "model.architecture=null" in starts[5][0]
+    assert all(
+        {"task.test=7", "expect=null", f"task.graph_seed={seed}"} <= set(own)
+        for (own, _), seed in zip(starts, "000555")
+    )
+    assert (
+        f"model.path={tmp_path / 'runs' / 'tiny-seed5-noise-start'}" in starts[5][0]
+        and "model.architecture=null" in starts[5][0]
+    )
     assert "6 of 6 runs came to their end: 99.0% at worst" in capsys.readouterr().out
 
 
@@ -84,7 +108,9 @@ def test_the_worst_comes_first_a_failure_before_all_and_the_exit_code_says_so(se
     out = capsys.readouterr().out
     names = [line.split("|")[1].strip() for line in out.splitlines() if line.startswith("| tiny")]
     assert names[:3] == ["tiny-seed5-noise", "tiny-seed0-fusion", "tiny-seed5"] and len(names) == 6
-    assert "exit code 2" in out and "5 of 6 runs came to their end: 24.0% at worst, 99.0% in the middle" in out
+    assert (
+        "exit code 2" in out and "5 of 6 runs came to their end: 24.0% at worst, 99.0% in the middle" in out
+    )
     assert "intervals apart in 4" in out
 
 
@@ -112,5 +138,9 @@ def test_the_noise_is_a_bit_or_two_of_every_weight_and_the_model_is_one_to_start
     fresh = load_base(config.model, num_tokens(tokenizer), mesh, config.seed)
     model = config.model.model_copy(update={"architecture": None, "path": str(tmp_path / "start")})
     noisy = load_base(model, num_tokens(tokenizer), mesh, config.seed)
-    away = [jnp.abs(b / a - 1).max() for a, b in zip(*(jax.tree.leaves(x.frozen["model"]) for x in (fresh, noisy)), strict=True) if a.ndim > 1]
+    away = [
+        jnp.abs(b / a - 1).max()
+        for a, b in zip(*(jax.tree.leaves(x.frozen["model"]) for x in (fresh, noisy)), strict=True)
+        if a.ndim > 1
+    ]
     assert 0 < min(away) and max(away) < 10 * seeds.NOISE

@@ -1,4 +1,6 @@
-"""The table of shardings covers every parameter there is, refuses what cannot be cut, and arrays are born where they belong."""
+"""The table of shardings covers every parameter there is, refuses what cannot be cut, and arrays are born
+where they belong.
+"""
 
 import dataclasses
 
@@ -6,14 +8,23 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.sharding import NamedSharding, PartitionSpec as P
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
 
 from jaxrl.config_algo import PPOSection
 from jaxrl.config_sections import MeshSection, OptimSection
 from jaxrl.errors import InputError
 from jaxrl.model.policy import Policy
 from jaxrl.model.value_head import init_value_head
-from jaxrl.sharding import check_rows, gather_weights, make_mesh, num_row_shards, path_name, shard_batch, shardings_for
+from jaxrl.sharding import (
+    check_rows,
+    gather_weights,
+    make_mesh,
+    num_row_shards,
+    path_name,
+    shard_batch,
+    shardings_for,
+)
 from jaxrl.train.state import init_state, make_actor_critic_optimizer, make_optimizer, place_state
 from tests.tiny import CONFIG, LORA, one_device, policy_and_trees, policy_batch
 from tests.weights.goldens import CONFIGS
@@ -30,7 +41,9 @@ def abstract_trees(config, lora):
     """What is trained, the base, and the state over it, without arrays."""
     policy = Policy(config, lora)
     model = jax.eval_shape(policy.init_model, jax.random.key(0))
-    trainable = {"model": model} if lora is None else {"lora": jax.eval_shape(policy.init_lora, jax.random.key(0))}
+    trainable = (
+        {"model": model} if lora is None else {"lora": jax.eval_shape(policy.init_lora, jax.random.key(0))}
+    )
     return {"model": model}, jax.eval_shape(lambda t: init_state(t, TX, jax.random.key(0)), trainable)
 
 
@@ -57,7 +70,9 @@ def test_a_critic_and_a_reference_have_rules_and_so_have_their_moments(cube):
 def test_matrices_are_cut_and_small_things_are_copied(cube):
     config = dataclasses.replace(CONFIG, tie_embeddings=False, o_bias=True)
     frozen, state = abstract_trees(config, LORA)
-    found = {path_name(p): s.spec for p, s in jax.tree_util.tree_flatten_with_path(shardings_for(frozen, cube))[0]}
+    found = {
+        path_name(p): s.spec for p, s in jax.tree_util.tree_flatten_with_path(shardings_for(frozen, cube))[0]
+    }
     assert found["model/embed/kernel"] == found["model/head/kernel"] == P("tensor", "fsdp")
     assert found["model/layers/q/kernel"] == found["model/layers/up/kernel"] == P(None, "fsdp", "tensor")
     assert found["model/layers/o/kernel"] == found["model/layers/down/kernel"] == P(None, "tensor", "fsdp")
@@ -68,11 +83,15 @@ def test_matrices_are_cut_and_small_things_are_copied(cube):
 
 def test_moments_lie_where_their_parameters_lie(cube):
     _, state = abstract_trees(CONFIG, None)
-    found = {path_name(p): s.spec for p, s in jax.tree_util.tree_flatten_with_path(shardings_for(state, cube))[0]}
+    found = {
+        path_name(p): s.spec for p, s in jax.tree_util.tree_flatten_with_path(shardings_for(state, cube))[0]
+    }
     parameters = {name: spec for name, spec in found.items() if name.startswith("trainable/")}
     assert len(parameters) > 10
     for moment in ("mu", "nu"):
-        moments = {name.split(f"/{moment}/")[1]: spec for name, spec in found.items() if f"/{moment}/" in name}
+        moments = {
+            name.split(f"/{moment}/")[1]: spec for name, spec in found.items() if f"/{moment}/" in name
+        }
         assert moments == {name.removeprefix("trainable/"): spec for name, spec in parameters.items()}
 
 
@@ -119,7 +138,9 @@ def test_arrays_are_born_in_their_shardings_with_the_values_of_one_device(cube):
         return trees
 
     spread, alone = born(cube), born(one_device())
-    for (path, a), b in zip(jax.tree_util.tree_flatten_with_path(spread)[0], jax.tree.leaves(alone), strict=True):
+    for (path, a), b in zip(
+        jax.tree_util.tree_flatten_with_path(spread)[0], jax.tree.leaves(alone), strict=True
+    ):
         np.testing.assert_array_equal(np.asarray(a), np.asarray(b), err_msg=path_name(path))
     q = spread["model"]["layers"]["q"]["kernel"]
     assert q.sharding.is_equivalent_to(NamedSharding(cube, P(None, "fsdp", "tensor")), 3)
@@ -130,7 +151,9 @@ def test_arrays_are_born_in_their_shardings_with_the_values_of_one_device(cube):
 def test_placing_a_state_leaves_the_parameters_alive(cube):
     _, trainable, _ = policy_and_trees()
     state = place_state(trainable, TX, jax.random.key(0), cube)
-    for leaf, sharding in zip(jax.tree.leaves(state), jax.tree.leaves(shardings_for(state, cube)), strict=True):
+    for leaf, sharding in zip(
+        jax.tree.leaves(state), jax.tree.leaves(shardings_for(state, cube)), strict=True
+    ):
         assert leaf.sharding.is_equivalent_to(sharding, leaf.ndim)
     jax.tree.map(lambda x: x.delete(), state.trainable)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(trainable))

@@ -33,7 +33,9 @@ def test_jeffreys_is_symmetric_and_covers():
         for successes in range(n + 1):
             low, high = jeffreys_interval(successes, n, 0.9)
             assert low <= successes / n <= high
-            np.testing.assert_allclose(jeffreys_interval(n - successes, n, 0.9), (1 - high, 1 - low), atol=1e-12)
+            np.testing.assert_allclose(
+                jeffreys_interval(n - successes, n, 0.9), (1 - high, 1 - low), atol=1e-12
+            )
 
 
 @pytest.mark.parametrize("arguments", [(-1, 5), (6, 5), (1, 0), (1, 5, 0.0), (1, 5, 1.0), (0, 0, 95)])
@@ -58,7 +60,9 @@ def test_bootstrap_depends_on_the_seed_alone():
 def test_bootstrap_moves_and_scales_with_the_values():
     values = np.array([0.0, 1.0, 5.0, 2.0, 2.5])
     low, high = bootstrap_mean_interval(values, 0.9, 0, 1000)
-    np.testing.assert_allclose(bootstrap_mean_interval(10 + 3 * values, 0.9, 0, 1000), (10 + 3 * low, 10 + 3 * high))
+    np.testing.assert_allclose(
+        bootstrap_mean_interval(10 + 3 * values, 0.9, 0, 1000), (10 + 3 * low, 10 + 3 * high)
+    )
 
 
 def test_bootstrap_of_equal_values_has_no_width():
@@ -67,13 +71,17 @@ def test_bootstrap_of_equal_values_has_no_width():
 
 
 def test_the_bootstrap_of_two_values_has_the_means_that_can_be_counted():
-    """0 and 1 drawn twice: 0, 1/2, 1 come with chances 1/4, 1/2, 1/4. Seven of eight values 0: (7/8)^8 = 0.344 have none."""
+    """0 and 1 drawn twice: 0, 1/2, 1 come with chances 1/4, 1/2, 1/4. Seven of eight values 0: (7/8)^8 =
+    0.344 have none.
+    """
     assert bootstrap_mean_interval([0.0, 1.0], 0.4) == (0.5, 0.5)
     assert bootstrap_mean_interval([0.0, 1.0], 0.6) == (0.0, 1.0)
     one_of_eight = [1.0] + [0.0] * 7
     assert bootstrap_mean_interval(one_of_eight, 0.36)[0] == 0.0  # quantile 0.32
     assert bootstrap_mean_interval(one_of_eight, 0.24)[0] == 0.125  # quantile 0.38
-    assert bootstrap_mean_interval(one_of_eight[::-1], 0.24)[0] == 0.125, "the last value is drawn as the others are"
+    assert bootstrap_mean_interval(one_of_eight[::-1], 0.24)[0] == 0.125, (
+        "the last value is drawn as the others are"
+    )
 
 
 def test_the_bootstrap_does_not_depend_on_how_its_draws_are_cut(monkeypatch):

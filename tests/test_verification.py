@@ -1,4 +1,6 @@
-"""`jaxrl verify` and `jaxrl generate`: lines in their order with their verdicts, whole files or none, one clear error, no jax."""
+"""`jaxrl verify` and `jaxrl generate`: lines in their order with their verdicts, whole files or none, one
+clear error, no jax.
+"""
 
 import gzip
 import json
@@ -54,17 +56,35 @@ def read(name):
 
 
 def verify(*arguments, task="custom", overrides=("file=task.py",)):
-    return main(["verify", task, "--input", "in.jsonl", "--out", "out.jsonl", "--workers", "2", *arguments, *overrides])
+    return main(
+        [
+            "verify",
+            task,
+            "--input",
+            "in.jsonl",
+            "--out",
+            "out.jsonl",
+            "--workers",
+            "2",
+            *arguments,
+            *overrides,
+        ]
+    )
 
 
 def test_lines_keep_their_fields_and_their_order(files, capsys):
-    texts = ["right", "wrong", "sandbox", "exit", "sleep", "", "right"] + ["right" * (n % 3) for n in range(3000)]
+    texts = ["right", "wrong", "sandbox", "exit", "sleep", "", "right"] + [
+        "right" * (n % 3) for n in range(3000)
+    ]
     rows = [{"n": n, "other": [n], "reward": "old", "completion": text} for n, text in enumerate(texts)]
     write("in.jsonl", rows)
     assert verify("--timeout", "0.5") == 0
     told = capsys.readouterr().out
     right = texts.count("right")
-    counts = rf"3007 rows: {right} right, {3004 - right} wrong, 3 errors \(sandbox 1, crash 1, timeout 1\); \d+ per second in out.jsonl\n"
+    counts = (
+        rf"3007 rows: {right} right, {3004 - right} wrong, 3 errors \(sandbox 1, crash 1, timeout 1\); \d+"
+        r" per second in out.jsonl\n"
+    )
     assert re.fullmatch(counts, told), told
     judged = read("out.jsonl")
     assert [{k: v for k, v in row.items() if k in ("n", "other", "completion")} for row in judged] == [
@@ -72,9 +92,25 @@ def test_lines_keep_their_fields_and_their_order(files, capsys):
     ]
     added = [{k: v for k, v in row.items() if k not in ("n", "other", "completion")} for row in judged]
     failed = {"correct": False, "format_ok": False, "parts": {}, "detail": ""}
-    assert added[0] == {"reward": 5.0, "correct": True, "format_ok": True, "parts": {"length": 5.0}, "detail": "0", "error": None}
-    assert added[1] == {"reward": 5.0, "correct": False, "format_ok": True, "parts": {"length": 5.0}, "detail": "1", "error": None}
-    assert added[2] == {"reward": None, "error": "sandbox: cannot fork"} | failed, "no judgement is null, not 0"
+    assert added[0] == {
+        "reward": 5.0,
+        "correct": True,
+        "format_ok": True,
+        "parts": {"length": 5.0},
+        "detail": "0",
+        "error": None,
+    }
+    assert added[1] == {
+        "reward": 5.0,
+        "correct": False,
+        "format_ok": True,
+        "parts": {"length": 5.0},
+        "detail": "1",
+        "error": None,
+    }
+    assert added[2] == {"reward": None, "error": "sandbox: cannot fork"} | failed, (
+        "no judgement is null, not 0"
+    )
     assert added[3] == {"reward": -1.0, "error": "crash: exit code 3"} | failed
     assert added[4] == {"reward": -1.0, "error": "timeout"} | failed
     for n, (text, values) in enumerate(zip(texts[5:], added[5:]), start=5):
@@ -104,8 +140,14 @@ def test_the_input_can_be_judged_in_place(files):
         (b"[1]", "line 3: must be a JSON object"),
         (b'{"n": 1}', "line 3: field 'completion' is missing; it should hold the text that is judged"),
         (b'{"n": 1, "completion": null}', "line 3: field 'completion' is None; it should hold"),
-        (b'{"prompt": "say a", "completion": "a"}', "line 3: field 'ask' is missing; it should hold one of 'a', "),
-        (b'{"prompt": "say a", "ask": "a", "completion": "a", "x": NaN}', "in.jsonl, line 3: holds 'NaN', a number that JSON does not"),
+        (
+            b'{"prompt": "say a", "completion": "a"}',
+            "line 3: field 'ask' is missing; it should hold one of 'a', ",
+        ),
+        (
+            b'{"prompt": "say a", "ask": "a", "completion": "a", "x": NaN}',
+            "in.jsonl, line 3: holds 'NaN', a number that JSON does not",
+        ),
         (b"\xff", "line 3, column 1: not UTF-8"),
     ],
 )
@@ -122,12 +164,18 @@ def test_a_bad_line_is_one_error_with_its_number_and_nothing_is_written(files, c
     "command, reason",
     [
         ("verify tinny --input in.jsonl --out o", "unknown task 'tinny'; the tasks are: "),
-        ("verify tiny gmae=echo --input in.jsonl --out o", "tiny: task: unknown key 'gmae' in TinySection; did you mean 'game'?"),
+        (
+            "verify tiny gmae=echo --input in.jsonl --out o",
+            "tiny: task: unknown key 'gmae' in TinySection; did you mean 'game'?",
+        ),
         ("verify tiny game=chess --input in.jsonl --out o", "tiny: task.game: "),
         ("verify tiny --input none.jsonl --out o", "none.jsonl cannot be read"),
         ("verify tiny --input in.jsonl --out none/o", "its folder does not exist"),
         ("verify tiny --input in.jsonl --out o --workers 0", "0 workers"),
-        ("verify sat variables=3 --input in.jsonl --out o", "task.variables: must be a list; give [3], or [3, 3] where it is a range"),
+        (
+            "verify sat variables=3 --input in.jsonl --out o",
+            "task.variables: must be a list; give [3], or [3, 3] where it is a range",
+        ),
         ("verify tiny --input in.jsonl --out o --timeout 0", "verify.timeout_s=0.0 cannot"),
         ("verify tiny --input in.jsonl --out o --timeout nan", "verify.timeout_s=nan cannot"),
         ("verify tiny --input in.jsonl --out o", "in.jsonl holds no records"),
@@ -161,7 +209,10 @@ def test_what_a_users_task_raises_is_one_error_with_its_line_and_the_records(fil
     assert verify() == 2
     place = f"in.jsonl, line 2: {files / 'task.py'}, line 8: KeyError: 'n'; mend the file"
     assert capsys.readouterr().err == f"error: {place}\n" and not Path("out.jsonl").exists()
-    records = [({}, "field 'prompt' is missing; it should hold 'sort' and"), ({"prompt": "sort"}, "field 'prompt' is 'sort'")]
+    records = [
+        ({}, "field 'prompt' is missing; it should hold 'sort' and"),
+        ({"prompt": "sort"}, "field 'prompt' is 'sort'"),
+    ]
     for record, reason in records:
         write("in.jsonl", [record | {"completion": "a"}])
         assert verify(overrides=(f"file={ROOT / 'examples' / 'sort.py'}",)) == 2
@@ -169,12 +220,20 @@ def test_what_a_users_task_raises_is_one_error_with_its_line_and_the_records(fil
 
 
 def test_unknown_flags_are_refused_and_keys_may_stand_anywhere(files, capsys):
-    refused = {"generate tiny --n 1 --out o game=echo --fast a=b": "--fast", "score --model m --tokens t --out o a=b": "a=b"}
+    refused = {
+        "generate tiny --n 1 --out o game=echo --fast a=b": "--fast",
+        "score --model m --tokens t --out o a=b": "a=b",
+    }
     for command, unknown in refused.items():
         with pytest.raises(SystemExit):
             main(command.split())
         assert f"unrecognized arguments: {unknown}\n" in capsys.readouterr().err
-    for words in ("tiny game=count --n 3 --out o", "tiny --n 3 game=count --out o", "tiny --n 3 --out o game=count", "--n 3 --out o tiny game=count"):
+    for words in (
+        "tiny game=count --n 3 --out o",
+        "tiny --n 3 game=count --out o",
+        "tiny --n 3 --out o game=count",
+        "--n 3 --out o tiny game=count",
+    ):
         assert main(["generate", *words.split()]) == 0
         assert {row["game"] for row in read("o")} == {"count"}
 
@@ -198,14 +257,32 @@ def test_generated_problems_can_be_judged(files):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_leaves_no_file_and_no_process(files, number):
     write("in.jsonl", [{"n": n, "completion": "sleep"} for n in range(4)])
-    command = [sys.executable, "-m", "jaxrl.cli", "verify", "custom", "--input", "in.jsonl", "--out", "out.jsonl", "--timeout", "100"]
+    command = [
+        sys.executable,
+        "-m",
+        "jaxrl.cli",
+        "verify",
+        "custom",
+        "--input",
+        "in.jsonl",
+        "--out",
+        "out.jsonl",
+        "--timeout",
+        "100",
+    ]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    process = subprocess.Popen([*command, "--workers", "2", "file=task.py"], env=environment, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [*command, "--workers", "2", "file=task.py"], env=environment, stderr=subprocess.PIPE, text=True
+    )
     workers = []
     while len(workers) < 2:
         time.sleep(0.05)
         assert process.poll() is None
-        workers = [int(path.name) for path in Path("/proc").iterdir() if path.name.isdigit() and parent_of(path) == process.pid]
+        workers = [
+            int(path.name)
+            for path in Path("/proc").iterdir()
+            if path.name.isdigit() and parent_of(path) == process.pid
+        ]
     time.sleep(0.5)
     process.send_signal(number)
     _, error = process.communicate(timeout=120)
@@ -239,7 +316,10 @@ def test_a_signal_leaves_what_is_judged_and_resume_goes_on_from_it(files, capsys
     arguments = ["verify", "custom", "--input", "in.jsonl", "--out", out, "--workers", "1", "file=task.py"]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     process = subprocess.Popen(
-        [sys.executable, "-m", "jaxrl.cli", *arguments, "--timeout", "300"], env=environment, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-m", "jaxrl.cli", *arguments, "--timeout", "300"],
+        env=environment,
+        stderr=subprocess.PIPE,
+        text=True,
     )
     while not (files / "asleep").exists():
         assert process.poll() is None
@@ -254,17 +334,32 @@ def test_a_signal_leaves_what_is_judged_and_resume_goes_on_from_it(files, capsys
         return [json.loads(line) for line in written.splitlines()]
 
     kept = read_out()
-    assert f"the first {len(kept)} rows are judged and in {out}; the same command with --resume goes on" in error
-    assert [row["n"] for row in kept] == [*range(len(kept))] and 0 < len(kept) <= 20 and all(row["correct"] for row in kept)
+    assert (
+        f"the first {len(kept)} rows are judged and in {out}; the same command with --resume goes on" in error
+    )
+    assert (
+        [row["n"] for row in kept] == [*range(len(kept))]
+        and 0 < len(kept) <= 20
+        and all(row["correct"] for row in kept)
+    )
 
     write("in.jsonl", rows[1:])
-    assert main([*arguments, "--resume"]) == 2 and "is not in.jsonl, line 1 with a verdict" in capsys.readouterr().err
+    assert (
+        main([*arguments, "--resume"]) == 2
+        and "is not in.jsonl, line 1 with a verdict" in capsys.readouterr().err
+    )
     write("in.jsonl", rows[: len(kept) - 1])
-    assert main([*arguments, "--resume"]) == 2 and "more rows than in.jsonl has records" in capsys.readouterr().err
+    assert (
+        main([*arguments, "--resume"]) == 2
+        and "more rows than in.jsonl has records" in capsys.readouterr().err
+    )
     assert read_out() == kept
     write("in.jsonl", rows[:22])
     assert main([*arguments, "--resume", "--timeout", "0.5"]) == 0
-    assert f"22 rows, {len(kept)} of them judged before: 20 right, 0 wrong, 2 errors (timeout 2)" in capsys.readouterr().out
+    assert (
+        f"22 rows, {len(kept)} of them judged before: 20 right, 0 wrong, 2 errors (timeout 2)"
+        in capsys.readouterr().out
+    )
     assert [row["n"] for row in read_out()] == [*range(22)]
     Path(out).unlink()
     assert main([*arguments, "--resume"]) == 2 and "nothing to go on from" in capsys.readouterr().err
@@ -272,15 +367,27 @@ def test_a_signal_leaves_what_is_judged_and_resume_goes_on_from_it(files, capsys
 
 def test_bad_records_are_skipped_and_counted_where_that_is_asked_for(files, capsys):
     good = b'{"prompt": "say a", "ask": "a", "completion": "a"}\n'
-    bad = [b"not json\n", b"[1]\n", b'{"prompt": "say a", "completion": "a"}\n', b'{"prompt": "say a", "ask": "a"}\n', b"\xff\n"]
+    bad = [
+        b"not json\n",
+        b"[1]\n",
+        b'{"prompt": "say a", "completion": "a"}\n',
+        b'{"prompt": "say a", "ask": "a"}\n',
+        b"\xff\n",
+    ]
     Path("in.jsonl").write_bytes(good + b"".join(bad) + good)
     assert verify("--skip-bad", task="tiny", overrides=()) == 0
     told = capsys.readouterr().out
-    assert told.startswith("2 rows: 2 right, 0 wrong, 0 errors; 5 bad records skipped, the first: in.jsonl, line 2, column 1: not JSON")
+    assert told.startswith(
+        "2 rows: 2 right, 0 wrong, 0 errors; 5 bad records skipped, the first: in.jsonl, line 2, column 1:"
+        " not JSON"
+    )
     assert [row["correct"] for row in read("out.jsonl")] == [True, True]
     Path("in.jsonl").write_bytes(b"".join(bad))
     assert verify("--skip-bad", task="tiny", overrides=()) == 2
-    assert "holds no records; give one JSON object per line; the first of 5 bad ones: in.jsonl, line 1, column" in capsys.readouterr().err
+    assert (
+        "holds no records; give one JSON object per line; the first of 5 bad ones: in.jsonl, line 1, column"
+        in capsys.readouterr().err
+    )
 
 
 def parent_of(path):

@@ -10,9 +10,19 @@ from jaxrl.model.policy import Policy
 from jaxrl.sharding import make_mesh
 
 CONFIG = ModelConfig(
-    family="qwen3", vocab_size=64, d_model=32, num_layers=2, num_heads=4, num_kv_heads=2, head_dim=8, d_ff=64,
-    qk_norm=True, qkv_bias=True, tie_embeddings=True, rope_scaling=RopeScaling("llama3", 4.0, 1.0, 4.0, 16),
-)  # fmt: skip
+    family="qwen3",
+    vocab_size=64,
+    d_model=32,
+    num_layers=2,
+    num_heads=4,
+    num_kv_heads=2,
+    head_dim=8,
+    d_ff=64,
+    qk_norm=True,
+    qkv_bias=True,
+    tie_embeddings=True,
+    rope_scaling=RopeScaling("llama3", 4.0, 1.0, 4.0, 16),
+)
 LORA = LoraSection(rank=4, alpha=8.0)
 
 
@@ -24,7 +34,9 @@ def noisy(tree, seed: int, size: float = 0.05):
     """Every leaf moved a little, so that zeros and ones of the initialisation hide nothing."""
     leaves, treedef = jax.tree.flatten(tree)
     keys = jax.random.split(jax.random.key(seed), len(leaves))
-    return treedef.unflatten([x + size * jax.random.normal(k, x.shape, x.dtype) for x, k in zip(leaves, keys)])
+    return treedef.unflatten(
+        [x + size * jax.random.normal(k, x.shape, x.dtype) for x, k in zip(leaves, keys)]
+    )
 
 
 def policy_and_trees(lora: LoraSection | None = LORA, config: ModelConfig = CONFIG, **settings):
@@ -36,17 +48,23 @@ def policy_and_trees(lora: LoraSection | None = LORA, config: ModelConfig = CONF
     return policy, {"lora": noisy(policy.init_lora(jax.random.key(2)), 3)}, {"model": model}
 
 
-def ragged_sequences(count: int, seed: int = 0, vocab_size: int = 64, shortest: int = 4, longest: int = 11) -> list[list[int]]:
+def ragged_sequences(
+    count: int, seed: int = 0, vocab_size: int = 64, shortest: int = 4, longest: int = 11
+) -> list[list[int]]:
     rng = np.random.default_rng(seed)
     return [rng.integers(1, vocab_size, rng.integers(shortest, longest + 1)).tolist() for _ in range(count)]
 
 
 def policy_batch(M: int, rows: int = 8, T: int = 24, seed: int = 0, order=None) -> PolicyBatch:
-    """Two segments and padding in every row; every per-token field is random inside its mask, and every field is there."""
+    """Two segments and padding in every row; every per-token field is random inside its mask, and every field
+    is there.
+    """
     rng = np.random.default_rng(seed)
     shape = (rows, T)
     segment_ids = np.broadcast_to(np.repeat([1, 2, 0], [10, 9, T - 19]), shape).astype(np.int32)
-    positions = np.broadcast_to(np.concatenate([np.arange(10), np.arange(9), np.zeros(T - 19)]), shape).astype(np.int32)
+    positions = np.broadcast_to(
+        np.concatenate([np.arange(10), np.arange(9), np.zeros(T - 19)]), shape
+    ).astype(np.int32)
     tokens = rng.integers(0, 64, shape).astype(np.int32)
     is_token = (segment_ids > 0) & (positions > 0)
     mask = (rng.random(shape) < 0.6) & is_token
@@ -59,23 +77,39 @@ def policy_batch(M: int, rows: int = 8, T: int = 24, seed: int = 0, order=None) 
         return x[order].reshape(M, rows // M, T)
 
     return PolicyBatch(
-        np.int32(M), cut(tokens), cut(positions), cut(segment_ids), cut(mask),
-        advantages=cut(floats[0]), sampler_logprobs=cut(-4 + 0.3 * floats[1]), old_logprobs=cut(-4 + 0.2 * floats[2]),
-        ref_logprobs=cut(-4 + 0.1 * floats[3]), old_values=cut(0.1 * floats[4]), returns=cut(returns), replay_mask=cut(replay_mask),
-    )  # fmt: skip
+        np.int32(M),
+        cut(tokens),
+        cut(positions),
+        cut(segment_ids),
+        cut(mask),
+        advantages=cut(floats[0]),
+        sampler_logprobs=cut(-4 + 0.3 * floats[1]),
+        old_logprobs=cut(-4 + 0.2 * floats[2]),
+        ref_logprobs=cut(-4 + 0.1 * floats[3]),
+        old_values=cut(0.1 * floats[4]),
+        returns=cut(returns),
+        replay_mask=cut(replay_mask),
+    )
 
 
 def sft_batch(batch: PolicyBatch) -> SFTBatch:
-    return SFTBatch(batch.num_microbatches, batch.tokens, batch.positions, batch.segment_ids, batch.completion_mask)
+    return SFTBatch(
+        batch.num_microbatches, batch.tokens, batch.positions, batch.segment_ids, batch.completion_mask
+    )
 
 
 def relative_difference(a, b) -> float:
     """Size of the difference of two trees beside the size of the second, both as one long vector."""
-    square = lambda tree: sum(float(np.sum(np.square(np.asarray(x, np.float64)))) for x in jax.tree.leaves(tree))  # noqa: E731
+    square = lambda tree: sum(
+        float(np.sum(np.square(np.asarray(x, np.float64)))) for x in jax.tree.leaves(tree)
+    )
     difference = jax.tree.map(lambda x, y: np.asarray(x, np.float64) - np.asarray(y, np.float64), a, b)
     return (square(difference) / square(b)) ** 0.5
 
 
 def max_difference(a, b) -> float:
     """Largest absolute difference between two trees of arrays."""
-    return max(float(np.abs(np.asarray(x) - np.asarray(y)).max()) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))
+    return max(
+        float(np.abs(np.asarray(x) - np.asarray(y)).max())
+        for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
+    )

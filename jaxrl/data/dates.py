@@ -1,7 +1,9 @@
-"""The moment that a chat template is told when it asks for the date (`strftime_now`: Llama 3.2, Granite and others).
+"""The moment that a chat template is told when it asks for the date (`strftime_now`: Llama 3.2, Granite and
+others).
 
-A prompt with today's date in it makes a run that goes on tomorrow another run. So one moment is fixed, where a run or a command
-begins, and every rendering of the tokenizer's template is told that one. Templates have no other clock than `strftime_now`.
+A prompt with today's date in it makes a run that goes on tomorrow another run. So one moment is fixed, where
+a run or a command begins, and every rendering of the tokenizer's template is told that one. Templates have no
+other clock than `strftime_now`.
 """
 
 import functools
@@ -26,10 +28,11 @@ def asks_for_date(tokenizer: "PreTrainedTokenizerBase") -> bool:
 
 
 def at_fixed_moment(tokenizer: "PreTrainedTokenizerBase", template: str) -> str:
-    """The template with a `strftime_now` of its own, which tells the moment fixed; as it is where none is, or none is asked for.
+    """The template with a `strftime_now` of its own, which tells the moment fixed; as it is where none is, or
+    none is asked for.
 
-    transformers gives templates plain values alone, no functions; so the function is a macro, put before the template, with the
-    text of every directive (`%d`, `%-d`, ...) written into it.
+    transformers gives templates plain values alone, no functions; so the function is a macro, put before the
+    template, with the text of every directive (`%d`, `%-d`, ...) written into it.
     """
     moment = getattr(tokenizer, "jaxrl_moment", None)
     return template if moment is None or CLOCK not in template else _macro(moment) + template
@@ -37,14 +40,14 @@ def at_fixed_moment(tokenizer: "PreTrainedTokenizerBase", template: str) -> str:
 
 @functools.cache
 def _macro(moment: datetime) -> str:
-    """One line, whose end the template does not see (`trim_blocks`). `%%` is a percent sign; after any other `%` stands a directive."""
+    """One line, whose end the template does not see (`trim_blocks`). `%%` is a percent sign; after any other
+    `%` stands a directive.
+    """
     texts = {flag + letter: moment.strftime(f"%{flag}{letter}") for flag in FLAGS for letter in LETTERS}
     return (
-        f"{{% macro {CLOCK}(format) %}}{{% set texts = {texts!r} %}}"
-        "{% for part in format.split('%%') %}{{ '' if loop.first else '%' }}{% for piece in part.split('%') %}"
-        "{% if loop.first %}{{ piece }}"
-        "{% elif piece[:2] in texts %}{{ texts[piece[:2]] }}{{ piece[2:] }}"
-        "{% elif piece[:1] in texts %}{{ texts[piece[:1]] }}{{ piece[1:] }}"
-        "{% else %}{{ '%' }}{{ piece }}{% endif %}"
-        "{% endfor %}{% endfor %}{% endmacro %}\n"
+        f"{{% macro {CLOCK}(format) %}}{{% set texts = {texts!r} %}}{{% for part in format.split('%%')"
+        " %}{{ '' if loop.first else '%' }}{% for piece in part.split('%') %}{% if loop.first"
+        " %}{{ piece }}{% elif piece[:2] in texts %}{{ texts[piece[:2]] }}{{ piece[2:] }}{%"
+        " elif piece[:1] in texts %}{{ texts[piece[:1]] }}{{ piece[1:] }}{% else %}{{ '%'"
+        " }}{{ piece }}{% endif %}{% endfor %}{% endfor %}{% endmacro %}\n"
     )

@@ -1,4 +1,6 @@
-"""JSONL files, plain or gzip: one JSON value per line, read and written line by line, so that a file need not fit into memory."""
+"""JSONL files, plain or gzip: one JSON value per line, read and written line by line, so that a file need not
+fit into memory.
+"""
 
 import gzip
 import json
@@ -27,7 +29,8 @@ def read_rows(path: str | Path, bad: Bad | None = None) -> Iterator[tuple[str, A
     Args:
       bad: is told of a line that is wrong, which is then passed over; without it, such a line raises.
     Raises:
-      InputError: a file that cannot be read, a line that is not UTF-8 or not JSON, or holds a number that JSON does not have.
+      InputError: a file that cannot be read, a line that is not UTF-8 or not JSON, or holds a number that
+        JSON does not have.
     """
     path, number = Path(path), 0
     try:
@@ -45,7 +48,9 @@ def read_rows(path: str | Path, bad: Bad | None = None) -> Iterator[tuple[str, A
                     yield f"{path}, line {number}", value
     except (OSError, EOFError, zlib.error) as error:
         reason = getattr(error, "strerror", None) or error
-        raise InputError(f"data file {path} cannot be read after line {number}: {reason}; check the file") from None
+        raise InputError(
+            f"data file {path} cannot be read after line {number}: {reason}; check the file"
+        ) from None
 
 
 def read_objects(path: str | Path, bad: Bad | None = None) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -61,14 +66,16 @@ def read_objects(path: str | Path, bad: Bad | None = None) -> Iterator[tuple[str
 
 
 def write_rows(path: str | Path, rows: Iterable[Row], goes_on: bool = False, keeps: bool = False) -> int:
-    """Write one JSON object per line, each as it comes; the file appears whole or not at all, gzip if it ends in `.gz`.
+    """Write one JSON object per line, each as it comes; the file appears whole or not at all, gzip if it ends
+    in `.gz`.
 
-    A link stays, and the file that it stands for is the one that is written. Signals wait until a row is asked for, so that none is
-    written by half.
+    A link stays, and the file that it stands for is the one that is written. Signals wait until a row is
+    asked for, so that none is written by half.
 
     Args:
       goes_on: the rows that the file has already stay, and these come after them.
-      keeps: where the writing is stopped (KeyboardInterrupt), the file holds the rows that were finished; else it is what it was.
+      keeps: where the writing is stopped (KeyboardInterrupt), the file holds the rows that were finished;
+        else it is what it was.
     Returns:
       The number of rows written.
     Raises:
@@ -77,7 +84,8 @@ def write_rows(path: str | Path, rows: Iterable[Row], goes_on: bool = False, kee
     path, count = Path(path), 0
     check_out(path)
     target = Path(os.path.realpath(path))
-    unfinished = target.with_name(f"{target.name}.{os.getpid()}.tmp")  # its own: two processes would mix their rows in one
+    # its own: two processes would mix their rows in one
+    unfinished = target.with_name(f"{target.name}.{os.getpid()}.tmp")
     with writing(path), _signals_held() as asking:
         try:
             try:
@@ -134,7 +142,9 @@ def _new_file(path: Path, is_gzip: bool) -> Iterator[IO[bytes]]:
 
 @contextmanager
 def _signals_held() -> Iterator[Callable[[Iterable[Row]], Iterator[Row]]]:
-    """Inside, signals that stop a program wait. Gives a function that passes rows on, and lets the signals in while it asks for one."""
+    """Inside, signals that stop a program wait. Gives a function that passes rows on, and lets the signals in
+    while it asks for one.
+    """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
 
     def asking(rows: Iterable[Row]) -> Iterator[Row]:
@@ -159,9 +169,14 @@ def _line(row: dict[str, Any], path: Path, number: int) -> bytes:
     try:
         return json.dumps(row, allow_nan=False).encode() + b"\n"
     except ValueError:
-        raise InputError(f"{path}, line {number} would hold a number that JSON does not have (NaN or infinity); mend its record") from None
+        raise InputError(
+            f"{path}, line {number} would hold a number that JSON does not have (NaN or infinity); mend its"
+            " record"
+        ) from None
     except RecursionError:
-        raise InputError(f"{path}, line {number} would nest too deeply to be written; mend its record") from None
+        raise InputError(
+            f"{path}, line {number} would nest too deeply to be written; mend its record"
+        ) from None
 
 
 def _value(line: bytes, path: Path, number: int) -> Any:
@@ -170,23 +185,35 @@ def _value(line: bytes, path: Path, number: int) -> Any:
         return _DECODER.decode(text)
     except UnicodeDecodeError as error:
         found = f"byte 0x{line[error.start]:02x}"
-        raise InputError(f"{path}, line {number}, column {error.start + 1}: not UTF-8: found {found}; save the file as UTF-8") from None
+        raise InputError(
+            f"{path}, line {number}, column {error.start + 1}: not UTF-8: found {found}; save the file as"
+            " UTF-8"
+        ) from None
     except json.JSONDecodeError as error:
-        found = short(text[error.pos : error.pos + 20]) if text[error.pos :].strip() else "the end of the line"
+        found = (
+            short(text[error.pos : error.pos + 20]) if text[error.pos :].strip() else "the end of the line"
+        )
         reason = f"{error.msg}, found {found}; one JSON object per line is expected"
         raise InputError(f"{path}, line {number}, column {error.colno}: not JSON: {reason}") from None
     except InputError as error:
         raise InputError(f"{path}, line {number}: {error}") from None
-    except ValueError:  # Python's own limit, against the time that reading a number takes, quadratic in its digits
-        raise InputError(f"{path}, line {number}: an integer has more digits than are read; give it as a string") from None
+    # Python's own limit, against the time that reading a number takes, quadratic in its digits
+    except ValueError:
+        raise InputError(
+            f"{path}, line {number}: an integer has more digits than are read; give it as a string"
+        ) from None
     except RecursionError:
-        raise InputError(f"{path}, line {number}: its brackets nest too deeply to be read; mend the line") from None
+        raise InputError(
+            f"{path}, line {number}: its brackets nest too deeply to be read; mend the line"
+        ) from None
 
 
 def _finite(text: str) -> float:
     value = float(text)
     if not math.isfinite(value):  # NaN, Infinity, or 1e999, which would come out as Infinity
-        raise InputError(f"holds {short(text)}, a number that JSON does not have; give null, or leave the field out")
+        raise InputError(
+            f"holds {short(text)}, a number that JSON does not have; give null, or leave the field out"
+        )
     return value
 
 

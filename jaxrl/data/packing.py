@@ -1,6 +1,7 @@
 """Ragged examples to rows of one length, and rows to batches. Numpy only; nothing is ever cut off or dropped.
 
-Axes: R rows, B rows of a batch, T tokens. The state of an iteration is one number: what step s sees is a function of (seed, s).
+Axes: R rows, B rows of a batch, T tokens. The state of an iteration is one number: what step s sees is a
+  function of (seed, s).
 """
 
 import bisect
@@ -28,7 +29,9 @@ class Rows:
 
     def take(self, indices: np.ndarray) -> "Rows":
         """The rows at `indices`, in that order."""
-        return Rows(self.tokens[indices], self.positions[indices], self.segment_ids[indices], self.loss_mask[indices])
+        return Rows(
+            self.tokens[indices], self.positions[indices], self.segment_ids[indices], self.loss_mask[indices]
+        )
 
 
 def assign_rows(lengths: Sequence[int], seq_len: int, packing: bool = True) -> list[list[int]]:
@@ -75,8 +78,12 @@ def assign_rows(lengths: Sequence[int], seq_len: int, packing: bool = True) -> l
     return [sorted(row) for row in rows]
 
 
-def lay_out(assignment: Sequence[Sequence[int]], sequences: Sequence[Sequence], seq_len: int, dtype) -> np.ndarray:
-    """[R, T]: the sequences of each row one after another, zeros after them. One call for each field of a batch."""
+def lay_out(
+    assignment: Sequence[Sequence[int]], sequences: Sequence[Sequence], seq_len: int, dtype
+) -> np.ndarray:
+    """[R, T]: the sequences of each row one after another, zeros after them. One call for each field of a
+    batch.
+    """
     out = np.zeros((len(assignment), seq_len), dtype)
     for r, row in enumerate(assignment):
         at = 0
@@ -86,7 +93,9 @@ def lay_out(assignment: Sequence[Sequence[int]], sequences: Sequence[Sequence], 
     return out
 
 
-def segments(assignment: Sequence[Sequence[int]], lengths: Sequence[int], seq_len: int) -> tuple[np.ndarray, np.ndarray]:
+def segments(
+    assignment: Sequence[Sequence[int]], lengths: Sequence[int], seq_len: int
+) -> tuple[np.ndarray, np.ndarray]:
     """(positions, segment_ids), both [R, T] int32, for rows filled by `lay_out`."""
     positions = np.zeros((len(assignment), seq_len), np.int32)
     segment_ids = np.zeros((len(assignment), seq_len), np.int32)
@@ -99,7 +108,9 @@ def segments(assignment: Sequence[Sequence[int]], lengths: Sequence[int], seq_le
     return positions, segment_ids
 
 
-def pack(examples: Sequence[tuple[Sequence[int], Sequence[bool]]], seq_len: int, packing: bool = True) -> Rows:
+def pack(
+    examples: Sequence[tuple[Sequence[int], Sequence[bool]]], seq_len: int, packing: bool = True
+) -> Rows:
     """Rows of the examples, each example whole in one row.
 
     Args:
@@ -123,18 +134,23 @@ def pack(examples: Sequence[tuple[Sequence[int], Sequence[bool]]], seq_len: int,
 
 
 def indices_at(count: int, batch: int, seed: int, step: int) -> np.ndarray:
-    """The indices that step `step` (from 0) sees, [batch], computed from the arguments alone: `stream_at` in equal steps."""
+    """The indices that step `step` (from 0) sees, [batch], computed from the arguments alone: `stream_at` in
+    equal steps.
+    """
     return stream_at(count, step * batch, batch, seed)
 
 
 def stream_at(count: int, start: int, length: int, seed: int) -> np.ndarray:
-    """Places start .. start + length of an endless stream of indices below `count`, [length], a fresh permutation per epoch.
+    """Places start .. start + length of an endless stream of indices below `count`, [length], a fresh
+    permutation per epoch.
 
-    A piece that the epoch's end cuts goes on into the next epoch: no item is dropped, every epoch sees each item once,
-    all pieces are full. A piece longer than `count` therefore repeats items.
+    A piece that the epoch's end cuts goes on into the next epoch: no item is dropped, every epoch sees each
+    item once, all pieces are full. A piece longer than `count` therefore repeats items.
     """
     epochs, offsets = np.divmod(np.arange(start, start + length), count)
-    return np.array([_permutation(count, seed, int(e))[o] for e, o in zip(epochs, offsets, strict=True)], np.int64)
+    return np.array(
+        [_permutation(count, seed, int(e))[o] for e, o in zip(epochs, offsets, strict=True)], np.int64
+    )
 
 
 def batch_at(rows: Rows, batch_rows: int, seed: int, step: int) -> Rows:

@@ -1,4 +1,6 @@
-"""Records with a dataset's own field names: from JSONL or parquet files, or through `datasets`. What they mean, the tasks know."""
+"""Records with a dataset's own field names: from JSONL or parquet files, or through `datasets`. What they
+mean, the tasks know.
+"""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,7 +11,8 @@ from jaxrl.errors import InputError
 
 
 def read_file(path: str | Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """(file and place, record) of each record of a file: parquet if it is named so, else JSONL, plain or `.gz`.
+    """(file and place, record) of each record of a file: parquet if it is named so, else JSONL, plain or
+    `.gz`.
 
     Raises:
       InputError: a file that cannot be read; parquet without pyarrow.
@@ -18,7 +21,8 @@ def read_file(path: str | Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def read_hub(name: str, config: str | None, split: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """(dataset and place, record) of each record of a split: of a dataset of the hub, or of a folder that one was saved to.
+    """(dataset and place, record) of each record of a split: of a dataset of the hub, or of a folder that one
+    was saved to.
 
     Raises:
       InputError: no `datasets` library; a dataset, configuration or split that cannot be loaded.
@@ -26,7 +30,10 @@ def read_hub(name: str, config: str | None, split: str) -> Iterator[tuple[str, d
     try:
         import datasets
     except ImportError:
-        raise InputError(f"the dataset {name!r} needs the `datasets` library; install it with: pip install 'jaxrl[datasets]'") from None
+        raise InputError(
+            f"the dataset {name!r} needs the `datasets` library; install it with: pip install"
+            " 'jaxrl[datasets]'"
+        ) from None
     try:
         saved = any((Path(name) / file).is_file() for file in ("state.json", "dataset_dict.json"))
         rows = datasets.load_from_disk(name) if saved else datasets.load_dataset(name, config, split=split)
@@ -44,7 +51,9 @@ def _parquet_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         import pyarrow
         import pyarrow.parquet
     except ImportError:
-        raise InputError(f"{path} needs pyarrow, which comes with the `datasets` library: pip install 'jaxrl[datasets]'") from None
+        raise InputError(
+            f"{path} needs pyarrow, which comes with the `datasets` library: pip install 'jaxrl[datasets]'"
+        ) from None
     number = 0
     try:
         with pyarrow.parquet.ParquetFile(path) as file:
@@ -52,4 +61,6 @@ def _parquet_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
                 for number, row in enumerate(batch.to_pylist(), start=number + 1):
                     yield f"{path}, row {number}", row
     except (OSError, pyarrow.ArrowException) as error:
-        raise InputError(f"data file {path} cannot be read after row {number}: {error}; check the file") from None
+        raise InputError(
+            f"data file {path} cannot be read after row {number}: {error}; check the file"
+        ) from None

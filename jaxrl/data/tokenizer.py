@@ -1,4 +1,6 @@
-"""Tokenizers: one made on the spot for models without a directory, one loaded from a directory, and the ids that end a turn."""
+"""Tokenizers: one made on the spot for models without a directory, one loaded from a directory, and the ids
+that end a turn.
+"""
 
 import logging
 import os
@@ -25,7 +27,8 @@ CHATML = (
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 
-# What can be one token: a word with the space before it, one digit, one other sign with its space, one newline, one blank.
+# What can be one token: a word with the space before it, one digit, one other sign with its space, one
+# newline, one blank.
 WORDS = r" ?[\p{L}\p{M}]+|\p{N}| ?[^\s\p{L}\p{M}\p{N}]|\n|\s"
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "tekken.json")
@@ -34,12 +37,14 @@ TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt
 def train_tokenizer(texts: Iterable[str], whole: Sequence[str] = ()) -> "PreTrainedTokenizerFast":
     """A byte-level tokenizer in which every word of the texts is one token, with a ChatML template.
 
-    Lossless: decode(encode(s)) == s for any s, because all 256 bytes are tokens. Deterministic: the same texts give the
-    same ids, in any order. Digits and punctuation stay single, so that numbers are spelt and signs never hide inside
-    words. A word that the texts do not have is spelt in bytes.
+    Lossless: decode(encode(s)) == s for any s, because all 256 bytes are tokens. Deterministic: the same
+      texts give the
+    same ids, in any order. Digits and punctuation stay single, so that numbers are spelt and signs never hide
+    inside words. A word that the texts do not have is spelt in bytes.
 
-    It is a BPE model without merges that takes known words whole (`ignore_merges`): learnt merges would bring two or
-    three fragments per word that never occur, and a small model pays for them in its embedding and its logits.
+    It is a BPE model without merges that takes known words whole (`ignore_merges`): learnt merges would bring
+    two or three fragments per word that never occur, and a small model pays for them in its embedding and its
+    logits.
 
     Args:
       texts: what the vocabulary is made of.
@@ -71,7 +76,10 @@ def train_tokenizer(texts: Iterable[str], whole: Sequence[str] = ()) -> "PreTrai
     core.add_tokens([AddedToken(text, normalized=False, special=False) for text in _checked_whole(whole)])
     for text in whole:
         if core.decode(core.encode(text).ids, skip_special_tokens=False) != text:
-            raise InputError(f"{text[:40]!r} cannot be one token: it is not decoded back to itself; leave it out of `whole`")
+            raise InputError(
+                f"{text[:40]!r} cannot be one token: it is not decoded back to itself; leave it out of"
+                " `whole`"
+            )
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=core,
         pad_token=PAD,
@@ -84,10 +92,11 @@ def train_tokenizer(texts: Iterable[str], whole: Sequence[str] = ()) -> "PreTrai
 
 
 def load_tokenizer(path: str | Path, chat_template: str | Path | None = None) -> "PreTrainedTokenizerBase":
-    """The tokenizer of a directory, or of a hub name, for chats; nothing is downloaded when the directory exists.
+    """The tokenizer of a directory, or of a hub name, for chats; nothing is downloaded when the directory
+    exists.
 
-    A tokenizer without a pad token pads with its EOS token: padding is masked by segment ids, so that any id serves,
-    and base models commonly come without one. This is logged once.
+    A tokenizer without a pad token pads with its EOS token: padding is masked by segment ids, so that any id
+    serves, and base models commonly come without one. This is logged once.
 
     Args:
       path: a Hugging Face directory or hub name.
@@ -97,18 +106,29 @@ def load_tokenizer(path: str | Path, chat_template: str | Path | None = None) ->
     """
     if (is_folder := _check_place(path)) and not _has_tokenizer(path):
         raise InputError(
-            f"{str(path)!r} holds no tokenizer (none of {', '.join(TOKENIZER_FILES)}); set model.tokenizer to a tokenizer directory"
+            f"{str(path)!r} holds no tokenizer (none of {', '.join(TOKENIZER_FILES)}); set model.tokenizer to"
+            " a tokenizer directory"
         )
     tokenizer = _load(path, is_folder)
     if chat_template is not None:
         tokenizer.chat_template = _read_template(Path(chat_template))
     if tokenizer.chat_template is None:
-        raise InputError(f"the tokenizer of {str(path)!r} has no chat template; set model.chat_template to a file with a Jinja template")
+        raise InputError(
+            f"the tokenizer of {str(path)!r} has no chat template; set model.chat_template to a file with a"
+            " Jinja template"
+        )
     if tokenizer.pad_token_id is None:
         if tokenizer.eos_token is None:
-            raise InputError(f"the tokenizer of {str(path)!r} has neither a pad nor an EOS token; name them in its tokenizer_config.json")
+            raise InputError(
+                f"the tokenizer of {str(path)!r} has neither a pad nor an EOS token; name them in its"
+                " tokenizer_config.json"
+            )
         tokenizer.pad_token = tokenizer.eos_token
-        log.warning("the tokenizer of %s has no pad token; rows are padded with its EOS %r, masked", path, tokenizer.eos_token)
+        log.warning(
+            "the tokenizer of %s has no pad token; rows are padded with its EOS %r, masked",
+            path,
+            tokenizer.eos_token,
+        )
     return tokenizer
 
 
@@ -124,15 +144,18 @@ def find_tokenizer(folder: str | Path) -> "PreTrainedTokenizerBase | None":
 
 
 def num_tokens(tokenizer: "PreTrainedTokenizerBase") -> int:
-    """Ids from here on are no tokens: the padding of a model's vocabulary. The highest id counts, for ids may have gaps."""
+    """Ids from here on are no tokens: the padding of a model's vocabulary. The highest id counts, for ids may
+    have gaps.
+    """
     return max(tokenizer.get_vocab().values()) + 1
 
 
 def eos_ids(tokenizer: "PreTrainedTokenizerBase | None", folder: str | Path | None) -> tuple[int, ...]:
     """The ids that end a completion: the tokenizer's EOS first, then those that the model's folder names.
 
-    Chat models often stop at another token than their tokenizer's EOS (Llama 3: `<|eot_id|>`); only generation_config.json
-    says so. Where that file is absent config.json is asked, as in transformers. Without a tokenizer there may be none.
+    Chat models often stop at another token than their tokenizer's EOS (Llama 3: `<|eot_id|>`); only
+    generation_config.json says so. Where that file is absent config.json is asked, as in transformers.
+    Without a tokenizer there may be none.
 
     Raises:
       InputError: a tokenizer and no EOS anywhere, or a file that cannot be read.
@@ -143,7 +166,10 @@ def eos_ids(tokenizer: "PreTrainedTokenizerBase | None", folder: str | Path | No
             ids += _eos_of_file(Path(folder) / name)
             break
     if tokenizer is not None and not ids:
-        raise InputError("the tokenizer has no EOS token, so no completion would ever end; name one in its tokenizer_config.json")
+        raise InputError(
+            "the tokenizer has no EOS token, so no completion would ever end; name one in its"
+            " tokenizer_config.json"
+        )
     return tuple(dict.fromkeys(ids))
 
 
@@ -164,7 +190,8 @@ def _load(path: str | Path, is_folder: bool) -> "PreTrainedTokenizerBase":
     except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
         first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise InputError(
-            f"the tokenizer of {str(path)!r} cannot be loaded: {first_line}; set model.tokenizer to a tokenizer directory"
+            f"the tokenizer of {str(path)!r} cannot be loaded: {first_line}; set model.tokenizer to a"
+            " tokenizer directory"
         ) from error
 
 
@@ -201,4 +228,6 @@ def _read_template(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except OSError as error:
-        raise InputError(f"chat template {str(path)!r} cannot be read: {error.strerror}; check model.chat_template") from None
+        raise InputError(
+            f"chat template {str(path)!r} cannot be read: {error.strerror}; check model.chat_template"
+        ) from None

@@ -22,7 +22,14 @@ def choose_problems(task: Task, stage: EvalStage) -> list[Problem]:
 
 
 def evaluate(
-    engine: Engine, pool: VerifierPool, tokenizer, problems: Sequence[Problem], trainable: Tree, frozen: Tree, key: Array, name: str
+    engine: Engine,
+    pool: VerifierPool,
+    tokenizer,
+    problems: Sequence[Problem],
+    trainable: Tree,
+    frozen: Tree,
+    key: Array,
+    name: str,
 ) -> tuple[Row, list[Trajectory]]:
     """A row of the table, and the trajectories behind it."""
     groups = collect(engine, pool, tokenizer, problems, 1, trainable, frozen, key, policy_version=0)
@@ -31,9 +38,15 @@ def evaluate(
 
 
 def baseline_rows(task: Task, pool: VerifierPool, problems: Sequence[Problem], seed: int) -> list[Row]:
-    """A row for each of the task's baselines: what completions that know nothing would get on the same problems."""
+    """A row for each of the task's baselines: what completions that know nothing would get on the same
+    problems.
+    """
     rows = []
     for name, baseline in task.baselines().items():
         rng = random.Random(f"{name}/{seed}")
-        rows.append(row_from_verdicts(name, list(pool.stream((problem, baseline(problem, rng)) for problem in problems))))
+        rows.append(
+            row_from_verdicts(
+                name, list(pool.stream((problem, baseline(problem, rng)) for problem in problems))
+            )
+        )
     return rows

@@ -1,4 +1,6 @@
-"""The evaluation table: one row for each evaluated policy, with intervals that say how far a number can be trusted."""
+"""The evaluation table: one row for each evaluated policy, with intervals that say how far a number can be
+trusted.
+"""
 
 import json
 import math
@@ -21,8 +23,9 @@ REPAIR = "restore it, or remove it and evaluate again"
 class Row:
     """A policy on a split. Shares are between 0 and 1; the intervals are Jeffreys intervals of `accuracy`.
 
-    A completion whose verification timed out or crashed counts as wrong: it may have brought that about. One that could
-    not be judged through no fault of its own (a reward that is no number, as where a sandbox fails) is not among the n.
+    A completion whose verification timed out or crashed counts as wrong: it may have brought that about. One
+    that could not be judged through no fault of its own (a reward that is no number, as where a sandbox
+    fails) is not among the n.
     """
 
     name: str
@@ -40,8 +43,8 @@ class Row:
 def row_from_verdicts(name: str, verdicts: Sequence[Verdict], coverage_key: str = "path_coverage") -> Row:
     """One row from all verdicts of an evaluation.
 
-    Coverage is the mean of the verdicts' part `coverage_key`; where some verdicts have it, one without it (a timeout)
-    counts as 0, so that failing cannot raise the mean.
+    Coverage is the mean of the verdicts' part `coverage_key`; where some verdicts have it, one without it (a
+    timeout) counts as 0, so that failing cannot raise the mean.
 
     Raises:
       InputError: no verdicts, or none of a completion that could be judged.
@@ -51,7 +54,10 @@ def row_from_verdicts(name: str, verdicts: Sequence[Verdict], coverage_key: str 
     judged = [v for v in verdicts if math.isfinite(v.reward)]
     if not judged:
         error = verdicts[0].error
-        raise InputError(f"evaluation {name!r}: none of {len(verdicts)} completions could be judged ({error}); mend the verifier")
+        raise InputError(
+            f"evaluation {name!r}: none of {len(verdicts)} completions could be judged ({error}); mend the"
+            " verifier"
+        )
     n = len(judged)
     correct = sum(v.correct for v in judged)
     covered = [v.parts[coverage_key] for v in judged if coverage_key in v.parts]
@@ -97,18 +103,26 @@ def load_rows(path: str | Path) -> list[Row]:
         values = json.loads(text)
         if not isinstance(values, list):
             raise TypeError(f"it holds a {type(values).__name__} and no list")
-        return [_checked(Row(**{**value, "ci80": tuple(value["ci80"]), "ci95": tuple(value["ci95"])})) for value in values]
+        return [
+            _checked(Row(**{**value, "ci80": tuple(value["ci80"]), "ci95": tuple(value["ci95"])}))
+            for value in values
+        ]
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise InputError(f"{path} is not an evaluation table: {error}; {REPAIR}") from None
 
 
 def _checked(row: Row) -> Row:
-    """The row, if its values are of the kinds that `Row` declares; else a TypeError. JSON writes a float 1.0 as 1.0."""
+    """The row, if its values are of the kinds that `Row` declares; else a TypeError. JSON writes a float 1.0
+    as 1.0.
+    """
     kinds = {"name": str, "n": int, "correct": int, "errors": int, "coverage": (int, float, NoneType)}
     for field in fields(Row):
         value = getattr(row, field.name)
         is_interval = field.name.startswith("ci")
-        if not all(isinstance(part, kinds.get(field.name, (int, float))) for part in (value if is_interval else [value])):
+        if not all(
+            isinstance(part, kinds.get(field.name, (int, float)))
+            for part in (value if is_interval else [value])
+        ):
             raise TypeError(f"{field.name!r} is {value!r}")
         if is_interval and len(value) != 2:
             raise TypeError(f"{field.name!r} has {len(value)} ends")

@@ -1,9 +1,12 @@
-"""The key/value cache of a decode batch: arrays of their own for each layer, so that each is updated in place.
+"""The key/value cache of a decode batch: arrays of their own for each layer, so that each is updated in
+place.
 
-Axes: B rows, K key/value heads, S cache positions, H head width, T new tokens. All rows write at one shared cursor: a
-row's tokens end where the cursor stands, and what lies before its `start` is never read. One dynamic_update_slice then
-serves the whole batch (a scatter per row is slow on TPU). How many positions there are is the reader's business: the
-engine moves the rows into larger arrays as they grow, so that attention never reads far beyond what is there.
+Axes: B rows, K key/value heads, S cache positions, H head width, T new tokens. All rows write at one shared
+  cursor: a
+row's tokens end where the cursor stands, and what lies before its `start` is never read. One
+dynamic_update_slice then serves the whole batch (a scatter per row is slow on TPU). How many positions there
+are is the reader's business: the engine moves the rows into larger arrays as they grow, so that attention
+never reads far beyond what is there.
 """
 
 from dataclasses import dataclass
@@ -16,7 +19,9 @@ from jax import Array
 
 
 class Entry(NamedTuple):
-    """One layer's keys and values; int8 with a scale per token and head, or in the arithmetic's dtype without."""
+    """One layer's keys and values; int8 with a scale per token and head, or in the arithmetic's dtype
+    without.
+    """
 
     k: Array  # [B, K, S, H]
     v: Array  # [B, K, S, H]
@@ -32,13 +37,17 @@ class KVCache:
     cursor: Array  # [] int32, next position to write
 
     def readable(self, places: Array) -> Array:
-        """Which positions a token at each of the places [T] may attend to, itself included: [B, T, S] bool."""
+        """Which positions a token at each of the places [T] may attend to, itself included: [B, T, S]
+        bool.
+        """
         s = jnp.arange(self.layers[0].k.shape[2])
         return (s >= self.start[:, None, None]) & (s <= places[:, None])
 
 
 def quantize(x: Array, axis: int) -> tuple[Array, Array]:
-    """int8 values and float32 scales, x ~ scale * values with scale = max |x| / 127 along `axis`, which the scales lack."""
+    """int8 values and float32 scales, x ~ scale * values with scale = max |x| / 127 along `axis`, which the
+    scales lack.
+    """
     x = x.astype(jnp.float32)
     scale = jnp.maximum(jnp.max(jnp.abs(x), axis=axis, keepdims=True), 1e-12) / 127
     return jnp.round(x / scale).astype(jnp.int8), jnp.squeeze(scale, axis)
@@ -55,7 +64,7 @@ def make_entry(k: Array, v: Array, int8: bool) -> Entry:
 
 def empty_entry(like: Entry, rows: int, size: int, sharding) -> Entry:
     """Zeros [rows, K, size, H] and so on, of the kinds that `like` has."""
-    shape = lambda x: (rows, x.shape[1], size, *x.shape[3:])  # noqa: E731
+    shape = lambda x: (rows, x.shape[1], size, *x.shape[3:])
     return Entry(*(None if x is None else jnp.zeros(shape(x), x.dtype, device=sharding) for x in like))
 
 
@@ -68,23 +77,28 @@ def write(entry: Entry, k: Array, v: Array, cursor: Array, is_new: Array | None)
             return None
         if is_new is not None:
             before = jax.lax.dynamic_slice_in_dim(old, cursor, values.shape[2], axis=2)
-            values = jnp.where(is_new.reshape(is_new.shape[0], 1, -1, *(1,) * (values.ndim - 3)), values, before)
+            values = jnp.where(
+                is_new.reshape(is_new.shape[0], 1, -1, *(1,) * (values.ndim - 3)), values, before
+            )
         return jax.lax.dynamic_update_slice_in_dim(old, values.astype(old.dtype), cursor, axis=2)
 
     return Entry(*(put(old, values) for old, values in zip(entry, new)))
 
 
-# ------------------------------------------------------------------------------------------- moving rows between caches
+# --------------------------------------------------------------------------------- moving rows between caches
 
 
 @partial(jax.jit, static_argnames=("size", "shards"))
 def move_rows(entry: Entry, rows: Array, shift: Array, size: int, shards: int) -> Entry:
-    """Rows of a cache in a new order, with each row's tokens `shift` positions further, in arrays of `size` positions.
+    """Rows of a cache in a new order, with each row's tokens `shift` positions further, in arrays of `size`
+    positions.
 
-    What comes to lie outside a row's tokens is arbitrary. Rows are spread over `shards` devices and stay on theirs.
+    What comes to lie outside a row's tokens is arbitrary. Rows are spread over `shards` devices and stay on
+    theirs.
 
     Args:
-      entry: [B, K, S, H] and so on. rows: [shards, b] int32, numbers within the shard. shift: [shards, b] int32.
+      entry: [B, K, S, H] and so on. rows: [shards, b] int32, numbers within the shard. shift: [shards, b]
+        int32.
     Returns:
       [shards * b, K, size, H] and so on.
     """
@@ -102,7 +116,8 @@ def move_rows(entry: Entry, rows: Array, shift: Array, size: int, shards: int) -
 
 @partial(jax.jit, donate_argnums=0, static_argnames="shards")
 def put_rows(entry: Entry, source: Entry, rows: Array, shift: Array, slots: Array, shards: int) -> Entry:
-    """Copy rows of `source`, which every device has whole, into slots of `entry`, each `shift` positions further.
+    """Copy rows of `source`, which every device has whole, into slots of `entry`, each `shift` positions
+    further.
 
     Args:
       source: [P, K, T, H] and so on. rows: [shards, n] int32, rows of the source. shift: [shards, n] int32.

@@ -1,7 +1,8 @@
-"""The static description of a decoder-only transformer. Not the experiment's config: that is `jaxrl/config.py`.
+"""The static description of a decoder-only transformer. Not the experiment's config: that is
+`jaxrl/config.py`.
 
-One shape of model covers Llama 2/3, Qwen2/2.5, Qwen3 and SmolLM: grouped-query attention with rotary positions, rms norm
-before attention and MLP, SwiGLU. What differs between the families is a field here.
+One shape of model covers Llama 2/3, Qwen2/2.5, Qwen3 and SmolLM: grouped-query attention with rotary
+positions, rms norm before attention and MLP, SwiGLU. What differs between the families is a field here.
 """
 
 from dataclasses import dataclass
@@ -22,7 +23,8 @@ class RopeScaling:
 class ModelConfig:
     """Sizes and switches; hashable, so that it can be a static argument of a jitted function.
 
-    `family` (`llama`, `qwen2`, `qwen3`) says only under which Hugging Face model type the model is written to disk.
+    `family` (`llama`, `qwen2`, `qwen3`) says only under which Hugging Face model type the model is written to
+    disk.
     """
 
     family: str
@@ -48,4 +50,12 @@ class ModelConfig:
         """(in, out) of each of the seven linear layers."""
         D, F = self.d_model, self.d_ff
         q, kv = self.num_heads * self.head_dim, self.num_kv_heads * self.head_dim
-        return {"q": (D, q), "k": (D, kv), "v": (D, kv), "o": (q, D), "gate": (D, F), "up": (D, F), "down": (F, D)}
+        return {
+            "q": (D, q),
+            "k": (D, kv),
+            "v": (D, kv),
+            "o": (q, D),
+            "gate": (D, F),
+            "up": (D, F),
+            "down": (F, D),
+        }

@@ -1,11 +1,14 @@
-"""The policy in the form that decoding reads: each layer's weights by themselves, and matrices with the same input joined.
+"""The policy in the form that decoding reads: each layer's weights by themselves, and matrices with the same
+input joined.
 
-    [q | k | v | x A]  =  x [Wq | Wk | Wv | Aq | Ak | Av]        q, k, v  +=  scale * (x A) B,   B block-diagonal
+    [q | k | v | x A]  =  x [Wq | Wk | Wv | Aq | Ak | Av]        q, k, v  +=  scale * (x A) B,   B
+    block-diagonal
 
-Decoding moves every weight for every token, so what counts is how few passes and how few programs' launches that takes:
-stacked layers would be cut out of their stack (a copy of all weights per window), and adapters as they are trained add 14
-small products per layer. This form is made from (trainable, frozen) at the start of every run of the sampler and dropped
-at its end: a policy that has moved on cannot be sampled from its old copy.
+Decoding moves every weight for every token, so what counts is how few passes and how few programs' launches
+that takes: stacked layers would be cut out of their stack (a copy of all weights per window), and adapters as
+they are trained add 14 small products per layer. This form is made from (trainable, frozen) at the start of
+every run of the sampler and dropped at its end: a policy that has moved on cannot be sampled from its old
+copy.
 
 Axes: B rows, T new tokens, S cache positions, D width, V vocabulary, R ranks of the joined adapters.
 """
@@ -33,7 +36,9 @@ GROUPS = (("q", "k", "v"), ("o",), ("gate", "up"), ("down",))  # linear layers t
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Joined:
-    """One or more linear layers with a common input, side by side. `a` is None where it stands beside the kernel."""
+    """One or more linear layers with a common input, side by side. `a` is None where it stands beside the
+    kernel.
+    """
 
     kernel: Array  # [in, out], or [in, out + R]; int8 with `scale`
     scale: Array | None = None  # [out] float32, of int8 columns
@@ -58,20 +63,28 @@ class DecodeWeights:
     layers: tuple[Layer, ...]
 
 
-def decode_weights(policy: Policy, trainable: Tree, frozen: Tree, mesh: Mesh, merge: bool = False, int8: bool = False) -> DecodeWeights:
+def decode_weights(
+    policy: Policy, trainable: Tree, frozen: Tree, mesh: Mesh, merge: bool = False, int8: bool = False
+) -> DecodeWeights:
     """The weights of a policy, laid out for decoding and whole over `fsdp`.
 
     Args:
-      merge: add the adapters into the base, W + scale * A B rounded to the arithmetic's dtype, instead of beside it.
-      int8: kernels and head as int8 with one float32 scale per output, W ~ scale * round(W / scale), scale = max |W| / 127.
+      merge: add the adapters into the base, W + scale * A B rounded to the arithmetic's dtype, instead of
+        beside it.
+      int8: kernels and head as int8 with one float32 scale per output, W ~ scale * round(W / scale), scale =
+        max |W| / 127.
     Returns:
-      Joined over `GROUPS`; over a mesh with `tensor` above 1 each linear layer stays by itself, since heads are cut there.
+      Joined over `GROUPS`; over a mesh with `tensor` above 1 each linear layer stays by itself, since heads
+      are cut there.
     """
     params = {**frozen, **trainable}
     stacks = {name: {"layers": tree["layers"]} for name, tree in params.items()}
-    layers = tuple(_make_layer(policy, stacks, jnp.int32(i), mesh, merge, int8) for i in range(policy.config.num_layers))
+    layers = tuple(
+        _make_layer(policy, stacks, jnp.int32(i), mesh, merge, int8) for i in range(policy.config.num_layers)
+    )
     model = {name: leaf for name, leaf in params["model"].items() if name != "layers"}
-    if mesh.shape["fsdp"] > 1:  # else they are read where they are: a jitted function would copy what it only hands through
+    # else they are read where they are: a jitted function would copy what it only hands through
+    if mesh.shape["fsdp"] > 1:
         model = jax.jit(gather_weights, static_argnums=1)({"model": model}, mesh)["model"]
     head = policy.head({}, {"model": model})
     joined = Joined(*jax.jit(quantize, static_argnums=1)(head, 1)) if int8 else Joined(head)
@@ -92,7 +105,10 @@ def _make_layer(policy: Policy, stacks: Tree, i: Array, mesh: Mesh, merge: bool,
         adapted = [name for name in names if name in adapters]
         kernels = [base[name]["kernel"].astype(dtype) for name in names]
         a = [adapters[name]["lora_a"].astype(dtype) for name in adapted]
-        b = [(adapters[name]["lora_b"].astype(dtype) if name in adapters else None, k.shape[1]) for name, k in zip(names, kernels)]
+        b = [
+            (adapters[name]["lora_b"].astype(dtype) if name in adapters else None, k.shape[1])
+            for name, k in zip(names, kernels)
+        ]
         bias = [base[name]["bias"].astype(dtype) for name in names if "bias" in base[name]]
         is_beside = adapted and not is_cut and not int8
         joined = Joined(
@@ -107,15 +123,21 @@ def _make_layer(policy: Policy, stacks: Tree, i: Array, mesh: Mesh, merge: bool,
         return joined
 
     groups = [(name,) for name in LINEARS] if is_cut else GROUPS
-    return Layer({names: join(names) for names in groups}, {name: leaf["scale"] for name, leaf in base.items() if "scale" in leaf})
+    return Layer(
+        {names: join(names) for names in groups},
+        {name: leaf["scale"] for name, leaf in base.items() if "scale" in leaf},
+    )
 
 
-def extend(policy: Policy, weights: DecodeWeights, tokens: Array, num_new: Array | None, cache: KVCache) -> tuple[Array, KVCache]:
+def extend(
+    policy: Policy, weights: DecodeWeights, tokens: Array, num_new: Array | None, cache: KVCache
+) -> tuple[Array, KVCache]:
     """Feed new tokens to rows that have a cache.
 
     Args:
       tokens: [B, T] int32, right-aligned: they are written at the cursor's next T positions.
-      num_new: [B] int32, how many of the T are the row's; the others' places in the cache keep what they held. None: all.
+      num_new: [B] int32, how many of the T are the row's; the others' places in the cache keep what they
+        held. None: all.
     Returns:
       the last token's hidden state after the final norm [B, D], and the cache with the cursor T further.
     """
@@ -137,7 +159,9 @@ def extend(policy: Policy, weights: DecodeWeights, tokens: Array, num_new: Array
             if names not in layer.linears:
                 return [_apply(layer.linears[name,], x, scale) for name in names]
             joined = _apply(layer.linears[names], x, scale)
-            ends = [sum(config.linear_sizes[name][1] for name in names[: n + 1]) for n in range(len(names) - 1)]
+            ends = [
+                sum(config.linear_sizes[name][1] for name in names[: n + 1]) for n in range(len(names) - 1)
+            ]
             return jnp.split(joined, ends, axis=-1)
 
         def norm(x: Array, name: str, layer: Layer = layer) -> Array:
@@ -152,7 +176,9 @@ def extend(policy: Policy, weights: DecodeWeights, tokens: Array, num_new: Array
 def decode_logits(weights: DecodeWeights, hidden: Array) -> Array:
     """hidden [B, D] -> float32 logits [B, V]."""
     head = weights.head
-    logits = jnp.einsum("bd,vd->bv", hidden, head.kernel.astype(hidden.dtype), preferred_element_type=jnp.float32)
+    logits = jnp.einsum(
+        "bd,vd->bv", hidden, head.kernel.astype(hidden.dtype), preferred_element_type=jnp.float32
+    )
     return logits if head.scale is None else logits * head.scale
 
 
@@ -161,7 +187,8 @@ def _apply(joined: Joined, x: Array, scale: float) -> Array:
     if joined.b is not None:
         out = joined.b.shape[1]
         if joined.a is not None:
-            # The barrier keeps the GPU compiler from joining this with the product above, which would write all weights anew.
+            # The barrier keeps the GPU compiler from joining this with the product above, which would write
+            # all weights anew.
             low = jax.lax.optimization_barrier(x) @ joined.a
         else:
             y, low = y[..., :out], y[..., out:]
@@ -177,7 +204,9 @@ def _side_by_side(arrays: list[Array]) -> Array:
 
 
 def _block_diagonal(blocks: list[tuple[Array | None, int]]) -> Array:
-    """[R, out] from (block [R_i, out_i] or None, out_i): zeros where a layer has no adapter, and off the blocks."""
+    """[R, out] from (block [R_i, out_i] or None, out_i): zeros where a layer has no adapter, and off the
+    blocks.
+    """
     rows, before, total = [], 0, sum(out for _, out in blocks)
     for block, out in blocks:
         if block is not None:

@@ -25,7 +25,10 @@ def merge_lora(model: Tree, lora: Tree, section: LoraSection) -> Tree:
         delta = lora_scale(section) * jnp.einsum(
             "lir,lro->lio", adapter["lora_a"], adapter["lora_b"], preferred_element_type=jnp.float32
         )
-        layers[target] = {**layers[target], "kernel": (kernel.astype(jnp.float32) + delta).astype(kernel.dtype)}
+        layers[target] = {
+            **layers[target],
+            "kernel": (kernel.astype(jnp.float32) + delta).astype(kernel.dtype),
+        }
     return {**model, "layers": layers}
 
 
@@ -37,4 +40,7 @@ def count_params(tree: Tree) -> int:
 def params_line(trainable: Tree, frozen: Tree) -> str:
     """`trainable params: 18,464,768 || all params: 1,562,179,072 || trainable%: 1.182`"""
     ours, all_params = count_params(trainable), count_params(trainable) + count_params(frozen)
-    return f"trainable params: {ours:,} || all params: {all_params:,} || trainable%: {100 * ours / all_params:.3f}"
+    return (
+        f"trainable params: {ours:,} || all params: {all_params:,} || trainable%:"
+        f" {100 * ours / all_params:.3f}"
+    )

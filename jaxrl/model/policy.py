@@ -3,8 +3,8 @@
     trainable = {"lora": {...}}   frozen = {"model": {...}}      with adapters
     trainable = {"model": {...}}  frozen = {}                    without (everything is trained)
 
-Layers are stacked on axis 0 of every leaf, and the forward pass scans over them (one layer is compiled). What decoding
-reads is made of the same trees by `decoding.py`. Axes: B rows, T tokens, D width, V vocabulary.
+Layers are stacked on axis 0 of every leaf, and the forward pass scans over them (one layer is compiled). What
+decoding reads is made of the same trees by `decoding.py`. Axes: B rows, T tokens, D width, V vocabulary.
 """
 
 from dataclasses import dataclass
@@ -31,10 +31,12 @@ Tree = dict
 class Policy:
     """Static and hashable: what a jitted function needs to know of the model beside its arrays.
 
-    config: sizes. lora: the adapters, None without. dtype: of the arithmetic. remat: what the backward pass makes again,
-    see `remat.py`. attention: a kernel of `ops/causal_attention.py`. mesh: the devices, for kernels that the compiler cannot
-    spread over them by itself. num_tokens: ids that the tokenizer has; the model's vocabulary may be larger, and what lies
-    beyond is never sampled, nor has it a part in the policy that RL trains. None: all ids.
+    config: sizes. lora: the adapters, None without. dtype: of the arithmetic. remat: what the backward pass
+      makes again,
+    see `remat.py`. attention: a kernel of `ops/causal_attention.py`. mesh: the devices, for kernels that the
+    compiler cannot spread over them by itself. num_tokens: ids that the tokenizer has; the model's vocabulary
+    may be larger, and what lies beyond is never sampled, nor has it a part in the policy that RL trains.
+    None: all ids.
     """
 
     config: ModelConfig
@@ -45,10 +47,12 @@ class Policy:
     mesh: Mesh | None = None
     num_tokens: int | None = None
 
-    # ------------------------------------------------------------------------------------------------ parameters
+    # --------------------------------------------------------------------------------------------- parameters
 
     def init_model(self, key: Array) -> Tree:
-        """Fresh base parameters, float32. Kernels N(0, 1/d_in), embeddings N(0, 1/D), norms one, biases zero."""
+        """Fresh base parameters, float32. Kernels N(0, 1/d_in), embeddings N(0, 1/D), norms one, biases
+        zero.
+        """
         c = self.config
         layers_key, embed_key, head_key = jax.random.split(key, 3)
         layers = jax.vmap(lambda k: _init_block(c, None, k)[1])(jax.random.split(layers_key, c.num_layers))
@@ -69,7 +73,7 @@ class Policy:
         model = {**frozen, **trainable}["model"]
         return model["embed" if self.config.tie_embeddings else "head"]["kernel"].astype(self.dtype)
 
-    # --------------------------------------------------------------------------------------------------- forward
+    # ------------------------------------------------------------------------------------------------ forward
 
     def apply(
         self,
@@ -83,7 +87,9 @@ class Policy:
         """Last hidden states (after the final norm): [B, T] each -> [B, T, D]."""
         return self._forward(trainable, frozen, tokens, positions, segment_ids, dropout_key, keep_kv=False)[0]
 
-    def prefill(self, trainable: Tree, frozen: Tree, tokens: Array, segment_ids: Array) -> tuple[Array, Array, Array]:
+    def prefill(
+        self, trainable: Tree, frozen: Tree, tokens: Array, segment_ids: Array
+    ) -> tuple[Array, Array, Array]:
         """Left-aligned prompts [P, T] -> last hidden states [P, T, D], keys and values [L, P, T, K, H]."""
         positions = jnp.broadcast_to(jnp.arange(tokens.shape[1]), tokens.shape)
         hidden, (k, v) = self._forward(trainable, frozen, tokens, positions, segment_ids, None, keep_kv=True)
@@ -94,7 +100,7 @@ class Policy:
         head = self.head(trainable, frozen)
         return jnp.einsum("...d,vd->...v", hidden, head, preferred_element_type=jnp.float32)
 
-    # ----------------------------------------------------------------------------------------------------- parts
+    # -------------------------------------------------------------------------------------------------- parts
 
     def _forward(self, trainable, frozen, tokens, positions, segment_ids, dropout_key, keep_kv):
         params = {**frozen, **trainable}
@@ -110,7 +116,9 @@ class Policy:
 
         drops = dropout_key is not None and self.lora is not None and self.lora.dropout > 0
         keys = jax.random.split(dropout_key, self.config.num_layers) if drops else None
-        x, kept = jax.lax.scan(rematerialise(layer, self.remat), self._embed(params, tokens), (self._layers(params), keys))
+        x, kept = jax.lax.scan(
+            rematerialise(layer, self.remat), self._embed(params, tokens), (self._layers(params), keys)
+        )
         return self._final_norm(params, x), kept
 
     def _attention(self, q: Array, k: Array, v: Array, segment_ids: Array, packed: bool) -> Array:

@@ -1,4 +1,6 @@
-"""Rotary position embedding, in the half-split form of the Hugging Face models. Axes: B rows, T tokens, N heads, H width."""
+"""Rotary position embedding, in the half-split form of the Hugging Face models. Axes: B rows, T tokens, N
+heads, H width.
+"""
 
 import math
 
@@ -15,8 +17,8 @@ def rope_frequencies(config: ModelConfig) -> np.ndarray:
         f_i = theta^(-2i / H),  i = 0 .. H/2 - 1
 
     `linear` scaling divides all f by the factor. `llama3` scaling divides the slow ones (wavelength above
-    original / low_freq_factor) by the factor, keeps the fast ones (wavelength below original / high_freq_factor),
-    and blends between.
+    original / low_freq_factor) by the factor, keeps the fast ones (wavelength below original /
+    high_freq_factor), and blends between.
 
     Returns:
       [H/2] float32.

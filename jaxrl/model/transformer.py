@@ -1,7 +1,8 @@
-"""One layer of the transformer, written with Flax NNX as notation: modules say which parameters exist and how they are used.
+"""One layer of the transformer, written with Flax NNX as notation: modules say which parameters exist and how
+they are used.
 
-Not here: the stack of layers, embeddings, caches (see `policy.py`). Axes: B rows, T tokens, D width, F feed-forward
-width, N query heads, K key/value heads, H head width, R adapter rank.
+Not here: the stack of layers, embeddings, caches (see `policy.py`). Axes: B rows, T tokens, D width, F
+feed-forward width, N query heads, K key/value heads, H head width, R adapter rank.
 """
 
 from collections.abc import Callable
@@ -18,7 +19,8 @@ from jaxrl.model.config import ModelConfig
 from jaxrl.model.rope import rotate
 from jaxrl.ops.low_rank import low_rank
 
-# (q [B, T, N, H], k [B, T, K, H], v [B, T, K, H]) -> (out [B, T, N, H], what the caller wants kept of this layer)
+# (q [B, T, N, H], k [B, T, K, H], v [B, T, K, H]) -> (out [B, T, N, H], what the caller wants kept of this
+# layer)
 Attend = Callable[[Array, Array, Array], tuple[Array, Any]]
 Project = Callable[..., list[Array]]
 Norm = Callable[[Array, str], Array]
@@ -26,16 +28,23 @@ LINEARS = ("q", "k", "v", "o", "gate", "up", "down")
 
 
 class Linear(nnx.Module):
-    """y = x W + b, and + scale * dropout(x) A B where the layer is adapted. W [in, out], A [in, R], B [R, out]."""
+    """y = x W + b, and + scale * dropout(x) A B where the layer is adapted. W [in, out], A [in, R], B [R,
+    out].
+    """
 
-    def __init__(self, d_in: int, d_out: int, bias: bool, lora: LoraSection | None, rngs: nnx.Rngs, gain: float = 1.0):
+    def __init__(
+        self, d_in: int, d_out: int, bias: bool, lora: LoraSection | None, rngs: nnx.Rngs, gain: float = 1.0
+    ):
         std = gain * d_in**-0.5
         self.kernel = nnx.Param(std * jax.random.normal(rngs.params(), (d_in, d_out)))
         self.bias = nnx.Param(jnp.zeros(d_out)) if bias else None
         self.scale = 0.0
         if lora is not None:
-            bound = d_in**-0.5  # the uniform distribution that PEFT starts A from; B = 0, so training starts at the base
-            self.lora_a = nnx.LoRAParam(jax.random.uniform(rngs.params(), (d_in, lora.rank), minval=-bound, maxval=bound))
+            # the uniform distribution that PEFT starts A from; B = 0, so training starts at the base
+            bound = d_in**-0.5
+            self.lora_a = nnx.LoRAParam(
+                jax.random.uniform(rngs.params(), (d_in, lora.rank), minval=-bound, maxval=bound)
+            )
             self.lora_b = nnx.LoRAParam(jnp.zeros((lora.rank, d_out)))
             self.scale = lora_scale(lora)
             self.dropout = lora.dropout
@@ -65,12 +74,15 @@ class RMSNorm(nnx.Module):
 
 
 class Block(nnx.Module):
-    """A layer: x + attention(norm(x)), then x + mlp(norm(x)). The attention itself is the caller's (`attend`)."""
+    """A layer: x + attention(norm(x)), then x + mlp(norm(x)). The attention itself is the caller's
+    (`attend`).
+    """
 
     def __init__(self, config: ModelConfig, lora: LoraSection | None, rngs: nnx.Rngs):
         D, F, H = config.d_model, config.d_ff, config.head_dim
         N, K = config.num_heads, config.num_kv_heads
-        residual_gain = (2 * config.num_layers) ** -0.5  # keeps the sum of 2L branches at unit size at the start
+        # keeps the sum of 2L branches at unit size at the start
+        residual_gain = (2 * config.num_layers) ** -0.5
 
         def linear(name: str, d_in: int, d_out: int, bias: bool, gain: float = 1.0) -> Linear:
             return Linear(d_in, d_out, bias, lora if lora and name in lora.targets else None, rngs, gain)
@@ -104,8 +116,11 @@ class Block(nnx.Module):
         return layer_forward(x, angles, attend, project, norm, self.head_dim)
 
 
-def layer_forward(x: Array, angles: tuple[Array, Array], attend: Attend, project: Project, norm: Norm, head_dim: int) -> tuple[Array, Any]:
-    """The arithmetic of a layer, whatever form its weights are in: those of `Block`, or those that decoding reads.
+def layer_forward(
+    x: Array, angles: tuple[Array, Array], attend: Attend, project: Project, norm: Norm, head_dim: int
+) -> tuple[Array, Any]:
+    """The arithmetic of a layer, whatever form its weights are in: those of `Block`, or those that decoding
+    reads.
 
     Args:
       x: [B, T, D].
@@ -113,7 +128,10 @@ def layer_forward(x: Array, angles: tuple[Array, Array], attend: Attend, project
       norm: (x, name) -> x normed, or x itself where the model has no such norm.
     """
     B, T, _ = x.shape
-    q, k, v = (checkpoint_name(y, "qkv").reshape(B, T, -1, head_dim) for y in project(norm(x, "attn_norm"), "q", "k", "v"))
+    q, k, v = (
+        checkpoint_name(y, "qkv").reshape(B, T, -1, head_dim)
+        for y in project(norm(x, "attn_norm"), "q", "k", "v")
+    )
     q, k = norm(q, "q_norm"), norm(k, "k_norm")
     out, kept = attend(rotate(q, angles), rotate(k, angles), v)
     (out,) = project(out.reshape(B, T, -1), "o")

@@ -1,7 +1,9 @@
-"""Advantages: what a completion's reward is worth beside the others. Axes: P problems, G completions of one problem.
+"""Advantages: what a completion's reward is worth beside the others. Axes: P problems, G completions of one
+problem.
 
-Every estimator takes a mask of the completions that count (a reward that is not a number, a completion set aside): the
-others get 0 and have no part in any mean. Completions whose rewards are all equal get exact zeros.
+Every estimator takes a mask of the completions that count (a reward that is not a number, a completion set
+aside): the others get 0 and have no part in any mean. Completions whose rewards are all equal get exact
+zeros.
 """
 
 from collections.abc import Callable
@@ -26,8 +28,8 @@ def group_normalize(rewards: Array, mask: Array | None = None, eps: float = 1e-6
       [P, G], zero mean along G.
     Raises:
       ValueError: if G < 2.
-    Source: Shao et al. 2024 (DeepSeekMath), section 4.1.2. The paper writes std(r) without saying which; TRL, verl and
-      Tunix take the sample one (divisor G - 1), and so do we.
+    Source: Shao et al. 2024 (DeepSeekMath), section 4.1.2. The paper writes std(r) without saying which; TRL,
+      verl and Tunix take the sample one (divisor G - 1), and so do we.
     """
     centred = group_center(rewards, mask)
     count = jnp.sum(_all_true(rewards, mask), axis=1, keepdims=True)
@@ -49,12 +51,14 @@ def group_center(rewards: Array, mask: Array | None = None) -> Array:
 
 
 def leave_one_out(rewards: Array, mask: Array | None = None) -> Array:
-    """Advantages against the mean of the other completions: a baseline that does not know the reward it is taken from.
+    """Advantages against the mean of the other completions: a baseline that does not know the reward it is
+    taken from.
 
         A_i = r_i - mean(r_j, j != i) = G / (G - 1) * (r_i - mean(r))
 
     Args, Returns, Raises: as in `group_normalize`. A group of which only one completion counts gets 0.
-    Source: Kool et al. 2019 ("Buy 4 REINFORCE samples, get a baseline for free!"); Ahmadian et al. 2024 (RLOO), equation 8.
+    Source: Kool et al. 2019 ("Buy 4 REINFORCE samples, get a baseline for free!"); Ahmadian et al. 2024
+      (RLOO), equation 8.
     """
     centred = group_center(rewards, mask)
     count = jnp.sum(_all_true(rewards, mask), axis=1, keepdims=True)
@@ -62,13 +66,14 @@ def leave_one_out(rewards: Array, mask: Array | None = None) -> Array:
 
 
 def batch_normalize(rewards: Array, mask: Array | None = None, eps: float = 1e-6) -> Array:
-    """Advantages over the whole batch: one baseline and one scale for all problems; groups of one are allowed.
+    """Advantages over the whole batch: one baseline and one scale for all problems; groups of one are
+    allowed.
 
         A_i = (r_i - mean(all r)) / (std(all r) + eps),   std with the divisor P * G - 1
 
     Args, Returns: as in `group_normalize`.
-    Source: Hu et al. 2025 (REINFORCE++), section 3. The paper normalises over the tokens of the batch; here every
-      completion counts once, so that long ones do not move the baseline.
+    Source: Hu et al. 2025 (REINFORCE++), section 3. The paper normalises over the tokens of the batch; here
+      every completion counts once, so that long ones do not move the baseline.
     """
     mask = _all_true(rewards, mask)
     check_shapes(rewards=(rewards, "P G"), mask=(mask, "P G"))
@@ -80,10 +85,12 @@ def batch_normalize(rewards: Array, mask: Array | None = None, eps: float = 1e-6
 def part_normalize(parts: Array, weights: Array, mask: Array | None = None, eps: float = 1e-6) -> Array:
     """Advantages of a reward of several parts, each normalised in its group before they are added up (GDPO).
 
-        A_k = (r_k - mean(r_k)) / (std(r_k) + eps) in the group;   S = sum over k of w_k A_k;   A = S / (std(all S) + eps)
+        A_k = (r_k - mean(r_k)) / (std(r_k) + eps) in the group;   S = sum over k of w_k A_k;   A = S /
+        (std(all S) + eps)
 
-    A part's weight is then what it says, whatever the part's own spread: in the sum of the rewards a part that is mostly
-    luck and spreads widely drowns one that is honest and spreads little, and equal sums of different parts are all the same.
+    A part's weight is then what it says, whatever the part's own spread: in the sum of the rewards a part
+    that is mostly luck and spreads widely drowns one that is honest and spreads little, and equal sums of
+    different parts are all the same.
 
     Args:
       parts: [K, P, G] float, one table for each part of the reward.
@@ -93,7 +100,8 @@ def part_normalize(parts: Array, weights: Array, mask: Array | None = None, eps:
       [P, G], zero mean along G.
     Raises:
       ValueError: if G < 2.
-    Source: Liu et al. 2026 (GDPO, 2601.05242). The sum's mean over the batch, which the paper takes off, is 0: every group's is.
+    Source: Liu et al. 2026 (GDPO, 2601.05242). The sum's mean over the batch, which the paper takes off, is
+      0: every group's is.
     """
     normalized = jax.vmap(lambda part: group_normalize(part, mask, eps))(parts)
     return batch_normalize(jnp.einsum("k,kpg->pg", weights, normalized), mask, eps)
@@ -114,7 +122,8 @@ def whiten(advantages: Array, mask: Array) -> Array:
 
     Args:
       advantages: [...] float.  mask: [...] bool.
-    Source: the habit of PPO implementations (Huang et al. 2022, "The 37 implementation details of PPO", detail 7).
+    Source: the habit of PPO implementations (Huang et al. 2022, "The 37 implementation details of PPO",
+      detail 7).
     """
     centred = _center(advantages, mask, axis=None)
     variance = jnp.sum(centred**2) / jnp.maximum(jnp.sum(mask), 1)
@@ -122,12 +131,14 @@ def whiten(advantages: Array, mask: Array) -> Array:
 
 
 def overlong_penalty(lengths: Array, max_len: int, buffer: int) -> Array:
-    """What is taken off the reward of long completions: nothing up to max_len - buffer tokens, then ever more, up to 1.
+    """What is taken off the reward of long completions: nothing up to max_len - buffer tokens, then ever
+    more, up to 1.
 
         clip((length - (max_len - buffer)) / buffer, 0, 1)
 
     Args:
-      lengths: [...] tokens of each completion.  max_len: tokens where it is cut off.  buffer: tokens, below max_len.
+      lengths: [...] tokens of each completion.  max_len: tokens where it is cut off.  buffer: tokens, below
+        max_len.
     Returns:
       [...] float, 0 .. 1; to be subtracted.
     Source: Yu et al. 2025 (DAPO), equation 13.
@@ -151,4 +162,7 @@ def _all_true(rewards: Array, mask: Array | None) -> Array:
 def _check_groups(rewards: Array, mask: Array) -> None:
     check_shapes(rewards=(rewards, "P G"), mask=(mask, "P G"))
     if rewards.shape[1] < 2:
-        raise ValueError(f"a group of {rewards.shape[1]} completion has nothing to be compared with; set group_size to 2 or more")
+        raise ValueError(
+            f"a group of {rewards.shape[1]} completion has nothing to be compared with; set group_size to 2"
+            " or more"
+        )

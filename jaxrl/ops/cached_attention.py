@@ -1,6 +1,7 @@
 """Attention of the newest tokens over a cache, in plain XLA.
 
-Axes: B rows, T queries, S cache positions, N query heads, K key/value heads, G = N / K query heads per key head, H width.
+Axes: B rows, T queries, S cache positions, N query heads, K key/value heads, G = N / K query heads per key
+  head, H width.
 """
 
 import jax
@@ -10,7 +11,9 @@ from jax import Array
 from jaxrl.checks import check_shapes
 
 
-def cached_attention(q: Array, k: Array, v: Array, k_scale: Array | None, v_scale: Array | None, mask: Array) -> Array:
+def cached_attention(
+    q: Array, k: Array, v: Array, k_scale: Array | None, v_scale: Array | None, mask: Array
+) -> Array:
     """Attention of the newest tokens of each row over the cache.
 
     Args:
@@ -23,8 +26,12 @@ def cached_attention(q: Array, k: Array, v: Array, k_scale: Array | None, v_scal
     check_shapes(q=(q, "B T N H"), k=(k, "B K S H"), v=(v, "B K S H"), mask=(mask, "B T S"))
     B, T, N, H = q.shape
     K = k.shape[1]
-    grouped = q.reshape(B, T, K, N // K, H).transpose(0, 2, 1, 3, 4).reshape(B, K, -1, H)  # for each head its T * G queries
-    scores = jnp.einsum("bkqh,bksh->bkqs", grouped, k.astype(q.dtype), preferred_element_type=jnp.float32) * H**-0.5
+    # for each head its T * G queries
+    grouped = q.reshape(B, T, K, N // K, H).transpose(0, 2, 1, 3, 4).reshape(B, K, -1, H)
+    scores = (
+        jnp.einsum("bkqh,bksh->bkqs", grouped, k.astype(q.dtype), preferred_element_type=jnp.float32)
+        * H**-0.5
+    )
     if k_scale is not None:
         scores = scores * k_scale[:, :, None]
     probs = _softmax(scores.reshape(B, K, T, N // K, -1), mask[:, None, :, None]).reshape(scores.shape)

@@ -2,7 +2,8 @@
 
     out[t] = sum_s softmax_s(q[t] . k[s] / sqrt(H)) v[s]    over the s <= t of t's own segment
 
-Axes: B rows, T tokens, N query heads, K key/value heads, H width. Decoding attends over a cache instead: `attention.py`.
+Axes: B rows, T tokens, N query heads, K key/value heads, H width. Decoding attends over a cache instead:
+  `attention.py`.
 """
 
 from functools import lru_cache
@@ -18,14 +19,17 @@ from jaxrl.ops.flash import flash_attention
 LANES = 128  # what splash takes lengths in multiples of
 
 
-def causal_attention(q: Array, k: Array, v: Array, segment_ids: Array, kernel: str = "xla", packed: bool = True) -> Array:
+def causal_attention(
+    q: Array, k: Array, v: Array, segment_ids: Array, kernel: str = "xla", packed: bool = True
+) -> Array:
     """Attention of every token over its own segment up to itself.
 
     Args:
       q: [B, T, N, H].  k, v: [B, T, K, H].
       segment_ids: [B, T] int32; 0 is padding, whose results are arbitrary and finite.
       kernel: a key of `KERNELS`.
-      packed: whether rows may hold several segments. False promises one, from position 0 on, with padding after it.
+      packed: whether rows may hold several segments. False promises one, from position 0 on, with padding
+        after it.
     Returns:
       [B, T, N, H] in q's dtype.
     """
@@ -34,7 +38,8 @@ def causal_attention(q: Array, k: Array, v: Array, segment_ids: Array, kernel: s
 
 
 def choose_kernel(asked: str, device: jax.Device, dtype: str, head_dim: int) -> str:
-    """The kernel for a device: what was asked for, or, for `auto`, the fastest that device, dtype and head width allow.
+    """The kernel for a device: what was asked for, or, for `auto`, the fastest that device, dtype and head
+    width allow.
 
     Raises:
       InputError: a kernel that was asked for and cannot run.
@@ -63,7 +68,7 @@ def _why_not_cudnn(device: jax.Device, dtype: str, head_dim: int) -> str | None:
     return None
 
 
-# -------------------------------------------------------------------------------------------------------------- kernels
+# ---------------------------------------------------------------------------------------------------- kernels
 
 
 def _xla(q: Array, k: Array, v: Array, segment_ids: Array, packed: bool) -> Array:
@@ -73,24 +78,36 @@ def _xla(q: Array, k: Array, v: Array, segment_ids: Array, packed: bool) -> Arra
 def _cudnn(q: Array, k: Array, v: Array, segment_ids: Array, packed: bool) -> Array:
     """cuDNN's flash attention.
 
-    Its public interface knows one length per row, right for rows that are not packed, and no segments: for packed rows
-    they are a mask [B, 1, T, T], which it adds as a bias in q's dtype and whose gradient it computes in vain. That is
-    one array of T^2 16-bit numbers per row, for all heads and layers together, where plain XLA has a float32 one for
-    every head of every layer. (The form that takes segments is private to JAX and for Hopper only.)
+    Its public interface knows one length per row, right for rows that are not packed, and no segments: for
+    packed rows they are a mask [B, 1, T, T], which it adds as a bias in q's dtype and whose gradient it
+    computes in vain. That is one array of T^2 16-bit numbers per row, for all heads and layers together,
+    where plain XLA has a float32 one for every head of every layer. (The form that takes segments is private
+    to JAX and for Hopper only.)
     """
     if not packed:
         lengths = jnp.maximum(jnp.sum(segment_ids > 0, axis=1, dtype=jnp.int32), 1)
         return jax.nn.dot_product_attention(
-            q, k, v, is_causal=True, query_seq_lengths=lengths, key_value_seq_lengths=lengths, implementation="cudnn"
+            q,
+            k,
+            v,
+            is_causal=True,
+            query_seq_lengths=lengths,
+            key_value_seq_lengths=lengths,
+            implementation="cudnn",
         )
     T = q.shape[1]
-    q, k, v, segment_ids = (_pad(x, 2) for x in (q, k, v, segment_ids))  # with a bias the backward pass wants even lengths
+    # with a bias the backward pass wants even lengths
+    q, k, v, segment_ids = (_pad(x, 2) for x in (q, k, v, segment_ids))
     same_segment = segment_ids[:, None, :, None] == segment_ids[:, None, None, :]
-    return jax.nn.dot_product_attention(q, k, v, mask=same_segment, is_causal=True, implementation="cudnn")[:, :T]
+    return jax.nn.dot_product_attention(q, k, v, mask=same_segment, is_causal=True, implementation="cudnn")[
+        :, :T
+    ]
 
 
 def _splash(q: Array, k: Array, v: Array, segment_ids: Array, packed: bool, interpret: bool = False) -> Array:
-    """Splash attention for TPU (Pallas): blocks above the diagonal are skipped, segments are compared inside the kernel."""
+    """Splash attention for TPU (Pallas): blocks above the diagonal are skipped, segments are compared inside
+    the kernel.
+    """
     from jax.experimental.pallas.ops.tpu.splash_attention import SegmentIds
 
     T, scale = q.shape[1], q.shape[3] ** -0.5
@@ -103,15 +120,27 @@ def _splash(q: Array, k: Array, v: Array, segment_ids: Array, packed: bool, inte
 
 @lru_cache(maxsize=16)
 def _splash_kernel(num_heads: int, T: int, interpret: bool):
-    from jax.experimental.pallas.ops.tpu.splash_attention import BlockSizes, CausalMask, MultiHeadMask, make_splash_mha_single_device
+    from jax.experimental.pallas.ops.tpu.splash_attention import (
+        BlockSizes,
+        CausalMask,
+        MultiHeadMask,
+        make_splash_mha_single_device,
+    )
 
     block = next(size for size in (512, 384, 256, LANES) if T % size == 0)
     sizes = BlockSizes(
-        block_q=block, block_kv=block, block_q_dkv=block, block_kv_dkv=block, block_q_dq=block, block_kv_dq=block
-    )  # fmt: skip
+        block_q=block,
+        block_kv=block,
+        block_q_dkv=block,
+        block_kv_dkv=block,
+        block_q_dq=block,
+        block_kv_dq=block,
+    )
     with jax.ensure_compile_time_eval():  # the mask's tables are constants, whatever is being traced
         mask = MultiHeadMask([CausalMask((T, T))] * num_heads)
-        return make_splash_mha_single_device(mask, block_sizes=sizes, residual_checkpoint_name="attention", interpret=interpret)
+        return make_splash_mha_single_device(
+            mask, block_sizes=sizes, residual_checkpoint_name="attention", interpret=interpret
+        )
 
 
 def _pad(x: Array, multiple: int) -> Array:

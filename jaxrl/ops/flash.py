@@ -1,14 +1,18 @@
-"""Causal attention over packed rows in plain XLA, in memory between the passes that grows with T and not with its square.
+"""Causal attention over packed rows in plain XLA, in memory between the passes that grows with T and not with
+its square.
 
-Queries are taken in blocks, each against the keys up to its last one: half of the square is never computed. The backward
-pass makes the probabilities anew from the normalisers. (Within a pass the compiler may run blocks side by side, as it does
-on CPU, and then holds the scores of several; a kernel that never does is chosen where there is one.)
+Queries are taken in blocks, each against the keys up to its last one: half of the square is never computed.
+The backward pass makes the probabilities anew from the normalisers. (Within a pass the compiler may run
+blocks side by side, as it does on CPU, and then holds the scores of several; a kernel that never does is
+chosen where there is one.)
 
     S = q k^T / sqrt(H)    P = exp(S - L), L = log sum exp S    o = P v
     dS = P * (do v^T - sum_h do o)    dq = dS k / sqrt(H)    dk = dS^T q / sqrt(H)    dv = P^T do
 
-Axes: B rows, T tokens, N query heads, K key/value heads, G = N / K query heads per key head, H width, n queries of a
-block, e keys that they may see. Source: Dao et al. 2022 (FlashAttention), algorithms 1 and 4; keys are not cut into tiles.
+Axes: B rows, T tokens, N query heads, K key/value heads, G = N / K query heads per key head, H width, n
+  queries of a
+block, e keys that they may see. Source: Dao et al. 2022 (FlashAttention), algorithms 1 and 4; keys are not
+cut into tiles.
 """
 
 from collections.abc import Iterator
@@ -67,7 +71,12 @@ def _backward(kept: tuple[Array, ...], d_out: Array):
         d_k = d_k.at[:, :, :end].add(_all_heads(d_scores, queries))
         d_v = d_v.at[:, :, :end].add(_all_heads(probs.astype(q.dtype), d_block))
     d_q = _by_token(jnp.concatenate(d_q, axis=3))
-    return d_q.astype(q.dtype), (scale * d_k).swapaxes(1, 2).astype(k.dtype), d_v.swapaxes(1, 2).astype(v.dtype), None
+    return (
+        d_q.astype(q.dtype),
+        (scale * d_k).swapaxes(1, 2).astype(k.dtype),
+        d_v.swapaxes(1, 2).astype(v.dtype),
+        None,
+    )
 
 
 flash_attention.defvjp(_forward, _backward)
@@ -80,10 +89,14 @@ def _blocks(T: int) -> Iterator[tuple[int, int]]:
 
 
 def _scores(q: Array, k: Array, segment_ids: Array, start: int) -> Array:
-    """q [B, K, G, n, H] from position `start` on, k [B, K, e, H] -> [B, K, G, n, e] float32, very small where nothing is seen."""
+    """q [B, K, G, n, H] from position `start` on, k [B, K, e, H] -> [B, K, G, n, e] float32, very small where
+    nothing is seen.
+    """
     scores = _each_head("qh,eh->qe", q, k) * q.shape[-1] ** -0.5
     e = k.shape[2]
-    seen = (segment_ids[:, start:e, None] == segment_ids[:, None, :e]) & (jnp.arange(start, e)[:, None] >= jnp.arange(e))
+    seen = (segment_ids[:, start:e, None] == segment_ids[:, None, :e]) & (
+        jnp.arange(start, e)[:, None] >= jnp.arange(e)
+    )
     return jnp.where(seen[:, None, None], scores, -1e30)
 
 
@@ -91,7 +104,8 @@ def _each_head(product: str, x: Array, y: Array) -> Array:
     """A product for each key head: x [B, K, G, n, .] and y [B, K, e, .] -> [B, K, G, n, .] float32."""
     B, K, G, n, _ = x.shape
     left, right, out = product.replace("->", ",").split(",")
-    joined = x.reshape(B, K, G * n, -1)  # the queries of a key head's group one after another: one matrix product
+    # the queries of a key head's group one after another: one matrix product
+    joined = x.reshape(B, K, G * n, -1)
     result = jnp.einsum(f"bk{left},bk{right}->bk{out}", joined, y, preferred_element_type=jnp.float32)
     return result.reshape(B, K, G, n, -1)
 
@@ -99,8 +113,8 @@ def _each_head(product: str, x: Array, y: Array) -> Array:
 def _all_heads(x: Array, y: Array) -> Array:
     """Summed over a group and its queries: x [B, K, G, n, e], y [B, K, G, n, H] -> [B, K, e, H] float32.
 
-    On CPU as (y^T x)^T, of which only the small sides are turned around: x^T y, which the barriers keep the compiler from
-    making of it, is three times as slow there.
+    On CPU as (y^T x)^T, of which only the small sides are turned around: x^T y, which the barriers keep the
+    compiler from making of it, is three times as slow there.
     """
     B, K = x.shape[:2]
     x, y = (z.reshape(B, K, -1, z.shape[-1]) for z in (x, y))

@@ -7,8 +7,8 @@ With d = logprobs - ref_logprobs of tokens that the policy itself sampled, a sta
     k2          biased                    that of KL(policy || reference)
     k3          KL(policy || reference)   that of KL(reference || policy)
 
-where the reference has no tokens that the policy never samples. Off-policy the means are taken over other tokens, and
-none of this holds without importance weights: `unbiased_kl` has them. Axes: B rows, T tokens.
+where the reference has no tokens that the policy never samples. Off-policy the means are taken over other
+tokens, and none of this holds without importance weights: `unbiased_kl` has them. Axes: B rows, T tokens.
 """
 
 import math
@@ -25,8 +25,8 @@ def kl_k1(logprobs: Array, ref_logprobs: Array) -> Array:
 
         k1 = d,   d = logprobs - ref_logprobs
 
-    In a loss, on-policy, its gradient is the score, whose mean is 0: it adds noise and regularises nothing. Taken off the
-    reward it does what it should.
+    In a loss, on-policy, its gradient is the score, whose mean is 0: it adds noise and regularises nothing.
+    Taken off the reward it does what it should.
 
     Args:
       logprobs, ref_logprobs: [B, T] float32.
@@ -75,13 +75,15 @@ def kl_k3(logprobs: Array, ref_logprobs: Array) -> Array:
 
 
 def unbiased_kl(kl: Array, ratio: Array) -> Array:
-    """An estimate of KL(policy || reference) from tokens that an older policy sampled: unbiased in value and in gradient.
+    """An estimate of KL(policy || reference) from tokens that an older policy sampled: unbiased in value and
+    in gradient.
 
         ratio * kl,   ratio = exp(logprobs - old_logprobs), through which the gradient passes, too
 
-    A state's mean of ratio * kl over the old policy's tokens is that of kl over the policy's own. For k1 and k3 that is
-    KL(policy || reference), and so its gradient is the gradient of it. On-policy the ratio is 1 and its gradient the score, which is
-    what turns k3's gradient from that of KL(reference || policy) to that of KL(policy || reference).
+    A state's mean of ratio * kl over the old policy's tokens is that of kl over the policy's own. For k1 and
+    k3 that is KL(policy || reference), and so its gradient is the gradient of it. On-policy the ratio is 1
+    and its gradient the score, which is what turns k3's gradient from that of KL(reference || policy) to that
+    of KL(policy || reference).
 
     Args:
       kl: [B, T] float32, k1 or k3.
@@ -105,13 +107,13 @@ def adapt_kl_coef(kl_coef: float, kl: float, target: float, horizon: float, num_
 
     Args:
       kl_coef: the coefficient of this batch.
-      kl, target: the KL that was measured in this batch and the one that is wanted, in the same unit. One that is NaN, of a
-        policy that has diverged, moves nothing.
-      horizon: in sequences; the coefficient moves by a fifth in so many at the most. It stays positive while a batch has
-        fewer than 5 * horizon of them.
+      kl, target: the KL that was measured in this batch and the one that is wanted, in the same unit. One
+        that is NaN, of a policy that has diverged, moves nothing.
+      horizon: in sequences; the coefficient moves by a fifth in so many at the most. It stays positive while
+        a batch has fewer than 5 * horizon of them.
       num_sequences: sequences of this batch.
-    Source: Ziegler et al. 2019 (Fine-tuning language models from human preferences), section 2.2; the paper's gain of 0.1
-      is written as num_sequences / horizon in its code.
+    Source: Ziegler et al. 2019 (Fine-tuning language models from human preferences), section 2.2; the paper's
+      gain of 0.1 is written as num_sequences / horizon in its code.
     """
     error = 0.0 if math.isnan(kl) else min(max(kl / target - 1.0, -0.2), 0.2)
     return kl_coef * (1.0 + error * num_sequences / horizon)

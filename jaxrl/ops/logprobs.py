@@ -4,8 +4,8 @@
     logprob = log p_y            d logprob / d z_v = 1[v = y] - p_v
     H = -sum_v p_v log p_v       d H / d z_v       = -p_v (log p_v + H)
 
-Where some ids could not have come (what a filter of the sampler left out, what no tokenizer knows), z is -inf there: p is
-renormalised over the others, and nothing flows to those.
+Where some ids could not have come (what a filter of the sampler left out, what no tokenizer knows), z is -inf
+there: p is renormalised over the others, and nothing flows to those.
 
 Axes: B rows, T tokens, C tokens of a chunk, N >= T tokens in whole chunks, D width, V vocabulary.
 """
@@ -38,13 +38,14 @@ def token_logprobs(
     trains_head: bool = True,
     entropy_gradient: bool = False,
 ) -> tuple[Array, Array]:
-    """Logprob of each token given the tokens before it in its segment, and the entropy of the distribution it came from.
+    """Logprob of each token given the tokens before it in its segment, and the entropy of the distribution it
+    came from.
 
         logprobs[b, t] = log softmax(hidden[b, t-1] @ head^T / temperature)[tokens[b, t]]
 
-    The one shift by one of the logprobs is here: index t of the result describes token t. The first token of a segment,
-    padding, and what `mask` leaves out get 0. All others come to the front of their row, and only the chunks of columns
-    that hold one are computed. Nothing moves across rows, so that rows may be sharded.
+    The one shift by one of the logprobs is here: index t of the result describes token t. The first token of
+    a segment, padding, and what `mask` leaves out get 0. All others come to the front of their row, and only
+    the chunks of columns that hold one are computed. Nothing moves across rows, so that rows may be sharded.
 
     Args:
       hidden: [B, T, D] last hidden states (after the final norm).
@@ -53,16 +54,20 @@ def token_logprobs(
       segment_ids: [B, T] int32, 0 = padding.
       temperature: what the sampler divided its logits by; carries no gradient.
       mask: [B, T] bool, the tokens to score; None: all that have a token before them.
-      excluded: [B, T, ceil(V / 8)] uint8, the ids that could not have come in a token's place, as bits, the highest of a byte
-        first (`ops/sampling.py: sample_with_sets`); None: there are no such ids. The token itself is never one of them.
+      excluded: [B, T, ceil(V / 8)] uint8, the ids that could not have come in a token's place, as bits, the
+        highest of a byte first (`ops/sampling.py: sample_with_sets`); None: there are no such ids. The token
+        itself is never one of them.
       num_tokens: ids from here on could not have come in any place. None: all could.
-      trains_head: whether `head` gets a gradient. If so, the backward pass makes the logits anew. If not, the forward pass
-        keeps d logprob / d hidden, one vector per token, and there is nothing left to do but to multiply by it.
+      trains_head: whether `head` gets a gradient. If so, the backward pass makes the logits anew. If not, the
+        forward pass keeps d logprob / d hidden, one vector per token, and there is nothing left to do but to
+        multiply by it.
       entropy_gradient: whether the entropy carries a gradient, too.
     Returns:
       logprobs [B, T] float32 and entropy [B, T] float32 (nats).
     """
-    check_shapes(hidden=(hidden, "B T D"), head=(head, "V D"), tokens=(tokens, "B T"), segment_ids=(segment_ids, "B T"))
+    check_shapes(
+        hidden=(hidden, "B T D"), head=(head, "V D"), tokens=(tokens, "B T"), segment_ids=(segment_ids, "B T")
+    )
     scored = ~segment_starts(segment_ids) & (segment_ids > 0)
     if mask is not None:
         check_shapes(tokens=(tokens, "B T"), mask=(mask, "B T"))
@@ -74,7 +79,8 @@ def token_logprobs(
 
     order = jnp.argsort(~scored, axis=1, stable=True)  # the tokens to score first
     order = jnp.pad(order, ((0, 0), (0, num_chunks * C - T)))  # [B, N]
-    before = jnp.take_along_axis(hidden, jnp.maximum(order - 1, 0)[..., None], axis=1)  # the state that predicts a token
+    # the state that predicts a token
+    before = jnp.take_along_axis(hidden, jnp.maximum(order - 1, 0)[..., None], axis=1)
     targets = jnp.take_along_axis(tokens, order, axis=1)
     if excluded is not None:
         check_shapes(tokens=(tokens, "B T"), excluded=(excluded, "B T E"))
@@ -82,14 +88,36 @@ def token_logprobs(
     if num_tokens is not None and num_tokens >= head.shape[0]:
         num_tokens = None
     score = _score_and_recompute if trains_head else _score_and_keep
-    results = score(C, entropy_gradient, num_tokens, before, head, targets, excluded, used, jnp.maximum(temperature, LEAST_TEMPERATURE))
+    results = score(
+        C,
+        entropy_gradient,
+        num_tokens,
+        before,
+        head,
+        targets,
+        excluded,
+        used,
+        jnp.maximum(temperature, LEAST_TEMPERATURE),
+    )
     place = jnp.maximum(jnp.cumsum(scored, axis=1) - 1, 0)  # [B, T]: where `order` has put each of them
     logprobs, entropy = (jnp.where(scored, jnp.take_along_axis(x, place, axis=1), 0.0) for x in results)
     return logprobs, entropy
 
 
-def _score(C, entropy_gradient, num_tokens, hidden: Array, head: Array, targets: Array, excluded: Array | None, used: Array, temperature):
-    """Logprobs and entropy [B, N] float32 of targets [B, N] after hidden [B, N, D]; 0 beyond the chunks used."""
+def _score(
+    C,
+    entropy_gradient,
+    num_tokens,
+    hidden: Array,
+    head: Array,
+    targets: Array,
+    excluded: Array | None,
+    used: Array,
+    temperature,
+):
+    """Logprobs and entropy [B, N] float32 of targets [B, N] after hidden [B, N, D]; 0 beyond the chunks
+    used.
+    """
 
     def chunk(_, hidden: Array, targets: Array, excluded: Array | None):
         logprobs, entropy, _ = _score_chunk(hidden, head, targets, excluded, num_tokens, temperature)
@@ -98,20 +126,34 @@ def _score(C, entropy_gradient, num_tokens, hidden: Array, head: Array, targets:
     return _scan_chunks(chunk, (), C, used, hidden, targets, excluded)[1]
 
 
-# ------------------------------------------------------------------- head frozen: the forward pass keeps the derivatives
+# -------------------------------------------------------- head frozen: the forward pass keeps the derivatives
 
 _score_and_keep = jax.custom_vjp(_score, nondiff_argnums=(0, 1, 2))
 
 
-def _keep(C, entropy_gradient, num_tokens, hidden: Array, head: Array, targets: Array, excluded: Array | None, used: Array, temperature):
+def _keep(
+    C,
+    entropy_gradient,
+    num_tokens,
+    hidden: Array,
+    head: Array,
+    targets: Array,
+    excluded: Array | None,
+    used: Array,
+    temperature,
+):
     def chunk(_, hidden: Array, targets: Array, excluded: Array | None):
         logprobs, entropy, log_p = _score_chunk(hidden, head, targets, excluded, num_tokens, temperature)
         by_logits = [_logprob_by_logits(log_p, targets)]
         if entropy_gradient:
             by_logits.append(_entropy_by_logits(log_p, entropy))
-        # Kept in hidden's dtype. In bfloat16 the gradient of hidden, itself rounded to it, is then off by 2.3e-3 in place of
-        # 1.7e-3 (relative, root mean square): one more rounding, of the size that every layer below adds.
-        return (), ((logprobs, entropy), [_to_hidden(x.astype(hidden.dtype), head, temperature) for x in by_logits])
+        # Kept in hidden's dtype. In bfloat16 the gradient of hidden, itself rounded to it, is then off by
+        # 2.3e-3 in place of 1.7e-3 (relative, root mean square): one more rounding, of the size that every
+        # layer below adds.
+        return (), (
+            (logprobs, entropy),
+            [_to_hidden(x.astype(hidden.dtype), head, temperature) for x in by_logits],
+        )
 
     return _scan_chunks(chunk, (), C, used, hidden, targets, excluded)[1]
 
@@ -125,7 +167,7 @@ def _multiply(C, entropy_gradient, num_tokens, by_hidden: list[Array], cotangent
 
 _score_and_keep.defvjp(_keep, _multiply)
 
-# ------------------------------------------------------------------- head trained: the backward pass makes the logits anew
+# ------------------------------------------------------ head trained: the backward pass makes the logits anew
 
 _score_and_recompute = jax.custom_vjp(_score, nondiff_argnums=(0, 1, 2))
 
@@ -137,7 +179,14 @@ def _keep_inputs(C, entropy_gradient, num_tokens, *inputs):
 def _recompute(C, entropy_gradient, num_tokens, inputs, cotangents: tuple[Array, Array]):
     hidden, head, targets, excluded, used, temperature = inputs
 
-    def chunk(d_head: Array, hidden: Array, targets: Array, excluded: Array | None, d_logprobs: Array, d_entropy: Array):
+    def chunk(
+        d_head: Array,
+        hidden: Array,
+        targets: Array,
+        excluded: Array | None,
+        d_logprobs: Array,
+        d_entropy: Array,
+    ):
         _, entropy, log_p = _score_chunk(hidden, head, targets, excluded, num_tokens, temperature)
         d_logits = d_logprobs[..., None] * _logprob_by_logits(log_p, targets)
         if entropy_gradient:
@@ -153,18 +202,25 @@ def _recompute(C, entropy_gradient, num_tokens, inputs, cotangents: tuple[Array,
 
 _score_and_recompute.defvjp(_keep_inputs, _recompute)
 
-# ------------------------------------------------------------------------------------------------------------- one chunk
+# -------------------------------------------------------------------------------------------------- one chunk
 
 
-def _score_chunk(hidden: Array, head: Array, targets: Array, excluded: Array | None, num_tokens: int | None, temperature):
+def _score_chunk(
+    hidden: Array, head: Array, targets: Array, excluded: Array | None, num_tokens: int | None, temperature
+):
     """hidden [B, C, D] -> logprobs [B, C], entropy [B, C] and log p [B, C, V], float32."""
     logits = jnp.einsum("bcd,vd->bcv", hidden, head, preferred_element_type=jnp.float32)
     _, scaled = scaled_logits(logits, temperature, _could_come(excluded, num_tokens, head.shape[0]))
     log_normaliser = jnp.log(jnp.sum(jnp.exp(scaled), axis=-1))  # [B, C]; the largest of scaled is 0
-    # Picked from the logits, so that log p is an expression within its users, never an array: scoring takes a third less.
+    # Picked from the logits, so that log p is an expression within its users, never an array: scoring takes a
+    # third less.
     chosen = jnp.take_along_axis(scaled, targets[..., None], axis=-1)[..., 0]
     log_p = jnp.maximum(scaled - log_normaliser[..., None], LEAST_LOGPROB)
-    return jnp.maximum(chosen - log_normaliser, LEAST_LOGPROB), -jnp.sum(jnp.exp(log_p) * log_p, axis=-1), log_p
+    return (
+        jnp.maximum(chosen - log_normaliser, LEAST_LOGPROB),
+        -jnp.sum(jnp.exp(log_p) * log_p, axis=-1),
+        log_p,
+    )
 
 
 def _could_come(excluded: Array | None, num_tokens: int | None, V: int) -> Array | None:
@@ -176,7 +232,9 @@ def _could_come(excluded: Array | None, num_tokens: int | None, V: int) -> Array
 
 
 def _logprob_by_logits(log_p: Array, targets: Array) -> Array:
-    """1[v = y] - p_v, [B, C, V]. As one number: rounded apart, the two would leave nothing but noise where p_y is near 1."""
+    """1[v = y] - p_v, [B, C, V]. As one number: rounded apart, the two would leave nothing but noise where
+    p_y is near 1.
+    """
     return (targets[..., None] == jnp.arange(log_p.shape[-1])) - jnp.exp(log_p)
 
 
@@ -194,7 +252,8 @@ def _to_hidden(by_logits: Array, head: Array, temperature: float) -> Array:
 def _scan_chunks(function: Callable, carry, C: int, used: Array, *arrays: Array | None):
     """`lax.scan` over the first `used` (traced) chunks of C columns of arrays [B, N, ...], or None.
 
-    function: (carry, *chunks [B, C, ...]) -> (carry, results [B, C, ...]). Returns the last carry and the results
+    function: (carry, *chunks [B, C, ...]) -> (carry, results [B, C, ...]). Returns the last carry and the
+      results
     [B, N, ...], 0 in the columns that were not reached.
     """
 

@@ -14,8 +14,9 @@ def low_rank(x: Array, a: Array, b: Array, scale: float) -> Array:
 
         h = scale * x A    dh = scale * dy B^T    dx = dh A^T    dA^T = dh^T x    dB = h^T dy
 
-    Left to autodiff, the scale multiplies arrays as wide as the layer, and dB is the transpose of dy^T h: on CPU that
-    is a transposed copy of dy for every adapted layer, which was a third of an update of a model of 135 million numbers.
+    Left to autodiff, the scale multiplies arrays as wide as the layer, and dB is the transpose of dy^T h: on
+    CPU that is a transposed copy of dy for every adapted layer, which was a third of an update of a model of
+    135 million numbers.
 
     Args:
       x: [..., I].  a: [I, R].  b: [R, O].  scale: what the product is multiplied by.

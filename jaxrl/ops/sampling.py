@@ -6,7 +6,6 @@ from jax import Array
 
 from jaxrl.checks import check_shapes
 
-
 BLOCK = 128  # tokens of the vocabulary whose probabilities are added up together
 LEAST_TEMPERATURE = 1e-30  # logits apart by more than 1e-27 are as good as infinitely far apart here
 
@@ -16,17 +15,24 @@ def uniforms(keys: Array, counts: Array) -> Array:
 
     Each depends on its row's key and count alone, and not on the rows beside it.
     """
-    return jax.vmap(lambda key, count: jax.random.uniform(jax.random.fold_in(key, count), dtype=jnp.float32))(keys, counts)
+    return jax.vmap(lambda key, count: jax.random.uniform(jax.random.fold_in(key, count), dtype=jnp.float32))(
+        keys, counts
+    )
 
 
-def scaled_logits(logits: Array, temperature: Array | float, keep: Array | None = None) -> tuple[Array, Array]:
-    """(logits - the largest that is kept) / temperature, along the last axis; and the same with -inf for what is not kept.
+def scaled_logits(
+    logits: Array, temperature: Array | float, keep: Array | None = None
+) -> tuple[Array, Array]:
+    """(logits - the largest that is kept) / temperature, along the last axis; and the same with -inf for what
+    is not kept.
 
-    The difference comes first: divided by 1e-9 and only then subtracted, two logits leave inf - inf, or nothing of what set
-    them apart. A temperature below LEAST_TEMPERATURE is taken for that one: float32 cannot tell their distributions apart.
+    The difference comes first: divided by 1e-9 and only then subtracted, two logits leave inf - inf, or
+    nothing of what set them apart. A temperature below LEAST_TEMPERATURE is taken for that one: float32
+    cannot tell their distributions apart.
 
     Args:
-      logits: [..., V] float32.  temperature: broadcasts against them, above 0.  keep: [..., V] bool, at least one; None: all.
+      logits: [..., V] float32.  temperature: broadcasts against them, above 0.  keep: [..., V] bool, at least
+        one; None: all.
     """
     kept = logits if keep is None else jnp.where(keep, logits, -jnp.inf)
     scaled = (logits - jnp.max(kept, axis=-1, keepdims=True)) / jnp.maximum(temperature, LEAST_TEMPERATURE)
@@ -34,25 +40,31 @@ def scaled_logits(logits: Array, temperature: Array | float, keep: Array | None 
 
 
 def sample_tokens(
-    logits: Array, u: Array, temperature: Array, filters: tuple[Array, Array, Array] | None = None, num_tokens: int | None = None
+    logits: Array,
+    u: Array,
+    temperature: Array,
+    filters: tuple[Array, Array, Array] | None = None,
+    num_tokens: int | None = None,
 ) -> tuple[Array, Array]:
     """Draw one token per row, and say how likely the model finds it.
 
         p = softmax(kept);   token = the first with p_0 + ... + p_token > u,  u uniform in [0, 1)
         logprob = log softmax(logits / temperature)[token]
 
-    One uniform number per row, where Gumbel noise would be one per row and token: V times fewer, and the sum over the
-    vocabulary is there anyway for the logprob. The sum is taken in blocks, so that float32 rounds little.
+    One uniform number per row, where Gumbel noise would be one per row and token: V times fewer, and the sum
+    over the vocabulary is there anyway for the logprob. The sum is taken in blocks, so that float32 rounds
+    little.
 
-    The logprob is that of the whole vocabulary, whatever was left out of the draw: the number that scoring gives for the
-    token. With temperature 0 the likeliest token is taken (of several the first) and its logprob is given at temperature 1.
+    The logprob is that of the whole vocabulary, whatever was left out of the draw: the number that scoring
+    gives for the token. With temperature 0 the likeliest token is taken (of several the first) and its
+    logprob is given at temperature 1.
 
     Args:
       logits: [B, V] float32.
       u: [B] float32, of `uniforms`.
       temperature: [B] float32.
-      filters: top_k [B] int32, top_p [B] and min_p [B] float32, as `keep_likely` takes them; None where no row has any
-        (they cost a sort of the vocabulary).
+      filters: top_k [B] int32, top_p [B] and min_p [B] float32, as `keep_likely` takes them; None where no
+        row has any (they cost a sort of the vocabulary).
       num_tokens: ids from here on are never drawn: no tokenizer knows them. None: all may be.
     Returns:
       tokens [B] int32 and logprobs [B] float32.
@@ -63,28 +75,42 @@ def sample_tokens(
 
 
 def sample_with_sets(
-    logits: Array, u: Array, temperature: Array, filters: tuple[Array, Array, Array] | None = None, num_tokens: int | None = None
+    logits: Array,
+    u: Array,
+    temperature: Array,
+    filters: tuple[Array, Array, Array] | None = None,
+    num_tokens: int | None = None,
 ) -> tuple[Array, Array, Array | None]:
-    """`sample_tokens` for tokens that are to be learnt from: each with its logprob in the distribution that it was drawn from.
+    """`sample_tokens` for tokens that are to be learnt from: each with its logprob in the distribution that
+    it was drawn from.
 
         logprob = log softmax(kept)[token],   kept = logits / temperature, -inf for what is left out
 
     Returns:
-      tokens [B] int32, logprobs [B] float32, and with filters the ids that were left out, [B, ceil(V / 8)] uint8: bit v of a
-      row, the highest bit of a byte first, is 1 where id v could not have come. Without filters None: `num_tokens` says all.
+      tokens [B] int32, logprobs [B] float32, and with filters the ids that were left out, [B, ceil(V / 8)]
+      uint8: bit v of a row, the highest bit of a byte first, is 1 where id v could not have come. Without
+        filters None: `num_tokens` says all.
     """
     _, kept = _keep(logits, u, temperature, filters, num_tokens)
     tokens = _draw(kept, _if_random(u, temperature))
-    return tokens, _logprobs(kept, tokens), None if filters is None else jnp.packbits(jnp.isneginf(kept), axis=-1)
+    return (
+        tokens,
+        _logprobs(kept, tokens),
+        None if filters is None else jnp.packbits(jnp.isneginf(kept), axis=-1),
+    )
 
 
-def _keep(logits: Array, u: Array, temperature: Array, filters, num_tokens: int | None) -> tuple[Array, Array]:
+def _keep(
+    logits: Array, u: Array, temperature: Array, filters, num_tokens: int | None
+) -> tuple[Array, Array]:
     """[B, V] twice: the scaled logits, and the same with -inf for what may not be drawn."""
     check_shapes(logits=(logits, "B V"), u=(u, "B"), temperature=(temperature, "B"))
     is_greedy = (temperature == 0)[:, None]
     divisor = jnp.where(is_greedy, 1.0, temperature[:, None])
     is_all = num_tokens is None or num_tokens >= logits.shape[1]
-    scaled, kept = scaled_logits(logits, divisor, None if is_all else jnp.arange(logits.shape[1]) < num_tokens)
+    scaled, kept = scaled_logits(
+        logits, divisor, None if is_all else jnp.arange(logits.shape[1]) < num_tokens
+    )
     if filters is not None:
         kept = keep_likely(kept, *filters)
     return scaled, jnp.where(is_greedy & (kept < 0), -jnp.inf, kept)
@@ -100,9 +126,11 @@ def _logprobs(scaled: Array, tokens: Array) -> Array:
 
 
 def _draw(logits: Array, u: Array) -> Array:
-    """Indices [B] drawn from softmax(logits [B, V]) by uniform numbers [B]: first the block, then the place in it.
+    """Indices [B] drawn from softmax(logits [B, V]) by uniform numbers [B]: first the block, then the place
+    in it.
 
-    The largest logit of a row is 0. exp is taken of the whole only inside the sums, so that no second [B, V] is written.
+    The largest logit of a row is 0. exp is taken of the whole only inside the sums, so that no second [B, V]
+    is written.
     """
     B, V = logits.shape
     blocks = jnp.pad(logits, ((0, 0), (0, -V % BLOCK)), constant_values=-jnp.inf).reshape(B, -1, BLOCK)
@@ -112,11 +140,14 @@ def _draw(logits: Array, u: Array) -> Array:
     before = jnp.sum(jnp.where(jnp.arange(sums.shape[1]) < block[:, None], sums, 0.0), axis=-1)
     inside = jnp.exp(jnp.take_along_axis(blocks, block[:, None, None], axis=1)[:, 0])  # [B, BLOCK]
     token = block * BLOCK + _first_above(inside, target - before)
-    return jnp.minimum(token, V - 1).astype(jnp.int32)  # logits that are not finite must not lead beyond the vocabulary
+    # logits that are not finite must not lead beyond the vocabulary
+    return jnp.minimum(token, V - 1).astype(jnp.int32)
 
 
 def _first_above(weights: Array, target: Array) -> Array:
-    """The first index whose running sum is above the target and whose weight is not 0; the last such where rounding left none."""
+    """The first index whose running sum is above the target and whose weight is not 0; the last such where
+    rounding left none.
+    """
     n = weights.shape[1]
     is_above = (jnp.cumsum(weights, axis=-1) > target[:, None]) & (weights > 0)
     last = n - 1 - jnp.argmax(weights[:, ::-1] > 0, axis=-1)
@@ -124,7 +155,8 @@ def _first_above(weights: Array, target: Array) -> Array:
 
 
 def keep_likely(logits: Array, top_k: Array, top_p: Array, min_p: Array) -> Array:
-    """-inf for what top-k, then top-p among what is left, or min-p leaves out; the likeliest token always stays.
+    """-inf for what top-k, then top-p among what is left, or min-p leaves out; the likeliest token always
+    stays.
 
         top-k: the k likeliest (0 keeps all; ties with the last stay)
         top-p: the smallest set of likeliest tokens whose probabilities add up to top_p (1 keeps all)

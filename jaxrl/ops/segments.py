@@ -1,6 +1,7 @@
 """Segments: the sequences that are packed in one row. Axes: B rows, T tokens.
 
-A segment is a run of equal ids. Padding (id 0) is a run like any other here; who has to leave it out asks for ids above 0.
+A segment is a run of equal ids. Padding (id 0) is a run like any other here; who has to leave it out asks for
+ids above 0.
 """
 
 import jax
@@ -11,7 +12,9 @@ from jaxrl.checks import check_shapes
 
 
 def shift_right(x: Array) -> Array:
-    """[B, T, ...] of the token before: y[:, t] = x[:, t - 1], and 0 (False) at t = 0. It knows nothing of segments."""
+    """[B, T, ...] of the token before: y[:, t] = x[:, t - 1], and 0 (False) at t = 0. It knows nothing of
+    segments.
+    """
     return jnp.concatenate([jnp.zeros_like(x[:, :1]), x[:, :-1]], axis=1)
 
 
@@ -34,7 +37,8 @@ def segment_sum(x: Array, segment_ids: Array) -> Array:
 
     Args:
       x: [B, T] numbers.
-      segment_ids: [B, T] int32 from 0 to T. Rows have ids of their own: the same id in another row is another segment.
+      segment_ids: [B, T] int32 from 0 to T. Rows have ids of their own: the same id in another row is another
+        segment.
     Returns:
       [B, T], x's dtype.
     """

@@ -1,4 +1,5 @@
-"""Trajectories to the arrays of an update: packed rows, cut into microbatches, and results cut back. Host only.
+"""Trajectories to the arrays of an update: packed rows, cut into microbatches, and results cut back. Host
+only.
 
 Axes: M microbatches, B rows of each, T tokens of a row, n tokens of one trajectory.
 """
@@ -17,9 +18,11 @@ from jaxrl.types import Completion
 
 @dataclass(frozen=True)
 class Sample:
-    """One trajectory as an update sees it: arrays [n] over its tokens, prompt and completion. Names as in `PolicyBatch`.
+    """One trajectory as an update sees it: arrays [n] over its tokens, prompt and completion. Names as in
+    `PolicyBatch`.
 
-    excluded: for each token what could not have come in its place, as text (`sample/sets.py`): bits are many, and made where
+    excluded: for each token what could not have come in its place, as text (`sample/sets.py`): bits are many,
+      and made where
     they are laid out.
     """
 
@@ -39,7 +42,9 @@ PER_TOKEN = tuple(field.name for field in fields(Sample) if field.name != "exclu
 
 
 def make_sample(completion: Completion) -> Sample:
-    """A completion that the policy being updated has sampled, without credit yet: advantages 0, old logprobs NaN."""
+    """A completion that the policy being updated has sampled, without credit yet: advantages 0, old logprobs
+    NaN.
+    """
     prompt, said = completion.prompt_ids, completion.completion_ids
     n = len(prompt) + len(said)
     return Sample(
@@ -53,27 +58,37 @@ def make_sample(completion: Completion) -> Sample:
 
 
 def collate(
-    samples: Sequence[Sample], num_rows: int, seq_len: int, microbatch: int, needed: Collection[str] = (), set_bytes: int = 0
+    samples: Sequence[Sample],
+    num_rows: int,
+    seq_len: int,
+    microbatch: int,
+    needed: Collection[str] = (),
+    set_bytes: int = 0,
 ) -> PolicyBatch:
     """Pack samples into rows, one segment each.
 
-    The arrays have room for num_rows rows (the worst packing of as many samples), so that their shape depends on settings
-    alone; `num_microbatches` says how many microbatches hold something.
+    The arrays have room for num_rows rows (the worst packing of as many samples), so that their shape depends
+    on settings alone; `num_microbatches` says how many microbatches hold something.
 
     Args:
-      samples: those of one optimiser batch, at most num_rows. A field that only some of them have is 0 in the others.
+      samples: those of one optimiser batch, at most num_rows. A field that only some of them have is 0 in the
+        others.
       seq_len: T.  microbatch: B.
-      needed: optional fields that the batch has in any case, so that one compiled step serves every mixture of samples.
+      needed: optional fields that the batch has in any case, so that one compiled step serves every mixture
+        of samples.
       set_bytes: of each token's excluded ids (`sample/sets.py: set_bytes`); 0: the batch has none.
     Returns:
       PolicyBatch of NumPy arrays, M = ceil(num_rows / B).
     Raises:
       InputError: if a sample is longer than a row.
-      ValueError: samples with excluded ids where set_bytes has no room for them: they would be learnt from as if all had been kept.
+      ValueError: samples with excluded ids where set_bytes has no room for them: they would be learnt from as
+        if all had been kept.
     """
     rows = _assign(samples, seq_len)
     M = -(-num_rows // microbatch)
-    arrays = dict(zip(("positions", "segment_ids"), segments(rows, [len(s.tokens) for s in samples], seq_len)))
+    arrays = dict(
+        zip(("positions", "segment_ids"), segments(rows, [len(s.tokens) for s in samples], seq_len))
+    )
     for name in PER_TOKEN:
         given = [getattr(sample, name) for sample in samples]
         present = [x for x in given if x is not None]
@@ -108,8 +123,12 @@ def to_microbatches(x: np.ndarray, M: int, B: int) -> np.ndarray:
     return (np.concatenate([x, missing]) if len(missing) else x).reshape(M, B, *x.shape[1:])
 
 
-def _lay_out_sets(rows: Sequence[Sequence[int]], samples: Sequence[Sample], shape: tuple[int, int, int]) -> np.ndarray:
-    """[M * B, T, set_bytes] uint8: the bits of every token's excluded ids; a sample without such sets excludes nothing."""
+def _lay_out_sets(
+    rows: Sequence[Sequence[int]], samples: Sequence[Sample], shape: tuple[int, int, int]
+) -> np.ndarray:
+    """[M * B, T, set_bytes] uint8: the bits of every token's excluded ids; a sample without such sets
+    excludes nothing.
+    """
     out = np.zeros(shape, np.uint8)
     for r, row in enumerate(rows):
         at = 0

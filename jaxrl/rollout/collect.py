@@ -20,10 +20,15 @@ Tree = dict
 def open_pool(task: Task, section: VerifySection) -> VerifierPool:
     """The pool that verifies a task's completions, as a config's `verify` section has it."""
     return VerifierPool(
-        task.verify, section.workers, section.timeout_s, task.failure_reward,
-        batch_timeout_s=section.batch_timeout_s, recycle_after=section.recycle_after, max_error_share=section.max_error_share,
+        task.verify,
+        section.workers,
+        section.timeout_s,
+        task.failure_reward,
+        batch_timeout_s=section.batch_timeout_s,
+        recycle_after=section.recycle_after,
+        max_error_share=section.max_error_share,
         pass_env=section.pass_env,
-    )  # fmt: skip
+    )
 
 
 def collect(

@@ -1,6 +1,8 @@
-"""From rewards to advantages: what every token of a batch of experience is worth. Host arrays in, host arrays out.
+"""From rewards to advantages: what every token of a batch of experience is worth. Host arrays in, host arrays
+out.
 
-Axes: P problems, G completions of each, N = P * G trajectories, T tokens of a row, n tokens of one trajectory.
+Axes: P problems, G completions of each, N = P * G trajectories, T tokens of a row, n tokens of one
+  trajectory.
 """
 
 from collections.abc import Mapping, Sequence
@@ -27,7 +29,8 @@ from jaxrl.types import Group, StopReason
 def verified_rewards(groups: Sequence[Group], algo: PolicyGradientSection) -> tuple[np.ndarray, np.ndarray]:
     """The verifier's rewards, and which of them count.
 
-    A reward that is not a finite number does not count, nor, where `overlong` says `mask`, a completion that was cut off.
+    A reward that is not a finite number does not count, nor, where `overlong` says `mask`, a completion that
+    was cut off.
 
     Returns:
       rewards [P, G] float32 (0 where it does not count), counts [P, G] bool.
@@ -39,20 +42,28 @@ def verified_rewards(groups: Sequence[Group], algo: PolicyGradientSection) -> tu
     return np.where(counts, rewards, 0).astype(np.float32), counts
 
 
-def shaped_rewards(groups: Sequence[Group], algo: PolicyGradientSection, max_new_tokens: int) -> tuple[np.ndarray, np.ndarray]:
-    """`verified_rewards` less the penalty of long completions, where there is one: what advantages are made of."""
+def shaped_rewards(
+    groups: Sequence[Group], algo: PolicyGradientSection, max_new_tokens: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """`verified_rewards` less the penalty of long completions, where there is one: what advantages are made
+    of.
+    """
     rewards, counts = verified_rewards(groups, algo)
     if algo.overlong == "penalty":
-        lengths = np.array([[len(t.completion.completion_ids) for t in group.trajectories] for group in groups])
+        lengths = np.array(
+            [[len(t.completion.completion_ids) for t in group.trajectories] for group in groups]
+        )
         rewards = rewards - np.asarray(overlong_penalty(lengths, max_new_tokens, algo.overlong_buffer))
     return np.where(counts, rewards, 0).astype(np.float32), counts
 
 
-def verified_parts(groups: Sequence[Group], counts: np.ndarray, weights: Mapping[str, float]) -> tuple[np.ndarray, np.ndarray]:
+def verified_parts(
+    groups: Sequence[Group], counts: np.ndarray, weights: Mapping[str, float]
+) -> tuple[np.ndarray, np.ndarray]:
     """The parts of the verifier's rewards that have a weight, and which completions still count.
 
-    A completion without a verdict (timeout, crash) has no parts: of each it gets the worst of its group, so that breaking
-    the verifier never pays. One with a part that is not a finite number does not count.
+    A completion without a verdict (timeout, crash) has no parts: of each it gets the worst of its group, so
+    that breaking the verifier never pays. One with a part that is not a finite number does not count.
 
     Args:
       counts: [P, G] bool, as `verified_rewards` returns it.
@@ -70,8 +81,9 @@ def verified_parts(groups: Sequence[Group], counts: np.ndarray, weights: Mapping
                 continue
             if absent := [name for name in weights if name not in verdict.parts]:
                 raise InputError(
-                    f"algo.part_weights names {', '.join(map(repr, absent))}, and a verdict's parts are {sorted(verdict.parts)}; "
-                    "name parts that every verdict of the task has (samples.jsonl shows them)"
+                    f"algo.part_weights names {', '.join(map(repr, absent))}, and a verdict's parts are"
+                    f" {sorted(verdict.parts)}; name parts that every verdict of the task has (samples.jsonl"
+                    " shows them)"
                 )
             tables[:, p, g] = [verdict.parts[name] for name in weights]
     counts = counts & (missing | np.isfinite(tables).all(axis=0))
@@ -85,11 +97,15 @@ def verified_parts(groups: Sequence[Group], counts: np.ndarray, weights: Mapping
 
 def is_cut(groups: Sequence[Group]) -> np.ndarray:
     """[P, G] bool: completions that ran into max_new_tokens."""
-    return np.array([[t.completion.stop_reason is StopReason.MAX_TOKENS for t in group.trajectories] for group in groups])
+    return np.array(
+        [[t.completion.stop_reason is StopReason.MAX_TOKENS for t in group.trajectories] for group in groups]
+    )
 
 
 def has_spread(rewards: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """[P] bool: groups in which not all of the verifier's rewards that count are equal; the others teach nothing."""
+    """[P] bool: groups in which not all of the verifier's rewards that count are equal; the others teach
+    nothing.
+    """
     highest = np.max(rewards, axis=1, where=counts, initial=-np.inf)
     return highest > np.min(rewards, axis=1, where=counts, initial=np.inf)
 
@@ -107,9 +123,12 @@ def group_credit(
       the samples with advantages, and the advantages [P, G].
     """
     if algo.kl_coef > 0 and algo.kl_in == "reward":
-        rewards = rewards - algo.kl_coef * np.array([_k1(sample).sum() for sample in samples]).reshape(rewards.shape)
+        rewards = rewards - algo.kl_coef * np.array([_k1(sample).sum() for sample in samples]).reshape(
+            rewards.shape
+        )
     num_groups = len(counts)
-    missing = ((0, algo.problems_per_batch - num_groups), (0, 0))  # fewer groups, none of which counts: one compiled shape
+    # fewer groups, none of which counts: one compiled shape
+    missing = ((0, algo.problems_per_batch - num_groups), (0, 0))
     padded, counts = np.pad(rewards, ((0, 0),) * (rewards.ndim - 2) + missing), np.pad(counts, missing)
     if algo.advantage == "gdpo":
         advantages = _part_advantages(padded, np.array(list(algo.part_weights.values()), np.float32), counts)
@@ -124,40 +143,63 @@ def group_credit(
 
 
 def critic_credit(
-    samples: Sequence[Sample], values_after: Sequence[np.ndarray], rewards: np.ndarray, counts: np.ndarray,
-    cut: np.ndarray, algo: PPOSection, kl_coef: float, seq_len: int,
-) -> tuple[list[Sample], float]:  # fmt: skip
+    samples: Sequence[Sample],
+    values_after: Sequence[np.ndarray],
+    rewards: np.ndarray,
+    counts: np.ndarray,
+    cut: np.ndarray,
+    algo: PPOSection,
+    kl_coef: float,
+    seq_len: int,
+) -> tuple[list[Sample], float]:
     """Advantages, returns and old values of every token, by generalised advantage estimation.
 
-    The verifier's reward is earned by the last token; with the KL in the reward, every token pays kl_coef * k1 at once.
-    With `bootstrap_truncated` an episode that was cut has the critic's value of what would have come in place of the
-    verdict on what there is. In place of, not beside: V = r + V has no solution but V without bound.
+    The verifier's reward is earned by the last token; with the KL in the reward, every token pays kl_coef *
+    k1 at once. With `bootstrap_truncated` an episode that was cut has the critic's value of what would have
+    come in place of the verdict on what there is. In place of, not beside: V = r + V has no solution but V
+    without bound.
 
     Args:
-      samples, values_after: [N] of [n].  rewards, counts, cut: [N], reward, whether it counts, whether the episode was cut.
+      samples, values_after: [N] of [n].  rewards, counts, cut: [N], reward, whether it counts, whether the
+        episode was cut.
       kl_coef: the coefficient in force.
     Returns:
       the samples with credit, and the share of the returns' variance that the critic explains.
     """
     token_rewards, end_values = [], []
-    for sample, values, reward, was_cut in zip(samples, values_after, rewards, cut & algo.bootstrap_truncated, strict=True):
-        earned = -kl_coef * _k1(sample) if kl_coef > 0 and algo.kl_in == "reward" else np.zeros(len(sample.tokens), np.float32)
+    for sample, values, reward, was_cut in zip(
+        samples, values_after, rewards, cut & algo.bootstrap_truncated, strict=True
+    ):
+        earned = (
+            -kl_coef * _k1(sample)
+            if kl_coef > 0 and algo.kl_in == "reward"
+            else np.zeros(len(sample.tokens), np.float32)
+        )
         if not was_cut:
             earned[np.flatnonzero(sample.completion_mask)[-1]] += reward
         token_rewards.append(earned)
         end_values.append(values if was_cut else np.zeros_like(values))
 
-    num_rows = algo.problems_per_batch * algo.group_size + algo.replayed_per_batch  # one compiled shape, however many there are
+    # one compiled shape, however many there are
+    num_rows = algo.problems_per_batch * algo.group_size + algo.replayed_per_batch
     places = [[i] for i in range(len(samples))] + [[]] * (num_rows - len(samples))
 
-    def rows(sequences: Sequence[np.ndarray], dtype=np.float32) -> np.ndarray:  # [num_rows, T], each in a row of its own
+    # [num_rows, T], each in a row of its own
+    def rows(sequences: Sequence[np.ndarray], dtype=np.float32) -> np.ndarray:
         return lay_out(places, sequences, seq_len, dtype)
 
     mask = rows([sample.completion_mask for sample in samples], bool)
     segment_ids = rows([np.ones(len(sample.tokens)) for sample in samples], np.int32)
     estimate = partial(_estimate, algo.gae_level, algo.gamma, algo.gae_lambda, algo.whiten)
     count_rows = np.pad(counts, (0, num_rows - len(counts)))
-    arrays = (rows(token_rewards), rows(values_after), rows(end_values), mask, segment_ids, mask & count_rows[:, None])
+    arrays = (
+        rows(token_rewards),
+        rows(values_after),
+        rows(end_values),
+        mask,
+        segment_ids,
+        mask & count_rows[:, None],
+    )
     advantages, returns, values, explained = jax.device_get(estimate(*arrays))
     credited = [
         replace(sample, advantages=advantages[i, :n], returns=returns[i, :n], old_values=values[i, :n])
@@ -176,7 +218,9 @@ _part_advantages = jax.jit(part_normalize)
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2, 3))
-def _estimate(level, gamma, gae_lambda, whitens, rewards, values_after, end_values, mask, segment_ids, counts):
+def _estimate(
+    level, gamma, gae_lambda, whitens, rewards, values_after, end_values, mask, segment_ids, counts
+):
     values = state_values(values_after, segment_ids)
     advantages, returns = GAE[level](rewards, values, end_values, mask, segment_ids, gamma, gae_lambda)
     explained = explained_variance(values, returns, counts)

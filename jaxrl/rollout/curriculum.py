@@ -1,7 +1,8 @@
-"""Which problems come next: recent success rates, and a draw that favours problems solved half the time. Host only, no jax.
+"""Which problems come next: recent success rates, and a draw that favours problems solved half the time. Host
+only, no jax.
 
-A group whose completions are all right or all wrong has no spread and teaches nothing; the chance of spread is largest
-where the rate r is 1/2, and r (1 - r) is the variance of a verdict.
+A group whose completions are all right or all wrong has no spread and teaches nothing; the chance of spread
+is largest where the rate r is 1/2, and r (1 - r) is the variance of a verdict.
 """
 
 import math
@@ -12,8 +13,10 @@ import numpy as np
 from jaxrl.types import Group
 
 PRIOR = 0.5  # rate of a problem never visited: the largest weight there is, so what is unknown is tried early
-DECAY = 0.5  # what the past counts at each visit: the policy moves, so a problem's last few groups say the most
-FLOOR = 0.05  # added to every weight: what is solved or hopeless comes back now and then, for that may have changed
+# what the past counts at each visit: the policy moves, so a problem's last few groups say the most
+DECAY = 0.5
+# added to every weight: what is solved or hopeless comes back now and then, for that may have changed
+FLOOR = 0.05
 
 
 class SuccessRates:
@@ -21,8 +24,8 @@ class SuccessRates:
 
         rate <- DECAY * rate + (1 - DECAY) * (share of the group's completions that are correct)
 
-    starting at PRIOR. A completion that timed out or crashed counts as not correct; one that could not be judged (its
-    reward is not finite) does not count.
+    starting at PRIOR. A completion that timed out or crashed counts as not correct; one that could not be
+    judged (its reward is not finite) does not count.
 
     Args:
       state: what `state` returned; None where nothing has been visited yet.
@@ -54,8 +57,8 @@ def choose(uids: Sequence[str], rates: SuccessRates, count: int, seed: Sequence[
 
         weight = FLOOR + 4 r (1 - r), between FLOOR and FLOOR + 1
 
-    No problem twice while there are enough of them. A count beyond that takes all of them as often as it can, and
-    draws the rest.
+    No problem twice while there are enough of them. A count beyond that takes all of them as often as it can,
+    and draws the rest.
 
     Args:
       uids: of the problems there are. rates: is read only.
@@ -77,7 +80,8 @@ def choose(uids: Sequence[str], rates: SuccessRates, count: int, seed: Sequence[
 
 
 def sample_weighted(weights: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
-    """Weighted sampling without replacement: as if drawn one by one, each in proportion to the weights of those left.
+    """Weighted sampling without replacement: as if drawn one by one, each in proportion to the weights of
+    those left.
 
         key_i = log(u_i) / w_i, u_i uniform in (0, 1); the items with the largest keys, largest first
 
@@ -86,7 +90,8 @@ def sample_weighted(weights: np.ndarray, count: int, rng: np.random.Generator) -
       count: how many; more than n gives all n.
     Returns:
       [min(count, n)] int64, distinct indices in the order drawn.
-    Source: Efraimidis and Spirakis 2006, Weighted random sampling with a reservoir (algorithm A). Departure: logarithms
-      of its keys u^(1/w), which underflow for small weights; -log(u) is drawn as an exponential number.
+    Source: Efraimidis and Spirakis 2006, Weighted random sampling with a reservoir (algorithm A). Departure:
+      logarithms of its keys u^(1/w), which underflow for small weights; -log(u) is drawn as an exponential
+      number.
     """
     return np.argsort(rng.standard_exponential(len(weights)) / weights, kind="stable")[:count]

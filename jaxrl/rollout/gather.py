@@ -1,4 +1,6 @@
-"""Dynamic sampling: groups whose rewards are all equal teach nothing; they are dropped, and others sampled in their place."""
+"""Dynamic sampling: groups whose rewards are all equal teach nothing; they are dropped, and others sampled in
+their place.
+"""
 
 from collections.abc import Callable
 
@@ -8,7 +10,8 @@ from jaxrl.types import Group
 def gather(
     sample: Callable[[int], list[Group]], spreads: Callable[[Group], bool], count: int, rounds: int
 ) -> tuple[list[Group], list[Group]]:
-    """Sample until `count` groups have spread, at most `rounds` times; each round asks for what is still missing.
+    """Sample until `count` groups have spread, at most `rounds` times; each round asks for what is still
+    missing.
 
     Args:
       sample: how many groups -> so many, of the next problems.

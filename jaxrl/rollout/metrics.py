@@ -10,10 +10,12 @@ from jaxrl.types import Group, StopReason
 
 
 def rollout_metrics(groups: Sequence[Group]) -> dict[str, float]:
-    """Means, spreads and quantiles over all that was sampled; rewards that are not finite are left out and counted.
+    """Means, spreads and quantiles over all that was sampled; rewards that are not finite are left out and
+    counted.
 
-    `verify/errors` counts the samples without a verdict, whatever reward they were given; most of them are of the four
-    kinds that follow. Shares are of the samples whose reward is finite: what a sandbox failed to judge is not wrong.
+    `verify/errors` counts the samples without a verdict, whatever reward they were given; most of them are of
+    the four kinds that follow. Shares are of the samples whose reward is finite: what a sandbox failed to
+    judge is not wrong.
     """
     trajectories = [t for group in groups for t in group.trajectories]
     judged = [t.verdict for t in trajectories if math.isfinite(t.verdict.reward)]
@@ -25,7 +27,9 @@ def rollout_metrics(groups: Sequence[Group]) -> dict[str, float]:
     metrics = {
         "reward/mean": _mean(finite),
         "reward/std": float(finite.std()) if len(finite) else 0.0,
-        "reward/flat_groups": _mean(rewards_P_G.max(axis=1) == rewards_P_G.min(axis=1)) if rewards_P_G.shape[1] > 1 else 0.0,
+        "reward/flat_groups": (
+            _mean(rewards_P_G.max(axis=1) == rewards_P_G.min(axis=1)) if rewards_P_G.shape[1] > 1 else 0.0
+        ),
         "reward/not_finite": float(rewards_P_G.size - finite.size),
         "verify/errors": errors.total(),
         "verify/timeouts": errors["timeout"],
@@ -44,7 +48,10 @@ def rollout_metrics(groups: Sequence[Group]) -> dict[str, float]:
     for name in sorted({name for t in trajectories for name in t.verdict.parts}):
         part = np.array([t.verdict.parts[name] for t in trajectories if name in t.verdict.parts], np.float64)
         part = part[np.isfinite(part)]
-        metrics |= {f"reward/{name}": _mean(part), f"reward/{name}_std": float(part.std()) if len(part) else 0.0}
+        metrics |= {
+            f"reward/{name}": _mean(part),
+            f"reward/{name}_std": float(part.std()) if len(part) else 0.0,
+        }
     return metrics
 
 

@@ -1,4 +1,6 @@
-"""The replay buffer: the best verified completions of each problem, to be imitated or learned from again. Host only, no jax."""
+"""The replay buffer: the best verified completions of each problem, to be imitated or learned from again.
+Host only, no jax.
+"""
 
 import math
 from collections import defaultdict
@@ -15,10 +17,11 @@ from jaxrl.types import Group, StopReason, Trajectory
 
 @dataclass(frozen=True)
 class Entry:
-    """A completion worth learning from again, with what was known when it was sampled. Plain JSON values throughout.
+    """A completion worth learning from again, with what was known when it was sampled. Plain JSON values
+    throughout.
 
-    `sampler_logprobs` (one per completion id) and `advantage` are those of the policy of `policy_version`; so is `excluded`,
-    what the sampler's filter left out at each completion id (None: there was no filter).
+    `sampler_logprobs` (one per completion id) and `advantage` are those of the policy of `policy_version`; so
+    is `excluded`, what the sampler's filter left out at each completion id (None: there was no filter).
     """
 
     uid: str
@@ -35,23 +38,31 @@ class Entry:
 class ReplayBuffer:
     """At most `per_problem` completions of a problem and `capacity` in all.
 
-    Of a problem the best stay: by higher reward, then fewer tokens, then newer. Beyond the capacity the easiest problems
-    (highest success rate) make room first, for what the policy can do it need not be shown; among equals the oldest.
+    Of a problem the best stay: by higher reward, then fewer tokens, then newer. Beyond the capacity the
+    easiest problems (highest success rate) make room first, for what the policy can do it need not be shown;
+    among equals the oldest.
 
     Args:
       per_problem, capacity: at least 1.
-      needs_advantage: leave out completions whose advantage is 0, those of groups without spread: where the advantage is what
-        is learnt from, they teach nothing, and a newer copy of a problem now solved would displace one that does.
-      entries: what `state` returned. Bounds that have become smaller since hold at once, all problems equally easy.
+      needs_advantage: leave out completions whose advantage is 0, those of groups without spread: where the
+        advantage is what is learnt from, they teach nothing, and a newer copy of a problem now solved would
+        displace one that does.
+      entries: what `state` returned. Bounds that have become smaller since hold at once, all problems equally
+        easy.
     Raises:
       InputError: entries that `state` did not write.
     """
 
     def __init__(
-        self, per_problem: int, capacity: int, entries: Iterable[Mapping[str, Any]] = (), needs_advantage: bool = False
+        self,
+        per_problem: int,
+        capacity: int,
+        entries: Iterable[Mapping[str, Any]] = (),
+        needs_advantage: bool = False,
     ):
         self._per_problem, self._capacity, self._needs_advantage = per_problem, capacity, needs_advantage
-        self._entries: list[Entry] = []  # sorted by _identity: draws depend on what is held, not on how it came
+        # sorted by _identity: draws depend on what is held, not on how it came
+        self._entries: list[Entry] = []
         self._take([_read(i, values) for i, values in enumerate(entries)], SuccessRates())
 
     def __len__(self) -> int:
@@ -60,8 +71,9 @@ class ReplayBuffer:
     def add(self, groups: Sequence[Group], advantages: Sequence[Sequence[float]], rates: SuccessRates) -> int:
         """Offer the completions of verified groups.
 
-        Those enter that are correct, with a finite reward and no error of the verifier, and that ended by themselves.
-        Said before, one replaces its copy only if it is newer: fresher sampler_logprobs are closer to the policy.
+        Those enter that are correct, with a finite reward and no error of the verifier, and that ended by
+        themselves. Said before, one replaces its copy only if it is newer: fresher sampler_logprobs are
+        closer to the policy.
 
         Args:
           advantages: one per trajectory, [P][G]. rates: by them the easiest make room.
@@ -81,7 +93,8 @@ class ReplayBuffer:
 
             weight = 1 - rate + FLOOR, without replacement
 
-        The draw depends on what is held, the rates and the seed (not negative, for example (seed, step)) alone.
+        The draw depends on what is held, the rates and the seed (not negative, for example (seed, step))
+        alone.
         """
         weights = np.array([1 - rates.rate(entry.uid) + FLOOR for entry in self._entries])
         return [self._entries[i] for i in sample_weighted(weights, count, np.random.default_rng(seed))]
@@ -99,7 +112,11 @@ class ReplayBuffer:
         by_problem = defaultdict(list)
         for entry in held.values():
             by_problem[entry.uid].append(entry)
-        best = [entry for entries in by_problem.values() for entry in sorted(entries, key=_rank)[: self._per_problem]]
+        best = [
+            entry
+            for entries in by_problem.values()
+            for entry in sorted(entries, key=_rank)[: self._per_problem]
+        ]
         best.sort(key=lambda entry: (rates.rate(entry.uid), -entry.policy_version, _identity(entry)))
         self._entries = sorted(best[: self._capacity], key=_identity)
         return sum(_identity(entry) not in before for entry in self._entries)
@@ -121,7 +138,9 @@ def _is_worth_keeping(trajectory: Trajectory) -> bool:
 def _entry(trajectory: Trajectory, advantage: float) -> Entry:
     said, reward = trajectory.completion, float(trajectory.verdict.reward)
     sampled = said.prompt_ids, said.completion_ids, said.sampler_logprobs
-    return Entry(trajectory.problem.uid, *sampled, reward, True, advantage, trajectory.policy_version, said.excluded)
+    return Entry(
+        trajectory.problem.uid, *sampled, reward, True, advantage, trajectory.policy_version, said.excluded
+    )
 
 
 def _read(index: int, values: Mapping[str, Any]) -> Entry:

@@ -1,4 +1,6 @@
-"""Rejection sampling: which completions are good enough to be imitated, what became of the others, and the file that keeps it."""
+"""Rejection sampling: which completions are good enough to be imitated, what became of the others, and the
+file that keeps it.
+"""
 
 import json
 import math
@@ -32,7 +34,8 @@ class Winner:
 
 @dataclass(frozen=True)
 class WinnerStatistics:
-    """What became of the completions of an iteration. Each is counted once, under the first that applies, so that
+    """What became of the completions of an iteration. Each is counted once, under the first that applies, so
+    that
 
     sampled = truncated + errors + non_finite + rejected + duplicates + surplus + winners
     """
@@ -53,12 +56,15 @@ class WinnerStatistics:
     length_kept: float | None  # mean number of tokens
 
 
-def choose_winners(groups: Sequence[Group], keep_top: int, min_reward: float | None) -> tuple[list[Trajectory], WinnerStatistics]:
+def choose_winners(
+    groups: Sequence[Group], keep_top: int, min_reward: float | None
+) -> tuple[list[Trajectory], WinnerStatistics]:
     """The best completions of every problem.
 
-    A winner is correct or, where min_reward is given, has a reward above it. Never one that was cut off (it would teach
-    not to end), that has no verdict, or whose reward is not finite. Those of a problem are ordered by reward, then the
-    correct ones first, then by number of tokens, the shorter first, then in the order sampled.
+    A winner is correct or, where min_reward is given, has a reward above it. Never one that was cut off (it
+    would teach not to end), that has no verdict, or whose reward is not finite. Those of a problem are
+    ordered by reward, then the correct ones first, then by number of tokens, the shorter first, then in the
+    order sampled.
 
     Args:
       groups: the verified completions, problem by problem.
@@ -71,7 +77,8 @@ def choose_winners(groups: Sequence[Group], keep_top: int, min_reward: float | N
     solved = 0
     for group in groups:
         flaws = [_flaw(trajectory, min_reward) for trajectory in group.trajectories]
-        ordered = sorted((t for t, flaw in zip(group.trajectories, flaws) if flaw is None), key=_rank)  # a stable sort
+        # a stable sort
+        ordered = sorted((t for t, flaw in zip(group.trajectories, flaws) if flaw is None), key=_rank)
         distinct: dict[tuple[int, ...], Trajectory] = {}
         for trajectory in ordered:
             distinct.setdefault(tuple(trajectory.completion.completion_ids), trajectory)
@@ -87,7 +94,10 @@ def choose_winners(groups: Sequence[Group], keep_top: int, min_reward: float | N
         solved=solved,
         sampled=len(sampled),
         correct=sum(t.verdict.correct for t in sampled),
-        **{fate: fates[fate] for fate in ("truncated", "errors", "non_finite", "rejected", "duplicates", "surplus")},
+        **{
+            fate: fates[fate]
+            for fate in ("truncated", "errors", "non_finite", "rejected", "duplicates", "surplus")
+        },
         winners=len(winners),
         reward_sampled=_mean(t.verdict.reward for t in sampled if math.isfinite(t.verdict.reward)),
         reward_kept=_mean(t.verdict.reward for t in winners),
@@ -97,11 +107,18 @@ def choose_winners(groups: Sequence[Group], keep_top: int, min_reward: float | N
 
 
 def save_winners(path: Path, winners: Sequence[Trajectory], statistics: WinnerStatistics) -> None:
-    """Write a JSONL: the statistics, then a line for each winner. Whenever the process dies, the file is whole or not there."""
+    """Write a JSONL: the statistics, then a line for each winner. Whenever the process dies, the file is
+    whole or not there.
+    """
     rows = [Winner(t.completion.prompt_ids, t.completion.completion_ids, sample_row(t)) for t in winners]
     with writing(path.parent):
         path.parent.mkdir(exist_ok=True)
-    write_whole(path, "".join(json.dumps(asdict(row), ensure_ascii=False, allow_nan=False) + "\n" for row in (statistics, *rows)))
+    write_whole(
+        path,
+        "".join(
+            json.dumps(asdict(row), ensure_ascii=False, allow_nan=False) + "\n" for row in (statistics, *rows)
+        ),
+    )
 
 
 def load_winners(path: Path) -> tuple[list[Winner], WinnerStatistics]:
@@ -116,7 +133,10 @@ def load_winners(path: Path) -> tuple[list[Winner], WinnerStatistics]:
         if len(winners) != statistics.winners:
             raise ValueError(f"it holds {len(winners)} winners and speaks of {statistics.winners}")
     except (TypeError, ValueError) as error:
-        raise InputError(f"{path} is not a file of winners: {error}; restore it, or delete the stage's folders in checkpoints") from None
+        raise InputError(
+            f"{path} is not a file of winners: {error}; restore it, or delete the stage's folders in"
+            " checkpoints"
+        ) from None
     return winners, statistics
 
 

@@ -1,7 +1,8 @@
-"""The rows that are decoded together, and where each lies in the arrays; what has just been prefilled, before it lies there.
+"""The rows that are decoded together, and where each lies in the arrays; what has just been prefilled, before
+it lies there.
 
-The arrays' rows are spread over `shards` devices, `width` on each, and a row stays on its own: moving never crosses
-devices. `slots[shard * width + n]` is the row at that place, None where there is only padding.
+The arrays' rows are spread over `shards` devices, `width` on each, and a row stays on its own: moving never
+crosses devices. `slots[shard * width + n]` is the row at that place, None where there is only padding.
 """
 
 from dataclasses import dataclass
@@ -65,16 +66,25 @@ class Batch:
         """Whether the device has nothing to do any more."""
         return self.rows is not None and self.rows.is_done.is_ready()
 
-    def lay_out(self, spread: list[list[Row]], filled: list[Filled], width: int, cursor: int, size: int) -> None:
-        """Make new arrays [shards * width, K, size, H], with the rows of each shard in `spread` ending at `cursor`.
+    def lay_out(
+        self, spread: list[list[Row]], filled: list[Filled], width: int, cursor: int, size: int
+    ) -> None:
+        """Make new arrays [shards * width, K, size, H], with the rows of each shard in `spread` ending at
+        `cursor`.
 
         Rows that have no slot yet come from `filled`, the others from where they lie now.
         """
         from_now = _Moves(self.shards, width, fill=0)
-        from_filled = {id(row): (n, p, end) for n, piece in enumerate(filled) for row, p, end in piece.members}
+        from_filled = {
+            id(row): (n, p, end) for n, piece in enumerate(filled) for row, p, end in piece.members
+        }
         moves = [_Moves(self.shards, 0, fill=width) for _ in filled]
         slots: list[Row | None] = [None] * (self.shards * width)
-        last_tokens, left, is_done = np.zeros(len(slots), np.int32), np.zeros(len(slots), np.int32), np.ones(len(slots), bool)
+        last_tokens, left, is_done = (
+            np.zeros(len(slots), np.int32),
+            np.zeros(len(slots), np.int32),
+            np.ones(len(slots), bool),
+        )
         old_width = self.width
         for shard, rows in enumerate(spread):
             for place, row in enumerate(rows):
@@ -111,8 +121,12 @@ class Batch:
         self.wait()
         return drawn
 
-    def _move(self, from_now: "_Moves", filled: list[Filled], moves: list["_Moves"], size: int) -> tuple[Entry, ...]:
-        """The layers one by one, each freed when it has been copied, so that no second cache is ever alive."""
+    def _move(
+        self, from_now: "_Moves", filled: list[Filled], moves: list["_Moves"], size: int
+    ) -> tuple[Entry, ...]:
+        """The layers one by one, each freed when it has been copied, so that no second cache is ever
+        alive.
+        """
         by_row, width = rows_sharding(self.mesh), from_now.width
         from_now_arrays = jax.device_put(from_now.arrays(), by_row)[:2]
         moves_arrays = [jax.device_put(move.arrays(), by_row) for move in moves]
@@ -139,10 +153,13 @@ class Batch:
             if row is not None:
                 s = row.sample
                 uids[b], indices[b] = row.identity
-                temperature[b] = max(s.temperature, LEAST_TEMPERATURE) if s.temperature else 0.0  # float32 rounds 1e-50 to 0: greedy
+                # float32 rounds 1e-50 to 0: greedy
+                temperature[b] = max(s.temperature, LEAST_TEMPERATURE) if s.temperature else 0.0
                 top_k[b], top_p[b], min_p[b] = s.top_k, s.top_p, s.min_p
                 stop_ids[b, : len(row.stop_ids)] = row.stop_ids
-        arrays = jax.device_put((uids, indices, temperature, top_k, top_p, min_p, stop_ids), rows_sharding(self.mesh))
+        arrays = jax.device_put(
+            (uids, indices, temperature, top_k, top_p, min_p, stop_ids), rows_sharding(self.mesh)
+        )
         return Draw(_row_keys(self.key, *arrays[:2]), *arrays[2:])
 
 
@@ -160,7 +177,9 @@ class _Moves:
     def arrays(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Sources, shifts and places [shards, n], n being `width`, or the next power of two if that is 0."""
         n = self.width or next_power_of_two(max(map(len, self.of_shard)))
-        padded = np.array([moves + [(0, 0, self.fill)] * (n - len(moves)) for moves in self.of_shard], np.int32)
+        padded = np.array(
+            [moves + [(0, 0, self.fill)] * (n - len(moves)) for moves in self.of_shard], np.int32
+        )
         return padded[..., 0], padded[..., 1], padded[..., 2]
 
 
@@ -170,7 +189,7 @@ def _row_keys(key: Array, uids: Array, indices: Array) -> Array:
     return jax.vmap(lambda uid, index: jax.random.fold_in(jax.random.fold_in(key, uid), index))(uids, indices)
 
 
-# ------------------------------------------------------------------------------------------------------------- filling
+# ---------------------------------------------------------------------------------------------------- filling
 
 
 def prefill(decoder: Decoder, trainable: Tree, frozen: Tree, prompts: list[list[Row]], P: int) -> Filled:
@@ -179,13 +198,19 @@ def prefill(decoder: Decoder, trainable: Tree, frozen: Tree, prompts: list[list[
     tokens, lengths = np.zeros((P, length_bucket(max(map(len, lists)))), np.int32), np.ones(P, np.int32)
     for p, ids in enumerate(lists):
         tokens[p, : len(ids)], lengths[p] = ids, len(ids)
-    sharding = rows_sharding(decoder.mesh) if P % num_row_shards(decoder.mesh) == 0 else replicated(decoder.mesh)
+    sharding = (
+        rows_sharding(decoder.mesh) if P % num_row_shards(decoder.mesh) == 0 else replicated(decoder.mesh)
+    )
     logits, layers = decoder.prefill(trainable, frozen, *jax.device_put((tokens, lengths), sharding))
-    return Filled(logits, list(layers), [(row, p, len(ids)) for p, ids in enumerate(lists) for row in prompts[p]])
+    return Filled(
+        logits, list(layers), [(row, p, len(ids)) for p, ids in enumerate(lists) for row in prompts[p]]
+    )
 
 
 def feed(decoder: Decoder, weights: DecodeWeights, batch: Batch, going_on: list[tuple[Row, Row]]) -> Filled:
-    """Let rows go on from the caches of the ones before them in the batch: only their new tokens are computed."""
+    """Let rows go on from the caches of the ones before them in the batch: only their new tokens are
+    computed.
+    """
     news = [row.prompt_ids[len(before.cached) :] for row, before in going_on]
     E, T = next_power_of_two(len(going_on)), length_bucket(max(map(len, news)))
     end = max(T, *(len(row.prompt_ids) for row, _ in going_on))
@@ -193,6 +218,9 @@ def feed(decoder: Decoder, weights: DecodeWeights, batch: Batch, going_on: list[
     for e, ((row, before), new) in enumerate(zip(going_on, news)):
         tokens[e, T - len(new) :], num_new[e] = new, len(new)
         rows[e], shift[e], start[e] = before.slot, end - len(new) - before.end, end - len(row.prompt_ids)
-    layers = tuple(move_rows(entry, rows[None], shift[None], size=length_bucket(end), shards=1) for entry in batch.cache.layers)
+    layers = tuple(
+        move_rows(entry, rows[None], shift[None], size=length_bucket(end), shards=1)
+        for entry in batch.cache.layers
+    )
     logits, layers = decoder.feed(weights, layers, start, np.int32(end - T), tokens, num_new)
     return Filled(logits, list(layers), [(row, e, end) for e, (row, _) in enumerate(going_on)])

@@ -1,7 +1,9 @@
-"""The jitted programs of sampling: prefill prompts, draw first tokens, decode windows of steps, feed what an environment says.
+"""The jitted programs of sampling: prefill prompts, draw first tokens, decode windows of steps, feed what an
+environment says.
 
-A window has a fixed number of steps and nothing in it depends on data: rows that have ended go on computing and are
-masked, and the host looks between windows. Axes: P prompts, B rows, T prompt positions, W steps of a window, E stop ids.
+A window has a fixed number of steps and nothing in it depends on data: rows that have ended go on computing
+and are masked, and the host looks between windows. Axes: P prompts, B rows, T prompt positions, W steps of a
+window, E stop ids.
 """
 
 from dataclasses import dataclass, replace
@@ -53,15 +55,16 @@ class Emitted:
     tokens: Array  # [W, B] int32
     logprobs: Array  # [W, B] float32
     is_live: Array  # [W, B] bool
-    excluded: Array | None = None  # [W, B, ceil(V / 8)] uint8, the ids that a filter left out, of a decoder that `records`
+    # [W, B, ceil(V / 8)] uint8, the ids that a filter left out, of a decoder that `records`
+    excluded: Array | None = None
 
 
 @dataclass(frozen=True)
 class Decoder:
     """The static part of the programs; hashable.
 
-    records: what is drawn will be learnt from: logprobs are those of the distribution drawn from, and with filters the sets
-      that they left out come out, too. filters: some row uses top-k, top-p or min-p.
+    records: what is drawn will be learnt from: logprobs are those of the distribution drawn from, and with
+      filters the sets that they left out come out, too. filters: some row uses top-k, top-p or min-p.
     """
 
     policy: Policy
@@ -71,8 +74,12 @@ class Decoder:
     filters: bool = False
 
     @partial(jax.jit, static_argnums=0)
-    def prefill(self, trainable: Tree, frozen: Tree, prompts: Array, lengths: Array) -> tuple[Array, tuple[Entry, ...]]:
-        """Run left-aligned prompts [P, T] of `lengths` [P] -> logits after each [P, V], and their keys and values."""
+    def prefill(
+        self, trainable: Tree, frozen: Tree, prompts: Array, lengths: Array
+    ) -> tuple[Array, tuple[Entry, ...]]:
+        """Run left-aligned prompts [P, T] of `lengths` [P] -> logits after each [P, V], and their keys and
+        values.
+        """
         in_prompt = jnp.arange(prompts.shape[1]) < lengths[:, None]
         hidden, k, v = self.policy.prefill(trainable, frozen, prompts, in_prompt.astype(jnp.int32))
         last = jnp.take_along_axis(hidden, (lengths - 1)[:, None, None], axis=1)[:, 0]
@@ -81,9 +88,17 @@ class Decoder:
 
     @partial(jax.jit, static_argnums=0, donate_argnums=2)
     def feed(
-        self, weights: DecodeWeights, layers: tuple[Entry, ...], start: Array, cursor: Array, tokens: Array, num_new: Array
+        self,
+        weights: DecodeWeights,
+        layers: tuple[Entry, ...],
+        start: Array,
+        cursor: Array,
+        tokens: Array,
+        num_new: Array,
     ) -> tuple[Array, tuple[Entry, ...]]:
-        """Right-aligned new tokens [B, T] of rows with a cache -> logits after the last [B, V], and the cache's layers."""
+        """Right-aligned new tokens [B, T] of rows with a cache -> logits after the last [B, V], and the
+        cache's layers.
+        """
         hidden, cache = extend(self.policy, weights, tokens, num_new, KVCache(layers, start, cursor))
         return self._constrain((decode_logits(weights, hidden), cache.layers), rows=None)
 
@@ -97,13 +112,21 @@ class Decoder:
         """
         begins = source >= 0
         drawn, emitted = self._draw(rows, uniforms(rows.draw.keys, lengths), logits[jnp.maximum(source, 0)])
-        keep = lambda new, old: jnp.where(begins, new, old)  # noqa: E731
-        rows = replace(rows, **{name: keep(getattr(drawn, name), getattr(rows, name)) for name in ("last_tokens", "left", "is_done")})
+        keep = lambda new, old: jnp.where(begins, new, old)
+        rows = replace(
+            rows,
+            **{
+                name: keep(getattr(drawn, name), getattr(rows, name))
+                for name in ("last_tokens", "left", "is_done")
+            },
+        )
         emitted = replace(emitted, is_live=emitted.is_live & begins)
         return self._constrain(rows), jax.tree.map(lambda x: x[None], emitted)
 
     @partial(jax.jit, static_argnums=(0, 4), donate_argnums=(2, 3))
-    def window(self, weights: DecodeWeights, cache: KVCache, rows: Rows, steps: int) -> tuple[KVCache, Rows, Emitted]:
+    def window(
+        self, weights: DecodeWeights, cache: KVCache, rows: Rows, steps: int
+    ) -> tuple[KVCache, Rows, Emitted]:
         """`steps` steps for every row. Cache and rows given are consumed: the cache is updated in place."""
 
         def step(carry: tuple[KVCache, Rows], _):
@@ -120,7 +143,9 @@ class Decoder:
         draw = rows.draw
         filters = (draw.top_k, draw.top_p, draw.min_p) if self.filters else None
         arguments = (logits, u, draw.temperature, filters, self.policy.num_tokens)
-        tokens, logprobs, excluded = sample_with_sets(*arguments) if self.records else (*sample_tokens(*arguments), None)
+        tokens, logprobs, excluded = (
+            sample_with_sets(*arguments) if self.records else (*sample_tokens(*arguments), None)
+        )
         is_live = ~rows.is_done
         left = rows.left - is_live
         is_stop = jnp.any(tokens[:, None] == draw.stop_ids, axis=1)
@@ -128,7 +153,9 @@ class Decoder:
         return after, Emitted(tokens=tokens, logprobs=logprobs, is_live=is_live, excluded=excluded)
 
     def _constrain(self, tree, rows=ROWS):
-        """Rows over the row shards (None: a copy everywhere), key/value heads over `tensor` where they can be cut."""
+        """Rows over the row shards (None: a copy everywhere), key/value heads over `tensor` where they can be
+        cut.
+        """
         heads = "tensor" if self.policy.config.num_kv_heads % self.mesh.shape["tensor"] == 0 else None
 
         def constrain(x: Array) -> Array:

@@ -1,4 +1,6 @@
-"""A completion while it grows: what it was asked for, the tokens read so far, and whether it has come to its end."""
+"""A completion while it grows: what it was asked for, the tokens read so far, and whether it has come to its
+end.
+"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -9,11 +11,13 @@ from jaxrl.types import Completion, StopReason
 
 @dataclass(frozen=True)
 class Request:
-    """num_samples completions of one prompt. Sample i is drawn from (the run's key, uid, first_index + i) and from nothing else.
+    """num_samples completions of one prompt. Sample i is drawn from (the run's key, uid, first_index + i) and
+    from nothing else.
 
-    sample: how these are drawn, where not as the engine says (its means, `slots` to `kv_dtype`, are the engine's alone).
-    keep: keep the caches of these rows for the turns that follow: a later request with the same uid and index whose prompt
-      begins with all tokens of this one, prompt and completion, goes on from there.
+    sample: how these are drawn, where not as the engine says (its means, `slots` to `kv_dtype`, are the
+      engine's alone).
+    keep: keep the caches of these rows for the turns that follow: a later request with the same uid and index
+      whose prompt begins with all tokens of this one, prompt and completion, goes on from there.
     """
 
     prompt_ids: list[int]
@@ -38,7 +42,8 @@ class Row:
     """One sample of a request.
 
     is_done: the device draws no more for it. stop_reason: the host has read its end.
-    slot: its place in the decode batch, None before it has one. start: where its tokens begin in the cache there; they end
+    slot: its place in the decode batch, None before it has one. start: where its tokens begin in the cache
+      there; they end
     at the batch's cursor, or at `end` when the row has ended and is kept.
     """
 
@@ -75,12 +80,20 @@ class Row:
         return (cursor if self.end is None else self.end) - self.start
 
     def left(self, cursor: int) -> int:
-        """Tokens that it may still draw, when its first one was drawn after the prompt and the last is not in the cache."""
+        """Tokens that it may still draw, when its first one was drawn after the prompt and the last is not in
+        the cache.
+        """
         if self.slot is None:
             return self.sample.max_new_tokens
         return self.sample.max_new_tokens - (cursor - self.start - len(self.prompt_ids) + 1)
 
-    def take(self, tokens: Sequence[int], logprobs: Sequence[float], excluded: Sequence[str], decode_text: Callable[[list[int]], str]) -> None:
+    def take(
+        self,
+        tokens: Sequence[int],
+        logprobs: Sequence[float],
+        excluded: Sequence[str],
+        decode_text: Callable[[list[int]], str],
+    ) -> None:
         """Append what was drawn, and set the stop reason if the row has ended with it."""
         before = len(self.ids)
         self.ids += tokens
@@ -101,7 +114,8 @@ class Row:
 
     def _find_stop_text(self, before: int, decode_text: Callable[[list[int]], str]) -> bool:
         """A stop text cuts what was sampled after the token that completes it."""
-        margin = 16 + 4 * max(map(len, self.sample.stop))  # tokens in which a stop text may have begun, generously
+        # tokens in which a stop text may have begun, generously
+        margin = 16 + 4 * max(map(len, self.sample.stop))
         recent = decode_text(self.ids[max(0, before - margin) :])
         if not any(stop in recent for stop in self.sample.stop):
             return False

@@ -1,8 +1,9 @@
-"""One call of the sampler while it lasts: which rows wait, which are decoded together, and when the batch is laid out anew.
+"""One call of the sampler while it lasts: which rows wait, which are decoded together, and when the batch is
+laid out anew.
 
-Between two windows the host sees which rows have ended. If it pays, rows that have ended leave, waiting ones take their
-places, and the caches get as long as the longest row needs. While a window runs, the tokens of the one before are read and
-handed on, so that the device waits for nothing but one look at `is_done`.
+Between two windows the host sees which rows have ended. If it pays, rows that have ended leave, waiting ones
+take their places, and the caches get as long as the longest row needs. While a window runs, the tokens of the
+one before are read and handed on, so that the device waits for nothing but one look at `is_done`.
 """
 
 import time
@@ -30,7 +31,8 @@ REFILL = 4  # waiting rows come in when a quarter of the places is free: each ti
 class Session:
     """Made by `Engine.session`. `Engine.run` is what callers need whose requests are all there at the start.
 
-    times: seconds, as `Engine` tells them. counts: `prefilled` prompts, rows `continued` from their caches, decode `steps`,
+    times: seconds, as `Engine` tells them. counts: `prefilled` prompts, rows `continued` from their caches,
+      decode `steps`,
     and `row_steps`, their sum over the rows of the arrays.
     """
 
@@ -48,7 +50,8 @@ class Session:
         self._free_since = self._busy_since = 0.0  # the device
 
     def add(self, request: Request) -> int:
-        """Let the samples of a request wait for their turn; returns the request's number, by which results name it.
+        """Let the samples of a request wait for their turn; returns the request's number, by which results
+        name it.
 
         Raises:
           InputError: a prompt that cannot be completed, or memory that does not hold one row.
@@ -63,7 +66,9 @@ class Session:
         stop_ids = (*self.engine.eos_ids, *sample.stop_ids)
         for i in range(request.num_samples):
             identity = (request.uid, request.first_index + i)
-            self.waiting.append(Row(number, i, list(request.prompt_ids), identity, sample, stop_ids, request.keep))
+            self.waiting.append(
+                Row(number, i, list(request.prompt_ids), identity, sample, stop_ids, request.keep)
+            )
         return number
 
     def drop(self, uid: int, index: int) -> None:
@@ -74,7 +79,8 @@ class Session:
                 row.keep = False
 
     def run(self) -> Iterator[Sampled]:
-        """Yield every completion as its row ends, until nothing waits; what is added meanwhile is completed too.
+        """Yield every completion as its row ends, until nothing waits; what is added meanwhile is completed
+        too.
 
         A caller that has left early may call it again: nothing is lost.
 
@@ -109,13 +115,17 @@ class Session:
             return f"{rows} rows were decoded together: set sample.slots to {rows // 2}"
         return "lower sample.max_new_tokens or the length of the prompts, or hold the weights in bfloat16"
 
-    # ---------------------------------------------------------------------------------------------------- while it runs
+    # ------------------------------------------------------------------------------------------ while it runs
 
     def _steps(self, live: list[Row]) -> int:
-        """Steps of the next window: what is configured, or a smaller power of two if no row can use as many."""
+        """Steps of the next window: what is configured, or a smaller power of two if no row can use as
+        many.
+        """
         if not live:
             return 0
-        return min(self.engine.sample.window, next_power_of_two(max(row.left(self.batch.cursor) for row in live)))
+        return min(
+            self.engine.sample.window, next_power_of_two(max(row.left(self.batch.cursor) for row in live))
+        )
 
     def _decode(self, steps: int) -> None:
         self._device_busy()
@@ -125,23 +135,41 @@ class Session:
         self.unread.append((emitted, self.batch.slots))
 
     def _read(self, keep_last: bool) -> None:
-        """Take in what has been drawn, but for the window that is running; rows that ended with it are in `ended` then."""
+        """Take in what has been drawn, but for the window that is running; rows that ended with it are in
+        `ended` then.
+        """
         while len(self.unread) > keep_last:
             emitted, rows = self.unread.popleft()
-            tokens, logprobs, is_live, excluded = jax.device_get((emitted.tokens, emitted.logprobs, emitted.is_live, emitted.excluded))
+            tokens, logprobs, is_live, excluded = jax.device_get(
+                (emitted.tokens, emitted.logprobs, emitted.is_live, emitted.excluded)
+            )
             if not np.isfinite(logprobs[is_live]).all():
-                raise InputError("the policy's logits are not finite, so nothing can be sampled; look at the updates before (loss, grad_norm)")
+                raise InputError(
+                    "the policy's logits are not finite, so nothing can be sampled; look at the updates"
+                    " before (loss, grad_norm)"
+                )
             counts = is_live.sum(axis=0)
             for b, row in enumerate(rows):
                 if row is None or row.stop_reason or not counts[b]:
                     continue
-                sets = [NOTHING] * counts[b] if excluded is None else [to_text(bits) for bits in excluded[: counts[b], b]]
-                row.take(tokens[: counts[b], b].tolist(), logprobs[: counts[b], b].tolist(), sets, self.engine.decode_text)
+                sets = (
+                    [NOTHING] * counts[b]
+                    if excluded is None
+                    else [to_text(bits) for bits in excluded[: counts[b], b]]
+                )
+                row.take(
+                    tokens[: counts[b], b].tolist(),
+                    logprobs[: counts[b], b].tolist(),
+                    sets,
+                    self.engine.decode_text,
+                )
                 if row.stop_reason:
                     row.end = row.start + len(row.cached)
                     if row.keep:
                         self.held[row.identity] = row
-                    self.ended.append(Sampled(row.request, row.index, row.completion(self.engine.decode_text)))
+                    self.ended.append(
+                        Sampled(row.request, row.index, row.completion(self.engine.decode_text))
+                    )
 
     def _device_busy(self) -> None:
         if self._busy_since <= self._free_since:
@@ -153,13 +181,18 @@ class Session:
             self._free_since = time.perf_counter()
             self.times[what] += self._free_since - self._busy_since
 
-    # ---------------------------------------------------------------------------------------------------- between windows
+    # ---------------------------------------------------------------------------------------- between windows
 
     def _arrange(self) -> None:
-        """Lay the batch out for the next window: fill free places, shrink or grow the arrays, or leave all as it is."""
+        """Lay the batch out for the next window: fill free places, shrink or grow the arrays, or leave all as
+        it is.
+        """
         batch, sample, shards = self.batch, self.engine.sample, self.engine.shards
         fresh, going_on = self._admit()
-        spread = [[row for row in batch.slots[i : i + batch.width] if self._stays(row)] for i in range(0, len(batch.slots), batch.width or 1)]
+        spread = [
+            [row for row in batch.slots[i : i + batch.width] if self._stays(row)]
+            for i in range(0, len(batch.slots), batch.width or 1)
+        ]
         spread = spread or [[] for _ in range(shards)]
         is_empty = not any(spread)
         for row in fresh:
@@ -176,7 +209,11 @@ class Session:
         size = length_bucket(longest + steps)
         if not sample.compact:
             width, size = max(width, batch.width), max(size, length_bucket(self.longest + sample.window))
-        if not fresh and batch.cursor + steps <= batch.size and not (sample.compact and 2 * width <= batch.width):
+        if (
+            not fresh
+            and batch.cursor + steps <= batch.size
+            and not (sample.compact and 2 * width <= batch.width)
+        ):
             return
         self._device_busy()
         filled = self._fill(fresh, going_on)
@@ -186,8 +223,12 @@ class Session:
             self._device_free("prefill_s")
 
     def _stays(self, row: Row | None) -> bool:
-        """Whether a row keeps its place: it goes on, or is kept for later, or will be when its end has been read."""
-        return row is not None and (row.is_live or self.held.get(row.identity) is row or (row.keep and row.stop_reason is None))
+        """Whether a row keeps its place: it goes on, or is kept for later, or will be when its end has been
+        read.
+        """
+        return row is not None and (
+            row.is_live or self.held.get(row.identity) is row or (row.keep and row.stop_reason is None)
+        )
 
     def capacity(self, longest: int) -> int:
         """Rows that may be decoded together, if all were as long as the longest."""
@@ -196,9 +237,9 @@ class Session:
     def _admit(self) -> tuple[list[Row], list[tuple[Row, Row]]]:
         """The waiting rows that get in now, and those of them that go on from a kept one, with that one.
 
-        A row that goes on takes the place of the one before it, and overtakes. The others need free places; for these,
-        rows that are kept and that nobody waits for give way, the oldest first. While rows are being decoded, others come
-        in when enough of them can for a prefill to be worth it.
+        A row that goes on takes the place of the one before it, and overtakes. The others need free places;
+        for these, rows that are kept and that nobody waits for give way, the oldest first. While rows are
+        being decoded, others come in when enough of them can for a prefill to be worth it.
         """
         going_on: dict[tuple[int, int], tuple[Row, Row]] = {}
         others: deque[Row] = deque()
@@ -233,10 +274,17 @@ class Session:
         return before if row.prompt_ids[: len(tokens)] == tokens else None
 
     def _fill(self, fresh: list[Row], going_on: list[tuple[Row, Row]]) -> list[Filled]:
-        """Compute keys and values of rows that come in: what goes on from a cache at once, the others prompt by prompt."""
-        longest = length_bucket(max([1, *(len(row.prompt_ids) - len(before.cached) for row, before in going_on)]))
+        """Compute keys and values of rows that come in: what goes on from a cache at once, the others prompt
+        by prompt.
+        """
+        longest = length_bucket(
+            max([1, *(len(row.prompt_ids) - len(before.cached) for row, before in going_on)])
+        )
         E = max(1, PREFILL_TOKENS // longest)
-        filled = [feed(self.decoder, self.weights, self.batch, going_on[i : i + E]) for i in range(0, len(going_on), E)]
+        filled = [
+            feed(self.decoder, self.weights, self.batch, going_on[i : i + E])
+            for i in range(0, len(going_on), E)
+        ]
         continued = {id(row) for row, _ in going_on}
         by_prompt: dict[tuple[int, ...], list[Row]] = {}
         for row in fresh:
@@ -244,9 +292,15 @@ class Session:
                 by_prompt.setdefault(tuple(row.prompt_ids), []).append(row)
         self.counts["continued"] += len(going_on)
         self.counts["prefilled"] += len(by_prompt)
-        prompts = sorted(by_prompt.values(), key=lambda rows: len(rows[0].prompt_ids))  # like lengths together
+        # like lengths together
+        prompts = sorted(by_prompt.values(), key=lambda rows: len(rows[0].prompt_ids))
         if prompts:
             most = max(1, PREFILL_TOKENS // length_bucket(len(prompts[-1][0].prompt_ids)))
-            P = min(1 << (most.bit_length() - 1), max(next_power_of_two(len(prompts)), self.engine.fewest_prompts))
-            filled += [prefill(self.decoder, self.trainable, self.frozen, prompts[i : i + P], P) for i in range(0, len(prompts), P)]
+            P = min(
+                1 << (most.bit_length() - 1), max(next_power_of_two(len(prompts)), self.engine.fewest_prompts)
+            )
+            filled += [
+                prefill(self.decoder, self.trainable, self.frozen, prompts[i : i + P], P)
+                for i in range(0, len(prompts), P)
+            ]
         return filled

@@ -1,7 +1,9 @@
-"""Abduction: a program and what it printed, and an input that makes it print that is asked for. Any such input is right.
+"""Abduction: a program and what it printed, and an input that makes it print that is asked for. Any such
+input is right.
 
-The programs are small ones made here (`programs.py`), or records of the `rl-python` schema: `program`, `inputs`, `output`. The
-program itself is the judge: it is run in the sandbox on the input between the last <INPUT> and </INPUT>.
+The programs are small ones made here (`programs.py`), or records of the `rl-python` schema: `program`,
+`inputs`, `output`. The program itself is the judge: it is run in the sandbox on the input between the last
+<INPUT> and </INPUT>.
 """
 
 import ast
@@ -26,8 +28,8 @@ if TYPE_CHECKING:  # pydantic stays out of the verifier processes, which import 
     from jaxrl.config_tasks import AbductionSection
 
 ORDER = (
-    "Find an input, given to the program on standard input, for which it prints exactly this. Give the input between <INPUT> and "
-    "</INPUT>, line by line as the program reads it."
+    "Find an input, given to the program on standard input, for which it prints exactly this. Give the input"
+    " between <INPUT> and </INPUT>, line by line as the program reads it."
 )
 
 EVALUATES = frozenset(("eval", "exec", "compile", "__import__"))
@@ -36,8 +38,8 @@ EVALUATES = frozenset(("eval", "exec", "compile", "__import__"))
 class Abduction:
     """The task; `section` is documented in `config_tasks.py`.
 
-    Records made here: `prompt`, `program`, `inputs`, `output`. A record from outside needs `program` and `output`; `inputs` is
-    its demonstration.
+    Records made here: `prompt`, `program`, `inputs`, `output`. A record from outside needs `program` and
+    `output`; `inputs` is its demonstration.
     """
 
     failure_reward = 0.0
@@ -45,11 +47,14 @@ class Abduction:
     def __init__(self, section: "AbductionSection"):
         self.section = section
         self.verify = self._own_verify = AbductionVerify(*limits_of(section))
-        self._drawn = Drawn("abduction", "task.seed", section.seed, section.sizes, lambda seed: _draw, self.problem)
+        self._drawn = Drawn(
+            "abduction", "task.seed", section.seed, section.sizes, lambda seed: _draw, self.problem
+        )
         self._source = FileProblems(section, self.problem, self._check) if section.has_files else self._drawn
 
     def problems(self, split: str) -> list[Problem]:
-        """The split's problems. The programs of a file are run on their own inputs first: what they print is what is asked for.
+        """The split's problems. The programs of a file are run on their own inputs first: what they print is
+        what is asked for.
 
         Raises:
           InputError: see `FileProblems` and `Drawn`; a sandbox below task.min_level.
@@ -64,11 +69,16 @@ class Abduction:
         program, output, inputs = (record.get(name) for name in ("program", "output", "inputs"))
         if program is None or output is None:
             missing = "program" if program is None else "output"
-            raise Unfit(f"field {missing!r} is missing; it should hold {'the program' if program is None else 'what it prints'}, a text")
+            raise Unfit(
+                f"field {missing!r} is missing; it should hold"
+                f" {'the program' if program is None else 'what it prints'}, a text"
+            )
         for name in ("program", "output"):
             field(record, name, "a text", lambda value: isinstance(value, str))
         if not program.strip() or not output.strip():
-            raise Unfit(f"field {'output' if program.strip() else 'program'!r} is blank, so nothing can be asked")
+            raise Unfit(
+                f"field {'output' if program.strip() else 'program'!r} is blank, so nothing can be asked"
+            )
         _check_judge(program)
         if inputs is not None:
             field(record, "inputs", "the input as a text, or null", lambda value: isinstance(value, str))
@@ -85,11 +95,15 @@ class Abduction:
         return []
 
     def baselines(self) -> dict[str, Baseline]:
-        """output: the output itself as the input. numbers: a few small numbers, as many programs read them."""
+        """output: the output itself as the input. numbers: a few small numbers, as many programs read
+        them.
+        """
         return {"output": lambda problem, rng: _answer(problem.data["output"]), "numbers": _numbers}
 
     def _check(self, problem: Problem) -> Problem:
-        """With the output that the program has now, on this machine; what it gives for its own inputs is what can be asked for."""
+        """With the output that the program has now, on this machine; what it gives for its own inputs is what
+        can be asked for.
+        """
         program, inputs = problem.data["program"], problem.data["inputs"]
         if inputs is None or not self.section.check_programs:
             return problem
@@ -123,14 +137,19 @@ def stdin_of(inputs: str) -> bytes:
 
 def _problem(program: str, inputs: str | None, output: str) -> Problem:
     output = output.strip("\n")
-    content = f"This Python program was run:\n\n```python\n{program.rstrip()}\n```\n\nIt printed:\n\n```\n{output}\n```\n\n{ORDER}"
+    content = (
+        f"This Python program was run:\n\n```python\n{program.rstrip()}\n```\n\nIt"
+        f" printed:\n\n```\n{output}\n```\n\n{ORDER}"
+    )
     uid = f"abduction-{digest([program, output if inputs is None else inputs])}"
     data = {"program": program, "inputs": inputs, "output": output}
     return Problem(uid, (Message(role="user", content=content),), data)
 
 
 def _check_judge(program: str) -> None:
-    """Raises Unfit where a program cannot judge: no Python, or it may evaluate its input, which could then print the output itself."""
+    """Raises Unfit where a program cannot judge: no Python, or it may evaluate its input, which could then
+    print the output itself.
+    """
     try:
         names = {node.id for node in ast.walk(parse(program)) if isinstance(node, ast.Name)}
     except UNREADABLE as error:
@@ -154,4 +173,6 @@ def _draw(rng: random.Random, index: int, claim: Claim) -> Record | None:
 
 def _numbers(problem: Problem, rng: random.Random) -> str:
     values = [rng.randint(1, 9) for _ in range(rng.randint(1, 5))]
-    return _answer(rng.choice((str(values[0]), " ".join(map(str, values)), "\n".join(map(str, [len(values), *values])))))
+    return _answer(
+        rng.choice((str(values[0]), " ".join(map(str, values)), "\n".join(map(str, [len(values), *values]))))
+    )

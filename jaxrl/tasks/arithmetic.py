@@ -1,4 +1,5 @@
-"""Expressions of whole numbers to work out, with the usual precedence: as many terms and digits as wished, for curricula.
+"""Expressions of whole numbers to work out, with the usual precedence: as many terms and digits as wished,
+for curricula.
 
 The answer is read as that of `math` is: behind ####, in a box, else the last number (`verify/answers.py`).
 """
@@ -24,7 +25,9 @@ _FLAT = re.compile(r"[0-9]+(?: (?:\+|-|\*|//) [0-9]+)*")
 
 
 class Arithmetic:
-    """The task; `section` is documented in `config_tasks.py`. Records: `prompt`, `expression`, `answer` (a whole number)."""
+    """The task; `section` is documented in `config_tasks.py`. Records: `prompt`, `expression`, `answer` (a
+    whole number).
+    """
 
     failure_reward = 0.0
 
@@ -33,7 +36,9 @@ class Arithmetic:
         self.verify = judge
         sizes = {split: getattr(section, split) for split in SPLITS}
         settings = "task.terms, task.digits or task.operators"
-        self._drawn = Drawn("arithmetic", settings, section.seed, sizes, lambda seed: self._draw, self.problem)
+        self._drawn = Drawn(
+            "arithmetic", settings, section.seed, sizes, lambda seed: self._draw, self.problem
+        )
 
     def problems(self, split: str) -> list[Problem]:
         return self._drawn.problems(split)
@@ -44,12 +49,19 @@ class Arithmetic:
     def problem(self, record: Record) -> Problem:
         expression = field(record, "expression", "an expression of whole numbers", _has_value)
         value = evaluate(expression).value
-        field(record, "answer", f"the value of {expression}, which is {value}", lambda answer: is_int(answer) and answer == value)
+        field(
+            record,
+            "answer",
+            f"the value of {expression}, which is {value}",
+            lambda answer: is_int(answer) and answer == value,
+        )
         prompt = field(record, "prompt", "a text", is_text) if "prompt" in record else prompt_text(expression)
         return Problem(f"arithmetic-{digest(expression)}", (Message(role="user", content=prompt),), record)
 
     def demonstration(self, problem: Problem) -> str:
-        """The expression, worked out one operation after another; of one from outside with brackets or a `/`, the result alone."""
+        """The expression, worked out one operation after another; of one from outside with brackets or a `/`,
+        the result alone.
+        """
         expression, result = problem.data["expression"], f"#### {problem.data['answer']}"
         if not _FLAT.fullmatch(expression):
             return result
@@ -63,8 +75,13 @@ class Arithmetic:
         return ["Work out", RULE, CLOSING, "####"]
 
     def baselines(self) -> dict[str, Baseline]:
-        """random: a whole number between 0 and the product of the operands. last_operand: the last number of the expression."""
-        return {"random": _random_answer, "last_operand": lambda problem, rng: f"#### {_operands(problem)[-1]}"}
+        """random: a whole number between 0 and the product of the operands. last_operand: the last number of
+        the expression.
+        """
+        return {
+            "random": _random_answer,
+            "last_operand": lambda problem, rng: f"#### {_operands(problem)[-1]}",
+        }
 
     def _draw(self, rng: random.Random, index: int, claim: Claim) -> Record | None:
         words = [_draw_operand(rng, self.section.digits)]
@@ -75,7 +92,11 @@ class Arithmetic:
         expression = " ".join(words)
         if not claim(expression):
             return None
-        return {"prompt": prompt_text(expression), "expression": expression, "answer": int(evaluate(expression).value)}
+        return {
+            "prompt": prompt_text(expression),
+            "expression": expression,
+            "answer": int(evaluate(expression).value),
+        }
 
 
 def judge(problem: Problem, text: str) -> Verdict:
@@ -85,7 +106,9 @@ def judge(problem: Problem, text: str) -> Verdict:
     is_right = number is not None and number.value == problem.data["answer"]
     found = f"answer {answer.text[:40]!r}" if answer else "no answer"
     parts = {"correct": float(is_right), "format": float(number is not None)}
-    return Verdict(float(is_right), is_right, number is not None, parts, f"{found}; right is {problem.data['answer']}")
+    return Verdict(
+        float(is_right), is_right, number is not None, parts, f"{found}; right is {problem.data['answer']}"
+    )
 
 
 def prompt_text(expression: str) -> str:
@@ -99,7 +122,11 @@ def steps_of(expression: str) -> list[str]:
     while len(words) > 1:
         at = next((i for i, word in enumerate(words) if word in ("*", "//")), 1)
         left, operator, right = int(words[at - 1]), words[at], int(words[at + 1])
-        value = {"+": left + right, "-": left - right, "*": left * right}[operator] if operator != "//" else left // right
+        value = (
+            {"+": left + right, "-": left - right, "*": left * right}[operator]
+            if operator != "//"
+            else left // right
+        )
         words[at - 1 : at + 2] = [str(value)]
         steps.append(" ".join(words))
     return steps

@@ -1,6 +1,8 @@
-"""Functions with tests: HumanEval, MBPP, and records with cases (`code_records.py`). The problems come from files or the hub.
+"""Functions with tests: HumanEval, MBPP, and records with cases (`code_records.py`). The problems come from
+files or the hub.
 
-A completion is a whole program with the function in it, fenced or not, or the bare body that continues the record's prompt.
+A completion is a whole program with the function in it, fenced or not, or the bare body that continues the
+record's prompt.
 """
 
 import textwrap
@@ -26,10 +28,12 @@ ORDER = "Give the whole function, and whatever it needs, in one ```python block.
 
 
 class Code:
-    """The task; `section` is documented in `config_tasks.py`. There is no generator: problems come from files.
+    """The task; `section` is documented in `config_tasks.py`. There is no generator: problems come from
+    files.
 
-    A record of a file whose own reference does not pass here is left out: its tests need what does not cross the sandbox's border
-    (arguments changed in place, generators, functions and dates), or its reference is wrong.
+    A record of a file whose own reference does not pass here is left out: its tests need what does not cross
+    the sandbox's border (arguments changed in place, generators, functions and dates), or its reference is
+    wrong.
     """
 
     failure_reward = 0.0
@@ -46,7 +50,10 @@ class Code:
         uid, asked, form = read_form(record)
         if missing := foreign(form, self.section.packages):
             wanted = ", ".join([*self.section.packages, *missing])
-            raise Unfit(f"its tests import {missing[0]}, which programs in the sandbox do not see; set task.packages=[{wanted}]")
+            raise Unfit(
+                f"its tests import {missing[0]}, which programs in the sandbox do not see; set"
+                f" task.packages=[{wanted}]"
+            )
         return Problem(uid, (Message(role="user", content=f"{asked}\n\n{ORDER}"),), form)
 
     def demonstration(self, problem: Problem) -> str | None:
@@ -60,14 +67,20 @@ class Code:
         return []
 
     def baselines(self) -> dict[str, Baseline]:
-        """identity: returns its first argument. constant: returns one of 0, 1, True, False, '' and [], drawn."""
+        """identity: returns its first argument. constant: returns one of 0, 1, True, False, '' and [],
+        drawn.
+        """
         return {
             "identity": lambda problem, rng: _returning(problem, "args[0] if args else None"),
-            "constant": lambda problem, rng: _returning(problem, rng.choice(("0", "1", "True", "False", "''", "[]"))),
+            "constant": lambda problem, rng: _returning(
+                problem, rng.choice(("0", "1", "True", "False", "''", "[]"))
+            ),
         }
 
     def generate(self, count: int, seed: int) -> Iterator[Record]:
-        raise InputError("the task code has no generator, since its problems come from files; try deduction or abduction")
+        raise InputError(
+            "the task code has no generator, since its problems come from files; try deduction or abduction"
+        )
 
     def _fit_problem(self, record: Record) -> Problem:
         problem = self.problem(record)
@@ -85,7 +98,9 @@ class Code:
 
 @dataclass(frozen=True)
 class CodeVerify(SandboxVerify):
-    """1 for a function that passes all tests, else 0. A record whose tests cannot judge anyone gives an error, not a reward."""
+    """1 for a function that passes all tests, else 0. A record whose tests cannot judge anyone gives an
+    error, not a reward.
+    """
 
     total_s: float
 
@@ -100,18 +115,25 @@ class CodeVerify(SandboxVerify):
             passed, detail = done.all, done.failure or f"all {done.total} cases passed"
         else:
             try:
-                checked = run_tests(self.sandbox, with_prelude(program), data["setup"], data["names"], data["tests"])
+                checked = run_tests(
+                    self.sandbox, with_prelude(program), data["setup"], data["names"], data["tests"]
+                )
             except BrokenTests as error:
                 return no_verdict(f"tests: {error}")
-            passed, detail = checked.passed, checked.failure or f"all tests passed, with {checked.calls} calls"
+            passed, detail = (
+                checked.passed,
+                checked.failure or f"all tests passed, with {checked.calls} calls",
+            )
         return Verdict(float(passed), passed, format_ok, {"passed": float(passed)}, detail)
 
 
 def program_of(form: Form, text: str) -> tuple[str, bool]:
-    """The program that a completion stands for, and whether it is a fenced block, a definition of the function, or a body.
+    """The program that a completion stands for, and whether it is a fenced block, a definition of the
+    function, or a body.
 
-    Where the record has a prompt: code whose first line is indented, or that nowhere defines the function, is its body and
-    goes on from the prompt. A whole function gets what stands before it in the prompt: imports and helpers.
+    Where the record has a prompt: code whose first line is indented, or that nowhere defines the function, is
+    its body and goes on from the prompt. A whole function gets what stands before it in the prompt: imports
+    and helpers.
     """
     code, is_fenced = final_program(text, form["name"])
     if not code.strip():
@@ -128,7 +150,8 @@ def program_of(form: Form, text: str) -> tuple[str, bool]:
 def _continued(prompt: str, code: str) -> str:
     """The prompt and a body, up to where the body goes on with something that is cut off, or no Python.
 
-    A body keeps its indentation if that continues the prompt. Else it has lost that of its first line, or all of it has another.
+    A body keeps its indentation if that continues the prompt. Else it has lost that of its first line, or all
+    of it has another.
     """
     bodies = [code] if code[:1] in (" ", "\t") else []
     if not returns(code):

@@ -1,7 +1,8 @@
 r"""Cases of a program: an input and the output, or arguments and the value. Run one by one, with early stop.
 
     {"type": "stdin_stdout", "input": "1 2\n", "output": "3"}
-    {"type": "function_call", "fn_name": "add", "args": [1, 2], "kwargs": {}, "expected": [3]}     any of `expected` is right
+    {"type": "function_call", "fn_name": "add", "args": [1, 2], "kwargs": {}, "expected": [3]}     any of
+    `expected` is right
 
 `code_shapes.py` reads them from records. The trusted side compares; nothing expected is sent anywhere.
 """
@@ -42,8 +43,11 @@ def call_case(name: str, given: Any, expected: list[Any]) -> Case:
     return {"type": "function_call", "fn_name": name, "args": args, "kwargs": kwargs, "expected": expected}
 
 
-def run_cases(sandbox: Sandbox, program: str, cases: list[Case], total_s: float, stop_early: bool = True) -> Passed:
-    """Run a program on each case, each in a process of its own: what a program remembers of one case is gone in the next.
+def run_cases(
+    sandbox: Sandbox, program: str, cases: list[Case], total_s: float, stop_early: bool = True
+) -> Passed:
+    """Run a program on each case, each in a process of its own: what a program remembers of one case is gone
+    in the next.
 
     Args:
       total_s: seconds after which no further case is begun; those left have not passed.
@@ -70,7 +74,8 @@ def run_cases(sandbox: Sandbox, program: str, cases: list[Case], total_s: float,
 def same_value(expected: Any, value: Any) -> bool:
     """Whether a returned value is the expected JSON value.
 
-    A tuple counts as a list, a key as its text, since JSON has no others; true is not 1; floats may differ by CLOSE.
+    A tuple counts as a list, a key as its text, since JSON has no others; true is not 1; floats may differ by
+    CLOSE.
     """
     if isinstance(expected, bool) or isinstance(value, bool):
         return expected is value

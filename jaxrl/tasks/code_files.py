@@ -16,7 +16,8 @@ if TYPE_CHECKING:  # pydantic stays out of the verifier processes, which import 
 
 log = logging.getLogger("jaxrl")
 
-SHARE = 20  # one in so many problems of the train source belongs to val, and one to test where there is no other source
+# one in so many problems of the train source belongs to val, and one to test where there is no other source
+SHARE = 20
 ATTEMPTS = 10  # at checking a problem, each of which ends with its wall limit at the latest
 
 Rows = Iterator[tuple[str, Record]]
@@ -27,13 +28,20 @@ class Unfit(InputError):
 
 
 class FileProblems:
-    """The problems of a section's files, each once, in the order of their file. None of the test split is in another.
+    """The problems of a section's files, each once, in the order of their file. None of the test split is in
+    another.
 
-    problem: from a record to a problem. check: what is costly, done for the problems of the split alone; it may change them.
+    problem: from a record to a problem. check: what is costly, done for the problems of the split alone; it
+      may change them.
     Where either raises `Unfit` the record is left out, and the log says how many and why.
     """
 
-    def __init__(self, section: "ProgramSection", problem: Callable[[Record], Problem], check: Callable[[Problem], Problem] = lambda p: p):
+    def __init__(
+        self,
+        section: "ProgramSection",
+        problem: Callable[[Record], Problem],
+        check: Callable[[Problem], Problem] = lambda p: p,
+    ):
         self._section, self._problem, self._check = section, problem, check
         self._splits: dict[str, list[Problem]] = {}
 
@@ -41,8 +49,8 @@ class FileProblems:
         """At most as many as the section says.
 
         Raises:
-          InputError: a source that is not named or cannot be read, a record that is not as it should be (its place is named),
-            or a split that does not exist.
+          InputError: a source that is not named or cannot be read, a record that is not as it should be (its
+            place is named), or a split that does not exist.
         """
         if split not in SPLITS:
             raise InputError(f"unknown split {split!r}; the splits are: {', '.join(SPLITS)}")
@@ -56,7 +64,9 @@ class FileProblems:
             return self._read(rows, most, lambda uid: True)
         tested = self._tested()
         has_test = self._has_test_source()
-        return self._read(self._train_rows(split), most, lambda uid: uid not in tested and _share(uid, has_test) == split)
+        return self._read(
+            self._train_rows(split), most, lambda uid: uid not in tested and _share(uid, has_test) == split
+        )
 
     def _tested(self) -> set[str]:
         """Uids of a test source, all of it."""
@@ -98,11 +108,16 @@ class FileProblems:
         for _ in range(ATTEMPTS):
             with suppress(SandboxBusy):
                 return self._check(problem)
-        raise InputError("its program cannot be checked, since the machine is too busy; try again, or set task.check_programs=false")
+        raise InputError(
+            "its program cannot be checked, since the machine is too busy; try again, or set"
+            " task.check_programs=false"
+        )
 
     def _has_test_source(self) -> bool:
         section = self._section
-        return section.test_file is not None or (section.hub is not None and section.hub_test_split is not None)
+        return section.test_file is not None or (
+            section.hub is not None and section.hub_test_split is not None
+        )
 
     def _test_rows(self) -> Rows | None:
         from jaxrl.data.tables import read_file, read_hub
@@ -110,7 +125,11 @@ class FileProblems:
         section = self._section
         if section.test_file is not None:
             return read_file(section.test_file)
-        return read_hub(section.hub, section.hub_config, section.hub_test_split) if self._has_test_source() else None
+        return (
+            read_hub(section.hub, section.hub_config, section.hub_test_split)
+            if self._has_test_source()
+            else None
+        )
 
     def _train_rows(self, split: str) -> Rows:
         from jaxrl.data.tables import read_file, read_hub

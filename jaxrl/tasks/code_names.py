@@ -1,4 +1,5 @@
-"""Python sources as `ast` sees them: whether they are programs, where they end being one, and which names they lack.
+"""Python sources as `ast` sees them: whether they are programs, where they end being one, and which names
+they lack.
 
 Sources of models are parsed, never executed. How much is parsed is bounded, since parsing takes time.
 """
@@ -16,17 +17,38 @@ MAX_DIGITS = 100_000  # of an integer: reading one takes time quadratic in its d
 
 # What LeetCode's judge has imported ahead of a `class Solution`, in the order in which a name is looked for.
 PRELUDE = (
-    "collections", "typing", "math", "heapq", "bisect", "itertools", "functools", "operator", "string", "re", "random", "copy",
-    "datetime", "statistics", "json", "io", "sys", "time",
-)  # fmt: skip
+    "collections",
+    "typing",
+    "math",
+    "heapq",
+    "bisect",
+    "itertools",
+    "functools",
+    "operator",
+    "string",
+    "re",
+    "random",
+    "copy",
+    "datetime",
+    "statistics",
+    "json",
+    "io",
+    "sys",
+    "time",
+)
 GIVEN = {
-    "ListNode": "class ListNode:\n    def __init__(self, val=0, next=None):\n        self.val, self.next = val, next",
-    "TreeNode": "class TreeNode:\n    def __init__(self, val=0, left=None, right=None):\n"
-    "        self.val, self.left, self.right = val, left, right",
+    "ListNode": (
+        "class ListNode:\n    def __init__(self, val=0, next=None):\n        self.val, self.next = val, next"
+    ),
+    "TreeNode": (
+        "class TreeNode:\n    def __init__(self, val=0, left=None, right=None):\n"
+        "        self.val, self.left, self.right = val, left, right"
+    ),
 }
 EVERYWHERE = frozenset((*dir(builtins), "__file__", "__builtins__", "__annotations__"))
 MAX_ROUNDS = 10
-UNREADABLE = (SyntaxError, ValueError, RecursionError, MemoryError)  # what `ast.parse` raises for what is no Python
+# what `ast.parse` raises for what is no Python
+UNREADABLE = (SyntaxError, ValueError, RecursionError, MemoryError)
 
 
 @contextmanager
@@ -48,7 +70,9 @@ def parse(source: str) -> ast.Module:
 
 
 def parsed(source: str) -> ast.Module | None:
-    """The tree, also of a function's body (indented from its first line on), or None where it is no Python, or too long to be seen."""
+    """The tree, also of a function's body (indented from its first line on), or None where it is no Python,
+    or too long to be seen.
+    """
     if len(source) > MAX_PARSED:
         return None
     try:
@@ -58,7 +82,9 @@ def parsed(source: str) -> ast.Module | None:
 
 
 def is_program(source: str) -> bool:
-    """Whether it is Python that does something, from its first statement on. A word or `Note: this` are Python too, and do nothing."""
+    """Whether it is Python that does something, from its first statement on. A word or `Note: this` are
+    Python too, and do nothing.
+    """
     tree = parsed(source)
     if tree is None:
         return False
@@ -68,21 +94,28 @@ def is_program(source: str) -> bool:
 
 
 def returns(source: str) -> bool:
-    """Whether it is Python that returns outside of all functions: a function's body, without its indentation."""
+    """Whether it is Python that returns outside of all functions: a function's body, without its
+    indentation.
+    """
     tree = parsed(source)
     inner = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
-    outside = [statement for statement in tree.body if not isinstance(statement, inner)] if tree is not None else []
+    outside = (
+        [statement for statement in tree.body if not isinstance(statement, inner)] if tree is not None else []
+    )
     return any(isinstance(node, ast.Return) for statement in outside for node in ast.walk(statement))
 
 
 def _acts(statement: ast.stmt) -> bool:
     if isinstance(statement, ast.AnnAssign):
         return statement.value is not None
-    return not isinstance(statement, ast.Expr) or any(isinstance(node, ast.Call) for node in ast.walk(statement))
+    return not isinstance(statement, ast.Expr) or any(
+        isinstance(node, ast.Call) for node in ast.walk(statement)
+    )
 
 
 def longest_program(source: str, least: int = 0) -> str | None:
-    """The source up to one of its lines without indentation, as far as that is Python; None if that is no more than `least` lines.
+    """The source up to one of its lines without indentation, as far as that is Python; None if that is no
+    more than `least` lines.
 
     For a text that goes on behind its program: with prose, or with a function that is cut off.
     """
@@ -102,18 +135,23 @@ def longest_program(source: str, least: int = 0) -> str | None:
             end = min(error.lineno or 1, len(lines))
         except UNREADABLE:
             return None
-        starts = (number for number in range(end - 1, least, -1) if lines[number].strip() and lines[number][0] not in " \t")
+        starts = (
+            number
+            for number in range(end - 1, least, -1)
+            if lines[number].strip() and lines[number][0] not in " \t"
+        )
         lines = lines[: next(starts, 0)]
     return None
 
 
-# ---------------------------------------------------------------------------------------------------------------- names
+# ------------------------------------------------------------------------------------------------------ names
 
 
 def names_of(tree: ast.AST) -> tuple[set[str], set[str]]:
     """Names that are used, and names that are bound somewhere, but for those that an `import *` binds.
 
-    These seem to be lacking. What is then put ahead of the source does no harm: its own import comes later, and binds them anew.
+    These seem to be lacking. What is then put ahead of the source does no harm: its own import comes later,
+    and binds them anew.
     """
     used, bound = set(), set()
     for node in ast.walk(tree):
@@ -140,7 +178,8 @@ def lacking(source: str) -> set[str]:
 
 
 def with_helpers(source: str, others: list[str]) -> str:
-    """The source, ahead of it what it lacks and the others define at their top level: functions, classes, imports, constants.
+    """The source, ahead of it what it lacks and the others define at their top level: functions, classes,
+    imports, constants.
 
     others: the nearest first.
     """
@@ -161,7 +200,9 @@ def with_helpers(source: str, others: list[str]) -> str:
             if len(found) == before:
                 break
         if found:  # they may use what its `import *` binds
-            found |= {place: statement for place, statement in enumerate(tree.body) if _defined(statement) == {"*"}}
+            found |= {
+                place: statement for place, statement in enumerate(tree.body) if _defined(statement) == {"*"}
+            }
         helpers = [_source(found[place], lines) for place in sorted(found)] + helpers
     return behind_future("\n".join(helpers), source)
 
@@ -174,18 +215,27 @@ def _source(statement: ast.stmt, lines: list[str]) -> str:
 def _defined(statement: ast.stmt) -> set[str]:
     if isinstance(statement, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
         return {statement.name}
-    if isinstance(statement, (ast.Import, ast.ImportFrom)) and getattr(statement, "module", None) != "__future__":
+    if (
+        isinstance(statement, (ast.Import, ast.ImportFrom))
+        and getattr(statement, "module", None) != "__future__"
+    ):
         return {(alias.asname or alias.name).partition(".")[0] for alias in statement.names}
     if isinstance(statement, (ast.Assign, ast.AnnAssign)) and statement.value is not None:
-        return {node.id for node in ast.walk(statement) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
+        return {
+            node.id
+            for node in ast.walk(statement)
+            if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
+        }
     return set()
 
 
 def with_prelude(source: str) -> str:
-    """The source of a function that is to be called, ahead of it the imports that its judge is known to have made.
+    """The source of a function that is to be called, ahead of it the imports that its judge is known to have
+    made.
 
-    A `class Solution` is written for LeetCode, where PRELUDE is imported and ListNode and TreeNode are given. A plain function
-    gets what its annotations take from `typing`: it repeats the signature that it was asked for.
+    A `class Solution` is written for LeetCode, where PRELUDE is imported and ListNode and TreeNode are given.
+    A plain function gets what its annotations take from `typing`: it repeats the signature that it was asked
+    for.
     """
     missing = lacking(source)
     if not missing:
@@ -195,12 +245,20 @@ def with_prelude(source: str) -> str:
         modules = PRELUDE
     else:
         modules, missing = ("typing",), missing & _annotating(tree)
-    return behind_future("\n".join(filter(None, (_import(name, modules) for name in sorted(missing)))), source)
+    return behind_future(
+        "\n".join(filter(None, (_import(name, modules) for name in sorted(missing)))), source
+    )
 
 
 def _annotating(tree: ast.Module) -> set[str]:
     annotations = [getattr(node, name, None) for node in ast.walk(tree) for name in ("annotation", "returns")]
-    return {node.id for annotation in annotations if annotation for node in ast.walk(annotation) if isinstance(node, ast.Name)}
+    return {
+        node.id
+        for annotation in annotations
+        if annotation
+        for node in ast.walk(annotation)
+        if isinstance(node, ast.Name)
+    }
 
 
 def _import(name: str, modules: tuple[str, ...]) -> str:
@@ -214,7 +272,9 @@ def _import(name: str, modules: tuple[str, ...]) -> str:
 
 
 def behind_future(header: str, source: str) -> str:
-    """The header ahead of a source, but behind its imports from `__future__`, which Python wants to be first."""
+    """The header ahead of a source, but behind its imports from `__future__`, which Python wants to be
+    first.
+    """
     if not header:
         return source
     future, rest = future_imports(source)
@@ -238,7 +298,9 @@ def future_imports(source: str) -> tuple[str, str]:
 
 
 def imported(source: str) -> set[str]:
-    """The packages that a source imports, in all its functions, without those that it can do without (inside `try`)."""
+    """The packages that a source imports, in all its functions, without those that it can do without (inside
+    `try`).
+    """
     found: set[str] = set()
     todo: list[ast.AST] = [parse(source)]
     while todo:

@@ -1,8 +1,10 @@
-"""Records of data sets that ask for a function, each brought to one form: what is asked, what to test with, how to complete.
+"""Records of data sets that ask for a function, each brought to one form: what is asked, what to test with,
+how to complete.
 
-    HumanEval   task_id, prompt, entry_point, test           `test` defines check(candidate); the prompt ends where the body begins
-    MBPP        task_id, text or prompt, test_list           asserts; test_setup_code, test_imports, code (the reference)
-    cases       id, description, function_signature,         [{"input": [1, 2], "expected_output": 3}, ...]; title, fn_name
+    HumanEval   task_id, prompt, entry_point, test           `test` defines check(candidate); the prompt ends
+    where the body begins MBPP        task_id, text or prompt, test_list           asserts; test_setup_code,
+    test_imports, code (the reference) cases       id, description, function_signature,         [{"input": [1,
+    2], "expected_output": 3}, ...]; title, fn_name
                 test_cases
 
 The common form, which a problem's `data` holds:
@@ -48,19 +50,31 @@ def read_form(record: Record) -> tuple[str, str, Form]:
         if all(name in record for name in names):
             return {"human_eval": _human_eval, "mbpp": _mbpp, "cases": _cases}[kind](record)
     raise InputError(
-        f"the fields are {', '.join(sorted(record)) or 'none'}; a record needs task_id, prompt, entry_point and test (HumanEval), or "
-        f"test_list (MBPP), or test_cases with function_signature or fn_name"
+        f"the fields are {', '.join(sorted(record)) or 'none'}; a record needs task_id, prompt, entry_point"
+        " and test (HumanEval), or test_list (MBPP), or test_cases with function_signature or fn_name"
     )
 
 
 def foreign(form: Form, packages: tuple[str, ...]) -> list[str]:
-    """The packages that a record's tests import, and that are neither of the standard library nor among these."""
+    """The packages that a record's tests import, and that are neither of the standard library nor among
+    these.
+    """
     sources = [form["setup"], *form["tests"]]
-    return sorted({name for source in sources for name in imported(source)} - sys.stdlib_module_names - set(packages))
+    return sorted(
+        {name for source in sources for name in imported(source)} - sys.stdlib_module_names - set(packages)
+    )
 
 
 def _form(name: str, **values: Any) -> Form:
-    empty = {"prompt": "", "setup": "", "tests": [], "names": [name], "cases": [], "solution": None, "unfit": ""}
+    empty = {
+        "prompt": "",
+        "setup": "",
+        "tests": [],
+        "names": [name],
+        "cases": [],
+        "solution": None,
+        "unfit": "",
+    }
     return {"name": name, **empty, **values}
 
 
@@ -70,19 +84,33 @@ def _human_eval(record: Record) -> tuple[str, str, Form]:
     test = field(record, "test", "source that defines check(candidate)", is_text)
     setup = prompt if _parses(prompt) else f"{prompt.rstrip()}\n    pass\n"
     if not _parses(setup) or name not in _defined(parse(setup)):
-        raise InputError(f"field 'prompt' is {short(prompt)}; it should be Python that ends where the body of {name!r} begins")
+        raise InputError(
+            f"field 'prompt' is {short(prompt)}; it should be Python that ends where the body of {name!r}"
+            " begins"
+        )
     if not _parses(test) or "check" not in _defined(parse(test)):
         raise InputError(f"field 'test' is {short(test)}; it should be Python that defines check(candidate)")
     solution = record.get("canonical_solution")
     asked = f"Complete the Python function `{name}`.\n\n```python\n{prompt.rstrip()}\n```"
-    form = _form(name, prompt=prompt, setup=setup, tests=[test, f"check({name})"], solution=f"{prompt}{solution}" if solution else None)
+    form = _form(
+        name,
+        prompt=prompt,
+        setup=setup,
+        tests=[test, f"check({name})"],
+        solution=f"{prompt}{solution}" if solution else None,
+    )
     return str(field(record, "task_id", "a name", lambda value: value is not None)), asked, form
 
 
 def _mbpp(record: Record) -> tuple[str, str, Form]:
     words = "text" if "text" in record else "prompt"
     text = field(record, words, "the problem in words", is_text)
-    tests = field(record, "test_list", "a list of asserts, as sources", lambda v: isinstance(v, list) and bool(v) and all(map(is_text, v)))
+    tests = field(
+        record,
+        "test_list",
+        "a list of asserts, as sources",
+        lambda v: isinstance(v, list) and bool(v) and all(map(is_text, v)),
+    )
     imports = record.get("test_imports") or []
     setup = "\n".join([*imports, record.get("test_setup_code") or ""]).replace("\r\n", "\n")
     solution = record.get("code")
@@ -92,17 +120,33 @@ def _mbpp(record: Record) -> tuple[str, str, Form]:
     tree = parse("\n".join([setup, *tests]))
     reference = parse(solution or "")
     used = [node.id for node in ast.walk(tree) if isinstance(node, ast.Name)]
-    called = {node.func.id for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)}
+    called = {
+        node.func.id
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
+    }
     given = _defined(reference) if solution else called - set(dir(builtins))
     names = sorted({name for name in used if name in given and name not in _defined(tree)}, key=used.index)
     classes = {node.name for node in reference.body if isinstance(node, ast.ClassDef)} & set(names)
-    unfit = f"the tests need objects of the solution's own class {sorted(classes)[0]}, which do not leave its process" if classes else ""
+    unfit = (
+        f"the tests need objects of the solution's own class {sorted(classes)[0]}, which do not leave its"
+        " process"
+        if classes
+        else ""
+    )
     unfit = unfit if names else "the tests call no function that a solution could define"
     name = names[0] if names else ""
     # What the reference imports, some tests use.
-    setup = "\n".join([*(ast.unparse(node) for node in reference.body if isinstance(node, (ast.Import, ast.ImportFrom))), setup])
+    setup = "\n".join(
+        [
+            *(ast.unparse(node) for node in reference.body if isinstance(node, (ast.Import, ast.ImportFrom))),
+            setup,
+        ]
+    )
     # One test shows name and arguments; the others stay hidden, else their answers could be written down.
-    asked = f"{text.strip()}\n\nThe function must pass tests like this one:\n\n```python\n{tests[0].strip()}\n```"
+    asked = (
+        f"{text.strip()}\n\nThe function must pass tests like this one:\n\n```python\n{tests[0].strip()}\n```"
+    )
     form = _form(name, setup=setup, tests=tests, names=names, solution=solution, unfit=unfit)
     return f"mbpp-{record.get('task_id', name)}", asked, form
 
@@ -111,15 +155,28 @@ def _cases(record: Record) -> tuple[str, str, Form]:
     signature = record.get("function_signature") or ""
     found = SIGNATURE.search(signature) if isinstance(signature, str) else None
     if "fn_name" not in record and found is None:
-        raise InputError(f"field 'function_signature' is {short(signature)}; it should hold `def name(...):`, or give 'fn_name'")
+        raise InputError(
+            f"field 'function_signature' is {short(signature)}; it should hold `def name(...):`, or give"
+            " 'fn_name'"
+        )
     name = field(record, "fn_name", "the function's name", _is_name) if "fn_name" in record else found[1]
-    cases = field(record, "test_cases", "a list with at least one case", lambda value: isinstance(value, list) and bool(value))
+    cases = field(
+        record,
+        "test_cases",
+        "a list with at least one case",
+        lambda value: isinstance(value, list) and bool(value),
+    )
     for number, case in enumerate(cases, start=1):
         if not isinstance(case, dict) or "input" not in case or "expected_output" not in case:
-            raise InputError(f"test_cases, case {number} is {short(case)}; it should be an object with `input` and `expected_output`")
+            raise InputError(
+                f"test_cases, case {number} is {short(case)}; it should be an object with `input` and"
+                " `expected_output`"
+            )
     words = "description" if "description" in record else "prompt"
     text = field(record, words, "the problem in words", is_text)
-    asked = f"Write the Python function `{name}`.\n\n{text.strip()}" + (f"\n\n```python\n{signature.strip()}\n```" if signature else "")
+    asked = f"Write the Python function `{name}`.\n\n{text.strip()}" + (
+        f"\n\n```python\n{signature.strip()}\n```" if signature else ""
+    )
     read = [call_case(name, case["input"], [case["expected_output"]]) for case in cases]
     return str(record.get("id", name)), asked, _form(name, cases=read, solution=record.get("solution_code"))
 
@@ -134,7 +191,11 @@ def _parses(source: str) -> bool:
 
 def _defined(tree: ast.Module) -> set[str]:
     """Functions and classes at the top level."""
-    return {node.name for node in tree.body if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef))}
+    return {
+        node.name
+        for node in tree.body
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef))
+    }
 
 
 def _is_name(value: Any) -> bool:

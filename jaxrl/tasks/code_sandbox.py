@@ -15,11 +15,12 @@ if TYPE_CHECKING:  # pydantic stays out of the verifier processes, which import 
 class SandboxVerify:
     """A verify function that runs programs; `judge` is what a task adds.
 
-    Where the sandbox itself fails there is no verdict: the reward is NaN, `error` begins with "sandbox:", and whoever trains
-    leaves the sample out. A program that breaks a limit is wrong, reward 0, and `detail` names the limit.
+    Where the sandbox itself fails there is no verdict: the reward is NaN, `error` begins with "sandbox:", and
+    whoever trains leaves the sample out. A program that breaks a limit is wrong, reward 0, and `detail` names
+    the limit.
 
-    Unpickled in a worker it makes the worker's sandbox at once, so that attacking it to measure its level counts as start-up,
-    and a level that is too low is said before the first sample.
+    Unpickled in a worker it makes the worker's sandbox at once, so that attacking it to measure its level
+    counts as start-up, and a level that is too low is said before the first sample.
     """
 
     limits: Limits

@@ -1,19 +1,23 @@
-r"""Records with cases, in the shapes in which data sets have them, each read into the one form that `code_cases.py` runs.
+r"""Records with cases, in the shapes in which data sets have them, each read into the one form that
+`code_cases.py` runs.
 
-    rl-python         verification_info or test_cases   {"test_cases": [{"type", "fn_name", "input", "output"}, ...]}, or the list
-    APPS, TACO        input_output                      {"inputs": [...], "outputs": [...], "fn_name": ...}
-    PRIME             reward_model                      {"ground_truth": the same}
-    code_contests     public_tests, private_tests, generated_tests      {"input": [...], "output": [...]}
-    LiveCodeBench     public_test_cases, private_test_cases             [{"testtype", "input", "output"}, ...]; metadata: func_name
-    codeforces        examples, official_tests                          [{"input", "output"}, ...]
+    rl-python         verification_info or test_cases   {"test_cases": [{"type", "fn_name", "input",
+    "output"}, ...]}, or the list APPS, TACO        input_output                      {"inputs": [...],
+    "outputs": [...], "fn_name": ...} PRIME             reward_model                      {"ground_truth": the
+    same} code_contests     public_tests, private_tests, generated_tests      {"input": [...], "output":
+    [...]} LiveCodeBench     public_test_cases, private_test_cases             [{"testtype", "input",
+    "output"}, ...]; metadata: func_name codeforces        examples, official_tests
+    [{"input", "output"}, ...]
 
-Every shape may stand in every field, as it is, as JSON or as a Python literal. A case without a type is a function's where a
-function is named (`fn_name`, or `func_name` in `metadata`), else it is of stdin_stdout. Fields of one line belong together: all
-their cases must pass. The private tests of LiveCodeBench are a pickle, of which the one text inside is read; it is never executed.
+Every shape may stand in every field, as it is, as JSON or as a Python literal. A case without a type is a
+function's where a function is named (`fn_name`, or `func_name` in `metadata`), else it is of stdin_stdout.
+Fields of one line belong together: all their cases must pass. The private tests of LiveCodeBench are a
+pickle, of which the one text inside is read; it is never executed.
 
-A list as input or output of stdin_stdout is its elements on lines of their own. Of a function, a list is the positional arguments,
-an object the arguments by name, anything else the only argument; an output [3] stands for 3, or for [3]: data sets that wrap the
-value and data sets that do not cannot be told apart. Where the type is not function_call itself, a text is JSON: an argument per line.
+A list as input or output of stdin_stdout is its elements on lines of their own. Of a function, a list is the
+positional arguments, an object the arguments by name, anything else the only argument; an output [3] stands
+for 3, or for [3]: data sets that wrap the value and data sets that do not cannot be told apart. Where the
+type is not function_call itself, a text is JSON: an argument per line.
 """
 
 import ast
@@ -33,7 +37,12 @@ from jaxrl.tasks.code_text import whole_lines
 from jaxrl.tasks.fields import field, is_text
 from jaxrl.types import Message
 
-TYPES = {"stdin_stdout": "stdin_stdout", "function_call": "function_call", "stdin": "stdin_stdout", "functional": "function_call"}
+TYPES = {
+    "stdin_stdout": "stdin_stdout",
+    "function_call": "function_call",
+    "stdin": "stdin_stdout",
+    "functional": "function_call",
+}
 FIELDS = (
     ("verification_info",),
     ("test_cases",),
@@ -55,17 +64,27 @@ OTHER_CODES = frozenset(("PROTO", "FRAME", "MEMOIZE", "BINPUT", "LONG_BINPUT", "
 def read_statement(record: Record) -> tuple[tuple[Message, ...], str]:
     """What is asked in words, and messages ahead of it, where the prompt is a list of them.
 
-    With `input_format` and `output_format`, where the problem does not say them itself (codeforces), and the code to begin with.
+    With `input_format` and `output_format`, where the problem does not say them itself (codeforces), and the
+    code to begin with.
 
     Raises:
       InputError: none of STATEMENTS, or not what it should be.
     """
     name = next((name for name in STATEMENTS if name in record), STATEMENTS[0])
     value, ahead = record.get(name), ()
-    if isinstance(value, list) and value and all(isinstance(message, dict) and is_text(message.get("content")) for message in value):
-        *ahead, last = [Message(role=str(message.get("role")), content=message["content"]) for message in value]
+    if (
+        isinstance(value, list)
+        and value
+        and all(isinstance(message, dict) and is_text(message.get("content")) for message in value)
+    ):
+        *ahead, last = [
+            Message(role=str(message.get("role")), content=message["content"]) for message in value
+        ]
         if last["role"] != "user":
-            raise InputError(f"field {name!r} ends with a message of {last['role']!r}; the last should be the user's, with the problem")
+            raise InputError(
+                f"field {name!r} ends with a message of {last['role']!r}; the last should be the user's, with"
+                " the problem"
+            )
         value = last["content"]
     statement = field({name: value} if name in record else {}, name, "the problem in words", is_text)
     for more, form in MORE.items():
@@ -83,17 +102,23 @@ def read_cases(record: Record) -> list[Case]:
     Raises:
       InputError: no such field, no cases, or a case that is not as it should be, an unknown type above all.
     """
-    names = next((names for line in FIELDS if (names := [name for name in line if not _is_empty(record.get(name))])), None)
+    names = next(
+        (names for line in FIELDS if (names := [name for name in line if not _is_empty(record.get(name))])),
+        None,
+    )
     if names is None:
         others = ", ".join(name for line in FIELDS[2:] for name in line)
         raise InputError(
-            f"fields 'verification_info' and 'test_cases' are both missing or empty, and so are those of other data sets ({others}); "
-            f"one should hold the cases to pass"
+            "fields 'verification_info' and 'test_cases' are both missing or empty, and so are those of"
+            f" other data sets ({others}); one should hold the cases to pass"
         )
     with long_integers():
         cases = [case for name in names for case in _read_field(record, name)]
     if not cases:
-        raise InputError(f"field {names[0]!r} is {short(record[names[0]])}; it should hold at least one case, under 'test_cases'")
+        raise InputError(
+            f"field {names[0]!r} is {short(record[names[0]])}; it should hold at least one case, under"
+            " 'test_cases'"
+        )
     return cases
 
 
@@ -110,11 +135,15 @@ def _read_field(record: Record, name: str) -> Iterator[Case]:
         around.insert(0, value)
         value = value["test_cases"] if "test_cases" in value else _rows(value, name)
     if not isinstance(value, list):
-        raise InputError(f"field {name!r} is {short(record[name])}; it should hold at least one case, under 'test_cases'")
+        raise InputError(
+            f"field {name!r} is {short(record[name])}; it should hold at least one case, under 'test_cases'"
+        )
     for number, case in enumerate(value, start=1):
         place = f"{name}, case {number}"
         if not isinstance(case, dict):
-            raise InputError(f"{place} is {short(case)}; it should be an object with `type`, `input` and `output`")
+            raise InputError(
+                f"{place} is {short(case)}; it should be an object with `type`, `input` and `output`"
+            )
         yield _read_case(case, [case, _metadata(case, place), *around], place)
 
 
@@ -124,7 +153,10 @@ def _rows(columns: dict[str, Any], name: str) -> Any:
         if inputs in columns and outputs in columns:
             ins, outs = columns[inputs], columns[outputs]
             if not isinstance(ins, list) or not isinstance(outs, list) or len(ins) != len(outs):
-                raise InputError(f"field {name!r} has {short(ins)} as {inputs} and {short(outs)} as {outputs}; give lists of equal length")
+                raise InputError(
+                    f"field {name!r} has {short(ins)} as {inputs} and {short(outs)} as {outputs}; give lists"
+                    " of equal length"
+                )
             return [{"input": one, "output": other} for one, other in zip(ins, outs)]
     return None
 
@@ -139,7 +171,15 @@ def _metadata(value: dict[str, Any], place: str) -> dict[str, Any]:
 
 def _read_case(case: dict[str, Any], around: list[dict[str, Any]], place: str) -> Case:
     """around: objects that may name the function, the case itself first."""
-    name = next((named[key] for named in around for key in ("fn_name", "func_name") if named.get(key) not in (None, "")), None)
+    name = next(
+        (
+            named[key]
+            for named in around
+            for key in ("fn_name", "func_name")
+            if named.get(key) not in (None, "")
+        ),
+        None,
+    )
     kind = case.get("type", case.get("testtype"))
     if kind is None:
         kind = "stdin_stdout" if name is None else "functional"
@@ -149,13 +189,26 @@ def _read_case(case: dict[str, Any], around: list[dict[str, Any]], place: str) -
         if key not in case:
             raise InputError(f"{place} has no {key!r}; give it")
     if TYPES[kind] == "stdin_stdout":
-        return {"type": TYPES[kind], "input": _lines("" if case["input"] is None else case["input"]), "output": _text(case["output"])}
-    name = field({} if name is None and "fn_name" not in case else {"fn_name": name}, "fn_name", "the name of a function", _is_name)
+        return {
+            "type": TYPES[kind],
+            "input": _lines("" if case["input"] is None else case["input"]),
+            "output": _text(case["output"]),
+        }
+    name = field(
+        {} if name is None and "fn_name" not in case else {"fn_name": name},
+        "fn_name",
+        "the name of a function",
+        _is_name,
+    )
     given, output = case["input"], case["output"]
     expected = [*(output if isinstance(output, list) and len(output) == 1 else []), output]
     if kind != "function_call":
         given = _arguments(given)
-        expected = [_value(output), *([] if case.get("testtype") else expected)] if isinstance(output, str) else expected
+        expected = (
+            [_value(output), *([] if case.get("testtype") else expected)]
+            if isinstance(output, str)
+            else expected
+        )
     return call_case(name, given, expected)
 
 
@@ -208,7 +261,9 @@ def _unpacked(text: str) -> Any:
 
 
 def _lines(value: Any) -> str:
-    """An input: of a list, its elements on lines of their own; of what is no text, its JSON. A last line that does not end is ended."""
+    """An input: of a list, its elements on lines of their own; of what is no text, its JSON. A last line that
+    does not end is ended.
+    """
     if isinstance(value, list):
         return "".join(_lines(item) or "\n" for item in value)
     return whole_lines(value if isinstance(value, str) else json.dumps(value))

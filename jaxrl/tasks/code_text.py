@@ -1,8 +1,9 @@
 """Where the program stands in a completion, and where the input; and whether two outputs are the same.
 
-Reasoning is left out everywhere. Blocks are those of CommonMark: a fence of three or more backticks or tildes, closed by one that
-stands alone on its line, is at least as long, and is indented by at most three more spaces. Where what a fence encloses is no
-Python, the fence may be part of the program, or closed carelessly: then the other ends that it could have are tried.
+Reasoning is left out everywhere. Blocks are those of CommonMark: a fence of three or more backticks or
+tildes, closed by one that stands alone on its line, is at least as long, and is indented by at most three
+more spaces. Where what a fence encloses is no Python, the fence may be part of the program, or closed
+carelessly: then the other ends that it could have are tried.
 """
 
 import decimal
@@ -22,22 +23,31 @@ MAX_CHARS = 200_000  # of a completion; more is no answer
 MAX_ENDS = 8  # of a block, that are tried
 MAX_STARTS = 8  # of a program amid prose
 
-_FENCE = re.compile(r"([ \t]*+(?:(?:[-*+]|[0-9]{1,9}[.)])[ \t]++)?)(`{3,}+|~{3,}+)[ \t]*+(.*+)")  # also behind a list's mark
+# also behind a list's mark
+_FENCE = re.compile(r"([ \t]*+(?:(?:[-*+]|[0-9]{1,9}[.)])[ \t]++)?)(`{3,}+|~{3,}+)[ \t]*+(.*+)")
 _LANGUAGE = re.compile(r"\{?\.?([\w+#-]*)")
-_BEGINS = re.compile(r"(?:import|from|def|class|async|if|for|while|try|with)\b|@\w|print\(|[A-Za-z_][\w, ]*=")  # a line of a program
+# a line of a program
+_BEGINS = re.compile(r"(?:import|from|def|class|async|if|for|while|try|with)\b|@\w|print\(|[A-Za-z_][\w, ]*=")
 _FENCED = re.compile(r"\s*+(`{3,}+|~{3,}+)[^\n`]*+\n(.*)\1\s*", re.DOTALL)
-_QUOTED, _QUOTE = re.compile(r"^ {0,3}> ?(?:```|~~~)", re.MULTILINE), re.compile(r"^ {0,3}>(?!>>) ?", re.MULTILINE)
-_PRE = re.compile(r"<pre\b[^<>]{0,200}>\s{0,9}(?:<code\b[^<>]{0,200}>)?|(?:</code>\s{0,9})?(</pre>)", re.IGNORECASE)
+_QUOTED, _QUOTE = (
+    re.compile(r"^ {0,3}> ?(?:```|~~~)", re.MULTILINE),
+    re.compile(r"^ {0,3}>(?!>>) ?", re.MULTILINE),
+)
+_PRE = re.compile(
+    r"<pre\b[^<>]{0,200}>\s{0,9}(?:<code\b[^<>]{0,200}>)?|(?:</code>\s{0,9})?(</pre>)", re.IGNORECASE
+)
 _SPAN = re.compile(r"\s*(`{1,3})([^`]+)\1\s*")
 _OPENS, _CLOSES = re.compile(r"<input>", re.IGNORECASE), re.compile(r"</input>", re.IGNORECASE)
 
 
-# -------------------------------------------------------------------------------------------------------------- program
+# ---------------------------------------------------------------------------------------------------- program
 
 
 @dataclass(frozen=True)
 class Fence:
-    """A line that may open a block, or close one where nothing stands behind its mark, and nothing but blanks (`indent`) before it."""
+    """A line that may open a block, or close one where nothing stands behind its mark, and nothing but blanks
+    (`indent`) before it.
+    """
 
     line: int
     indent: str
@@ -63,18 +73,23 @@ class Block:
 
     def answers(self, name: str) -> bool:
         """Whether it defines `name`, or is a body, which defines what the prompt has begun."""
-        return bool(definition(name).search(self.program)) or not self.is_fenced and self.program[:1] in (" ", "\t")
+        return (
+            bool(definition(name).search(self.program))
+            or not self.is_fenced
+            and self.program[:1] in (" ", "\t")
+        )
 
 
 def final_program(text: str, name: str = "") -> tuple[str, bool]:
     """The program of a completion, and whether it stood in a fenced block.
 
-    A text that begins as a program goes on from a prompt that has opened the block: it is the answer, up to the fence that closes
-    it, unless `name` is asked for, and only a later block defines it. Else the last block that defines `name`: behind it there may
-    be examples of its use. Else the last block; both times one marked as Python, if there is one. Without a block, the part of
-    the text that is a program, or stands in other marks than fences, or else all of it. What the program lacks and another block defines is put ahead of it.
-    Tokens that end a text (`<|im_end|>`) do not belong to it.
-    A block loses the indentation of its fence, as in a list, and keeps the rest, which says whether it is a function's body.
+    A text that begins as a program goes on from a prompt that has opened the block: it is the answer, up to
+    the fence that closes it, unless `name` is asked for, and only a later block defines it. Else the last
+    block that defines `name`: behind it there may be examples of its use. Else the last block; both times one
+    marked as Python, if there is one. Without a block, the part of the text that is a program, or stands in
+    other marks than fences, or else all of it. What the program lacks and another block defines is put ahead
+    of it. Tokens that end a text (`<|im_end|>`) do not belong to it. A block loses the indentation of its
+    fence, as in a list, and keeps the rest, which says whether it is a function's body.
     """
     text = without_reasoning(text[: MAX_CHARS + 1])
     if len(text) > MAX_CHARS:
@@ -89,7 +104,11 @@ def final_program(text: str, name: str = "") -> tuple[str, bool]:
     opened = [block for block in candidates if not block.is_fenced]
     chosen = (opened or sorted(candidates, key=lambda block: block.is_python))[-1]
     at = blocks.index(chosen)
-    others = [block.program for block in [*reversed(blocks[:at]), *blocks[at + 1 :]] if block.program != chosen.program]
+    others = [
+        block.program
+        for block in [*reversed(blocks[:at]), *blocks[at + 1 :]]
+        if block.program != chosen.program
+    ]
     return with_helpers(chosen.program, others), chosen.is_fenced
 
 
@@ -109,7 +128,8 @@ def _fences(lines: list[str]) -> Iterator[Fence]:
 def _begun(lines: list[str], fences: list[Fence], name: str) -> tuple[str, int] | None:
     """The program that a text begins with, and the line behind it; None for a text that begins as prose.
 
-    It ends at a fence that closes it or at the text's end; or, where it defines `name`, as far as it is Python, ahead of the first fence.
+    It ends at a fence that closes it or at the text's end; or, where it defines `name`, as far as it is
+    Python, ahead of the first fence.
     """
     if any(fence.mark[0] == "~" and fence.info for fence in fences):
         return None  # `~~~python` is Python too
@@ -122,7 +142,11 @@ def _begun(lines: list[str], fences: list[Fence], name: str) -> tuple[str, int] 
     if not (name and fences):
         return None
     program = _trimmed(longest_program(_trimmed("\n".join(lines[: fences[0].line]))) or "")
-    return (program, fences[0].line) if is_program(program) and Block(program, True, False).answers(name) else None
+    return (
+        (program, fences[0].line)
+        if is_program(program) and Block(program, True, False).answers(name)
+        else None
+    )
 
 
 def _blocks(lines: list[str], fences: list[Fence], name: str, is_inside: bool = False) -> Iterator[Block]:
@@ -144,7 +168,8 @@ def _blocks(lines: list[str], fences: list[Fence], name: str, is_inside: bool = 
                 found = program, end
                 break
         program, end = found
-        if end == len(lines) and language in (*PYTHON, "") and program[:1] not in (" ", "\t") and left > 0:  # cut off
+        # cut off
+        if end == len(lines) and language in (*PYTHON, "") and program[:1] not in (" ", "\t") and left > 0:
             program = _trimmed(longest_program(program) or program)
         if language in MARKDOWN and not is_inside:  # an answer within an answer
             inner = program.split("\n")
@@ -155,7 +180,9 @@ def _blocks(lines: list[str], fences: list[Fence], name: str, is_inside: bool = 
 
 
 def _enclosed(lines: list[str], fences: list[Fence], position: int) -> Iterator[tuple[str, int]]:
-    """What a fence may enclose, with the line of its end: by CommonMark; up to a mark at a line's end, a later fence, the text's end."""
+    """What a fence may enclose, with the line of its end: by CommonMark; up to a mark at a line's end, a
+    later fence, the text's end.
+    """
     opening = fences[position]
     start = opening.line + 1
     closing = (fences[n].line for n in range(position + 1, len(fences)) if fences[n].closes(opening))
@@ -170,7 +197,9 @@ def _enclosed(lines: list[str], fences: list[Fence], position: int) -> Iterator[
 
 
 def _unfenced(text: str, name: str) -> str:
-    """The part of a text without blocks that is a program (defining `name`), or nothing. A body stays whole: see `code.py`."""
+    """The part of a text without blocks that is a program (defining `name`), or nothing. A body stays whole:
+    see `code.py`.
+    """
     if text[:1] in (" ", "\t"):
         return text
     lines, left = text.split("\n"), MAX_PARSED
@@ -184,7 +213,9 @@ def _unfenced(text: str, name: str) -> str:
 
 
 def _otherwise_marked(text: str, name: str) -> str:
-    """The last program (defining `name`) in a text that marks it otherwise: in a block quote, as HTML, as a code span, or by indentation."""
+    """The last program (defining `name`) in a text that marks it otherwise: in a block quote, as HTML, as a
+    code span, or by indentation.
+    """
     if _QUOTED.search(text):
         text = _QUOTE.sub("", text)
     elif _PRE.search(text):
@@ -192,16 +223,27 @@ def _otherwise_marked(text: str, name: str) -> str:
     elif span := _SPAN.fullmatch(text):
         text = f"```\n{span[2].strip()}\n```"
     elif name:  # without one, the branch of an `if` that is no Python would be a program too
-        runs = itertools.groupby(text.split("\n"), key=lambda line: line.startswith(("    ", "\t")) or not line.strip())
-        text = "\n".join("```\n" + textwrap.dedent("\n".join(run)) + "\n```" if is_indented else "\n".join(run) for is_indented, run in runs)
+        runs = itertools.groupby(
+            text.split("\n"), key=lambda line: line.startswith(("    ", "\t")) or not line.strip()
+        )
+        text = "\n".join(
+            "```\n" + textwrap.dedent("\n".join(run)) + "\n```" if is_indented else "\n".join(run)
+            for is_indented, run in runs
+        )
     lines = text.split("\n")
     programs = [block.program for block in _blocks(lines, list(_fences(lines)), name)]
-    fit = [program for program in programs if is_program(program) and (not name or definition(name).search(program))]
+    fit = [
+        program
+        for program in programs
+        if is_program(program) and (not name or definition(name).search(program))
+    ]
     return fit[-1] if fit else ""
 
 
 def _outdented(lines: list[str], indent: str) -> str:
-    """Without the indentation that its lines have in common, at most that of the fence, and without blank lines around it."""
+    """Without the indentation that its lines have in common, at most that of the fence, and without blank
+    lines around it.
+    """
     width = min([len(indent), *(len(line) - len(line.lstrip(" \t")) for line in lines if line.strip())])
     return _trimmed("\n".join(line[width:] for line in lines))
 
@@ -211,14 +253,15 @@ def _trimmed(program: str) -> str:
     return re.sub(r"\A(?:[ \t]*\n)+", "", program).rstrip()
 
 
-# ---------------------------------------------------------------------------------------------------------------- input
+# ------------------------------------------------------------------------------------------------------ input
 
 
 def final_input(text: str) -> str | None:
     """What stands between the last `</INPUT>` and the `<INPUT>` before it, as a program reads it, or None.
 
-    A line end right behind the first mark does not belong to it, unless there is nothing else, nor does a fence around all of it;
-    a last line that does not end gets its end. Spaces and blank lines are input, wherever they are.
+    A line end right behind the first mark does not belong to it, unless there is nothing else, nor does a
+    fence around all of it; a last line that does not end gets its end. Spaces and blank lines are input,
+    wherever they are.
     """
     text = without_reasoning(text[: MAX_CHARS + 1]).replace("\r\n", "\n")
     ends = [match.start() for match in _CLOSES.finditer(text)]
@@ -235,7 +278,7 @@ def whole_lines(text: str) -> str:
     return text if text.endswith("\n") or not text else text + "\n"
 
 
-# --------------------------------------------------------------------------------------------------------------- output
+# ----------------------------------------------------------------------------------------------------- output
 
 Decimal = decimal.Decimal
 CLOSE = Decimal("1e-9")  # absolute or relative: two floats that are equal but for the order of their sums
@@ -248,16 +291,19 @@ _WIDE = decimal.Context(prec=50, Emax=decimal.MAX_EMAX, Emin=decimal.MIN_EMIN, t
 def same_output(expected: str, printed: bytes) -> bool:
     """Whether a program printed what was expected, as judges see it: line by line, each word by word.
 
-    Spaces around and between words do not count, nor do blank lines around the whole. Words are equal letter by letter. Numbers
-    are equal exactly (0.5 is 0.50, 2.0 is 2), and where the expected one is a float, up to 1e-9, absolute or relative, or up to
-    the last digit that it shows (0.3333333333 is 0.333333), at most 1e-6.
+    Spaces around and between words do not count, nor do blank lines around the whole. Words are equal letter
+    by letter. Numbers are equal exactly (0.5 is 0.50, 2.0 is 2), and where the expected one is a float, up to
+    1e-9, absolute or relative, or up to the last digit that it shows (0.3333333333 is 0.333333), at most
+    1e-6.
     """
     wanted, found = _lines(expected.encode("utf-8", "surrogatepass")), _lines(printed)
     return len(wanted) == len(found) and all(map(_same_line, wanted, found))
 
 
 def same_text(expected: str, printed: bytes) -> bool:
-    """Whether a program printed this text; spaces at line ends, and blank lines and spaces around the whole, do not count."""
+    """Whether a program printed this text; spaces at line ends, and blank lines and spaces around the whole,
+    do not count.
+    """
     wanted, found = _lines(expected.encode("utf-8", "surrogatepass")), _lines(printed)
     return [line.rstrip() for line in wanted] == [line.rstrip() for line in found]
 

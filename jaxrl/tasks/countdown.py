@@ -1,11 +1,11 @@
 """Reach a target from given numbers with + - * / and brackets, each number used at most once.
 
-The answer is an expression: what stands behind #### or in a box (by the rules of `verify/answers.py`) or between the last
-`<answer>` and `</answer>`, whichever comes last; where none of them stands, the last line that is no fence. It may be
-emphasised, in dollars or backquotes, and behind `Expression:`; `x` between two numbers is a times. Of a chain, `24 = 8 * 3` or
-`8 * 3 = 12 * 2 = 24`, all sides must be equal, and the first that has an operation counts. It is read by `expressions.py` and
-worked out exactly: 8 / 3 * 3 is 8. A minus before a number is read (-3 + 8); whole-number division `//` is not among the
-operations.
+The answer is an expression: what stands behind #### or in a box (by the rules of `verify/answers.py`) or
+between the last `<answer>` and `</answer>`, whichever comes last; where none of them stands, the last line
+that is no fence. It may be emphasised, in dollars or backquotes, and behind `Expression:`; `x` between two
+numbers is a times. Of a chain, `24 = 8 * 3` or `8 * 3 = 12 * 2 = 24`, all sides must be equal, and the first
+that has an operation counts. It is read by `expressions.py` and worked out exactly: 8 / 3 * 3 is 8. A minus
+before a number is read (-3 + 8); whole-number division `//` is not among the operations.
 """
 
 import random
@@ -30,12 +30,15 @@ MAX_ANSWER = 1_000  # characters; an expression has fewer
 
 MIDDLE = " out of the numbers "
 CLOSING = (
-    " with +, -, *, / and brackets. Use each number at most once, and no other numbers. End with the expression on a line of its own, "
-    "as `#### (1 + 2) * 3`."
+    " with +, -, *, / and brackets. Use each number at most once, and no other numbers. End with the"
+    " expression on a line of its own, as `#### (1 + 2) * 3`."
 )
 MAX_SIDES = 20  # of a chain
 
-_LABEL = re.compile(r"(?:(?:so|the|my|final) ){0,3}(?:answer|expression|solution|result|equation)(?: is)? ?:?[*]*", re.IGNORECASE)
+_LABEL = re.compile(
+    r"(?:(?:so|the|my|final) ){0,3}(?:answer|expression|solution|result|equation)(?: is)? ?:?[*]*",
+    re.IGNORECASE,
+)
 _TIMES = re.compile(r"(?<=[0-9)]) ?[xX] ?(?=[0-9(])")
 _DELIMITER = re.compile(r"\\[()\[\]]")
 _TAGGED = re.compile(r"<answer>([^<]*)</answer>", re.IGNORECASE)
@@ -44,7 +47,8 @@ _TAGGED = re.compile(r"<answer>([^<]*)</answer>", re.IGNORECASE)
 class Countdown:
     """The task; `section` is documented in `config_tasks.py`.
 
-    Records: `prompt`, `numbers`, `target`, `solution` (an expression). One from outside needs `numbers`, or `nums`, and `target`.
+    Records: `prompt`, `numbers`, `target`, `solution` (an expression). One from outside needs `numbers`, or
+      `nums`, and `target`.
     """
 
     failure_reward = 0.0
@@ -66,7 +70,9 @@ class Countdown:
         name = "nums" if "nums" in record and "numbers" not in record else "numbers"
         numbers = field(record, name, f"a list of at most {MAX_NUMBERS} positive whole numbers", _are_numbers)
         target = field(record, "target", "a whole number", is_int)
-        prompt = field(record, "prompt", "a text", is_text) if "prompt" in record else prompt_text(numbers, target)
+        prompt = (
+            field(record, "prompt", "a text", is_text) if "prompt" in record else prompt_text(numbers, target)
+        )
         uid = f"countdown-{digest([sorted(numbers), target])}"
         return Problem(uid, (Message(role="user", content=prompt),), {**record, "numbers": numbers})
 
@@ -89,7 +95,9 @@ class Countdown:
         }
 
     def _draw(self, rng: random.Random, index: int, claim: Claim) -> Record | None:
-        """Numbers joined at random to a target in range, so that there is a solution; it need not be the only one."""
+        """Numbers joined at random to a target in range, so that there is a solution; it need not be the only
+        one.
+        """
         numbers = [rng.randint(1, self.section.largest) for _ in range(rng.randint(*self.section.numbers))]
         low, high = self.section.targets
         solution = _join(numbers, rng)
@@ -101,11 +109,18 @@ class Countdown:
             return None
         if not claim([sorted(numbers), int(target)]):
             return None
-        return {"prompt": prompt_text(numbers, int(target)), "numbers": numbers, "target": int(target), "solution": solution}
+        return {
+            "prompt": prompt_text(numbers, int(target)),
+            "numbers": numbers,
+            "target": int(target),
+            "solution": solution,
+        }
 
 
 def judge(problem: Problem, text: str) -> Verdict:
-    """1 for an expression that is the target and uses only what is given, else 0; `parts` also says whether it uses only that."""
+    """1 for an expression that is the target and uses only what is given, else 0; `parts` also says whether
+    it uses only that.
+    """
     numbers, target = problem.data["numbers"], problem.data["target"]
     try:
         found = read_expression(text)
@@ -113,8 +128,15 @@ def judge(problem: Problem, text: str) -> Verdict:
         return _verdict(False, False, False, f"no expression: {error}")
     surplus = Counter(found.numbers) - Counter(numbers)
     if surplus:
-        return _verdict(False, True, False, f"uses {', '.join(map(str, sorted(surplus)))} more often than given: {numbers}")
-    return _verdict(found.value == target, True, True, f"the expression is {found.value}; the target is {target}")
+        return _verdict(
+            False,
+            True,
+            False,
+            f"uses {', '.join(map(str, sorted(surplus)))} more often than given: {numbers}",
+        )
+    return _verdict(
+        found.value == target, True, True, f"the expression is {found.value}; the target is {target}"
+    )
 
 
 def read_expression(text: str) -> Expression:
@@ -138,7 +160,9 @@ def read_expression(text: str) -> Expression:
 
 
 def _last_line(text: str) -> str:
-    lines = [line for line in text.strip().splitlines() if not line.lstrip().startswith("```") and line.strip()]
+    lines = [
+        line for line in text.strip().splitlines() if not line.lstrip().startswith("```") and line.strip()
+    ]
     return lines[-1] if lines else ""
 
 
@@ -169,7 +193,9 @@ def prompt_text(numbers: list[int], target: int) -> str:
 
 
 def _join(numbers: list[int], rng: random.Random) -> str:
-    """All the numbers in one expression: any two are joined by any operation until one is left. Brackets stand where they matter."""
+    """All the numbers in one expression: any two are joined by any operation until one is left. Brackets
+    stand where they matter.
+    """
     parts = [(str(number), "") for number in numbers]
     while len(parts) > 1:
         (a, inside_a), (b, inside_b) = (parts.pop(rng.randrange(len(parts))) for _ in range(2))
@@ -183,7 +209,11 @@ def _join(numbers: list[int], rng: random.Random) -> str:
 
 
 def _are_numbers(value: Any) -> bool:
-    return isinstance(value, list) and 0 < len(value) <= MAX_NUMBERS and all(is_int(number) and number > 0 for number in value)
+    return (
+        isinstance(value, list)
+        and 0 < len(value) <= MAX_NUMBERS
+        and all(is_int(number) and number > 0 for number in value)
+    )
 
 
 def _verdict(correct: bool, format_ok: bool, legal: bool, detail: str) -> Verdict:

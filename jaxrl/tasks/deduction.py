@@ -1,7 +1,8 @@
 """Deduction: a problem in words, and a complete program that solves it is asked for. Every case must pass.
 
-The problems are small programs made here (`programs.py`), or records with a problem in words and cases, in the shapes of the usual
-data sets (`code_shapes.py`). Which part of a completion is the program: `code_text.py`.
+The problems are small programs made here (`programs.py`), or records with a problem in words and cases, in
+the shapes of the usual data sets (`code_shapes.py`). Which part of a completion is the program:
+`code_text.py`.
 """
 
 import json
@@ -25,18 +26,20 @@ if TYPE_CHECKING:  # pydantic stays out of the verifier processes, which import 
     from jaxrl.config_tasks import DeductionSection
 
 STDIN = (
-    "Write a complete Python 3 program that reads from standard input and prints the answer, and nothing else, to standard output. "
-    "Give the program in one ```python block."
+    "Write a complete Python 3 program that reads from standard input and prints the answer, and nothing"
+    " else, to standard output. Give the program in one ```python block."
 )
-FUNCTION = "Write the Python 3 function `{name}`, and whatever it needs. Give all of it in one ```python block."
+FUNCTION = (
+    "Write the Python 3 function `{name}`, and whatever it needs. Give all of it in one ```python block."
+)
 ECHO = "print(input())"
 
 
 class Deduction:
     """The task; `section` is documented in `config_tasks.py`.
 
-    Records made here: `prompt`, `program`, and `verification_info` as JSON in a text. A record from outside needs `prompt` (or
-    `question`, ...) and its cases; a `program` is its demonstration.
+    Records made here: `prompt`, `program`, and `verification_info` as JSON in a text. A record from outside
+    needs `prompt` (or `question`, ...) and its cases; a `program` is its demonstration.
     """
 
     failure_reward = 0.0
@@ -44,7 +47,9 @@ class Deduction:
     def __init__(self, section: "DeductionSection"):
         self.section = section
         self.verify = DeductionVerify(*limits_of(section), section.total_s, section.partial_credit)
-        self._drawn = Drawn("deduction", "task.seed", section.seed, section.sizes, lambda seed: _draw, self.problem)
+        self._drawn = Drawn(
+            "deduction", "task.seed", section.seed, section.sizes, lambda seed: _draw, self.problem
+        )
         self._source = FileProblems(section, self.problem) if section.has_files else self._drawn
 
     def problems(self, split: str) -> list[Problem]:
@@ -57,7 +62,9 @@ class Deduction:
         ahead, statement = read_statement(record)
         cases = read_cases(record)
         if not any(case["type"] == "function_call" or case["output"].strip() for case in cases):
-            raise Unfit("no case expects any output, so a program that does nothing would pass; give cases that do")
+            raise Unfit(
+                "no case expects any output, so a program that does nothing would pass; give cases that do"
+            )
         names = {case["fn_name"] for case in cases if case["type"] == "function_call"}
         order = FUNCTION.format(name=sorted(names)[0]) if names else STDIN
         content = statement if statement.endswith(order) else f"{statement.rstrip()}\n\n{order}"
@@ -72,13 +79,17 @@ class Deduction:
 
     def texts(self) -> list[str]:
         problems = self.problems("train")
-        return [text for p in problems for text in (p.data["prompt"], self.demonstration(p)) if text is not None]
+        return [
+            text for p in problems for text in (p.data["prompt"], self.demonstration(p)) if text is not None
+        ]
 
     def phrases(self) -> list[str]:
         return []
 
     def baselines(self) -> dict[str, Baseline]:
-        """echo: prints its first line. example: prints the example's output, whatever it reads. Neither can be right twice."""
+        """echo: prints its first line. example: prints the example's output, whatever it reads. Neither can
+        be right twice.
+        """
         return {"echo": lambda problem, rng: f"```python\n{ECHO}\n```", "example": _print_example}
 
 
@@ -96,7 +107,9 @@ class DeductionVerify(SandboxVerify):
         program, is_fenced = final_program(text, data["cases"][0].get("fn_name", ""))
         if not program.strip():
             return Verdict(0.0, False, False, {"all": 0.0, "share": 0.0}, "no program")
-        done = run_cases(self.sandbox, program, data["cases"], self.total_s, stop_early=not self.partial_credit)
+        done = run_cases(
+            self.sandbox, program, data["cases"], self.total_s, stop_early=not self.partial_credit
+        )
         share = done.passed / done.total
         reward = self.partial_credit * share + (1 - self.partial_credit) * done.all
         detail = done.failure or f"all {done.total} cases passed"
@@ -107,7 +120,10 @@ def _draw(rng: random.Random, index: int, claim: Claim) -> Record | None:
     program = draw_program(rng, claim)
     if program is None:
         return None
-    cases = [{"type": "stdin_stdout", "input": f"{case.input}\n", "output": f"{case.output}\n"} for case in program.cases]
+    cases = [
+        {"type": "stdin_stdout", "input": f"{case.input}\n", "output": f"{case.output}\n"}
+        for case in program.cases
+    ]
     return {
         "prompt": f"{program.statement}\n\n{STDIN}",
         "program": program.source,

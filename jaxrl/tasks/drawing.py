@@ -1,4 +1,6 @@
-"""Problems that are drawn: the same ones on every machine, no two alike, each in the split that its content alone decides."""
+"""Problems that are drawn: the same ones on every machine, no two alike, each in the split that its content
+alone decides.
+"""
 
 import hashlib
 import json
@@ -17,17 +19,21 @@ Draw = Callable[[random.Random, int, Claim], Record | None]
 
 
 class Drawn:
-    """The problems of a task that makes its own. A task has one of these; it keeps the splits that have been asked for.
+    """The problems of a task that makes its own. A task has one of these; it keeps the splits that have been
+    asked for.
 
-    Which split a problem belongs to hangs on its content, not on seeds or sizes, so that stages with other numbers never
-    mix the splits: 8 of 10 belong to train, 1 to val, 1 to test. Fewer problems are the first of more problems.
+    Which split a problem belongs to hangs on its content, not on seeds or sizes, so that stages with other
+    numbers never mix the splits: 8 of 10 belong to train, 1 to val, 1 to test. Fewer problems are the first
+    of more problems.
 
     Args:
-      name: of the task. settings: those that decide how many different problems there are, for the error that there are too few.
+      name: of the task. settings: those that decide how many different problems there are, for the error that
+        there are too few.
       seed: of the splits. sizes: split -> how many problems.
-      make_draw: seed -> a function that draws one candidate, or None to be asked again. It gets a generator of random
-        numbers, the place of the problem in its list, and `claim(content)`, to be asked before anything expensive is done:
-        whether these JSON values, which are all that makes the problem what it is, are new and belong to the split.
+      make_draw: seed -> a function that draws one candidate, or None to be asked again. It gets a generator
+        of random numbers, the place of the problem in its list, and `claim(content)`, to be asked before
+        anything expensive is done: whether these JSON values, which are all that makes the problem what it
+        is, are new and belong to the split.
       problem: the task's own way from a record to a problem.
     """
 
@@ -78,8 +84,9 @@ class Drawn:
             if record is None:
                 asked = f"task.{split} asks" if split else "asked"
                 raise InputError(
-                    f"{asked} for {count} different problems of {self._name}, and after {index} of them {MAX_DRAWS:,} draws gave no new "
-                    f"one that fits; ask for fewer, or change {self._settings}"
+                    f"{asked} for {count} different problems of {self._name}, and after {index} of them"
+                    f" {MAX_DRAWS:,} draws gave no new one that fits; ask for fewer, or change"
+                    f" {self._settings}"
                 )
             yield record
 

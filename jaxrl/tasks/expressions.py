@@ -1,4 +1,5 @@
-"""Arithmetic expressions as text: read with a parser of their own, worked out exactly. Nothing is handed to Python to evaluate.
+"""Arithmetic expressions as text: read with a parser of their own, worked out exactly. Nothing is handed to
+Python to evaluate.
 
     sum      =  product  (("+" | "-")  product)*
     product  =  value  (("*" | "/" | "//")  value)*
@@ -17,8 +18,17 @@ MAX_DIGITS = 12
 
 _TOKEN = re.compile(r"\s*([0-9]+|//|[-+*/()])")
 _WRITTEN_OTHERWISE = {
-    "×": "*", "·": "*", "⋅": "*", "÷": "/", "−": "-", "\\times": "*", "\\cdot": "*", "\\div": "/", "\\left": "", "\\right": "",
-}  # fmt: skip
+    "×": "*",
+    "·": "*",
+    "⋅": "*",
+    "÷": "/",
+    "−": "-",
+    "\\times": "*",
+    "\\cdot": "*",
+    "\\div": "/",
+    "\\left": "",
+    "\\right": "",
+}
 
 
 class Unreadable(ValueError):
@@ -97,7 +107,13 @@ class _Reader:
             operator, other = self.take(), self.value(depth)
             if operator != "*" and other == 0:
                 raise Unreadable("a division by zero")
-            total = total * other if operator == "*" else total / other if operator == "/" else Fraction(total // other)
+            total = (
+                total * other
+                if operator == "*"
+                else total / other
+                if operator == "/"
+                else Fraction(total // other)
+            )
         return total
 
     def value(self, depth: int) -> Fraction:
@@ -114,6 +130,8 @@ class _Reader:
                 raise Unreadable("a bracket is not closed")
             return total
         if not token.isdigit() or len(token) > MAX_DIGITS:
-            raise Unreadable(f"{token[: MAX_DIGITS + 1]!r} where a number of at most {MAX_DIGITS} digits should be")
+            raise Unreadable(
+                f"{token[: MAX_DIGITS + 1]!r} where a number of at most {MAX_DIGITS} digits should be"
+            )
         self.numbers.append(int(token))
         return Fraction(self.numbers[-1])

@@ -1,4 +1,6 @@
-"""Fields of records from outside: taken out with a check, so that what is missing or wrong is named where it is read."""
+"""Fields of records from outside: taken out with a check, so that what is missing or wrong is named where it
+is read.
+"""
 
 from collections.abc import Callable
 from typing import Any

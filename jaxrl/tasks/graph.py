@@ -1,4 +1,6 @@
-"""Graphs of typed entities: the data type, the `kg.json` format, and the generator. Paths in them are in `graph_walks.py`."""
+"""Graphs of typed entities: the data type, the `kg.json` format, and the generator. Paths in them are in
+`graph_walks.py`.
+"""
 
 import random
 from collections import Counter, deque
@@ -10,13 +12,28 @@ from typing import Any, NamedTuple
 from jaxrl.disk import read_json
 from jaxrl.errors import InputError
 
-GENERATED = "generated"  # the `domain` of a generated graph; every (entity, relation) of it has exactly one destination
+# the `domain` of a generated graph; every (entity, relation) of it has exactly one destination
+GENERATED = "generated"
 
 # Passive, because reference traces put "is" before the relation: "Kalo is fed by Miru".
 RELATIONS = (
-    "fed_by", "guarded_by", "taught_by", "followed_by", "praised_by", "feared_by", "named_by", "carried_by",
-    "hidden_by", "painted_by", "watched_by", "healed_by", "called_by", "found_by", "raised_by", "led_by",
-)  # fmt: skip
+    "fed_by",
+    "guarded_by",
+    "taught_by",
+    "followed_by",
+    "praised_by",
+    "feared_by",
+    "named_by",
+    "carried_by",
+    "hidden_by",
+    "painted_by",
+    "watched_by",
+    "healed_by",
+    "called_by",
+    "found_by",
+    "raised_by",
+    "led_by",
+)
 TYPES = ("animal", "plant", "river", "tool")
 CONSONANTS = "bdfgklmnprstvz"
 VOWELS = "aiou"
@@ -33,7 +50,9 @@ class Edge(NamedTuple):
 
 @dataclass(frozen=True)
 class Graph:
-    """Typed entities and directed, labelled edges. `types`: entity id -> type; `labels`: of entities and relations."""
+    """Typed entities and directed, labelled edges. `types`: entity id -> type; `labels`: of entities and
+    relations.
+    """
 
     domain: str
     types: dict[str, str]
@@ -74,7 +93,9 @@ class Graph:
         """Every entity at which one can arrive from `start` by following `relations` in order."""
         reached = {start}
         for relation in relations:
-            reached = {edge.dst for entity in reached for edge in self.edges_from[entity] if edge.rel == relation}
+            reached = {
+                edge.dst for entity in reached for edge in self.edges_from[entity] if edge.rel == relation
+            }
         return reached
 
     def distances(self, start: str) -> dict[str, int]:
@@ -90,7 +111,7 @@ class Graph:
         return distance
 
 
-# ------------------------------------------------------------------------------------------------------------ kg.json
+# ---------------------------------------------------------------------------------------------------- kg.json
 
 
 def read_graph(path: str | Path) -> Graph:
@@ -101,7 +122,8 @@ def read_graph(path: str | Path) -> Graph:
     `label` may be missing (the id is used). Edges given twice are one edge.
 
     Raises:
-      InputError: unreadable file, not JSON, missing key, repeated id, edge to an entity or relation that is not listed.
+      InputError: unreadable file, not JSON, missing key, repeated id, edge to an entity or relation that is
+        not listed.
     """
     values = read_json(path, "check task.graph")
     entities = _rows(path, values, "entities", ("id", "type"))
@@ -110,8 +132,12 @@ def read_graph(path: str | Path) -> Graph:
     types = {row["id"]: row["type"] for row in entities}
     names = tuple(row["id"] for row in relations)
     for kind, rows in (("entities", entities), ("relations", relations)):
-        if repeated := [identity for identity, count in Counter(row["id"] for row in rows).items() if count > 1]:
-            raise InputError(f"graph file {path}: {kind} lists the id {repeated[0]!r} more than once; give each its own id")
+        if repeated := [
+            identity for identity, count in Counter(row["id"] for row in rows).items() if count > 1
+        ]:
+            raise InputError(
+                f"graph file {path}: {kind} lists the id {repeated[0]!r} more than once; give each its own id"
+            )
     for index, edge in enumerate(edges):
         for key, known in (("src", types), ("rel", names), ("dst", types)):
             if edge[key] not in known:
@@ -123,7 +149,9 @@ def read_graph(path: str | Path) -> Graph:
     return Graph(str(values.get("domain", "")), types, labels, names, tuple(unique))
 
 
-def _rows(path: str | Path, values: dict[str, Any], key: str, fields: tuple[str, ...]) -> list[dict[str, Any]]:
+def _rows(
+    path: str | Path, values: dict[str, Any], key: str, fields: tuple[str, ...]
+) -> list[dict[str, Any]]:
     rows = values.get(key)
     if not isinstance(rows, list) or not rows:
         raise InputError(f"graph file {path}: {key!r} must be a list with at least one item")
@@ -139,29 +167,36 @@ def graph_values(graph: Graph) -> dict[str, Any]:
     return {
         "version": "1.0",
         "domain": graph.domain,
-        "entities": [{"id": entity, "label": graph.labels[entity], "type": kind} for entity, kind in graph.types.items()],
+        "entities": [
+            {"id": entity, "label": graph.labels[entity], "type": kind}
+            for entity, kind in graph.types.items()
+        ],
         "relations": [{"id": relation, "label": graph.labels[relation]} for relation in graph.relations],
         "edges": [edge._asdict() for edge in graph.edges],
     }
 
 
-# ---------------------------------------------------------------------------------------------------------- generator
+# -------------------------------------------------------------------------------------------------- generator
 
 
 def generate_graph(entities: int, relations: int, seed: int) -> Graph:
-    """A graph in which the question "start at X, follow r1, ..., rk: where do you arrive?" has exactly one answer.
+    """A graph in which the question "start at X, follow r1, ..., rk: where do you arrive?" has exactly one
+    answer.
 
-    The types form a ring: every relation leads from each type to the next one. So all walks of k edges from X end in the
-    same type, and wrong turns make distractors that no rule about types can tell from the answer. Each relation is,
-    between two types, a random one-to-one map (as nearly as sizes allow), and an entity's destinations by different
-    relations all differ: no entity is the destination of more edges than others, so that popularity tells nothing either.
+    The types form a ring: every relation leads from each type to the next one. So all walks of k edges from X
+    end in the same type, and wrong turns make distractors that no rule about types can tell from the answer.
+    Each relation is, between two types, a random one-to-one map (as nearly as sizes allow), and an entity's
+    destinations by different relations all differ: no entity is the destination of more edges than others, so
+    that popularity tells nothing either.
 
     Args:
       entities: number of entities; they have invented names of four letters, none part of another.
-      relations: outgoing edges per entity; below 4, short paths have too few wrong turns to fill four options with them.
+      relations: outgoing edges per entity; below 4, short paths have too few wrong turns to fill four options
+        with them.
       seed: the same seed gives the same graph on every machine.
     Raises:
-      InputError: fewer than relations + 4 entities, more relations than there are words for, more entities than names.
+      InputError: fewer than relations + 4 entities, more relations than there are words for, more entities
+        than names.
     """
     names_available = (len(CONSONANTS) * len(VOWELS)) ** 2
     if relations > len(RELATIONS) or entities > names_available:
@@ -171,7 +206,8 @@ def generate_graph(entities: int, relations: int, seed: int) -> Graph:
         )
     if entities < relations + 4:
         raise InputError(
-            f"{entities} entities are too few for {relations} relations; set task.entities to at least {relations + 4}"
+            f"{entities} entities are too few for {relations} relations; set task.entities to at least"
+            f" {relations + 4}"
         )
     rng = random.Random(f"graph/{entities}/{relations}/{seed}")
     names = _names(entities, rng)
@@ -190,16 +226,25 @@ def generate_graph(entities: int, relations: int, seed: int) -> Graph:
 def _names(count: int, rng: random.Random) -> list[str]:
     """Distinct names of equal length, which is why none is part of another."""
     syllables = [consonant + vowel for consonant in CONSONANTS for vowel in VOWELS]
-    return [(first + second).capitalize() for first, second in rng.sample([(a, b) for a in syllables for b in syllables], count)]
+    return [
+        (first + second).capitalize()
+        for first, second in rng.sample([(a, b) for a in syllables for b in syllables], count)
+    ]
 
 
 def _maps(sources: list[str], targets: list[str], count: int, rng: random.Random) -> list[list[str]]:
-    """`count` random maps sources -> targets: balanced, never to itself, and different from each other at every source."""
+    """`count` random maps sources -> targets: balanced, never to itself, and different from each other at
+    every source.
+    """
     taken: list[set[str]] = [{source} for source in sources]
     maps: list[list[str]] = []
     while len(maps) < count:
         # A layer may be one larger than the next: then one target, another each time, serves twice.
-        image = [target for _ in range(-(-len(sources) // len(targets))) for target in rng.sample(targets, len(targets))]
+        image = [
+            target
+            for _ in range(-(-len(sources) // len(targets)))
+            for target in rng.sample(targets, len(targets))
+        ]
         image = image[: len(sources)]
         rng.shuffle(image)
         if _untangle(image, taken, rng):
@@ -210,7 +255,9 @@ def _maps(sources: list[str], targets: list[str], count: int, rng: random.Random
 
 
 def _untangle(image: list[str], taken: list[set[str]], rng: random.Random) -> bool:
-    """Swap images until none is already taken at its source. False if some clash has no swap (the caller draws again)."""
+    """Swap images until none is already taken at its source. False if some clash has no swap (the caller
+    draws again).
+    """
     order = list(range(len(image)))
     for index in order:
         if image[index] in taken[index]:

@@ -1,8 +1,9 @@
-"""Questions about walks: the record of one question, its texts, its wrong options, and JSONL files of records.
+"""Questions about walks: the record of one question, its texts, its wrong options, and JSONL files of
+records.
 
-A record is plain JSON: id, split, hop_len, question, options {A..D}, answer_star (a letter), path_star {entities, edges},
-prompt, ref {trace, style_rules}, meta {topic, difficulty, distractor_type}. Format of multi-hop-reasoning (MIT); the
-wording of the questions is ours.
+A record is plain JSON: id, split, hop_len, question, options {A..D}, answer_star (a letter), path_star
+{entities, edges}, prompt, ref {trace, style_rules}, meta {topic, difficulty, distractor_type}. Format of
+multi-hop-reasoning (MIT); the wording of the questions is ours.
 """
 
 import json
@@ -18,7 +19,8 @@ from jaxrl.tasks.graph import GENERATED, Edge, Graph
 from jaxrl.tasks.graph_walks import OPTIONS, Walk, entities_of
 
 LETTERS = "ABCD"
-WRONG_TURNS = 200  # tries; with four relations, missing one of three other neighbours in all of them is beyond chance
+# tries; with four relations, missing one of three other neighbours in all of them is beyond chance
+WRONG_TURNS = 200
 ENOUGH_ENDS = 12
 PROMPT = """You must follow the exact output format.
 
@@ -34,8 +36,9 @@ STYLE_RULES = [
     "Leave the list of options out of the trace.",
     "Name no entity more than twice.",
 ]
-# For graphs that are read from files: chosen by the first relation, as in the source. They name no other relation, so
-# that beyond one hop they hint at the answer rather than define it; generated graphs ask well-posed questions.
+# For graphs that are read from files: chosen by the first relation, as in the source. They name no other
+# relation, so that beyond one hop they hint at the answer rather than define it; generated graphs ask
+# well-posed questions.
 QUESTIONS = {
     "caused_by": "{start} has shown up. Which of these lies behind it?",
     "fixed_by": "{start} has to be dealt with. Which of these helps?",
@@ -43,7 +46,12 @@ QUESTIONS = {
     "leads_to": "{start} is left alone. Which of these can come of it?",
 }
 # Of different lengths, so that a small model cannot learn by heart how far back each relation stands.
-CLOSINGS = ("Where to?", "Where do you arrive?", "Which of these do you reach?", "Which of these is at the end of it?")
+CLOSINGS = (
+    "Where to?",
+    "Where do you arrive?",
+    "Which of these do you reach?",
+    "Which of these is at the end of it?",
+)
 OTHER_QUESTION = "Which of these is reached from {start} by way of '{relation}'?"
 
 Record = dict[str, Any]
@@ -57,10 +65,12 @@ def make_record(
     letters: dict[str, str] | None = None,
     wordings: dict[str, list[str]] | None = None,
 ) -> Record:
-    """The question about a walk. Its options depend on the walk and the seed alone, not on the other questions.
+    """The question about a walk. Its options depend on the walk and the seed alone, not on the other
+    questions.
 
     letters: entity -> the letter under which it always stands; None shuffles the options.
-    wordings: first relation -> question texts with a `{start}`, of which one is drawn; ours where there is none.
+    wordings: first relation -> question texts with a `{start}`, of which one is drawn; ours where there is
+      none.
     """
     path = entities_of(walk)
     rng = random.Random(f"question/{seed}/{'/'.join(part for edge in walk for part in edge)}")
@@ -100,7 +110,10 @@ def prompt_text(question: str, options: dict[str, str]) -> str:
 def phrases(graph: Graph) -> list[str]:
     """What stays the same in all prompts and traces, the relations' labels, and each of the four answers."""
     frame = [PROMPT.split(" {question}")[0], "Start at", " and follow:"]
-    marks = [text for letter in LETTERS for text in (f"\n{letter})", f"\nANSWER: {letter}")] + ["TRACE:", ", and"]
+    marks = [text for letter in LETTERS for text in (f"\n{letter})", f"\nANSWER: {letter}")] + [
+        "TRACE:",
+        ", and",
+    ]
     return frame + marks + [" " + relation.replace("_", " ") for relation in graph.relations]
 
 
@@ -118,7 +131,9 @@ def walk_of(record: Record) -> Walk:
 
 
 def wordings_of(records: Iterable[Record]) -> dict[str, list[str]]:
-    """The question texts of records by their first relation, with `{start}` for the entity that they begin at."""
+    """The question texts of records by their first relation, with `{start}` for the entity that they begin
+    at.
+    """
     found: dict[str, set[str]] = {}
     for record in records:
         first = walk_of(record)[0]
@@ -137,14 +152,15 @@ def _question(graph: Graph, walk: Walk, rng: random.Random, wordings: dict[str, 
     return QUESTIONS.get(relation, OTHER_QUESTION).format(start=start, relation=relation.replace("_", " "))
 
 
-# ------------------------------------------------------------------------------------------------------- wrong options
+# ---------------------------------------------------------------------------------------------- wrong options
 
 
 def _wrong_options(graph: Graph, walk: Walk, rng: random.Random, letters: dict[str, str] | None) -> list[str]:
     """Three entities that are not on the path, the most misleading kinds first; within a kind at random."""
     path = entities_of(walk)
     kinds = _wrong_turns(graph, walk, rng) if graph.domain == GENERATED else _near_answer(graph, walk)
-    # Not in the source: whatever the same relations also lead to from the same start would be a second right answer.
+    # Not in the source: whatever the same relations also lead to from the same start would be a second right
+    # answer.
     barred = set(path) | graph.ends(path[0], tuple(edge.rel for edge in walk))
     chosen: list[str] = []
     taken = {letters[path[-1]]} if letters else set()
@@ -159,16 +175,20 @@ def _wrong_options(graph: Graph, walk: Walk, rng: random.Random, letters: dict[s
 
 def fixed_letters(graph: Graph) -> dict[str, str]:
     """A letter for every entity, spread evenly over the entities of each type."""
-    by_type = (sorted(entity for entity in graph.entities if graph.types[entity] == kind) for kind in sorted(set(graph.types.values())))
+    by_type = (
+        sorted(entity for entity in graph.entities if graph.types[entity] == kind)
+        for kind in sorted(set(graph.types.values()))
+    )
     return {entity: LETTERS[i % OPTIONS] for members in by_type for i, entity in enumerate(members)}
 
 
 def _wrong_turns(graph: Graph, walk: Walk, rng: random.Random) -> list[Iterable[str]]:
-    """Generated graphs: ends of other walks of the same length from the same start; then any entity of the answer's type.
+    """Generated graphs: ends of other walks of the same length from the same start; then any entity of the
+    answer's type.
 
-    So each option is the answer to another question with the same start and length. Whoever has not followed the
-    relations sees four options of the same type, popularity and distance. (Walks with exactly one wrong turn would be nearer
-    misses, but they give the answer away as the middle of the four.)
+    So each option is the answer to another question with the same start and length. Whoever has not followed
+    the relations sees four options of the same type, popularity and distance. (Walks with exactly one wrong
+    turn would be nearer misses, but they give the answer away as the middle of the four.)
     """
     path = entities_of(walk)
     ends: set[str] = set()
@@ -184,7 +204,9 @@ def _wrong_turns(graph: Graph, walk: Walk, rng: random.Random) -> list[Iterable[
 
 
 def _near_answer(graph: Graph, walk: Walk) -> list[Iterable[str]]:
-    """Read graphs, as in the source: neighbours of the answer (two edges) of its type, its type, neighbours, anything."""
+    """Read graphs, as in the source: neighbours of the answer (two edges) of its type, its type, neighbours,
+    anything.
+    """
     answer = walk[-1].dst
     near = set(graph.neighbours[answer])
     near |= {further for entity in near for further in graph.neighbours[entity]}
@@ -192,15 +214,16 @@ def _near_answer(graph: Graph, walk: Walk) -> list[Iterable[str]]:
     return [near & set(same_type), same_type, near, graph.entities]
 
 
-# --------------------------------------------------------------------------------------------------------------- files
+# ------------------------------------------------------------------------------------------------------ files
 
 
 def read_records(path: str | Path, graph: Graph) -> list[Record]:
     """Records from a JSONL file; `prompt`, `ref`, `split` and `meta` are made where missing.
 
     Raises:
-      InputError: naming file, line and column: unreadable, not JSON, missing column, wrong type, entity or relation
-        that the graph does not have, path that does not hang together or does not end in the answer, repeated id.
+      InputError: naming file, line and column: unreadable, not JSON, missing column, wrong type, entity or
+        relation that the graph does not have, path that does not hang together or does not end in the answer,
+        repeated id.
     """
     records: list[Record] = []
     ids: set[str] = set()
@@ -210,7 +233,9 @@ def read_records(path: str | Path, graph: Graph) -> list[Record]:
         except InputError as error:
             raise InputError(f"{where}, {error}") from None
         if record["id"] in ids:
-            raise InputError(f"{where}, column 'id': {record['id']!r} occurs twice; give each question its own id")
+            raise InputError(
+                f"{where}, column 'id': {record['id']!r} occurs twice; give each question its own id"
+            )
         ids.add(record["id"])
         records.append(record)
     if not records:
@@ -235,30 +260,86 @@ def _check_record(record: Record, graph: Graph) -> None:
         if not holds:
             raise InputError(f"column {column!r}: {reason}")
 
-    columns = {"id": str, "question": str, "hop_len": int, "options": dict, "answer_star": str, "path_star": dict}
+    columns = {
+        "id": str,
+        "question": str,
+        "hop_len": int,
+        "options": dict,
+        "answer_star": str,
+        "path_star": dict,
+    }
     for column, kind in columns.items():
         need(column in record, column, f"is missing; the file must have {', '.join(columns)}")
         need(isinstance(record[column], kind), column, f"must be {kind.__name__}, but is {record[column]!r}")
     for column, kind in {"split": str, "prompt": str, "meta": dict}.items():
-        need(isinstance(record.get(column, kind()), kind), column, f"must be {kind.__name__}, but is {record.get(column)!r}")
+        need(
+            isinstance(record.get(column, kind()), kind),
+            column,
+            f"must be {kind.__name__}, but is {record.get(column)!r}",
+        )
     reference = record.get("ref", {"trace": ""})
-    need(isinstance(reference, dict) and isinstance(reference.get("trace"), str), "ref", "must be an object with a text `trace`")
+    need(
+        isinstance(reference, dict) and isinstance(reference.get("trace"), str),
+        "ref",
+        "must be an object with a text `trace`",
+    )
 
     options, path = record["options"], record["path_star"]
-    need(sorted(options) == list(LETTERS), "options", f"must have the keys A, B, C and D, but has {sorted(options)}")
+    need(
+        sorted(options) == list(LETTERS),
+        "options",
+        f"must have the keys A, B, C and D, but has {sorted(options)}",
+    )
     for letter, entity in options.items():
-        need(isinstance(entity, str) and entity in graph.types, "options", f"{letter} is {entity!r}, which is not in the graph")
-    need(len(set(options.values())) == OPTIONS, "options", f"must be four different entities, but are {list(options.values())}")
+        need(
+            isinstance(entity, str) and entity in graph.types,
+            "options",
+            f"{letter} is {entity!r}, which is not in the graph",
+        )
+    need(
+        len(set(options.values())) == OPTIONS,
+        "options",
+        f"must be four different entities, but are {list(options.values())}",
+    )
     entities, edges = path.get("entities"), path.get("edges")
-    need(isinstance(entities, list) and isinstance(edges, list), "path_star", "must have the lists `entities` and `edges`")
-    known = {tuple(edge) for entity in entities if isinstance(entity, str) for edge in graph.edges_from.get(entity, ())}
+    need(
+        isinstance(entities, list) and isinstance(edges, list),
+        "path_star",
+        "must have the lists `entities` and `edges`",
+    )
+    known = {
+        tuple(edge)
+        for entity in entities
+        if isinstance(entity, str)
+        for edge in graph.edges_from.get(entity, ())
+    }
     for edge in edges:
         triple = tuple(edge.get(key) for key in ("src", "rel", "dst")) if isinstance(edge, dict) else ()
-        need(triple in known, "path_star", f"{edge!r} is not an edge of the graph that leaves an entity of the path")
+        need(
+            triple in known,
+            "path_star",
+            f"{edge!r} is not an edge of the graph that leaves an entity of the path",
+        )
     joined = [edge["src"] for edge in edges] + [edge["dst"] for edge in edges[-1:]]
-    need(bool(edges) and joined == entities, "path_star", f"the edges lead over {joined}, but `entities` lists {entities}")
-    need(all(a["dst"] == b["src"] for a, b in zip(edges, edges[1:])), "path_star", "an edge does not begin where the last ended")
-    need(record["hop_len"] == len(edges), "hop_len", f"is {record['hop_len']}, but the path has {len(edges)} edges")
-    need(record["answer_star"] in options, "answer_star", f"must be A, B, C or D, but is {record['answer_star']!r}")
+    need(
+        bool(edges) and joined == entities,
+        "path_star",
+        f"the edges lead over {joined}, but `entities` lists {entities}",
+    )
+    need(
+        all(a["dst"] == b["src"] for a, b in zip(edges, edges[1:])),
+        "path_star",
+        "an edge does not begin where the last ended",
+    )
+    need(
+        record["hop_len"] == len(edges),
+        "hop_len",
+        f"is {record['hop_len']}, but the path has {len(edges)} edges",
+    )
+    need(
+        record["answer_star"] in options,
+        "answer_star",
+        f"must be A, B, C or D, but is {record['answer_star']!r}",
+    )
     right = options[record["answer_star"]]
     need(right == entities[-1], "answer_star", f"names {right!r}, but the path ends in {entities[-1]!r}")

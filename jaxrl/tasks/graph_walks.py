@@ -1,18 +1,20 @@
-"""Walks in a graph: which there are, which split each belongs to, and a seeded choice of them. Not the questions about them.
+"""Walks in a graph: which there are, which split each belongs to, and a seeded choice of them. Not the
+questions about them.
 
-A walk is a tuple of edges that visits no entity twice. Its split depends on its edges alone, through a stable hash, so
-that no seed, count or choice of hops can bring one walk into two splits. The rule, on which comparisons of train and test rest:
+A walk is a tuple of edges that visits no entity twice. Its split depends on its edges alone, through a stable
+hash, so that no seed, count or choice of hops can bring one walk into two splits. The rule, on which
+comparisons of train and test rest:
 
 - a piece (two or three consecutive edges) is *held out* if its hash falls below `HELD_OUT`;
-- a walk is for training if none of its pieces is held out; a single edge always is, since a model that has not seen
-  every fact cannot be asked to combine them;
-- a walk of three or more edges is for evaluation if all its pieces of three are held out, a walk of two if it is itself;
-  val or test is decided by the hash of the whole walk;
+- a walk is for training if none of its pieces is held out; a single edge always is, since a model that has
+  not seen every fact cannot be asked to combine them;
+- a walk of three or more edges is for evaluation if all its pieces of three are held out, a walk of two if it
+  is itself; val or test is decided by the hash of the whole walk;
 - every other walk is never asked.
 
-What follows: no training walk equals or contains an evaluation walk, and no training walk of three or more edges is part
-of one. An evaluation walk may contain single edges and pairs that were trained on: putting those together is the task. A val
-walk and a test walk always differ, but may overlap.
+What follows: no training walk equals or contains an evaluation walk, and no training walk of three or more
+edges is part of one. An evaluation walk may contain single edges and pairs that were trained on: putting
+those together is the task. A val walk and a test walk always differ, but may overlap.
 """
 
 import random
@@ -28,8 +30,8 @@ from jaxrl.tasks.graph import GENERATED, Edge, Graph
 HELD_OUT = 0.25
 VAL = 1 / 3  # of the evaluation walks; the rest is test
 OPTIONS = 4
-# Walks of one length are listed and sampled from up to this many (and three times the number asked for); where there are
-# more, walks are drawn at random until enough differ, which then does not take long.
+# Walks of one length are listed and sampled from up to this many (and three times the number asked for);
+# where there are more, walks are drawn at random until enough differ, which then does not take long.
 MAX_LISTED = 10_000
 
 Walk = tuple[Edge, ...]
@@ -39,9 +41,9 @@ Walk = tuple[Edge, ...]
 class WalkRules:
     """Where walks may go.
 
-    starts: entities to start at. preferred: relations that are followed where an entity has any of them; the others
-      only where it has none. reserved: pieces of an evaluation file's walks, see `reserve`. test_is_file: the test split
-      comes from that file, so that all held-out walks are val.
+    starts: entities to start at. preferred: relations that are followed where an entity has any of them; the
+      others only where it has none. reserved: pieces of an evaluation file's walks, see `reserve`.
+      test_is_file: the test split comes from that file, so that all held-out walks are val.
     """
 
     graph: Graph
@@ -53,7 +55,9 @@ class WalkRules:
     def steps(self, start: str, walk: Walk) -> list[Edge]:
         """The edges that may follow `walk`, which began at `start`."""
         visited = {start} | {edge.dst for edge in walk}
-        edges = [edge for edge in self.graph.edges_from[walk[-1].dst if walk else start] if edge.dst not in visited]
+        edges = [
+            edge for edge in self.graph.edges_from[walk[-1].dst if walk else start] if edge.dst not in visited
+        ]
         return [edge for edge in edges if edge.rel in self.preferred] or edges
 
 
@@ -69,8 +73,8 @@ def pieces(walk: Walk, length: int) -> list[Walk]:
 def reserve(walks: Sequence[Walk]) -> frozenset[Walk]:
     """What train and val walks must not contain, given the walks of an evaluation file.
 
-    Of a walk of three or more edges every piece of three (which covers walks that equal, contain, or, from three edges
-    on, lie inside it); a shorter one as a whole.
+    Of a walk of three or more edges every piece of three (which covers walks that equal, contain, or, from
+    three edges on, lie inside it); a shorter one as a whole.
     """
     return frozenset(piece for walk in walks for piece in pieces(walk, min(3, len(walk))))
 
@@ -99,7 +103,7 @@ def stable_fraction(purpose: str, walk: Walk) -> float:
     return int.from_bytes(blake2b(text.encode(), digest_size=8).digest()) / 2**64
 
 
-# ------------------------------------------------------------------------------------------------------------ choosing
+# --------------------------------------------------------------------------------------------------- choosing
 
 
 def choose_walks(rules: WalkRules, split: str, hops: Sequence[int], count: int, seed: str) -> list[Walk]:
@@ -112,16 +116,21 @@ def choose_walks(rules: WalkRules, split: str, hops: Sequence[int], count: int, 
     """
     rng = random.Random(f"walks/{split}/{seed}")
     limit = max(MAX_LISTED, 3 * count)
-    listed = {length: list(islice(_list_walks(rules, split, length), limit + 1)) for length in sorted(set(hops))}
+    listed = {
+        length: list(islice(_list_walks(rules, split, length), limit + 1)) for length in sorted(set(hops))
+    }
     total = sum(len(walks) for walks in listed.values())
     if total < count:
         by_length = ", ".join(f"{len(walks)} of {length}" for length, walks in listed.items())
         raise InputError(
-            f"{count} different {split} questions were asked for, but the graph has only {total} walks for them "
-            f"(hops: {by_length}); set task.{split} to at most {total}, or raise task.entities or the hops"
+            f"{count} different {split} questions were asked for, but the graph has only {total} walks for"
+            f" them (hops: {by_length}); set task.{split} to at most {total}, or raise task.entities or the"
+            " hops"
         )
     chosen: list[Walk] = []
-    for length, share in _fair_shares({length: len(walks) for length, walks in listed.items()}, count).items():
+    for length, share in _fair_shares(
+        {length: len(walks) for length, walks in listed.items()}, count
+    ).items():
         if len(listed[length]) > limit:
             chosen += _draw_walks(rules, split, length, share, rng)
         else:
@@ -131,7 +140,9 @@ def choose_walks(rules: WalkRules, split: str, hops: Sequence[int], count: int, 
 
 
 def _fair_shares(sizes: dict[int, int], count: int) -> dict[int, int]:
-    """Split `count` over the lengths, as evenly as their sizes allow; the longer ones take what does not divide."""
+    """Split `count` over the lengths, as evenly as their sizes allow; the longer ones take what does not
+    divide.
+    """
     shares = {}
     by_size = sorted(sizes, key=lambda length: (sizes[length], length))
     for index, length in enumerate(by_size):
@@ -140,7 +151,9 @@ def _fair_shares(sizes: dict[int, int], count: int) -> dict[int, int]:
 
 
 def _list_walks(rules: WalkRules, split: str, hops: int) -> Iterator[Walk]:
-    """Every walk of a split, in a fixed order; branches that cannot lead to one are cut as soon as that shows."""
+    """Every walk of a split, in a fixed order; branches that cannot lead to one are cut as soon as that
+    shows.
+    """
     for start in rules.starts:
         pending: list[Walk] = [()]
         while pending:
@@ -178,7 +191,9 @@ def _may_lead_to(walk: Walk, split: str) -> bool:
 
 
 def _is_askable(walk: Walk, rules: WalkRules) -> bool:
-    """Are there entities enough off the path for the wrong options? In a generated graph they must share the answer's type."""
+    """Are there entities enough off the path for the wrong options? In a generated graph they must share the
+    answer's type.
+    """
     types = rules.graph.types
     path = entities_of(walk)
     if rules.graph.domain != GENERATED:

@@ -1,8 +1,9 @@
-"""Knowledge-graph questions: follow two or more edges of a graph, say which ones, and name the option where they end.
+"""Knowledge-graph questions: follow two or more edges of a graph, say which ones, and name the option where
+they end.
 
-Files and reward are those of multi-hop-reasoning (MIT). Departures: entities are found as whole words (`trace_reward.py`),
-no wrong option is a second right answer, and the graph that is generated when none is given (`graph.py`) asks questions
-that have one answer.
+Files and reward are those of multi-hop-reasoning (MIT). Departures: entities are found as whole words
+(`trace_reward.py`), no wrong option is a second right answer, and the graph that is generated when none is
+given (`graph.py`) asks questions that have one answer.
 """
 
 import json
@@ -15,7 +16,18 @@ from jaxrl.data.jsonl import write_rows
 from jaxrl.errors import InputError
 from jaxrl.tasks.base import SPLITS, Baseline
 from jaxrl.tasks.graph import GENERATED, Edge, Graph, generate_graph, graph_values, read_graph
-from jaxrl.tasks.graph_questions import LETTERS, Record, complete_record, edge_text, fixed_letters, make_record, phrases, read_records, walk_of, wordings_of
+from jaxrl.tasks.graph_questions import (
+    LETTERS,
+    Record,
+    complete_record,
+    edge_text,
+    fixed_letters,
+    make_record,
+    phrases,
+    read_records,
+    walk_of,
+    wordings_of,
+)
 from jaxrl.tasks.graph_walks import WalkRules, choose_walks, reserve
 from jaxrl.tasks.trace_reward import FORMAT_FAILURE, TraceReward
 from jaxrl.types import Message, Problem
@@ -28,7 +40,8 @@ PREFERRED = ("caused_by", "fixed_by", "diagnosed_by", "leads_to")
 
 
 class KnowledgeGraph:
-    """The task; `section` is documented in `config_tasks.py`. Nothing changes after construction: questions are made once and kept.
+    """The task; `section` is documented in `config_tasks.py`. Nothing changes after construction: questions
+    are made once and kept.
 
     Raises:
       InputError: files that cannot be read or are not what they should be.
@@ -39,12 +52,16 @@ class KnowledgeGraph:
     def __init__(self, section: "KnowledgeGraphSection"):
         for key in ("eval_file", "examples_file"):
             if section.graph is None and (path := getattr(section, key)) is not None:
-                raise InputError(f"task.{key} {path!r} asks about a graph that is not given; set task.graph too")
+                raise InputError(
+                    f"task.{key} {path!r} asks about a graph that is not given; set task.graph too"
+                )
         self.section = section
         self.graph = _make_graph(section)
         self.verify = TraceReward(self.graph.entities, section.entity_match, section.answer_pays)
         self._eval_records = read_records(section.eval_file, self.graph) if section.eval_file else None
-        self._wordings = wordings_of(read_records(section.examples_file, self.graph)) if section.examples_file else {}
+        self._wordings = (
+            wordings_of(read_records(section.examples_file, self.graph)) if section.examples_file else {}
+        )
         self._rules = _make_rules(self.graph, self._eval_records)
         self._problems: dict[str, list[Problem]] = {}
 
@@ -65,7 +82,9 @@ class KnowledgeGraph:
 
     def texts(self) -> list[str]:
         facts = [edge_text(edge) for edge in self.graph.edges]
-        return facts + [text for p in self.problems("train") for text in (p.data["prompt"], self.demonstration(p))]
+        return facts + [
+            text for p in self.problems("train") for text in (p.data["prompt"], self.demonstration(p))
+        ]
 
     def phrases(self) -> list[str]:
         return phrases(self.graph)
@@ -74,7 +93,9 @@ class KnowledgeGraph:
         return {"chance": self._chance, "first_option": self._first_option, "nearest": self._nearest}
 
     def generate(self, count: int, seed: int) -> Iterator[Record]:
-        """Questions on paths of the train split, drawn with a seed of their own; `problem` knows those of this graph alone."""
+        """Questions on paths of the train split, drawn with a seed of their own; `problem` knows those of
+        this graph alone.
+        """
         return iter(self._questions("train", self.section.hops, count, [str(seed)]))
 
     def problem(self, record: Record) -> Problem:
@@ -82,10 +103,14 @@ class KnowledgeGraph:
         return _problem(complete_record(record, self.graph))
 
     def write(self, folder: str | Path) -> None:
-        """kg.json, train.jsonl, val.jsonl and test.jsonl, which `graph` and `eval_file` of another config can name."""
+        """kg.json, train.jsonl, val.jsonl and test.jsonl, which `graph` and `eval_file` of another config can
+        name.
+        """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "kg.json").write_text(json.dumps(graph_values(self.graph), indent=2) + "\n", encoding="utf-8")
+        (folder / "kg.json").write_text(
+            json.dumps(graph_values(self.graph), indent=2) + "\n", encoding="utf-8"
+        )
         for split in SPLITS:
             write_rows(folder / f"{split}.jsonl", (problem.data for problem in self.problems(split)))
 
@@ -97,8 +122,9 @@ class KnowledgeGraph:
             hops = self.section.eval_hops or tuple(length for length in hops if length > 1)
         if count and not hops:
             raise InputError(
-                f"task.{split} is {count}, but hops {self.section.hops} leave no length to evaluate on: paths of one hop are "
-                f"for training only; add longer hops, set task.eval_hops, or set task.{split} to 0"
+                f"task.{split} is {count}, but hops {self.section.hops} leave no length to evaluate on: paths"
+                f" of one hop are for training only; add longer hops, set task.eval_hops, or set task.{split}"
+                " to 0"
             )
         seed = str(self.section.question_seed)
         variants = self.section.variants if split == "train" else 1
@@ -108,7 +134,11 @@ class KnowledgeGraph:
         """`count` paths, drawn with the first seed, each asked once with every seed."""
         walks = choose_walks(self._rules, split, hops, count, seeds[0]) if count else []
         letters = fixed_letters(self.graph) if self.section.letters == "fixed" else None
-        return [make_record(self.graph, walk, split, seed, letters, self._wordings) for seed in seeds for walk in walks]
+        return [
+            make_record(self.graph, walk, split, seed, letters, self._wordings)
+            for seed in seeds
+            for walk in walks
+        ]
 
     # The baselines know the format and the question's words, not the answer.
 
@@ -119,12 +149,16 @@ class KnowledgeGraph:
         return self._guess(problem, LETTERS[0], rng)
 
     def _nearest(self, problem: Problem, rng: random.Random) -> str:
-        """The option with the fewest edges, in either direction, to the start: knows the graph, ignores the relations."""
+        """The option with the fewest edges, in either direction, to the start: knows the graph, ignores the
+        relations.
+        """
         distance = self.graph.distances(problem.data["path_star"]["entities"][0])
         far = len(self.graph.entities)
         options = problem.data["options"]
         nearest = min(distance.get(entity, far) for entity in options.values())
-        return self._guess(problem, rng.choice([x for x in LETTERS if distance.get(options[x], far) == nearest]), rng)
+        return self._guess(
+            problem, rng.choice([x for x in LETTERS if distance.get(options[x], far) == nearest]), rng
+        )
 
     def _guess(self, problem: Problem, letter: str, rng: random.Random) -> str:
         start = problem.data["path_star"]["entities"][0]  # which the question names
@@ -139,7 +173,9 @@ def _make_graph(section: "KnowledgeGraphSection") -> Graph:
 
 
 def _make_rules(graph: Graph, eval_records: list[Record] | None) -> WalkRules:
-    """Where walks start and which edges they prefer: anywhere and none in a generated graph, else as in the source."""
+    """Where walks start and which edges they prefer: anywhere and none in a generated graph, else as in the
+    source.
+    """
     reserved = reserve([walk_of(record) for record in eval_records or ()])
     entities = tuple(sorted(graph.entities))
     starts, preferred = entities, frozenset()

@@ -1,8 +1,10 @@
-r"""Mathematics questions whose answer is a number or an expression, from files or the hub: GSM8K, MATH, and what has their fields.
+r"""Mathematics questions whose answer is a number or an expression, from files or the hub: GSM8K, MATH, and
+what has their fields.
 
-Where a completion's answer stands, behind the last #### or in the last \boxed{}, and which number it is, says `verify/answers.py`;
-what lists, intervals, equations and the like are, `verify/structure.py`; when two answers are alike, `verify/alike.py`. Expressions
-are compared as functions of their unknowns, and with `symbolic` by the values of their roots and functions (`verify/algebra.py`).
+Where a completion's answer stands, behind the last #### or in the last \boxed{}, and which number it is, says
+`verify/answers.py`; what lists, intervals, equations and the like are, `verify/structure.py`; when two
+answers are alike, `verify/alike.py`. Expressions are compared as functions of their unknowns, and with
+`symbolic` by the values of their roots and functions (`verify/algebra.py`).
 """
 
 import math
@@ -32,7 +34,8 @@ INSTRUCTIONS = {
 MARKS = {"hashes": "#### {}", "boxed": "The answer is \\boxed{{{}}}."}
 ASKS_PERCENT = re.compile(r"\b(?:what|which|how many|as an?|in) (?:[a-z']+ ){0,4}per ?cent", re.IGNORECASE)
 ASKS_ORDER = re.compile(
-    r"\b(?:(?:in|by) (?:[a-z]+ ){0,3}order\b(?! (?:to|that)\b)|(?:correct|right) order\b|from (?:the )?(?:[a-z]+est|least|most) to\b"
+    r"\b(?:(?:in|by) (?:[a-z]+ ){0,3}order\b(?! (?:to|that)\b)|(?:correct|right) order\b|from (?:the"
+    r" )?(?:[a-z]+est|least|most) to\b"
     r"|respectively\b|order(?:ed)? (?:from|by|them|these)\b|(?:arrange|rank|sort)(?:ed)?\b)",
     re.IGNORECASE,
 )
@@ -41,7 +44,8 @@ CALCULATOR = re.compile(r"<<[^<>]*>>")  # GSM8K's notes for a calculator
 
 
 class Math:
-    """The task; `section` is documented in `config_tasks.py`. There is no generator: questions come from files.
+    """The task; `section` is documented in `config_tasks.py`. There is no generator: questions come from
+    files.
 
     Raises:
       InputError: `symbolic` without its library.
@@ -59,11 +63,12 @@ class Math:
         self._problems: dict[str, list[Problem]] = {}
 
     def problems(self, split: str) -> list[Problem]:
-        """The split's questions, in the order of their file, each once. A question of the test split is in no other.
+        """The split's questions, in the order of their file, each once. A question of the test split is in no
+        other.
 
         Raises:
-          InputError: a file that cannot be read, a record that is not as it should be (file and line are named), no source,
-            or a split that does not exist.
+          InputError: a file that cannot be read, a record that is not as it should be (file and line are
+            named), no source, or a split that does not exist.
         """
         if split not in SPLITS:
             raise InputError(f"unknown split {split!r}; the splits are: {', '.join(SPLITS)}")
@@ -75,10 +80,16 @@ class Math:
     def problem(self, record: Record) -> Problem:
         question = field(record, "problem" if "problem" in record else "question", "the question", is_text)
         content = f"{question}\n\n{INSTRUCTIONS[self.section.answer_format]}"
-        return Problem(f"math-{digest(question)}", (Message(role="user", content=content),), {**record, "gold": gold_of(record)})
+        return Problem(
+            f"math-{digest(question)}",
+            (Message(role="user", content=content),),
+            {**record, "gold": gold_of(record)},
+        )
 
     def demonstration(self, problem: Problem) -> str:
-        """The record's solution without notes for a calculator, and its answer in the format that the prompt asks for."""
+        """The record's solution without notes for a calculator, and its answer in the format that the prompt
+        asks for.
+        """
         gold, answer_format = problem.data["gold"], self.section.answer_format
         solution = CALCULATOR.sub("", str(problem.data.get("solution", problem.data.get("answer"))))
         if answer_format == "boxed" and "\\boxed" in solution:
@@ -101,9 +112,11 @@ class Math:
         }
 
     def generate(self, count: int, seed: int) -> Iterator[Record]:
-        raise InputError("the task math has no generator, since its questions come from files; try arithmetic or countdown")
+        raise InputError(
+            "the task math has no generator, since its questions come from files; try arithmetic or countdown"
+        )
 
-    # ------------------------------------------------------------------------------------------------------------- reading
+    # ------------------------------------------------------------------------------------------------ reading
 
     def _split(self, split: str) -> list[Problem]:
         if split == "test":
@@ -120,8 +133,15 @@ class Math:
 
         file = getattr(self.section, f"{source}_file")
         if file is None and self.section.hub is None:
-            raise InputError(f"the task math has no questions of its own; set task.{source}_file or task.hub, or task.{source} to 0")
-        rows = read_file(file) if file is not None else read_hub(self.section.hub, self.section.hub_config, source)
+            raise InputError(
+                f"the task math has no questions of its own; set task.{source}_file or task.hub, or"
+                f" task.{source} to 0"
+            )
+        rows = (
+            read_file(file)
+            if file is not None
+            else read_hub(self.section.hub, self.section.hub_config, source)
+        )
         problems: dict[str, Problem] = {}
         for place, record in rows:
             try:
@@ -134,7 +154,9 @@ class Math:
 
 @dataclass(frozen=True)
 class MathReward:
-    """1 for the right answer, else 0. `parts` also says whether there was an answer, and whether it stood where it was asked for."""
+    """1 for the right answer, else 0. `parts` also says whether there was an answer, and whether it stood
+    where it was asked for.
+    """
 
     symbolic: bool = False
 
@@ -142,25 +164,33 @@ class MathReward:
         gold, found = problem.data["gold"], final_answer(text)
         if found is None:
             parts = {"correct": 0.0, "format": 0.0, "marked": 0.0}
-            return Verdict(0.0, correct=False, format_ok=False, parts=parts, detail=f"no answer; right is {short(gold)}")
+            return Verdict(
+                0.0, correct=False, format_ok=False, parts=parts, detail=f"no answer; right is {short(gold)}"
+            )
         question = _question(problem)
         in_percent = bool(ASKS_PERCENT.search(question))
         in_order = not gold.isdecimal() and bool(ASKS_ORDER.search(question))
         is_right = equal(gold, found.text, symbolic=self.symbolic, in_percent=in_percent, in_order=in_order)
         parts = {"correct": float(is_right), "format": 1.0, "marked": float(found.is_marked)}
-        return Verdict(parts["correct"], is_right, True, parts, f"answer {short(found.text)}, right is {short(gold)}")
+        return Verdict(
+            parts["correct"], is_right, True, parts, f"answer {short(found.text)}, right is {short(gold)}"
+        )
 
 
 def gold_of(record: Record) -> str:
-    """The right answer: behind the last ####, or in the last box (or joined boxes), of `answer` or else of `solution`; or all of
-    `answer`, which may be a number, and may go over several lines if it is no prose.
+    """The right answer: behind the last ####, or in the last box (or joined boxes), of `answer` or else of
+    `solution`; or all of `answer`, which may be a number, and may go over several lines if it is no prose.
 
     Raises:
       InputError: no such field, or no answer in it.
     """
     name = "answer" if "answer" in record or "solution" not in record else "solution"
-    place = "a text that ends with `#### 42` or \\boxed{42}" + (", or the answer alone" if name == "answer" else "")
-    text = str(field(record, name, place, lambda value: is_text(value) or (name == "answer" and _is_number(value))))
+    place = "a text that ends with `#### 42` or \\boxed{42}" + (
+        ", or the answer alone" if name == "answer" else ""
+    )
+    text = str(
+        field(record, name, place, lambda value: is_text(value) or (name == "answer" and _is_number(value)))
+    )
     if "####" in text or "\\boxed" in text:
         found = final_answer(text)
         gold = found.text if found and (found.is_marked or found.is_said) else ""

@@ -1,4 +1,6 @@
-"""Inputs for the bundled small programs: for each way of reading, a value drawn, and the lines of input that stand for it."""
+"""Inputs for the bundled small programs: for each way of reading, a value drawn, and the lines of input that
+stand for it.
+"""
 
 import random
 from collections.abc import Callable
@@ -6,7 +8,10 @@ from typing import Any
 
 Drawn = tuple[Any, list[str]]
 
-WORDS = "ant bee crow deer eel fox goat hare ibex jay kiwi lynx mole newt otter pig quail raven seal toad urchin vole wolf yak".split()
+WORDS = (
+    "ant bee crow deer eel fox goat hare ibex jay kiwi lynx mole newt otter pig quail raven seal toad urchin"
+    " vole wolf yak".split()
+)
 RANGES = ((0, 9), (-9, 20), (1, 60), (-50, 50))  # of the integers in one input
 
 
@@ -37,7 +42,11 @@ def _ints_until_zero(rng: random.Random) -> Drawn:
 
 def _one_or_many(rng: random.Random) -> Drawn:
     values = _ints(rng)
-    return (values[:1], ["one", str(values[0])]) if rng.random() < 0.3 else (values, ["many", str(len(values)), *map(str, values)])
+    return (
+        (values[:1], ["one", str(values[0])])
+        if rng.random() < 0.3
+        else (values, ["many", str(len(values)), *map(str, values)])
+    )
 
 
 def _ints_anywhere(rng: random.Random) -> Drawn:
@@ -58,7 +67,9 @@ def _product_less_sum(rng: random.Random) -> Drawn:
 
 def _operation(rng: random.Random) -> Drawn:
     name, a, b = rng.choice(("plus", "times", "flip")), rng.randint(-20, 90), rng.randint(-9, 40)
-    return {"plus": a + b, "times": a * b, "flip": -a}[name], [name, str(a)] + ([str(b)] if name != "flip" else [])
+    return {"plus": a + b, "times": a * b, "flip": -a}[name], [name, str(a)] + (
+        [str(b)] if name != "flip" else []
+    )
 
 
 def _commands(rng: random.Random) -> Drawn:
@@ -76,7 +87,16 @@ def _words(rng: random.Random) -> list[str]:
 
 
 def _varied(word: str, rng: random.Random) -> str:
-    return rng.choice((word, word, word.capitalize(), word.upper(), word[0] * rng.randint(2, 4) + word, str(rng.randint(0, 199))))
+    return rng.choice(
+        (
+            word,
+            word,
+            word.capitalize(),
+            word.upper(),
+            word[0] * rng.randint(2, 4) + word,
+            str(rng.randint(0, 199)),
+        )
+    )
 
 
 def _line(rng: random.Random) -> Drawn:

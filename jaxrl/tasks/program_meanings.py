@@ -1,7 +1,8 @@
-"""What each step of the bundled small programs means, as a function of the value and of k; of printing, the text printed.
+"""What each step of the bundled small programs means, as a function of the value and of k; of printing, the
+text printed.
 
-Written apart from the Python in `program_numbers.py`, `program_texts.py` and `program_ends.py`, and as unlike it as may be:
-expected outputs come from here, and the tests run the programs against them.
+Written apart from the Python in `program_numbers.py`, `program_texts.py` and `program_ends.py`, and as unlike
+it as may be: expected outputs come from here, and the tests run the programs against them.
 """
 
 from collections import Counter
@@ -86,7 +87,9 @@ MEANINGS: dict[str, Callable[[Any, int], Any]] = {
     "collatz": lambda x, k: _collatz(abs(x)),
     "ones": lambda x, k: abs(x).bit_count(),
     "square_remainder": lambda x, k: x * x % k,
-    "reverse_digits": lambda x, k: (1 if x >= 0 else -1) * sum(10**i * int(c) for i, c in enumerate(str(abs(x)))),
+    "reverse_digits": (
+        lambda x, k: (1 if x >= 0 else -1) * sum(10**i * int(c) for i, c in enumerate(str(abs(x))))
+    ),
     "binary": lambda x, k: f"{abs(x):b}",
     "digits": lambda x, k: [ord(c) - 48 for c in str(abs(x))],
     "reverse_text": lambda s, k: "".join(reversed(s)),

@@ -1,8 +1,10 @@
-"""Small programs with a problem statement and cases, put together from steps: what abduction and deduction ask about by default.
+"""Small programs with a problem statement and cases, put together from steps: what abduction and deduction
+ask about by default.
 
-A program reads a value, takes it through one to four steps of matching kinds, and prints it. The steps' words make the
-statement, their Python the program, and their meanings (`program_meanings.py`, written apart) the expected outputs. A program
-is kept only if its cases have different outputs, and if no step can be left out without changing one of them.
+A program reads a value, takes it through one to four steps of matching kinds, and prints it. The steps' words
+make the statement, their Python the program, and their meanings (`program_meanings.py`, written apart) the
+expected outputs. A program is kept only if its cases have different outputs, and if no step can be left out
+without changing one of them.
 """
 
 import random
@@ -49,7 +51,9 @@ class Step:
 
 @dataclass(frozen=True)
 class Case:
-    """The value that was drawn, the input that stands for it, and the output, both without a line end at the end."""
+    """The value that was drawn, the input that stands for it, and the output, both without a line end at the
+    end.
+    """
 
     value: Any
     input: str
@@ -96,7 +100,9 @@ TAKING = {kind: tuple(step for step in STEPS if step.takes == kind) for kind in 
 
 
 def draw_program(rng: random.Random, claim: Claim) -> Program | None:
-    """A program with NUM_CASES cases, or None where the draw came to nothing; what is claimed are its steps."""
+    """A program with NUM_CASES cases, or None where the draw came to nothing; what is claimed are its
+    steps.
+    """
     steps = _draw_steps(rng)
     if not claim([[step.name, k] for step, k in steps]):
         return None
@@ -115,10 +121,16 @@ def output_of(steps: tuple[tuple[Step, int], ...], value: Any) -> str:
 
 
 def hard_to_guess(program: Program) -> list[Case]:
-    """The cases whose output is not that of a value that one might try blindly, and is not the input itself."""
+    """The cases whose output is not that of a value that one might try blindly, and is not the input
+    itself.
+    """
     kind = program.steps[0][0].gives
     guessed = {output_of(program.steps, value) for value in GUESSES[kind]}
-    return [case for case in program.cases if case.output not in guessed and case.output.split() != case.input.split()]
+    return [
+        case
+        for case in program.cases
+        if case.output not in guessed and case.output.split() != case.input.split()
+    ]
 
 
 def write_source(steps: tuple[tuple[Step, int], ...], rng: random.Random) -> str:
@@ -144,7 +156,11 @@ def _draw_steps(rng: random.Random) -> tuple[tuple[Step, int], ...]:
     """A reader, one to four steps, no step twice, and a writer."""
     steps = [rng.choice(TAKING["input"])]
     for _ in range(rng.choice(LENGTHS)):
-        steps.append(rng.choice([step for step in TAKING[steps[-1].gives] if step.gives != "output" and step not in steps]))
+        steps.append(
+            rng.choice(
+                [step for step in TAKING[steps[-1].gives] if step.gives != "output" and step not in steps]
+            )
+        )
     steps.append(rng.choice([step for step in TAKING[steps[-1].gives] if step.gives == "output"]))
     return tuple((step, rng.choice(step.ks)) for step in steps)
 
@@ -152,14 +168,22 @@ def _draw_steps(rng: random.Random) -> tuple[tuple[Step, int], ...]:
 def _tells_steps_apart(steps: tuple[tuple[Step, int], ...], cases: tuple[Case, ...]) -> bool:
     """Whether outputs differ enough, are short enough, and show every step that could be left out."""
     outputs = [case.output for case in cases]
-    if len(set(outputs)) < MIN_OUTPUTS or max(map(len, outputs)) > MAX_OUTPUT or not all(output.strip() for output in outputs):
+    if (
+        len(set(outputs)) < MIN_OUTPUTS
+        or max(map(len, outputs)) > MAX_OUTPUT
+        or not all(output.strip() for output in outputs)
+    ):
         return False
     removable = [i for i, (step, _) in enumerate(steps) if step.takes == step.gives]
-    return all([output_of(steps[:i] + steps[i + 1 :], case.value) for case in cases] != outputs for i in removable)
+    return all(
+        [output_of(steps[:i] + steps[i + 1 :], case.value) for case in cases] != outputs for i in removable
+    )
 
 
 def _statement(steps: tuple[tuple[Step, int], ...], example: Case) -> str:
     (reader, _), *middle, (writer, _) = steps
-    todo = [f"{number}. {step.says.replace('{k}', str(k))}" for number, (step, k) in enumerate(middle, start=1)]
+    todo = [
+        f"{number}. {step.says.replace('{k}', str(k))}" for number, (step, k) in enumerate(middle, start=1)
+    ]
     shown = f"Example input:\n```\n{example.input}\n```\nExample output:\n```\n{example.output}\n```"
     return "\n".join([reader.says, "Then do this, in this order:", *todo, writer.says, "", shown])

@@ -1,4 +1,6 @@
-"""Rewards put together: weighted parts, and a function of the user's that has the last word on the reward of any task."""
+"""Rewards put together: weighted parts, and a function of the user's that has the last word on the reward of
+any task.
+"""
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -10,7 +12,11 @@ Reward = Callable[[Problem, str, Verdict], Verdict | float]
 
 
 def weighted(
-    parts: Mapping[str, float], weights: Mapping[str, float], correct: bool, format_ok: bool = True, detail: str = ""
+    parts: Mapping[str, float],
+    weights: Mapping[str, float],
+    correct: bool,
+    format_ok: bool = True,
+    detail: str = "",
 ) -> Verdict:
     """A verdict whose reward is a weighted sum of named parts.
 
@@ -22,17 +28,21 @@ def weighted(
       ValueError: parts and weights are not of the same names.
     """
     if set(parts) != set(weights):
-        raise ValueError(f"the parts are {sorted(parts)} and the weights {sorted(weights)}; give each part its weight")
+        raise ValueError(
+            f"the parts are {sorted(parts)} and the weights {sorted(weights)}; give each part its weight"
+        )
     numbers = {name: float(value) for name, value in parts.items()}
-    return Verdict(sum(weights[name] * numbers[name] for name in numbers), correct, format_ok, numbers, detail)
+    return Verdict(
+        sum(weights[name] * numbers[name] for name in numbers), correct, format_ok, numbers, detail
+    )
 
 
 class Shaped:
     """A task's verify function, and after it the `reward` of a user's file, which sees the task's verdict.
 
-    A function that returns a number sets the reward alone: the verdict stays correct or not, and the task's own reward
-    becomes its part `task`. One that returns a Verdict replaces it. Where the task has no verdict (`error`) there is
-    nothing to shape, and the function is not asked.
+    A function that returns a number sets the reward alone: the verdict stays correct or not, and the task's
+    own reward becomes its part `task`. One that returns a Verdict replaces it. Where the task has no verdict
+    (`error`) there is nothing to shape, and the function is not asked.
 
     Args:
       verify: the task's. place: `FILE.py` or `FILE.py:NAME`.

@@ -1,8 +1,9 @@
 """Random k-SAT near the threshold, where formulas are hardest: find an assignment, or say that there is none.
 
-The defaults leave little to guessing. At the ratio of the threshold a random assignment satisfies about 1 formula in 1,000
-or fewer; clauses are planted quietly, so that the signs of a variable's literals say little of its value; and formulas
-without a solution are few enough that always saying so pays no more than other guesses (`baselines`).
+The defaults leave little to guessing. At the ratio of the threshold a random assignment satisfies about 1
+formula in 1,000 or fewer; clauses are planted quietly, so that the signs of a variable's literals say little
+of its value; and formulas without a solution are few enough that always saying so pays no more than other
+guesses (`baselines`).
 """
 
 import itertools
@@ -23,7 +24,8 @@ from jaxrl.types import Message, Problem
 if TYPE_CHECKING:  # pydantic stays out of the verifier processes, which import this file
     from jaxrl.config_tasks import SatSection
 
-THRESHOLD = {2: 1.0, 3: 4.26, 4: 9.93, 5: 21.12}  # clauses per variable where half of large random formulas have a solution
+# clauses per variable where half of large random formulas have a solution
+THRESHOLD = {2: 1.0, 3: 4.26, 4: 9.93, 5: 21.12}
 AFFINE_RATIO = 4.26  # for every clause size
 AFFINE_STRIDE = 1 << 32  # between the first task ids of two seeds
 UNSATISFIABLE = 0.15
@@ -35,7 +37,8 @@ Clauses = list[list[int]]
 class Sat:
     """The task; `section` is documented in `config_tasks.py`.
 
-    Records: `clauses` (lists of signed integers, -3 for not x3), `satisfiable`, `prompt`, `solution` (one literal for each
+    Records: `clauses` (lists of signed integers, -3 for not x3), `satisfiable`, `prompt`, `solution` (one
+      literal for each
     variable, or null); `task_id` where planting is affine. A record from outside needs the first two.
     """
 
@@ -57,13 +60,17 @@ class Sat:
         return self._drawn.generate(count, seed)
 
     def problem(self, record: Record) -> Problem:
-        clauses = field(record, "clauses", "a list of clauses, each a list of signed integers other than 0", _is_formula)
+        clauses = field(
+            record, "clauses", "a list of clauses, each a list of signed integers other than 0", _is_formula
+        )
         field(record, "satisfiable", "true or false", lambda value: isinstance(value, bool))
         prompt = field(record, "prompt", "a text", is_text) if "prompt" in record else prompt_text(clauses)
         return Problem(f"sat-{digest(_content(clauses))}", (Message(role="user", content=prompt),), record)
 
     def demonstration(self, problem: Problem) -> str | None:
-        """An answer without reasoning; None where a record from outside says that there is one, and there is none."""
+        """An answer without reasoning; None where a record from outside says that there is one, and there is
+        none.
+        """
         if not problem.data["satisfiable"]:
             return UNSAT
         literals = problem.data.get("solution") or _decide(problem.data["clauses"])
@@ -78,10 +85,12 @@ class Sat:
         return [OPENING, CLOSING, UNSAT]
 
     def baselines(self) -> dict[str, Baseline]:
-        """random: any assignment. majority: for each variable the sign that its literals have most often. unsat: always UNSAT."""
+        """random: any assignment. majority: for each variable the sign that its literals have most often.
+        unsat: always UNSAT.
+        """
         return {"random": _random_answer, "majority": _majority_answer, "unsat": lambda problem, rng: UNSAT}
 
-    # ------------------------------------------------------------------------------------------------------------ drawing
+    # ------------------------------------------------------------------------------------------------ drawing
 
     def _make_draw(self, seed: int) -> Draw:
         if self.section.planting == "affine":
@@ -90,11 +99,17 @@ class Sat:
         return self._draw
 
     def _draw(self, rng: random.Random, index: int, claim: Claim) -> Record | None:
-        """One formula of the class whose turn it is: after any number of problems, the share without a solution is as it should be."""
+        """One formula of the class whose turn it is: after any number of problems, the share without a
+        solution is as it should be.
+        """
         share = self._unsatisfiable
         is_satisfiable = math.floor((index + 1) * share) == math.floor(index * share)
         n, k = self._draw_size(rng)
-        hidden = {v: rng.random() < 0.5 for v in range(1, n + 1)} if is_satisfiable and self.section.planting == "quiet" else None
+        hidden = (
+            {v: rng.random() < 0.5 for v in range(1, n + 1)}
+            if is_satisfiable and self.section.planting == "quiet"
+            else None
+        )
         ratio = self.section.ratio or THRESHOLD.get(k, 2**k * math.log(2))
         clauses = [_draw_clause(rng, n, k, hidden) for _ in range(max(1, round(ratio * n)))]
         if not claim(_content(clauses)):
@@ -105,7 +120,9 @@ class Sat:
         return _record(clauses, solution)
 
     def _draw_affine(self, rng: random.Random, claim: Claim, task_id: int) -> Record | None:
-        """The instance that the original makes of a task id, for the same n and k: its calls of random numbers, in their order."""
+        """The instance that the original makes of a task id, for the same n and k: its calls of random
+        numbers, in their order.
+        """
         n, k = self._draw_size(rng)
         rng = random.Random(task_id)
         hidden = {v: rng.choice([True, False]) for v in range(1, n + 1)}
@@ -123,10 +140,11 @@ class Sat:
 
 
 def _draw_clause(rng: random.Random, n: int, k: int, hidden: dict[int, bool] | None) -> list[int]:
-    """Different variables, any signs; with a hidden assignment, uniformly among the clauses that it satisfies.
+    """Different variables, any signs; with a hidden assignment, uniformly among the clauses that it
+    satisfies.
 
-    Planting one true literal and leaving the others to chance would show the hidden value in the majority of signs; a
-    clause that is drawn anew when it is false shows far less.
+    Planting one true literal and leaving the others to chance would show the hidden value in the majority of
+    signs; a clause that is drawn anew when it is false shows far less.
     """
     while True:
         clause = [v if rng.random() < 0.5 else -v for v in rng.sample(range(1, n + 1), k)]
@@ -135,7 +153,12 @@ def _draw_clause(rng: random.Random, n: int, k: int, hidden: dict[int, bool] | N
 
 
 def _record(clauses: Clauses, solution: list[int] | None) -> Record:
-    return {"prompt": prompt_text(clauses), "clauses": clauses, "satisfiable": solution is not None, "solution": solution}
+    return {
+        "prompt": prompt_text(clauses),
+        "clauses": clauses,
+        "satisfiable": solution is not None,
+        "solution": solution,
+    }
 
 
 def _decide(clauses: Clauses) -> list[int] | None:
@@ -147,10 +170,14 @@ def _decide(clauses: Clauses) -> list[int] | None:
     try:
         solution = solve(clauses, MAX_CONFLICTS)
     except Undecided:
-        sizes = f"{max(abs(literal) for clause in clauses for literal in clause)} variables and {len(clauses)} clauses"
+        sizes = (
+            f"{max(abs(literal) for clause in clauses for literal in clause)} variables and {len(clauses)}"
+            " clauses"
+        )
         raise InputError(
-            f"a formula of {sizes} is not decided after {MAX_CONFLICTS:,} conflicts; lower task.variables or task.clause_sizes, "
-            f"or set task.planting to quiet and task.unsatisfiable to 0, which need no solver"
+            f"a formula of {sizes} is not decided after {MAX_CONFLICTS:,} conflicts; lower task.variables or"
+            " task.clause_sizes, or set task.planting to quiet and task.unsatisfiable to 0, which need no"
+            " solver"
         ) from None
     assert solution is None or satisfies(solution, clauses)
     return solution
@@ -163,7 +190,11 @@ def _content(clauses: Clauses) -> Clauses:
 
 def _is_formula(value: Any) -> bool:
     def is_clause(clause: Any) -> bool:
-        return isinstance(clause, list) and bool(clause) and all(is_int(literal) and literal != 0 for literal in clause)
+        return (
+            isinstance(clause, list)
+            and bool(clause)
+            and all(is_int(literal) and literal != 0 for literal in clause)
+        )
 
     return isinstance(value, list) and bool(value) and all(map(is_clause, value))
 
@@ -174,7 +205,9 @@ def _random_answer(problem: Problem, rng: random.Random) -> str:
 
 def _majority_answer(problem: Problem, rng: random.Random) -> str:
     counts = Counter(literal for clause in problem.data["clauses"] for literal in clause)
-    return assignment_text(max((v, -v), key=lambda x: (counts[x], rng.random())) for v in range(1, _num_variables(problem) + 1))
+    return assignment_text(
+        max((v, -v), key=lambda x: (counts[x], rng.random())) for v in range(1, _num_variables(problem) + 1)
+    )
 
 
 def _num_variables(problem: Problem) -> int:

@@ -1,14 +1,18 @@
-"""Formulas and answers of the task `sat` as text, and the verdict on an answer. No generator, no solver: a verifier needs neither.
+"""Formulas and answers of the task `sat` as text, and the verdict on an answer. No generator, no solver: a
+verifier needs neither.
 
-An answer is a run of assignments, `x1=True, x2=False, ...`, or the word UNSAT. Case and spaces do not matter; `:`, `==`, `->`,
-`is` and a table's `|` do for `=`, 1 and 0, T and F, `\\text{True}` for True and False, `x_1` and x₁ for x1. Rules:
+An answer is a run of assignments, `x1=True, x2=False, ...`, or the word UNSAT. Case and spaces do not matter;
+`:`, `==`, `->`, `is` and a table's `|` do for `=`, 1 and 0, T and F, `\\text{True}` for True and False, `x_1`
+and x₁ for x1. Rules:
 
-    - Reasoning up to `</think>` does not count. Of what follows, the last answer counts, as a whole: a run of assignments
-      ends where any word but "and", or the number of a list's line, comes between two of them. Earlier runs are not looked
-      at, unless the last one only repeats values of the one before: "Check: clause 2 has x3=True" is no new answer.
+    - Reasoning up to `</think>` does not count. Of what follows, the last answer counts, as a whole: a run of
+      assignments ends where any word but "and", or the number of a list's line, comes between two of them.
+      Earlier runs are not looked at, unless the last one only repeats values of the one before: "Check:
+      clause 2 has x3=True" is no new answer.
     - UNSAT behind "not" or "otherwise", or before "otherwise", is no answer.
-    - Variables may be left out: an assignment is right if each clause has a literal that it makes true. (Whatever the others
-      are, the formula is then true.) Variables that the formula does not have change nothing.
+    - Variables may be left out: an assignment is right if each clause has a literal that it makes true.
+      (Whatever the others are, the formula is then true.) Variables that the formula does not have change
+      nothing.
     - An answer that gives one variable two values cannot be read.
 """
 
@@ -59,7 +63,9 @@ def assignment_text(literals: Iterable[int]) -> str:
 
 
 def read_answer(text: str) -> dict[int, bool] | str | None:
-    """The values of an answer, UNSAT, or TWO_VALUES where it contradicts itself; None where there is no answer."""
+    """The values of an answer, UNSAT, or TWO_VALUES where it contradicts itself; None where there is no
+    answer.
+    """
     text = without_reasoning(text).translate(_SUBSCRIPTS)
     answer: dict[int, set[bool]] | None = None  # None for UNSAT too
     run: dict[int, set[bool]] = {}
@@ -83,11 +89,16 @@ def read_answer(text: str) -> dict[int, bool] | str | None:
 
 def _later(answer: dict[int, set[bool]] | None, run: dict[int, set[bool]]) -> dict[int, set[bool]]:
     """The run, or the answer before it if the run only repeats values of it."""
-    return answer if answer and all(answer.get(variable) == values for variable, values in run.items()) else run
+    return (
+        answer if answer and all(answer.get(variable) == values for variable, values in run.items()) else run
+    )
 
 
 def _is_denied(text: str, token: re.Match[str]) -> bool:
-    return bool(_DENIED_BEFORE.search(text[max(0, token.start() - 20) : token.start()]) or _DENIED_AFTER.match(text, token.end()))
+    return bool(
+        _DENIED_BEFORE.search(text[max(0, token.start() - 20) : token.start()])
+        or _DENIED_AFTER.match(text, token.end())
+    )
 
 
 def judge(problem: Problem, text: str) -> Verdict:

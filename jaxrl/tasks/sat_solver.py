@@ -1,9 +1,11 @@
-"""A complete solver for propositional formulas: conflict-driven clause learning, small and without randomness. Nothing of tasks.
+"""A complete solver for propositional formulas: conflict-driven clause learning, small and without
+randomness. Nothing of tasks.
 
-Good for random k-SAT of up to about a hundred variables at the threshold; it keeps every learnt clause and never restarts.
+Good for random k-SAT of up to about a hundred variables at the threshold; it keeps every learnt clause and
+never restarts.
 
-Literals are signed integers, as in DIMACS files: 3 is x3, -3 is not x3. Lists of 2n + 1 entries are indexed by literals
-directly, since Python counts negative indices from the end.
+Literals are signed integers, as in DIMACS files: 3 is x3, -3 is not x3. Lists of 2n + 1 entries are indexed
+by literals directly, since Python counts negative indices from the end.
 """
 
 from collections.abc import Iterable, Sequence
@@ -18,7 +20,8 @@ class Undecided(Exception):
 
 
 def solve(clauses: Iterable[Clause], max_conflicts: int | None = None) -> list[int] | None:
-    """A satisfying assignment, one literal for each variable from 1 to the largest that occurs, or None if there is none.
+    """A satisfying assignment, one literal for each variable from 1 to the largest that occurs, or None if
+    there is none.
 
     Raises:
       Undecided: after `max_conflicts` conflicts; where that happens does not depend on the machine.
@@ -41,7 +44,8 @@ class _Search:
     def __init__(self, clauses: list[list[int]], num_variables: int):
         self.num_variables = n = num_variables
         self.value = [0] * (2 * n + 1)  # of a literal: 1 true, -1 false, 0 not assigned
-        self.watches: list[list[list[int]]] = [[] for _ in range(2 * n + 1)]  # clauses that must be looked at when a literal becomes false
+        # clauses that must be looked at when a literal becomes false
+        self.watches: list[list[list[int]]] = [[] for _ in range(2 * n + 1)]
         self.trail: list[int] = []  # true literals in the order they became so
         self.level_starts: list[int] = []  # where in the trail each decision stands
         self.level = [0] * (n + 1)
@@ -105,9 +109,11 @@ class _Search:
         self.trail.append(literal)
 
     def _propagate(self, start: int) -> list[int] | None:
-        """Follow all implications of the trail from `start` on. Returns a clause that has become false, if one has.
+        """Follow all implications of the trail from `start` on. Returns a clause that has become false, if
+        one has.
 
-        Invariant: a clause watches its first two literals; when neither is true, both are unassigned (or it is being looked at).
+        Invariant: a clause watches its first two literals; when neither is true, both are unassigned (or it
+          is being looked at).
         """
         value, watches, trail = self.value, self.watches, self.trail
         while start < len(trail):
@@ -136,9 +142,11 @@ class _Search:
         return None
 
     def _analyse(self, conflict: list[int]) -> tuple[list[int], int]:
-        """The clause to learn, by resolving back to the first unique implication point, and the level to return to.
+        """The clause to learn, by resolving back to the first unique implication point, and the level to
+        return to.
 
-        Its first literal is the one that becomes true there, its second one of the highest level among the others.
+        Its first literal is the one that becomes true there, its second one of the highest level among the
+        others.
         """
         here = len(self.level_starts)
         seen: set[int] = set()

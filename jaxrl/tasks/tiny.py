@@ -1,22 +1,26 @@
-"""Three games for models of tens of thousands of parameters on a CPU, to see within a minute whether an algorithm learns at all.
+"""Three games for models of tens of thousands of parameters on a CPU, to see within a minute whether an
+algorithm learns at all.
 
 The best mean reward is known: 1.
 
-    letter   say six letters           share of the six that are `a`                 0, 1/6 .. 1    a bandit: nothing is asked
-    echo     say the letter named      1, another letter 0, anything else -1         -1, 0, 1       a contextual bandit
-    count    say `tick` n times, stop  1 - |m - n| / 4 for m ticks, at least -1      -1 .. 1        the end is what is learnt
+    letter   say six letters           share of the six that are `a`                 0, 1/6 .. 1    a bandit:
+    nothing is asked echo     say the letter named      1, another letter 0, anything else -1         -1, 0, 1
+    a contextual bandit count    say `tick` n times, stop  1 - |m - n| / 4 for m ticks, at least -1      -1 ..
+    1        the end is what is learnt
 
-A demonstration is a random well-formed answer, each as likely as any other: SFT on them teaches a fresh model the format
-and nothing of the solution, and leaves it at the level of chance: whatever it gains from there, reinforcement learning
-has taught it. Chance, and the best mean of a policy that does not read the prompt:
+A demonstration is a random well-formed answer, each as likely as any other: SFT on them teaches a fresh model
+the format and nothing of the solution, and leaves it at the level of chance: whatever it gains from there,
+reinforcement learning has taught it. Chance, and the best mean of a policy that does not read the prompt:
 
-    letter   each of the six is `a` once in 8:                                                1/8      blind: 1
-    echo     one letter in 8 is the one named:                                                1/8      blind: 1/8
-    count    m and n uniform on 1 .. 8: E|m - n| = (8 * 8 - 1) / (3 * 8) = 21/8, 1 - 21/32 =  11/32    blind: 1/2 (always 4)
+    letter   each of the six is `a` once in 8:                                                1/8      blind:
+    1 echo     one letter in 8 is the one named:                                                1/8
+    blind: 1/8 count    m and n uniform on 1 .. 8: E|m - n| = (8 * 8 - 1) / (3 * 8) = 21/8, 1 - 21/32 =  11/32
+      blind: 1/2 (always 4)
 
-A prompt is two irrelevant words, an instruction, and what is asked: "quiet fox: say b". The words make problems of one
-question differ; splits repeat each other's few questions, but never a pair of words. `letter` does not reward the end: a
-policy at the optimum may go on after six, and lose its format, unless sample.max_new_tokens is 6.
+A prompt is two irrelevant words, an instruction, and what is asked: "quiet fox: say b". The words make
+problems of one question differ; splits repeat each other's few questions, but never a pair of words. `letter`
+does not reward the end: a policy at the optimum may go on after six, and lose its format, unless
+sample.max_new_tokens is 6.
 """
 
 import random
@@ -39,14 +43,15 @@ MAX_COUNT = 8
 
 # Two lists of 48, a number that the splits and the questions both divide.
 ADJECTIVES = (
-    "amber ancient bitter blue brave bright broken calm clever cold crimson damp dark deep dry dusty eager early empty faint "
-    "famous fierce gentle golden green grey hollow humble idle late little lonely loud lucky mellow misty narrow noble odd "
-    "pale plain proud quick quiet rusty shy silver young"
+    "amber ancient bitter blue brave bright broken calm clever cold crimson damp dark deep dry dusty eager"
+    " early empty faint famous fierce gentle golden green grey hollow humble idle late little lonely loud"
+    " lucky mellow misty narrow noble odd pale plain proud quick quiet rusty shy silver young"
 ).split()
 NOUNS = (
-    "acorn anchor apple arrow badger barrel beacon bell boat bridge candle canyon castle cedar clock cloud comet copper crow "
-    "desert dragon eagle falcon fern fox garden glacier harbor hazel island jacket kettle ladder lantern maple meadow mirror "
-    "otter pebble pepper river saddle sparrow temple thunder turtle valley willow"
+    "acorn anchor apple arrow badger barrel beacon bell boat bridge candle canyon castle cedar clock cloud"
+    " comet copper crow desert dragon eagle falcon fern fox garden glacier harbor hazel island jacket kettle"
+    " ladder lantern maple meadow mirror otter pebble pepper river saddle sparrow temple thunder turtle"
+    " valley willow"
 ).split()
 
 
@@ -63,7 +68,9 @@ class Game:
     failure_reward: float
 
     def __call__(self, problem: Problem, text: str) -> Verdict:
-        """Verdict on one completion. Case and kind of white space do not matter; `correct` means that no reward is higher."""
+        """Verdict on one completion. Case and kind of white space do not matter; `correct` means that no
+        reward is higher.
+        """
         return self.judge(problem.data["ask"], text.lower().split())
 
     def judge(self, ask: str, said: list[str]) -> Verdict:
@@ -73,12 +80,16 @@ class Game:
         raise NotImplementedError
 
     def random_answer(self, rng: random.Random) -> str:
-        """One of the well-formed answers, which are the same whatever is asked, each with the same probability."""
+        """One of the well-formed answers, which are the same whatever is asked, each with the same
+        probability.
+        """
         raise NotImplementedError
 
 
 class Letter(Game):
-    """Six words, as many of them `a` as possible; further ones do not count, those that are missing are not `a`."""
+    """Six words, as many of them `a` as possible; further ones do not count, those that are missing are not
+    `a`.
+    """
 
     instruction, asks, words, failure_reward = ": say six letters", ("",), LETTERS, 0.0
 
@@ -86,7 +97,9 @@ class Letter(Game):
         hits = said[:NUM_LETTERS].count("a")
         format_ok = len(said) == NUM_LETTERS and set(said) <= set(LETTERS)
         parts = {"words": len(said), "hits": hits}
-        return Verdict(hits / NUM_LETTERS, hits == NUM_LETTERS, format_ok, parts, f"{hits} of {NUM_LETTERS} are a")
+        return Verdict(
+            hits / NUM_LETTERS, hits == NUM_LETTERS, format_ok, parts, f"{hits} of {NUM_LETTERS} are a"
+        )
 
     def best_answer(self, ask: str) -> str:
         return " ".join(["a"] * NUM_LETTERS)
@@ -105,7 +118,9 @@ class Echo(Game):
         hit = said == [ask]
         parts = {"words": len(said), "hits": float(hit)}
         reward = float(hit) if format_ok else self.failure_reward
-        return Verdict(reward, hit, format_ok, parts, f"{ask} asked" if format_ok else f"no single letter; {ask} asked")
+        return Verdict(
+            reward, hit, format_ok, parts, f"{ask} asked" if format_ok else f"no single letter; {ask} asked"
+        )
 
     def best_answer(self, ask: str) -> str:
         return ask
@@ -115,16 +130,29 @@ class Echo(Game):
 
 
 class Count(Game):
-    """`tick` as often as the prompt says, then the end; silence is no answer, and more than 8 is not well-formed."""
+    """`tick` as often as the prompt says, then the end; silence is no answer, and more than 8 is not
+    well-formed.
+    """
 
-    instruction, asks, words, failure_reward = ": say tick x", tuple(map(str, range(1, MAX_COUNT + 1))), ("tick",), -1.0
+    instruction, asks, words, failure_reward = (
+        ": say tick x",
+        tuple(map(str, range(1, MAX_COUNT + 1))),
+        ("tick",),
+        -1.0,
+    )
 
     def judge(self, ask: str, said: list[str]) -> Verdict:
         is_readable = set(said) == {"tick"}
         distance = abs(len(said) - int(ask))
         parts = {"words": len(said), "distance": distance}
-        reward = max(self.failure_reward, 1 - 2 * distance / MAX_COUNT) if is_readable else self.failure_reward
-        detail = f"{len(said)} words, {ask} asked" if is_readable else f"other words than tick, or none; {ask} asked"
+        reward = (
+            max(self.failure_reward, 1 - 2 * distance / MAX_COUNT) if is_readable else self.failure_reward
+        )
+        detail = (
+            f"{len(said)} words, {ask} asked"
+            if is_readable
+            else f"other words than tick, or none; {ask} asked"
+        )
         return Verdict(reward, reward == 1, is_readable and len(said) <= MAX_COUNT, parts, detail)
 
     def best_answer(self, ask: str) -> str:
@@ -146,7 +174,8 @@ class Tiny:
         self.failure_reward = self.game.failure_reward
 
     def problems(self, split: str) -> list[Problem]:
-        """The split's problems, each as one user message, the questions in turn: any eight neighbours ask all of them.
+        """The split's problems, each as one user message, the questions in turn: any eight neighbours ask all
+        of them.
 
         The pair of words alone decides the split, so that stages with other sizes never mix the splits.
 
@@ -159,32 +188,44 @@ class Tiny:
         count, most = getattr(self.section, split), len(asks) * len(pairs)
         if count > most:
             raise InputError(
-                f"task.{split} asks for {count} problems of the game {self.section.game}, and the split has only {most}; "
-                f"set task.{split} to at most {most}"
+                f"task.{split} asks for {count} problems of the game {self.section.game}, and the split has"
+                f" only {most}; set task.{split} to at most {most}"
             )
-        # Every len(pairs) problems the pairs move on by one against the questions, so that in the end all of them have met.
-        return [self._problem(*pairs[(i + i // len(pairs)) % len(pairs)], asks[i % len(asks)]) for i in range(count)]
+        # Every len(pairs) problems the pairs move on by one against the questions, so that in the end all of
+        # them have met.
+        return [
+            self._problem(*pairs[(i + i // len(pairs)) % len(pairs)], asks[i % len(asks)])
+            for i in range(count)
+        ]
 
     def demonstration(self, problem: Problem) -> str:
         """A random well-formed answer, the same one whenever the problem is the same."""
         return self.game.random_answer(random.Random(problem.uid))
 
     def texts(self) -> list[str]:
-        prompts = [_prompt(*pair, self.game.instruction, ask) for pair in zip(ADJECTIVES, NOUNS) for ask in self.game.asks]
+        prompts = [
+            _prompt(*pair, self.game.instruction, ask)
+            for pair in zip(ADJECTIVES, NOUNS)
+            for ask in self.game.asks
+        ]
         return prompts + [f"{word} {word}" for word in self.game.words]
 
     def phrases(self) -> list[str]:
         return [self.game.instruction]
 
     def baselines(self) -> dict[str, Baseline]:
-        """Chance, which knows the format alone; and, unlike the baselines of other tasks, the best that there is."""
+        """Chance, which knows the format alone; and, unlike the baselines of other tasks, the best that there
+        is.
+        """
         return {
             "chance": lambda problem, rng: self.game.random_answer(rng),
             "optimum": lambda problem, rng: self.game.best_answer(problem.data["ask"]),
         }
 
     def generate(self, count: int, seed: int) -> Iterator[Record]:
-        """Records of any two words and any question of the game, whatever split they belong to; they may repeat."""
+        """Records of any two words and any question of the game, whatever split they belong to; they may
+        repeat.
+        """
         rng = random.Random(f"{self.section.game}/{seed}")
         for _ in range(count):
             problem = self._problem(rng.choice(ADJECTIVES), rng.choice(NOUNS), rng.choice(self.game.asks))
@@ -194,7 +235,12 @@ class Tiny:
         """A record of `generate`: `prompt`, and what it asks for in `ask`."""
         asks = self.game.asks
         prompt = field(record, "prompt", "what the model was asked", is_text)
-        ask = field(record, "ask", f"one of {', '.join(map(repr, asks))} in the game {self.section.game}", lambda value: value in asks)
+        ask = field(
+            record,
+            "ask",
+            f"one of {', '.join(map(repr, asks))} in the game {self.section.game}",
+            lambda value: value in asks,
+        )
         message = Message(role="user", content=prompt)
         return Problem(str(record.get("uid", prompt)), (message,), {"game": self.section.game, "ask": ask})
 
@@ -211,6 +257,11 @@ def _prompt(adjective: str, noun: str, instruction: str, ask: str) -> str:
 def _pairs(split: str) -> list[tuple[str, str]]:
     """The split's third of all pairs, in which every word occurs equally often, shuffled."""
     remainder = SPLITS.index(split)
-    pairs = [(a, n) for i, a in enumerate(ADJECTIVES) for j, n in enumerate(NOUNS) if (i + j) % len(SPLITS) == remainder]
+    pairs = [
+        (a, n)
+        for i, a in enumerate(ADJECTIVES)
+        for j, n in enumerate(NOUNS)
+        if (i + j) % len(SPLITS) == remainder
+    ]
     random.Random(split).shuffle(pairs)
     return pairs

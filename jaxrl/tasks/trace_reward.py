@@ -1,4 +1,6 @@
-"""The reward of "TRACE: ... ANSWER: B" completions: right answers, and traces that name the path. Nothing of graphs or files."""
+"""The reward of "TRACE: ... ANSWER: B" completions: right answers, and traces that name the path. Nothing of
+graphs or files.
+"""
 
 import re
 from collections import Counter
@@ -24,22 +26,26 @@ class TraceReward:
 
         total = R_corr + 0.5 R_path - P_spam
 
-    R_corr: 1 if the first `ANSWER:` names the right option, else -2. R_path: the share of the path's entities that the
-    trace names, 0 if it names fewer than two. P_spam: 0.5 if any entity of the graph, on the path or not, occurs more than
-    twice in the trace. Without a `TRACE:`, or an `ANSWER:` with one of the letters A to D, the total is -2.
-    Range: -2.5 (worse than no format at all: wrong, no path, spam) to 1.5.
+    R_corr: 1 if the first `ANSWER:` names the right option, else -2. R_path: the share of the path's entities
+      that the
+    trace names, 0 if it names fewer than two. P_spam: 0.5 if any entity of the graph, on the path or not,
+    occurs more than twice in the trace. Without a `TRACE:`, or an `ANSWER:` with one of the letters A to D,
+    the total is -2. Range: -2.5 (worse than no format at all: wrong, no path, spam) to 1.5.
 
-    It is a small object of its own, so that verifier processes receive this and not the task with its question lists.
+    It is a small object of its own, so that verifier processes receive this and not the task with its
+    question lists.
 
     Args:
       entities: all entities of the graph.
-      answer_pays: `alone`, or `with_path`: R_corr is 1 only where the trace also names the entities of the path, no others, and the
-        path's last one last. One answer in four is right by luck, and what a lucky one earns drowns what the way there is
-        worth. `correct` is the answer's in either case.
-      match: `word` counts an entity where it stands as a whole word (the longest one, where several begin at a place);
-        `substring` counts it inside longer words too.
-    Source: multi-hop-reasoning (MIT). Departure: its text asks for whole words but its program counts substrings, so that
-    `DiskFull` in a trace also counts for an entity `Disk`; `word` is our default, `substring` is the program's way.
+      answer_pays: `alone`, or `with_path`: R_corr is 1 only where the trace also names the entities of the
+        path, no others, and the path's last one last. One answer in four is right by luck, and what a lucky
+        one earns drowns what the way there is worth. `correct` is the answer's in either case.
+      match: `word` counts an entity where it stands as a whole word (the longest one, where several begin at
+        a place); `substring` counts it inside longer words too.
+    Source: multi-hop-reasoning (MIT). Departure: its text asks for whole words but its program counts
+      substrings, so that
+    `DiskFull` in a trace also counts for an entity `Disk`; `word` is our default, `substring` is the
+    program's way.
     """
 
     entities: tuple[str, ...]
@@ -47,19 +53,27 @@ class TraceReward:
     answer_pays: str = "alone"
 
     def __call__(self, problem: Problem, text: str) -> Verdict:
-        """Verdict on one completion; `parts` holds correctness, path_coverage, path_reward and spam_penalty (unweighted)."""
+        """Verdict on one completion; `parts` holds correctness, path_coverage, path_reward and spam_penalty
+        (unweighted).
+        """
         trace, answer = TRACE.search(text), ANSWER.search(text)
         if trace is None or answer is None:
-            missing = " and ".join(name for name, found in (("TRACE", trace), ("ANSWER", answer)) if found is None)
+            missing = " and ".join(
+                name for name, found in (("TRACE", trace), ("ANSWER", answer)) if found is None
+            )
             parts = {"correctness": WRONG, "path_coverage": 0.0, "path_reward": 0.0, "spam_penalty": 0.0}
-            return Verdict(FORMAT_FAILURE, correct=False, format_ok=False, parts=parts, detail=f"no {missing}")
+            return Verdict(
+                FORMAT_FAILURE, correct=False, format_ok=False, parts=parts, detail=f"no {missing}"
+            )
 
         mentions = self.mentions(trace.group(1))
         path, end = set(problem.data["path_star"]["entities"]), problem.data["path_star"]["entities"][-1]
         hits = sum(mentions[entity] > 0 for entity in path)
         correct = answer.group(1) == problem.data["answer_star"]
         coverage = hits / len(path)
-        is_earned = correct and (self.answer_pays == "alone" or (set(mentions) == path and self.last(trace.group(1)) == end))
+        is_earned = correct and (
+            self.answer_pays == "alone" or (set(mentions) == path and self.last(trace.group(1)) == end)
+        )
         parts = {
             "correctness": CORRECT if is_earned else WRONG,
             "path_coverage": coverage,
@@ -67,7 +81,10 @@ class TraceReward:
             "spam_penalty": SPAM_PENALTY if max(mentions.values(), default=0) > MAX_MENTIONS else 0.0,
         }
         reward = parts["correctness"] + PATH_WEIGHT * parts["path_reward"] - parts["spam_penalty"]
-        detail = f"answer {answer.group(1)}, right is {problem.data['answer_star']}; {hits} of {len(path)} path entities"
+        detail = (
+            f"answer {answer.group(1)}, right is {problem.data['answer_star']}; {hits} of {len(path)} path"
+            " entities"
+        )
         return Verdict(reward, correct=correct, format_ok=True, parts=parts, detail=detail)
 
     def mentions(self, trace: str) -> Counter[str]:

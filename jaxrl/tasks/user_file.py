@@ -1,4 +1,6 @@
-"""Names of a user's Python file, here and in verifier processes, which cannot import it by a name of its own."""
+"""Names of a user's Python file, here and in verifier processes, which cannot import it by a name of its
+own.
+"""
 
 import importlib.util
 import pickle
@@ -39,7 +41,9 @@ def load_file(file: str | Path) -> ModuleType:
     if name in sys.modules:
         return sys.modules[name]
     if path.suffix != ".py" or not path.is_file():
-        raise InputError(f"{file} is not a Python file that is there; check the path, which is taken from {Path.cwd()}")
+        raise InputError(
+            f"{file} is not a Python file that is there; check the path, which is taken from {Path.cwd()}"
+        )
     if str(path.parent) not in sys.path:
         sys.path.append(str(path.parent))
     spec = importlib.util.spec_from_file_location(name, path)
@@ -55,14 +59,18 @@ def load_file(file: str | Path) -> ModuleType:
 
 @contextmanager
 def errors_named(path: str | Path) -> Iterator[None]:
-    """What the user's code raises inside becomes an InputError with the last of its lines that was reached."""
+    """What the user's code raises inside becomes an InputError with the last of its lines that was
+    reached.
+    """
     path = Path(path).absolute()
     try:
         yield
     except InputError:  # it says all already
         raise
     except Exception as error:
-        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
+        lines = [
+            frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)
+        ]
         if isinstance(error, SyntaxError) and error.filename == str(path):
             lines = [error.lineno]
         place = f"{path}, line {lines[-1]}" if lines else str(path)
@@ -89,7 +97,8 @@ class FromFile:
 
     def __init__(self, file: str, function: Callable[[Problem, str], Verdict]):
         self.file, self.function = file, function
-        self.__qualname__ = getattr(function, "__qualname__", type(function).__qualname__)  # how errors call it
+        # how errors call it
+        self.__qualname__ = getattr(function, "__qualname__", type(function).__qualname__)
 
     def __call__(self, problem: Problem, text: str) -> Verdict:
         return self.function(problem, text)

@@ -1,4 +1,6 @@
-"""What a person sees while a run goes on: a status bar and aligned lines on a terminal, plain lines in a file or a pipe."""
+"""What a person sees while a run goes on: a status bar and aligned lines on a terminal, plain lines in a file
+or a pipe.
+"""
 
 import logging
 import statistics
@@ -16,10 +18,12 @@ log = logging.getLogger("jaxrl")
 
 
 class LastingStream:
-    """A text stream that falls silent when nobody takes what is written to it: a pipe whose reader has left, a full disk.
+    """A text stream that falls silent when nobody takes what is written to it: a pipe whose reader has left,
+    a full disk.
 
-    A run does not end with its console. What is said here stands in the run's files too, and a pager that was left, or a
-    `tee` that died, must not cost a night's work. Who wants a run to end sends it a signal (a closed terminal does).
+    A run does not end with its console. What is said here stands in the run's files too, and a pager that was
+    left, or a `tee` that died, must not cost a night's work. Who wants a run to end sends it a signal (a
+    closed terminal does).
     """
 
     def __init__(self, stream: TextIO | None):
@@ -46,11 +50,15 @@ class LastingStream:
         except OSError as error:
             lost, self._stream = self._stream, None
             silence(lost)
-            log.warning("the console is lost (%s); the run goes on, and metrics.jsonl in its folder tells of it", error.strerror)
+            log.warning(
+                "the console is lost (%s); the run goes on, and metrics.jsonl in its folder tells of it",
+                error.strerror,
+            )
 
 
 class Console:
-    """Owns the terminal's status bar. Where `enabled` is False (every process but the first) nothing is written.
+    """Owns the terminal's status bar. Where `enabled` is False (every process but the first) nothing is
+    written.
 
     Args:
       stream: where to write, usually sys.stdout; see `LastingStream` for what happens when it is closed.
@@ -68,14 +76,21 @@ class Console:
         is_terminal: bool | None = None,
         clock: Callable[[], float] = time.monotonic,
     ):
-        self._stream, self._enabled, self._log_every, self._clock = LastingStream(stream), enabled, log_every, clock
+        self._stream, self._enabled, self._log_every, self._clock = (
+            LastingStream(stream),
+            enabled,
+            log_every,
+            clock,
+        )
         self._name, self._total, self._seen, self._last = "", 0, 0, clock()
         self._durations: deque[float] = deque(maxlen=20)
         self._rich = self._bar = self._task = None
         if enabled and (self._stream.isatty() if is_terminal is None else is_terminal):
             import rich.console
 
-            terminal = rich.console.Console(file=self._stream, force_terminal=True, highlight=False, markup=False, emoji=False)
+            terminal = rich.console.Console(
+                file=self._stream, force_terminal=True, highlight=False, markup=False, emoji=False
+            )
             self._rich = None if terminal.is_dumb_terminal else terminal
 
     def __enter__(self) -> "Console":
@@ -85,11 +100,18 @@ class Console:
         self.close()
 
     def stage(self, name: str, total: int, start: int = 0, detail: str = "", unit: str = "step") -> None:
-        """Begin a stage of `total` steps (or whatever `unit` is) of which `start` are done; remaining time is measured from here."""
+        """Begin a stage of `total` steps (or whatever `unit` is) of which `start` are done; remaining time is
+        measured from here.
+        """
         self.close()
         self._name, self._total, self._seen, self._last = name, total, 0, self._clock()
         self._durations.clear()
-        parts = [name, f"{total} {unit}{'' if total == 1 else 's'}", f"from step {start}" if start else "", detail]
+        parts = [
+            name,
+            f"{total} {unit}{'' if total == 1 else 's'}",
+            f"from step {start}" if start else "",
+            detail,
+        ]
         text = " · ".join(part for part in parts if part)
         if self._rich is None:
             self._write(f"── {text} ──")
@@ -117,11 +139,17 @@ class Console:
             self._bar.update(self._task, completed=step, eta=duration(remaining), memory=shown)
         if step % self._log_every and step != self._total:
             return
-        cells = [(field.label, field.write(_number(metrics[field.metric]))) for field in FIELDS if field.metric in metrics]
+        cells = [
+            (field.label, field.write(_number(metrics[field.metric])))
+            for field in FIELDS
+            if field.metric in metrics
+        ]
         if self._rich is None:
             cells.insert(0, ("eta", duration(remaining)))
             cells += [] if memory is None else [(memory[0], data_size(memory[1]))]
-            self._write("  ".join([self._place(step), *(f"{label} {value:>{WIDTH}}" for label, value in cells)]))
+            self._write(
+                "  ".join([self._place(step), *(f"{label} {value:>{WIDTH}}" for label, value in cells)])
+            )
         else:
             self._print_cells(step, cells)
 
@@ -142,7 +170,9 @@ class Console:
         from rich.table import Table
         from rich.text import Text
 
-        table = Table(title=Text(title, style="bold"), title_justify="left", box=box.SIMPLE_HEAD, header_style="cyan")
+        table = Table(
+            title=Text(title, style="bold"), title_justify="left", box=box.SIMPLE_HEAD, header_style="cyan"
+        )
         for i, name in enumerate(header):
             table.add_column(name, justify="right" if i else "left")
         for row in rows:
@@ -159,7 +189,9 @@ class Console:
         return f"{self._name}  {step:>{len(str(self._total))}}/{self._total}"
 
     def _remaining(self, step: int) -> float | None:
-        """Seconds to the end of the stage, from the median of recent steps; the first one compiles and does not count."""
+        """Seconds to the end of the stage, from the median of recent steps; the first one compiles and does
+        not count.
+        """
         now = self._clock()
         self._seen += 1
         if self._seen > 1:
@@ -183,7 +215,9 @@ class Console:
             transient=True,
             refresh_per_second=4,
         )
-        self._task = self._bar.add_task(self._name, total=self._total, completed=start, eta=duration(None), memory="")
+        self._task = self._bar.add_task(
+            self._name, total=self._total, completed=start, eta=duration(None), memory=""
+        )
         self._bar.start()
 
     def _print_cells(self, step: int, cells: list[tuple[str, str]]) -> None:

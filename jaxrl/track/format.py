@@ -1,4 +1,6 @@
-"""How numbers and tables look, in the console and in the report alike. Standard library only; nothing is printed here."""
+"""How numbers and tables look, in the console and in the report alike. Standard library only; nothing is
+printed here.
+"""
 
 import math
 import statistics
@@ -50,7 +52,9 @@ def data_size(num_bytes: float) -> str:
 
 
 def sparkline(values: Sequence[float | None], width: int = 48) -> str:
-    """A curve in one line of block characters; longer series are averaged into `width` pieces. A gap where none is finite."""
+    """A curve in one line of block characters; longer series are averaged into `width` pieces. A gap where
+    none is finite.
+    """
     pieces = min(width, len(values))
     heights = []
     for i in range(pieces):
@@ -62,13 +66,19 @@ def sparkline(values: Sequence[float | None], width: int = 48) -> str:
         return ""
     low, span = min(known), max(known) - min(known)
     top = len(BARS) - 1
-    return "".join(" " if h is None else BARS[round((h - low) / span * top)] if span > 0 else BARS[top // 2] for h in heights)
+    return "".join(
+        " " if h is None else BARS[round((h - low) / span * top)] if span > 0 else BARS[top // 2]
+        for h in heights
+    )
 
 
 def text_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Aligned plain text: the first column to the left, the others to the right."""
     widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
-    lines = [[row[0].ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(row[1:], widths[1:], strict=True))] for row in [header, *rows]]
+    lines = [
+        [row[0].ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(row[1:], widths[1:], strict=True))]
+        for row in [header, *rows]
+    ]
     lines.insert(1, ["─" * w for w in widths])
     return "\n".join("  ".join(line).rstrip() for line in lines)
 
@@ -82,7 +92,9 @@ def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 @dataclass(frozen=True)
 class Field:
-    """A number that people watch: its short label, the metric it is read from, how it is written, and which way is up."""
+    """A number that people watch: its short label, the metric it is read from, how it is written, and which
+    way is up.
+    """
 
     label: str
     metric: str
@@ -104,14 +116,22 @@ FIELDS = (
 
 
 def evaluation_cells(rows: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[str]]]:
-    """(header, cells) of evaluation rows as `eval.json` holds them; coverage is shown where the task has one."""
+    """(header, cells) of evaluation rows as `eval.json` holds them; coverage is shown where the task has
+    one.
+    """
     has_coverage = any(row.get("coverage") is not None for row in rows)
     header = ["model", "n", "accuracy", "80% interval", "95% interval", "mean reward", "format", "errors"]
     if has_coverage:
         header.insert(6, "coverage")
     cells = []
     for row in rows:
-        line = [row["name"], str(row["n"]), percent(row["accuracy"]), _interval(row["ci80"]), _interval(row["ci95"])]
+        line = [
+            row["name"],
+            str(row["n"]),
+            percent(row["accuracy"]),
+            _interval(row["ci80"]),
+            _interval(row["ci95"]),
+        ]
         line.append(compact(row["mean_reward"]))
         line += [percent(row.get("coverage"))] if has_coverage else []
         cells.append([*line, percent(row["format_rate"]), str(row["errors"])])

@@ -1,4 +1,6 @@
-"""A run's own record: `metrics.jsonl` and `samples.jsonl` in the run folder, and Weights & Biases where the config asks for it."""
+"""A run's own record: `metrics.jsonl` and `samples.jsonl` in the run folder, and Weights & Biases where the
+config asks for it.
+"""
 
 import json
 import logging
@@ -21,12 +23,15 @@ METRICS, SAMPLES, WANDB_ID = "metrics.jsonl", "samples.jsonl", "wandb_id.txt"
 FILES = (METRICS, SAMPLES)
 log = logging.getLogger("jaxrl")
 NUMBER = (int, float, NoneType)  # as JSON has it
-REQUIRED = {METRICS: {"stage": str, "step": int, "time": (int, float)}, SAMPLES: {"stage": str, "step": int}}  # of every row
-OPTIONAL = {"uid": str, "prompt": str, "completion": str, "reward": NUMBER, "parts": (dict, NoneType)}  # of a sample
+# of every row
+REQUIRED = {METRICS: {"stage": str, "step": int, "time": (int, float)}, SAMPLES: {"stage": str, "step": int}}
+# of a sample
+OPTIONAL = {"uid": str, "prompt": str, "completion": str, "reward": NUMBER, "parts": (dict, NoneType)}
 
 
 class RunLogger:
-    """Owns the files of one run. Every row is written out at once, so that a killed run loses at most the row it was writing.
+    """Owns the files of one run. Every row is written out at once, so that a killed run loses at most the row
+    it was writing.
 
     Args:
       folder: the run folder; it exists.
@@ -35,8 +40,8 @@ class RunLogger:
       config: the resolved config as plain values, for Weights & Biases.
       enabled: False on every process but the first: nothing is then opened or written.
     Raises:
-      InputError: the files cannot be written; Weights & Biases is asked for and cannot be used. Later, from every method that
-        writes: the disk is full, or the files were deleted under the run.
+      InputError: the files cannot be written; Weights & Biases is asked for and cannot be used. Later, from
+        every method that writes: the disk is full, or the files were deleted under the run.
     """
 
     def __init__(
@@ -63,7 +68,9 @@ class RunLogger:
         self.close()
 
     def log(self, stage: str, step: int, metrics: Mapping[str, Any]) -> None:
-        """Append one row of metrics: numbers, or arrays of no axes. What is not finite is written as null (JSON has no NaN)."""
+        """Append one row of metrics: numbers, or arrays of no axes. What is not finite is written as null
+        (JSON has no NaN).
+        """
         if clash := [key for key in REQUIRED[METRICS] if key in metrics]:
             raise ValueError(f"metrics {clash} take the names of the row's own keys; rename them")
         if not self._files:
@@ -80,7 +87,8 @@ class RunLogger:
                 self._append(SAMPLES, {"stage": stage, "step": step, **sample})
 
     def truncate_after(self, stage_order: Sequence[str], stage: str, step: int) -> None:
-        """Drop the rows of later steps and stages than the restored one: a killed run wrote them, and they will come again.
+        """Drop the rows of later steps and stages than the restored one: a killed run wrote them, and they
+        will come again.
 
         Args:
           stage_order: names of the stages in the order in which they run.
@@ -101,16 +109,18 @@ class RunLogger:
                 self._files[name] = _open_to_append(path)
 
     def check(self) -> None:
-        """InputError where the files at their places are not the ones that are written to: rows, and all else that the run
-        writes, would be lost or land in another run's folder."""
+        """InputError where the files at their places are not the ones that are written to: rows, and all else
+        that the run writes, would be lost or land in another run's folder.
+        """
         for name, file in self._files.items():
             path = self.folder / name
             with writing(path):
                 is_there = path.exists() and os.path.samestat(path.stat(), os.fstat(file.fileno()))
             if not is_there:
                 raise InputError(
-                    f"{path} was deleted or replaced while the run was at work, and so perhaps all of {self.folder}; nothing more is "
-                    "written there. Start the run again: it goes on from the checkpoints that are left, or from the beginning"
+                    f"{path} was deleted or replaced while the run was at work, and so perhaps all of"
+                    f" {self.folder}; nothing more is written there. Start the run again: it goes on from the"
+                    " checkpoints that are left, or from the beginning"
                 )
 
     def close(self) -> None:
@@ -141,7 +151,12 @@ class RunLogger:
         if stage not in self._wandb_stages:
             self._wandb.define_metric(f"{stage}/*", step_metric=f"{stage}/step")
             self._wandb_stages.add(stage)
-        self._wandb.log({f"{stage}/step": step, **{f"{stage}/{key}": value for key, value in numbers.items() if value is not None}})
+        self._wandb.log(
+            {
+                f"{stage}/step": step,
+                **{f"{stage}/{key}": value for key, value in numbers.items() if value is not None},
+            }
+        )
 
 
 def sample_row(trajectory: Trajectory, advantage: float | None = None) -> dict[str, Any]:
@@ -165,7 +180,8 @@ def sample_row(trajectory: Trajectory, advantage: float | None = None) -> dict[s
 
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
-    """The objects of a file that a run appended to, one in a line. A torn last line is left out; no file is no rows.
+    """The objects of a file that a run appended to, one in a line. A torn last line is left out; no file is
+    no rows.
 
     Raises:
       InputError: something else than such a file, or a broken line that is not the last.
@@ -181,14 +197,22 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
         try:
             rows.append(json.loads(line.decode("utf-8")))
         except UnicodeDecodeError as error:
-            raise InputError(f"{path}, line {number}: not UTF-8 at byte {error.start + 1}; repair or remove the line") from None
+            raise InputError(
+                f"{path}, line {number}: not UTF-8 at byte {error.start + 1}; repair or remove the line"
+            ) from None
         except json.JSONDecodeError as error:
-            raise InputError(f"{path}, line {number}, column {error.colno}: {error.msg}; repair or remove the line") from None
-        except (ValueError, RecursionError) as error:  # an integer of thousands of digits, brackets in thousands
+            raise InputError(
+                f"{path}, line {number}, column {error.colno}: {error.msg}; repair or remove the line"
+            ) from None
+        # an integer of thousands of digits, brackets in thousands
+        except (ValueError, RecursionError) as error:
             raise InputError(f"{path}, line {number}: {error}; repair or remove the line") from None
     for number, row in enumerate(rows, start=1):
         if not isinstance(row, dict):
-            raise InputError(f"{path}, line {number}: must be a JSON object, and is {type(row).__name__}; repair or remove the line")
+            raise InputError(
+                f"{path}, line {number}: must be a JSON object, and is {type(row).__name__}; repair or remove"
+                " the line"
+            )
     return rows
 
 
@@ -203,14 +227,21 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     kinds, others = (OPTIONAL, object) if path.name == SAMPLES else ({}, (*NUMBER, str))
     for number, row in enumerate(rows, start=1):
         missing = [key for key in required if key not in row]
-        wrong = [key for key, value in row.items() if not isinstance(value, {**kinds, **required}.get(key, others))]
+        wrong = [
+            key for key, value in row.items() if not isinstance(value, {**kinds, **required}.get(key, others))
+        ]
         for key in missing + wrong:
-            raise InputError(f"{path}, line {number}: {key!r} is {row.get(key)!r}, which no run writes; repair or remove the line")
+            raise InputError(
+                f"{path}, line {number}: {key!r} is {row.get(key)!r}, which no run writes; repair or remove"
+                " the line"
+            )
     return rows
 
 
 def _is_torn(tail: bytes) -> bool:
-    """Whether what stands behind the last line's end is nothing, or what a process or a machine that died has left of a row."""
+    """Whether what stands behind the last line's end is nothing, or what a process or a machine that died has
+    left of a row.
+    """
     if not tail.strip(b"\0"):
         return True
     try:
@@ -230,7 +261,9 @@ def _open_to_append(path: Path) -> TextIO:
 
 
 def _mend_end(path: Path) -> None:
-    """Take away what a killed run left of its last row, or end that row, lest the next one be written behind it."""
+    """Take away what a killed run left of its last row, or end that row, lest the next one be written behind
+    it.
+    """
     if not path.is_file():
         return
     tail = (content := path.read_bytes()).split(b"\n")[-1]
@@ -256,7 +289,8 @@ def _start_wandb(folder: Path, section, name: str, config: Mapping[str, Any] | N
         import wandb
     except ImportError:
         raise InputError(
-            "track.wandb needs the `wandb` library; install it with: pip install 'jaxrl[wandb]', or set track.wandb to null"
+            "track.wandb needs the `wandb` library; install it with: pip install 'jaxrl[wandb]', or set"
+            " track.wandb to null"
         ) from None
     id_file = folder / WANDB_ID
     if not id_file.exists():
@@ -274,4 +308,6 @@ def _start_wandb(folder: Path, section, name: str, config: Mapping[str, Any] | N
             config=dict(config or {}),
         )
     except wandb.Error as error:
-        raise InputError(f"Weights & Biases cannot start: {error}; log in, or set track.wandb.mode to offline") from None
+        raise InputError(
+            f"Weights & Biases cannot start: {error}; log in, or set track.wandb.mode to offline"
+        ) from None

@@ -1,4 +1,6 @@
-"""`report.md`: what a run did, in one page made from the files of its folder. Reads files only; it can be made while the run goes on."""
+"""`report.md`: what a run did, in one page made from the files of its folder. Reads files only; it can be
+made while the run goes on.
+"""
 
 import statistics
 from collections.abc import Mapping, Sequence
@@ -11,7 +13,16 @@ from jaxrl.config_sections import ExpectSection
 from jaxrl.disk import write_whole
 from jaxrl.eval.table import load_rows
 from jaxrl.track.expected import compare
-from jaxrl.track.format import FIELDS, Field, compact, duration, evaluation_cells, markdown_table, percent, sparkline
+from jaxrl.track.format import (
+    FIELDS,
+    Field,
+    compact,
+    duration,
+    evaluation_cells,
+    markdown_table,
+    percent,
+    sparkline,
+)
 from jaxrl.track.logger import METRICS, SAMPLES, read_rows
 
 CONFIG, EVAL, REPORT = "config.yaml", "eval.json", "report.md"
@@ -21,7 +32,8 @@ Rows = list[dict[str, Any]]
 
 
 def write_report(run_dir: str | Path) -> Path:
-    """Write `report.md` from `config.yaml`, `metrics.jsonl`, `samples.jsonl` and `eval.json`; those not there yet are left out.
+    """Write `report.md` from `config.yaml`, `metrics.jsonl`, `samples.jsonl` and `eval.json`; those not there
+    yet are left out.
 
     Returns:
       the path written.
@@ -30,7 +42,11 @@ def write_report(run_dir: str | Path) -> Path:
     """
     folder = Path(run_dir)
     config = read_yaml(folder / CONFIG, "give the folder of a run")
-    metrics, samples, evaluation = read_rows(folder / METRICS), read_rows(folder / SAMPLES), list(map(asdict, load_rows(folder / EVAL)))
+    metrics, samples, evaluation = (
+        read_rows(folder / METRICS),
+        read_rows(folder / SAMPLES),
+        list(map(asdict, load_rows(folder / EVAL))),
+    )
     stages = _by_stage(metrics)
     kinds = {stage.get("name"): stage.get("kind") for stage in config.get("stages", [])}
     parts = [_header(config, folder)]
@@ -41,7 +57,10 @@ def write_report(run_dir: str | Path) -> Path:
     if evaluation:
         parts.append("## Evaluation\n\n" + markdown_table(*evaluation_cells(evaluation)))
     if config.get("expect"):
-        expected = compare(ExpectSection.model_validate(config["expect"]), {row["name"]: row["accuracy"] for row in evaluation})
+        expected = compare(
+            ExpectSection.model_validate(config["expect"]),
+            {row["name"]: row["accuracy"] for row in evaluation},
+        )
         parts += ["\n".join(f"- {sentence}" for sentence in expected)] if expected else []
     parts += [_stage_section(name, kinds.get(name), rows) for name, rows in stages.items()]
     if samples:
@@ -53,7 +72,9 @@ def write_report(run_dir: str | Path) -> Path:
     return path
 
 
-def find_alarms(stages: Mapping[str, Rows], samples: Rows, evaluation: Sequence[Mapping[str, Any]]) -> list[str]:
+def find_alarms(
+    stages: Mapping[str, Rows], samples: Rows, evaluation: Sequence[Mapping[str, Any]]
+) -> list[str]:
     """Sentences about what is plainly broken in a run; an empty list is no proof of health.
 
     Args:
@@ -68,14 +89,24 @@ def find_alarms(stages: Mapping[str, Rows], samples: Rows, evaluation: Sequence[
             alarms.append(f"{name}: the loss was not finite in {bad} of {len(losses)} steps.")
         flat = _series(rows, "reward/flat_groups")
         if flat and min(flat) >= 1:
-            alarms.append(f"{name}: all rewards of every group were equal, so nothing was learnt; check the verifier and the prompt.")
+            alarms.append(
+                f"{name}: all rewards of every group were equal, so nothing was learnt; check the verifier"
+                " and the prompt."
+            )
         cut = _series(rows, "sample/truncated")
         if cut and cut[-1] >= 1:
-            alarms.append(f"{name}: every completion of the last step ran into max_new_tokens; raise it, or teach the model to stop first.")
+            alarms.append(
+                f"{name}: every completion of the last step ran into max_new_tokens; raise it, or teach the"
+                " model to stop first."
+            )
     alarms += _sample_alarms(samples)
     for row in evaluation[1:]:
         if row["accuracy"] < (first := evaluation[0])["accuracy"]:
-            sure = "beyond chance (its 95% interval lies below)" if row["ci95"][1] < first["accuracy"] else "though within the 95% interval"
+            sure = (
+                "beyond chance (its 95% interval lies below)"
+                if row["ci95"][1] < first["accuracy"]
+                else "though within the 95% interval"
+            )
             numbers = f"{percent(row['accuracy'])} against {percent(first['accuracy'])}"
             alarms.append(f"{row['name']} answers worse than {first['name']}: {numbers}, {sure}.")
     return alarms
@@ -86,8 +117,13 @@ def _sample_alarms(samples: Rows) -> list[str]:
     if len(last) < 2:
         return []
     place, alarms = f"{last[0]['stage']}, step {last[0]['step']}", []
-    if len({sample.get("reward") for sample in last}) == 1 and not all(sample.get("correct") for sample in last):
-        alarms.append(f"{place}: all {len(last)} logged completions got the same reward, {compact(last[0].get('reward'))}.")
+    if len({sample.get("reward") for sample in last}) == 1 and not all(
+        sample.get("correct") for sample in last
+    ):
+        alarms.append(
+            f"{place}: all {len(last)} logged completions got the same reward,"
+            f" {compact(last[0].get('reward'))}."
+        )
     if all(sample.get("stop_reason") == "max_tokens" for sample in last):
         alarms.append(f"{place}: all {len(last)} logged completions were cut at max_new_tokens.")
     return alarms
@@ -102,7 +138,10 @@ def _header(config: Mapping[str, Any], folder: Path) -> str:
         "",
         f"- seed: {config.get('seed', 0)}",
         f"- model: {source}",
-        f"- trained: {'all weights' if not lora else 'LoRA of rank ' + str(lora.get('rank'))} (a stage may differ)",
+        (
+            f"- trained: {'all weights' if not lora else 'LoRA of rank ' + str(lora.get('rank'))} (a stage"
+            " may differ)"
+        ),
         f"- stages: {', '.join(stage.get('name', '?') for stage in config.get('stages', []))}",
         f"- again: `jaxrl run {CONFIG}` with the `{CONFIG}` of this folder",
     ]
@@ -115,9 +154,16 @@ def _stage_section(name: str, kind: str | None, rows: Rows) -> str:
     if speeds := _series(rows, "train/tokens_per_s"):
         facts.append(f"{compact(statistics.median(speeds))} tokens/s (median)")
     lines = [f"## {name}" + (f" ({kind})" if kind and kind != name else ""), "", ", ".join(facts)]
-    shown = [field for field in FIELDS if field.metric != "train/tokens_per_s" and _series(rows, field.metric)]
+    shown = [
+        field for field in FIELDS if field.metric != "train/tokens_per_s" and _series(rows, field.metric)
+    ]
     if shown:
-        lines += ["", markdown_table(["metric", "first", "last", "best", "median"], [_metric_cells(field, rows) for field in shown])]
+        lines += [
+            "",
+            markdown_table(
+                ["metric", "first", "last", "best", "median"], [_metric_cells(field, rows) for field in shown]
+            ),
+        ]
     curves = [(f.label, f.metric) for f in shown if f.metric in ("reward/mean", "loss", "val/loss")]
     if curves and len(rows) > 1:
         width = max(len(label) for label, _ in curves)
@@ -125,7 +171,9 @@ def _stage_section(name: str, kind: str | None, rows: Rows) -> str:
         for label, metric in curves:
             values = [row.get(metric) for row in rows if metric in row]
             known = _series(rows, metric)
-            lines.append(f"{label:<{width}}  {sparkline(values)}  {compact(min(known))} … {compact(max(known))}")
+            lines.append(
+                f"{label:<{width}}  {sparkline(values)}  {compact(min(known))} … {compact(max(known))}"
+            )
         lines.append("```")
     return "\n".join(lines)
 
@@ -133,11 +181,18 @@ def _stage_section(name: str, kind: str | None, rows: Rows) -> str:
 def _metric_cells(field: Field, rows: Rows) -> list[str]:
     values = _series(rows, field.metric)
     best = None if field.is_better is None else field.is_better(values)
-    return [f"{field.label} (`{field.metric}`)", *(field.write(v) for v in (values[0], values[-1], best, statistics.median(values)))]
+    return [
+        f"{field.label} (`{field.metric}`)",
+        *(field.write(v) for v in (values[0], values[-1], best, statistics.median(values))),
+    ]
 
 
 def _samples_section(samples: Rows) -> str:
-    last = sorted(_last_step(samples), key=lambda sample: (sample.get("reward") is not None, sample.get("reward")), reverse=True)
+    last = sorted(
+        _last_step(samples),
+        key=lambda sample: (sample.get("reward") is not None, sample.get("reward")),
+        reverse=True,
+    )
     picks = {"best": 0, "median": len(last) // 2, "worst": len(last) - 1}
     lines = [f"## Completions of {last[0]['stage']}, step {last[0]['step']}"]
     shown = set()
@@ -186,6 +241,8 @@ def _series(rows: Rows, metric: str) -> list[float]:
 
 
 def _wall_time(rows: Rows) -> float:
-    """Seconds that the steps took; without `time/step_s` from first row to last, pauses between two launches included."""
+    """Seconds that the steps took; without `time/step_s` from first row to last, pauses between two launches
+    included.
+    """
     steps = _series(rows, "time/step_s")
     return sum(steps) if len(steps) == len(rows) else rows[-1]["time"] - rows[0]["time"]

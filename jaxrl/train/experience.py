@@ -28,7 +28,8 @@ Tree = dict
 class Scorers:
     """The compiled scorers of a stage, and how batches are laid out for them.
 
-    score: logprobs, and with a critic (logprobs, values), of the state's trainable tree. score_reference: logprobs.
+    score: logprobs, and with a critic (logprobs, values), of the state's trainable tree. score_reference:
+      logprobs.
     set_bytes: of each token's excluded ids, see `collate`.
     """
 
@@ -42,17 +43,24 @@ class Scorers:
     set_bytes: int = 0
 
     def run(self, scorer: Callable, trainable: Tree, samples: Sequence[Sample]) -> list:
-        """What a scorer says of each sample: [n] each, or a list of such lists if it says more than one thing."""
-        # At once, for it packs best; but excluded ids take room, and of them there are no more at once than in an update.
+        """What a scorer says of each sample: [n] each, or a list of such lists if it says more than one
+        thing.
+        """
+        # At once, for it packs best; but excluded ids take room, and of them there are no more at once than
+        # in an update.
         num_rows = self.algo.rows_per_update * (1 if self.set_bytes else self.algo.updates_per_batch)
         rows = policy_microbatch(self.algo, self.seq_len, self.mesh)
         said_of_parts = []
         for start in range(0, len(samples), num_rows):
             part = samples[start : start + num_rows]
-            batch = collate(part, num_rows, self.seq_len, rows, fields_of(self.algo) & {"replay_mask"}, self.set_bytes)
+            batch = collate(
+                part, num_rows, self.seq_len, rows, fields_of(self.algo) & {"replay_mask"}, self.set_bytes
+            )
             with self.timeline.during("score"):
                 said = jax.device_get(scorer(trainable, self.frozen, shard_batch(batch, self.mesh)))
-            said_of_parts.append([uncollate(x, part, self.seq_len) for x in (said if isinstance(said, tuple) else (said,))])
+            said_of_parts.append(
+                [uncollate(x, part, self.seq_len) for x in (said if isinstance(said, tuple) else (said,))]
+            )
         said = [list(itertools.chain(*parts)) for parts in zip(*said_of_parts)]
         return said if len(said) > 1 else said[0]
 
@@ -61,7 +69,8 @@ class Scorers:
 class Experience:
     """What the updates of a batch learn from.
 
-    fresh: samples of the policy as it stands, without those that do not count. replayed: others, from the replay buffer.
+    fresh: samples of the policy as it stands, without those that do not count. replayed: others, from the
+      replay buffer.
     advantages_P_G: of what was sampled (with a critic the mean over a completion's tokens).
     """
 
@@ -72,24 +81,34 @@ class Experience:
 
 
 def give_credit(
-    groups: Sequence[Group], entries: Sequence[Entry], scorers: Scorers, state: TrainState, kl_coef: float, max_new_tokens: int
+    groups: Sequence[Group],
+    entries: Sequence[Entry],
+    scorers: Scorers,
+    state: TrainState,
+    kl_coef: float,
+    max_new_tokens: int,
 ) -> Experience:
-    """Score a batch with the policy that sampled it and with the reference, and give every token its advantage.
+    """Score a batch with the policy that sampled it and with the reference, and give every token its
+    advantage.
 
-    The trainer's own logprobs are computed only where something needs them: more than one update (the later ones no
-    longer hold the policy that sampled), a KL penalty in the reward, a critic. `algo.old_logprobs: sampler` takes the
-    sampler's instead.
+    The trainer's own logprobs are computed only where something needs them: more than one update (the later
+    ones no longer hold the policy that sampled), a KL penalty in the reward, a critic. `algo.old_logprobs:
+    sampler` takes the sampler's instead.
     """
     algo = scorers.algo
     if not groups:
         return Experience([], [], np.zeros((0, algo.group_size)), {})
     rewards, counts = shaped_rewards(groups, algo, max_new_tokens)
     N = counts.size
-    off_policy = [off_policy_sample(entry) for entry in entries] if algo.replay and algo.replay.use == "off_policy" else []
+    off_policy = (
+        [off_policy_sample(entry) for entry in entries]
+        if algo.replay and algo.replay.use == "off_policy"
+        else []
+    )
     samples = [make_sample(t.completion) for group in groups for t in group.trajectories] + off_policy
     metrics: dict[str, float] = {}
 
-    # ------------------------------------------------------------------------------------------------------- scores
+    # ------------------------------------------------------------------------------------------------- scores
     needs_kl = kl_coef > 0
     values_after: list[np.ndarray] = []
     if isinstance(algo, PPOSection):
@@ -107,12 +126,16 @@ def give_credit(
         if algo.kl_in == "reward":
             metrics |= {"kl/ref": mean_k1(samples[:N]), "kl/coef": kl_coef}
 
-    # ------------------------------------------------------------------------------------------------------- credit
+    # ------------------------------------------------------------------------------------------------- credit
     if isinstance(algo, PPOSection):
         cut = np.concatenate([is_cut(groups).reshape(-1), np.zeros(len(off_policy), bool)])
-        all_rewards = np.concatenate([rewards.reshape(-1), [entry.reward for entry in entries][: len(off_policy)]])
+        all_rewards = np.concatenate(
+            [rewards.reshape(-1), [entry.reward for entry in entries][: len(off_policy)]]
+        )
         all_count = np.concatenate([counts.reshape(-1), np.ones(len(off_policy), bool)])
-        samples, explained = critic_credit(samples, values_after, all_rewards, all_count, cut, algo, kl_coef, scorers.seq_len)
+        samples, explained = critic_credit(
+            samples, values_after, all_rewards, all_count, cut, algo, kl_coef, scorers.seq_len
+        )
         metrics["value/explained_variance"] = explained
         means = [sample.advantages[sample.completion_mask].mean() for sample in samples[:N]]
         advantages_P_G = np.where(counts, np.reshape(means, counts.shape), 0.0)
@@ -122,8 +145,12 @@ def give_credit(
         fresh, advantages_P_G = group_credit(samples[:N], rewards, counts, algo)
         samples = fresh + samples[N:]
     fresh = [sample for sample, does_count in zip(samples[:N], counts.reshape(-1)) if does_count]
-    imitated = [imitation_sample(entry) for entry in entries] if algo.replay and algo.replay.use == "sft" else []
-    return Experience(fresh, samples[N:] + imitated, advantages_P_G, metrics | {"sample/left_out": float(N - len(fresh))})
+    imitated = (
+        [imitation_sample(entry) for entry in entries] if algo.replay and algo.replay.use == "sft" else []
+    )
+    return Experience(
+        fresh, samples[N:] + imitated, advantages_P_G, metrics | {"sample/left_out": float(N - len(fresh))}
+    )
 
 
 def fields_of(algo: PolicyGradientSection) -> set[str]:
@@ -133,8 +160,11 @@ def fields_of(algo: PolicyGradientSection) -> set[str]:
     return fields | ({"replay_mask"} if algo.replay else set())
 
 
-def minibatches(experience: Experience, algo: PolicyGradientSection, seed: tuple[int, ...]) -> Iterator[list[Sample]]:
-    """The samples of each update: a new order in every epoch, cut into updates_per_batch parts as equal as can be.
+def minibatches(
+    experience: Experience, algo: PolicyGradientSection, seed: tuple[int, ...]
+) -> Iterator[list[Sample]]:
+    """The samples of each update: a new order in every epoch, cut into updates_per_batch parts as equal as
+    can be.
 
     In the first one the policy is still the one that sampled: its ratio is exactly 1, whatever rounding says.
     """
@@ -145,21 +175,38 @@ def minibatches(experience: Experience, algo: PolicyGradientSection, seed: tuple
         for part, rows in enumerate(np.array_split(order, algo.updates_per_batch)):
             is_first = epoch == part == 0
             if len(rows):
-                yield [_on_policy(everything[i]) if is_first and i < len(experience.fresh) else everything[i] for i in rows]
+                yield [
+                    _on_policy(everything[i]) if is_first and i < len(experience.fresh) else everything[i]
+                    for i in rows
+                ]
 
 
 def off_policy_sample(entry: Entry) -> Sample:
-    """A replayed completion that goes through the policy loss, with the logprobs and the advantage of its own time."""
+    """A replayed completion that goes through the policy loss, with the logprobs and the advantage of its own
+    time.
+    """
     sample = make_sample(_completion(entry))
     advantages = np.where(sample.completion_mask, entry.advantage, 0).astype(np.float32)
-    return replace(sample, advantages=advantages, old_logprobs=sample.sampler_logprobs, replay_mask=sample.completion_mask)
+    return replace(
+        sample,
+        advantages=advantages,
+        old_logprobs=sample.sampler_logprobs,
+        replay_mask=sample.completion_mask,
+    )
 
 
 def imitation_sample(entry: Entry) -> Sample:
-    """A replayed completion that is imitated: no part of the policy loss. Nor do filters have one in its cross-entropy, which
-    is to make the completion likelier among all ids: what was left out beside it is not held back unless it loses there."""
+    """A replayed completion that is imitated: no part of the policy loss. Nor do filters have one in its
+    cross-entropy, which is to make the completion likelier among all ids: what was left out beside it is not
+    held back unless it loses there.
+    """
     sample = make_sample(_completion(entry))
-    return replace(sample, completion_mask=np.zeros_like(sample.completion_mask), replay_mask=sample.completion_mask, excluded=None)
+    return replace(
+        sample,
+        completion_mask=np.zeros_like(sample.completion_mask),
+        replay_mask=sample.completion_mask,
+        excluded=None,
+    )
 
 
 def _on_policy(sample: Sample) -> Sample:
@@ -167,4 +214,10 @@ def _on_policy(sample: Sample) -> Sample:
 
 
 def _completion(entry: Entry) -> Completion:
-    return Completion(entry.prompt_ids, entry.completion_ids, entry.sampler_logprobs, StopReason.EOS, excluded=entry.excluded)
+    return Completion(
+        entry.prompt_ids,
+        entry.completion_ids,
+        entry.sampler_logprobs,
+        StopReason.EOS,
+        excluded=entry.excluded,
+    )

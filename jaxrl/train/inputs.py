@@ -1,12 +1,14 @@
-"""What a run depends on beside its config: the files that it reads, by their digests, and the moment at which it began.
+"""What a run depends on beside its config: the files that it reads, by their digests, and the moment at which
+it began.
 
-Kept in the run's folder as `inputs.json`. A run that goes on with another base, tokenizer, record or reward than it began with is
-another run; so the digests are compared at every start, before a weight is read. A file whose stamp is the one kept (see
-`digests.py`) is not read for it: the check of 100 GB takes no time. Any other is read whole: moved, copied or touched, a file with
-the same bytes is the same file.
+Kept in the run's folder as `inputs.json`. A run that goes on with another base, tokenizer, record or reward
+than it began with is another run; so the digests are compared at every start, before a weight is read. A file
+whose stamp is the one kept (see `digests.py`) is not read for it: the check of 100 GB takes no time. Any
+other is read whole: moved, copied or touched, a file with the same bytes is the same file.
 
-Not kept: datasets of the hub (by name, not in a folder), installed packages (`task.packages`, and what the user's Python files
-import from elsewhere than their own folder), and files that they open themselves, unless `task.options` names them.
+Not kept: datasets of the hub (by name, not in a folder), installed packages (`task.packages`, and what the
+user's Python files import from elsewhere than their own folder), and files that they open themselves, unless
+`task.options` names them.
 """
 
 import ast
@@ -30,9 +32,11 @@ log = logging.getLogger("jaxrl")
 
 INPUTS = "inputs.json"
 STAMP = ("bytes", "modified_ns", "changed_ns", "inode")
-TOKENIZER = ("*.json", "*.jinja", "*/*.jinja", "*.model", "*.txt", "*.tiktoken")  # and the configs of a model or an adapter
+# and the configs of a model or an adapter
+TOKENIZER = ("*.json", "*.jinja", "*/*.jinja", "*.model", "*.txt", "*.tiktoken")
 WEIGHTS = ("*.safetensors", *TOKENIZER)
-TASK_FILES = ("graph", "eval_file", "examples_file", "train_file", "test_file", "train", "val", "test", "hub")  # where they are texts
+# where they are texts
+TASK_FILES = ("graph", "eval_file", "examples_file", "train_file", "test_file", "train", "val", "test", "hub")
 TASK_PROGRAMS = ("file", "reward")  # `FILE.py` or `FILE.py:NAME`
 
 Place = tuple[str | int, ...]  # of a value in the config's tree: ("stages", 0, "data", "file")
@@ -48,7 +52,9 @@ class File(NamedTuple):
 
 @dataclass(frozen=True)
 class Inputs:
-    """began: the moment that the run's templates are told. files: by the place in the config that names them."""
+    """began: the moment that the run's templates are told. files: by the place in the config that names
+    them.
+    """
 
     began: datetime
     files: dict[str, File]
@@ -58,7 +64,8 @@ def check_inputs(config: Config, folder: Path) -> Inputs:
     """The inputs of a run as they are now; those of a run that has begun are the ones that it began with.
 
     Raises:
-      InputError: files that have changed, are gone or are new since the run began (all are named); a broken `inputs.json`.
+      InputError: files that have changed, are gone or are new since the run began (all are named); a broken
+        `inputs.json`.
     """
     has_begun = (folder / "config.yaml").is_file()  # what a folder without it holds is not believed
     kept = _load(folder / INPUTS) if has_begun else None
@@ -69,15 +76,17 @@ def check_inputs(config: Config, folder: Path) -> Inputs:
     if any(changes):
         listed = "\n  ".join(dict.fromkeys(filter(None, changes)))
         raise InputError(
-            f"{folder} holds a run that was begun with other files than there are now:\n  {listed}\n"
-            "put back what was there, and it goes on; for a run with the files of now, set another `name`; to go on all the same, "
-            f"with what has changed in the middle of the run, delete {folder / INPUTS}"
+            f"{folder} holds a run that was begun with other files than there are now:\n  {listed}\nput back"
+            " what was there, and it goes on; for a run with the files of now, set another `name`; to go on"
+            f" all the same, with what has changed in the middle of the run, delete {folder / INPUTS}"
         )
     return Inputs(kept.began, files)
 
 
 def keep_inputs(inputs: Inputs, config: Config, folder: Path) -> None:
-    """Write `inputs.json`, with the tokenizer that was made in the folder since; nothing where it says the same already."""
+    """Write `inputs.json`, with the tokenizer that was made in the folder since; nothing where it says the
+    same already.
+    """
     inputs = Inputs(inputs.began, inputs.files | _digests(_tokenizer_made(config, folder), inputs.files))
     if inputs != _load(folder / INPUTS):
         write_whole(folder / INPUTS, json.dumps(_values(inputs), indent=1, ensure_ascii=False) + "\n")
@@ -85,14 +94,18 @@ def keep_inputs(inputs: Inputs, config: Config, folder: Path) -> None:
 
 def compared_by_content(config: Config, folder: Path) -> list[Place]:
     """The values of the config that name files whose digests are kept: the files may lie elsewhere now."""
-    return [place for place, text, find in _places(config) if find(text)] if (folder / INPUTS).is_file() else []
+    return (
+        [place for place, text, find in _places(config) if find(text)] if (folder / INPUTS).is_file() else []
+    )
 
 
-# ------------------------------------------------------------------------------------------------------- which files
+# ------------------------------------------------------------------------------------------------ which files
 
 
 def _input_files(config: Config) -> dict[str, Path]:
-    """Every file that a run of this config reads, by the place that names it. What is not there is left to its reader."""
+    """Every file that a run of this config reads, by the place that names it. What is not there is left to
+    its reader.
+    """
     found = {}
     for place, text, find in _places(config):
         name = ".".join(map(str, place))
@@ -103,22 +116,38 @@ def _input_files(config: Config) -> dict[str, Path]:
 def _tokenizer_made(config: Config, folder: Path) -> dict[str, Path]:
     """The files of the tokenizer that a run without another makes when it begins, and goes on with."""
     is_own = config.model.path is None and config.model.tokenizer is None
-    return {f"tokenizer/{name}": path for name, path in _in_folder(folder / "tokenizer", TOKENIZER).items()} if is_own else {}
+    return (
+        {f"tokenizer/{name}": path for name, path in _in_folder(folder / "tokenizer", TOKENIZER).items()}
+        if is_own
+        else {}
+    )
 
 
 def _places(config: Config) -> Iterator[tuple[Place, str, Callable[[str], dict[str, Path]]]]:
-    """Every text in the config that may name files, and how these are found: by their names inside what the text names."""
+    """Every text in the config that may name files, and how these are found: by their names inside what the
+    text names.
+    """
     values = config.model_dump(mode="json")
-    finders = {"path": _model_files, "tokenizer": _tokenizer_files, "adapter": _adapter_files, "chat_template": _file}
+    finders = {
+        "path": _model_files,
+        "tokenizer": _tokenizer_files,
+        "adapter": _adapter_files,
+        "chat_template": _file,
+    }
     found = [(("model", key), values["model"][key], find) for key, find in finders.items()]
     tasks = [(("task",), values["task"])]
     for i, stage in enumerate(values["stages"]):
         data = stage.get("data") or {}
-        found += [(("stages", i, "data", key), data.get(key), find) for key, find in (("file", _file), ("hub", _dataset_files))]
+        found += [
+            (("stages", i, "data", key), data.get(key), find)
+            for key, find in (("file", _file), ("hub", _dataset_files))
+        ]
         tasks.append((("stages", i, "task"), stage.get("task")))
     for place, task in tasks:
         task = task or {}
-        found += [((*place, key), task.get(key), _dataset_files if key == "hub" else _file) for key in TASK_FILES]
+        found += [
+            ((*place, key), task.get(key), _dataset_files if key == "hub" else _file) for key in TASK_FILES
+        ]
         found += [((*place, key), task.get(key), _program_files) for key in TASK_PROGRAMS]
         found += [(option, text, _file) for option, text in _texts((*place, "options"), task.get("options"))]
     yield from ((place, text, find) for place, text, find in found if isinstance(text, str))
@@ -159,7 +188,12 @@ def _program_files(place: str) -> dict[str, Path]:
 
 
 def _in_folder(folder: Path, patterns: tuple[str, ...]) -> dict[str, Path]:
-    return {str(path.relative_to(folder)): path for pattern in patterns for path in folder.glob(pattern) if path.is_file()}
+    return {
+        str(path.relative_to(folder)): path
+        for pattern in patterns
+        for path in folder.glob(pattern)
+        if path.is_file()
+    }
 
 
 def _with_imports(file: Path) -> list[Path]:
@@ -195,7 +229,7 @@ def _imported_names(path: Path, top: Path) -> set[str]:
     return names - {""}
 
 
-# --------------------------------------------------------------------------------------------------------- comparing
+# -------------------------------------------------------------------------------------------------- comparing
 
 
 def _digests(paths: dict[str, Path], kept: dict[str, File]) -> dict[str, File]:
@@ -203,7 +237,10 @@ def _digests(paths: dict[str, Path], kept: dict[str, File]) -> dict[str, File]:
     stamps = {name: stamp(path) for name, path in paths.items()}
     unread = [name for name in paths if name not in kept or kept[name].stamp != stamps[name]]
     read = dict(zip(unread, sha256_of_all(paths[name] for name in unread), strict=True))
-    return {name: File(str(path), read[name] if name in read else kept[name].digest, stamps[name]) for name, path in paths.items()}
+    return {
+        name: File(str(path), read[name] if name in read else kept[name].digest, stamps[name])
+        for name, path in paths.items()
+    }
 
 
 def _change(before: File | None, now: File | None) -> str | None:
@@ -215,7 +252,7 @@ def _change(before: File | None, now: File | None) -> str | None:
     return f"{now.path} has changed ({told[0]}; now {told[1]})" if before.digest != now.digest else None
 
 
-# ------------------------------------------------------------------------------------------------------------- file
+# ------------------------------------------------------------------------------------------------------- file
 
 
 def _beginning(folder: Path) -> datetime:
@@ -224,14 +261,18 @@ def _beginning(folder: Path) -> datetime:
     if not config.is_file():
         return datetime.now().replace(microsecond=0)
     log.warning(
-        "%s was begun by a version that kept no digests of its inputs: whether they have changed since cannot be told; "
-        "from now on, those of now are its inputs", folder,
-    )  # fmt: skip
+        "%s was begun by a version that kept no digests of its inputs: whether they have changed since cannot"
+        " be told; from now on, those of now are its inputs",
+        folder,
+    )
     return datetime.fromtimestamp(int(config.stat().st_mtime))
 
 
 def _values(inputs: Inputs) -> dict[str, Any]:
-    files = {name: {"path": f.path, "sha256": f.digest, **dict(zip(STAMP, f.stamp))} for name, f in sorted(inputs.files.items())}
+    files = {
+        name: {"path": f.path, "sha256": f.digest, **dict(zip(STAMP, f.stamp))}
+        for name, f in sorted(inputs.files.items())
+    }
     values = {"began": inputs.began.isoformat(), "files": files}
     return values | {"sha256": hashlib.sha256(json.dumps(values).encode()).hexdigest()}
 
@@ -240,12 +281,18 @@ def _load(path: Path) -> Inputs | None:
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
         stored = values["files"].items()
-        files = {name: File(file["path"], file["sha256"], tuple(file[key] for key in STAMP)) for name, file in stored}
+        files = {
+            name: File(file["path"], file["sha256"], tuple(file[key] for key in STAMP))
+            for name, file in stored
+        }
         inputs = Inputs(datetime.fromisoformat(values["began"]), files)
         if _values(inputs) != values:
             raise ValueError("it is not as it was written")
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{path} cannot be used: {error}; restore it, or delete it to go on with the files as they are now") from None
+        raise InputError(
+            f"{path} cannot be used: {error}; restore it, or delete it to go on with the files as they"
+            " are now"
+        ) from None
     return inputs

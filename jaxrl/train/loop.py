@@ -16,12 +16,12 @@ MAX_SKIPPED = 10
 
 
 class FinitenessGuard:
-    """Counts updates in a row that were skipped because their loss, their gradient or their result was not finite, or
-    a weight had grown beyond all measure.
+    """Counts updates in a row that were skipped because their loss, their gradient or their result was not
+    finite, or a weight had grown beyond all measure.
 
     Args:
-      skipped: the count so far. It is saved with every checkpoint: a run that is taken up again goes on counting, and does
-        not outlive its divergence by being started often enough.
+      skipped: the count so far. It is saved with every checkpoint: a run that is taken up again goes on
+        counting, and does not outlive its divergence by being started often enough.
     """
 
     def __init__(self, stage_name: str, skipped: int = 0):
@@ -29,7 +29,9 @@ class FinitenessGuard:
         self.skipped = skipped
 
     def check(self, metrics: dict[str, float]) -> None:
-        """Raise InputError after MAX_SKIPPED skipped updates in a row. One without a gradient tells nothing and ends no row."""
+        """Raise InputError after MAX_SKIPPED skipped updates in a row. One without a gradient tells nothing
+        and ends no row.
+        """
         if metrics["skipped"]:
             self.skipped += 1
         elif metrics["grad_norm"] > 0:
@@ -38,19 +40,24 @@ class FinitenessGuard:
             raise self._diverged(f"{self.skipped} updates in a row")
 
     def check_end(self) -> None:
-        """Raise InputError if the stage ended in skipped updates: nothing says that the weights before them are any good."""
+        """Raise InputError if the stage ended in skipped updates: nothing says that the weights before them
+        are any good.
+        """
         if self.skipped:
             raise self._diverged(f"the last {self.skipped} update(s) of the stage")
 
     def _diverged(self, which: str) -> InputError:
         return InputError(
-            f"stage {self.stage_name} has diverged: {which} changed nothing, because a loss, a gradient or a result was not finite or "
-            f"a weight beyond {MAX_WEIGHT:,.0f}; lower optim.learning_rate or check the data, and start under another `name`"
+            f"stage {self.stage_name} has diverged: {which} changed nothing, because a loss, a gradient or a"
+            f" result was not finite or a weight beyond {MAX_WEIGHT:,.0f}; lower optim.learning_rate or check"
+            " the data, and start under another `name`"
         )
 
 
 def begin_stage(run: Run, stage: Stage, step: int, steps: int, weights: Weights) -> None:
-    """Drop what a killed run wrote after its last checkpoint, and say what begins and what memory it asks for."""
+    """Drop what a killed run wrote after its last checkpoint, and say what begins and what memory it asks
+    for.
+    """
     run.logger.truncate_after([s.name for s in run.config.stages], stage.name, step)
     plan = plan_stage(weights.policy.remat, stage, weights, run.mesh)
     run.console.stage(stage.name, steps, step, params_line(weights.trainable, weights.frozen))
@@ -68,7 +75,9 @@ def report_step(run: Run, stage: Stage, step: int, metrics: dict[str, float]) ->
 
 
 def memory_in_use() -> tuple[str, int]:
-    """Bytes in use on the first device; on backends that do not say (CPU), the resident memory of this process."""
+    """Bytes in use on the first device; on backends that do not say (CPU), the resident memory of this
+    process.
+    """
     stats = jax.local_devices()[0].memory_stats()
     if stats is not None:
         return "device", stats["bytes_in_use"]

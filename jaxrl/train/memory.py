@@ -1,4 +1,6 @@
-"""What an update needs of a device's memory, estimated from shapes, and what its backward pass may therefore keep."""
+"""What an update needs of a device's memory, estimated from shapes, and what its backward pass may therefore
+keep.
+"""
 
 import math
 from collections.abc import Mapping
@@ -46,8 +48,9 @@ class Plan:
     def line(self) -> str:
         """The plan in words."""
         return (
-            f"remat {self.remat}: a microbatch of {self.rows} x {self.seq_len} tokens keeps {data_size(self.activations)} of activations "
-            f"per device; with weights, optimiser and logits about {data_size(self.needed)} of {data_size(self.available)}"
+            f"remat {self.remat}: a microbatch of {self.rows} x {self.seq_len} tokens keeps"
+            f" {data_size(self.activations)} of activations per device; with weights, optimiser and logits"
+            f" about {data_size(self.needed)} of {data_size(self.available)}"
         )
 
     def warning(self) -> str | None:
@@ -59,20 +62,33 @@ class Plan:
         rows = self.rows * rest // self.activations // self.row_shards * self.row_shards
         if rows > 0:
             remedy = f"set the microbatch to {rows}, or a shorter seq_len"
-        return f"an update is likely to need {data_size(self.needed - self.available)} more than there is; {remedy}"
+        return (
+            f"an update is likely to need {data_size(self.needed - self.available)} more than there is;"
+            f" {remedy}"
+        )
 
 
 def plan_update(
-    asked: str, policy: Policy, trainable: Tree, frozen: Tree, rows: int, seq_len: int, mesh: Mesh, references: int = 0, excluded: int = 0
+    asked: str,
+    policy: Policy,
+    trainable: Tree,
+    frozen: Tree,
+    rows: int,
+    seq_len: int,
+    mesh: Mesh,
+    references: int = 0,
+    excluded: int = 0,
 ) -> Plan:
-    """The plan with the remat that was asked for; for `auto` with `selective` where that fits, else with `full`.
+    """The plan with the remat that was asked for; for `auto` with `selective` where that fits, else with
+    `full`.
 
         activations = rows * seq_len / row shards * layers * kept_bytes(remat)
         needed = activations + kept_bytes(none) of one layer + 4 float32 arrays of the logits of a chunk
                  + (COPIES + references) * what is trained + what is frozen + 2 * excluded
 
-    `none` is never chosen: `selective` makes again only what is cheaper than memory traffic, and was faster in every update
-    that was measured. The plan follows from settings and the machine alone, so that a run that is taken up again has the same.
+    `none` is never chosen: `selective` makes again only what is cheaper than memory traffic, and was faster
+    in every update that was measured. The plan follows from settings and the machine alone, so that a run
+    that is taken up again has the same.
 
     Args:
       asked: `auto` or one of those in `model/remat.py`.
@@ -82,7 +98,10 @@ def plan_update(
     """
     row_shards = num_row_shards(mesh)
     tokens = rows * seq_len // row_shards
-    per_token = {remat: kept_bytes(policy.config, policy.lora, policy.dtype, remat) for remat in ("none", "selective", "full")}
+    per_token = {
+        remat: kept_bytes(policy.config, policy.lora, policy.dtype, remat)
+        for remat in ("none", "selective", "full")
+    }
     logits = min(rows * seq_len * policy.config.vocab_size, CHUNK_ELEMENTS) // row_shards
     fixed = tokens * per_token["none"] + 4 * 4 * logits
     fixed += (COPIES + references) * _device_bytes(trainable, mesh) + _device_bytes(frozen, mesh)
@@ -104,11 +123,15 @@ def plan_stage(asked: str, stage: FineTuningStage | RLStage, weights: Weights, m
     seq_len = stage.row_tokens if is_rl else stage.seq_len
     references = int(is_rl and stage.algo.kl_coef > 0)
     excluded = excluded_bytes(stage, weights.policy.config.vocab_size, mesh) if is_rl else 0
-    return plan_update(asked, weights.policy, weights.trainable, weights.frozen, rows, seq_len, mesh, references, excluded)
+    return plan_update(
+        asked, weights.policy, weights.trainable, weights.frozen, rows, seq_len, mesh, references, excluded
+    )
 
 
 def excluded_bytes(stage: RLStage, vocab_size: int, mesh: Mesh) -> int:
-    """What the excluded ids of an update's tokens take on each device (`PolicyBatch.excluded`); 0 where nothing is filtered."""
+    """What the excluded ids of an update's tokens take on each device (`PolicyBatch.excluded`); 0 where
+    nothing is filtered.
+    """
     rows = stage_microbatch(stage, mesh)
     rows *= -(-stage.algo.rows_per_update // rows)
     return rows * stage.row_tokens * set_bytes(stage.sample, vocab_size) // num_row_shards(mesh)
@@ -119,17 +142,21 @@ def check_excluded(stage: RLStage, vocab_size: int, mesh: Mesh) -> None:
     needed, available = excluded_bytes(stage, vocab_size, mesh), device_memory(mesh.devices.flat[0])
     if needed > EXCLUDED_SHARE * available:
         raise InputError(
-            f"stage {stage.name}: top_k, top_p or min_p need a bit for each of {vocab_size} ids and each token of an update, "
-            f"{stage.algo.rows_per_update} rows of {stage.row_tokens}: {data_size(needed)} per device of {data_size(available)}; raise "
-            "algo.updates_per_batch, lower seq_len (or sample.max_prompt_tokens and max_new_tokens) or problems_per_batch, or leave the filters off"
+            f"stage {stage.name}: top_k, top_p or min_p need a bit for each of {vocab_size} ids and each"
+            f" token of an update, {stage.algo.rows_per_update} rows of {stage.row_tokens}:"
+            f" {data_size(needed)} per device of {data_size(available)}; raise algo.updates_per_batch, lower"
+            " seq_len (or sample.max_prompt_tokens and max_new_tokens) or problems_per_batch, or leave the"
+            " filters off"
         )
 
 
 def fit_to_memory(asked: str, stage: FineTuningStage | RLStage, weights: Weights, mesh: Mesh) -> Weights:
     """The weights with a policy whose backward pass keeps what the plan says."""
-    return replace(weights, policy=replace(weights.policy, remat=plan_stage(asked, stage, weights, mesh).remat))
+    return replace(
+        weights, policy=replace(weights.policy, remat=plan_stage(asked, stage, weights, mesh).remat)
+    )
 
 
 def _device_bytes(tree: Tree, mesh: Mesh) -> int:
-    size = lambda leaf, sharding: math.prod(sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize  # noqa: E731
+    size = lambda leaf, sharding: math.prod(sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
     return sum(jax.tree.leaves(jax.tree.map(size, tree, shardings_for(tree, mesh))))

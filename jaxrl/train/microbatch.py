@@ -1,7 +1,7 @@
 """How many rows an update works on at once where the config leaves that open.
 
-A CPU is faster with fewer tokens: their activations stay in its caches (`LOG.md`). What is best on an accelerator has not
-been measured; some thousand tokens should keep it busy.
+A CPU is faster with fewer tokens: their activations stay in its caches (`LOG.md`). What is best on an
+accelerator has not been measured; some thousand tokens should keep it busy.
 """
 
 from jax.sharding import Mesh
@@ -16,7 +16,11 @@ CPU_PIECE_TOKENS = 1024
 
 def stage_microbatch(stage: FineTuningStage | RLStage, mesh: Mesh) -> int:
     """Rows of a microbatch of a stage, over all devices."""
-    return policy_microbatch(stage.algo, stage.row_tokens, mesh) if isinstance(stage, RLStage) else sft_microbatch(stage, mesh)
+    return (
+        policy_microbatch(stage.algo, stage.row_tokens, mesh)
+        if isinstance(stage, RLStage)
+        else sft_microbatch(stage, mesh)
+    )
 
 
 def policy_microbatch(algo: PolicyGradientSection, row_tokens: int, mesh: Mesh) -> int:

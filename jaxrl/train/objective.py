@@ -1,11 +1,14 @@
-"""The objectives of policy gradients, put together from the pieces in `ops/`: read this file to see what is minimised.
+"""The objectives of policy gradients, put together from the pieces in `ops/`: read this file to see what is
+minimised.
 
-    policy:  sum(weights * (surrogate * correction + kl_coef * kl - entropy_coef * entropy)) - coef * sum(imitation * logprobs)
+    policy:  sum(weights * (surrogate * correction + kl_coef * kl - entropy_coef * entropy)) - coef *
+    sum(imitation * logprobs)
              imitation: the mean over replayed tokens, where the replay buffer is used for SFT
     value:   vf_coef * sum(weights * clipped_value_loss)
 
-Weights divide by the whole optimiser batch (`ops/policy_loss.py: loss_weights`); the sums here are over one microbatch.
-Metrics carry in their prefix how microbatches are put together, see `train/step.py`. Axes: B rows, T tokens.
+Weights divide by the whole optimiser batch (`ops/policy_loss.py: loss_weights`); the sums here are over one
+microbatch. Metrics carry in their prefix how microbatches are put together, see `train/step.py`. Axes: B
+rows, T tokens.
 """
 
 import jax
@@ -42,7 +45,11 @@ def weigh(algo: PolicyGradientSection, max_new_tokens: int, batch: PolicyBatch) 
 
 
 def policy_objective(
-    algo: PolicyGradientSection, logprobs: Array, entropy: Array, batch: PolicyBatch, weights: dict[str, Array]
+    algo: PolicyGradientSection,
+    logprobs: Array,
+    entropy: Array,
+    batch: PolicyBatch,
+    weights: dict[str, Array],
 ) -> tuple[Array, Metrics]:
     """The policy's loss over one microbatch.
 
@@ -64,11 +71,14 @@ def policy_objective(
     surrogate = _surrogate(algo, said, ratio, batch.advantages)
     if algo.sampler_correction is not None:
         c = algo.sampler_correction
-        correction = sampler_weights(old, batch.sampler_logprobs, mask, batch.segment_ids, c.level, c.cap, c.how)
+        correction = sampler_weights(
+            old, batch.sampler_logprobs, mask, batch.segment_ids, c.level, c.cap, c.how
+        )
         surrogate = surrogate * correction
     loss = jnp.sum(weights["policy"] * surrogate)
     low, high = _clipped(algo, ratio, batch.advantages)
-    fresh = mask if batch.replay_mask is None else mask & ~batch.replay_mask  # what is old says nothing of this update
+    # what is old says nothing of this update
+    fresh = mask if batch.replay_mask is None else mask & ~batch.replay_mask
     metrics = {
         "sum/loss/policy": loss,
         "sum/tokens": masked_sum(jnp.ones_like(ratio), fresh),
@@ -78,14 +88,17 @@ def policy_objective(
         "mean/clip_fraction/high": masked_sum(high, fresh),
         "mean/ratio/mean": masked_sum(ratio, fresh),
         "max/ratio/max": masked_max(ratio, fresh),
-        "mean/kl/old": masked_sum(kl_k3(old, said), fresh),  # of the policy that sampled, from the one that is updated
+        # of the policy that sampled, from the one that is updated
+        "mean/kl/old": masked_sum(kl_k3(old, said), fresh),
         "mean/sampler_mismatch/mean": masked_sum(mismatch, fresh),
         "p99/sampler_mismatch/p99": jnp.where(fresh, mismatch, jnp.nan),
         "max/sampler_mismatch/max": masked_max(mismatch, fresh),
     }
     if algo.kl_coef > 0 and algo.kl_in == "loss":
         if batch.ref_logprobs is None:
-            raise ValueError(f"kl_coef={algo.kl_coef} and the batch has no ref_logprobs; score it with the reference first")
+            raise ValueError(
+                f"kl_coef={algo.kl_coef} and the batch has no ref_logprobs; score it with the reference first"
+            )
         kl = KL_ESTIMATORS[algo.kl_estimator](said, jnp.where(mask, batch.ref_logprobs, 0.0))
         if algo.kl_unbiased:
             kl = unbiased_kl(kl, importance_ratio(said, old, mask, batch.segment_ids))
@@ -124,10 +137,15 @@ def _surrogate(algo: PolicyGradientSection, logprobs: Array, ratio: Array, advan
 
 
 def _clipped(algo: PolicyGradientSection, ratio: Array, advantages: Array) -> tuple[Array, Array]:
-    """[B, T] bool twice: where the lower and the upper bound are in force. CISPO bounds the weight whatever the advantage."""
+    """[B, T] bool twice: where the lower and the upper bound are in force. CISPO bounds the weight whatever
+    the advantage.
+    """
     if isinstance(algo, GRPOSection) and algo.loss == "cispo":
         return ratio < 1.0 - algo.clip_low, ratio > 1.0 + algo.clip_high
-    low, high = is_clipped_low(ratio, advantages, algo.clip_low), is_clipped_high(ratio, advantages, algo.clip_high)
+    low, high = (
+        is_clipped_low(ratio, advantages, algo.clip_low),
+        is_clipped_high(ratio, advantages, algo.clip_high),
+    )
     if algo.dual_clip is not None:
         high |= (ratio > algo.dual_clip) & (advantages < 0)
     return low, high

@@ -1,9 +1,10 @@
-"""Rejection-sampling fine-tuning, from problems to a policy trained on its own best answers: read it from top to bottom.
+"""Rejection-sampling fine-tuning, from problems to a policy trained on its own best answers: read it from top
+to bottom.
 
     problems -> k completions each -> verdicts -> winners -> packed rows -> fine-tuning; again from the result
 
-Every iteration starts the optimiser and its schedule anew: how many rows it trains on is known only once they are
-sampled, so no schedule could be laid over all iterations.
+Every iteration starts the optimiser and its schedule anew: how many rows it trains on is known only once they
+are sampled, so no schedule could be laid over all iterations.
 """
 
 import functools
@@ -37,26 +38,28 @@ def rsft(run: Run, stage: RSFTStage, index: int, weights: Weights) -> Weights:
     """Run (or take up again) an RSFT stage.
 
     Args:
-      index: the stage's place in the config; its checkpoints are in `checkpoints/<index>_<name>`, and the winners of each
-        iteration, written before they are trained on, in `checkpoints/<index>_<name>_winners`.
+      index: the stage's place in the config; its checkpoints are in `checkpoints/<index>_<name>`, and the
+        winners of each iteration, written before they are trained on, in
+        `checkpoints/<index>_<name>_winners`.
       weights: what the stage before left.
     Returns:
       The weights after the last update.
     Raises:
       InputError: no iteration had a winner.
     """
-    # -------------------------------------------------------------------------------------------------------- task
+    # --------------------------------------------------------------------------------------------------- task
     task = make_task(stage.task)
     problems = task.problems("train")
     folder = run.folder / "checkpoints" / f"{index}_{stage.name}"
     microbatch = stage_microbatch(stage, run.mesh)
 
-    # ------------------------------------------------------------------------------------------- model and optimiser
+    # ------------------------------------------------------------------------------------ model and optimiser
     weights = enter_stage(weights, stage.lora, run.config.model.dtype, run.mesh, run.key(index, ADAPTERS))
     weights = fit_to_memory(run.config.model.remat, stage, weights, run.mesh)
     policy, frozen = weights.policy, weights.frozen
     engine = Engine(policy, stage.sample, run.eos_ids, run.tokenizer.decode, run.mesh)
-    tx = make_optimizer(stage.optim, total_steps=1)  # for fresh states, which do not depend on the schedule's length
+    # for fresh states, which do not depend on the schedule's length
+    tx = make_optimizer(stage.optim, total_steps=1)
     made_of = (weights.trainable, tx, run.key(index, DROPOUT), run.mesh)
     abstract = abstract_state(*made_of)
 
@@ -69,7 +72,7 @@ def rsft(run: Run, stage: RSFTStage, index: int, weights: Weights) -> Weights:
         Checkpoints(folder, run.config.checkpoint.keep) as checkpoints,
         open_pool(task, run.config.verify) as pool,
     ):
-        # ---------------------------------------------------------------------------------------------------- resume
+        # --------------------------------------------------------------------------------------------- resume
         start = {"iteration": 0, "first_step": 0, "skipped": 0}
         state, meta = checkpoints.restore_latest(abstract) or (place_state(*made_of), start)
         guard = FinitenessGuard(stage.name, meta["skipped"])
@@ -80,22 +83,36 @@ def rsft(run: Run, stage: RSFTStage, index: int, weights: Weights) -> Weights:
             if iteration > meta["iteration"]:
                 meta = {**meta, "iteration": iteration, "first_step": meta["first_step"] + int(state.step)}
                 state = place_state(state.trainable, tx, run.key(index, DROPOUT, iteration), run.mesh)
-            first, done = meta["first_step"], int(state.step)  # optimiser steps before this iteration, and in it
+            # optimiser steps before this iteration, and in it
+            first, done = meta["first_step"], int(state.step)
             place = f"{stage.name}, iteration {iteration + 1} of {stage.iterations}"
 
-            # ------------------------------------------------------------------------------------------------ winners
+            # ---------------------------------------------------------------------------------------- winners
             started = time.perf_counter()
             file = folder.with_name(f"{folder.name}_winners") / f"{iteration + 1}.jsonl"
             if not file.exists():
                 if done:
-                    raise InputError(f"{file}, which checkpoint {first + done} was trained on, is missing; delete {folder} to start again")
+                    raise InputError(
+                        f"{file}, which checkpoint {first + done} was trained on, is missing; delete {folder}"
+                        " to start again"
+                    )
                 chosen = choose_problems(problems, stage, run.config.seed, iteration)
                 run.console.close()  # the bar of the steps before
-                run.console.note(f"{place}: sampling {stage.samples_per_problem} completions of each of {len(chosen)} problems")
+                run.console.note(
+                    f"{place}: sampling {stage.samples_per_problem} completions of each of {len(chosen)}"
+                    " problems"
+                )
                 groups = collect(
-                    engine, pool, run.tokenizer, chosen, stage.samples_per_problem,
-                    state.trainable, frozen, run.key(index, SAMPLING, iteration), policy_version=first,
-                )  # fmt: skip
+                    engine,
+                    pool,
+                    run.tokenizer,
+                    chosen,
+                    stage.samples_per_problem,
+                    state.trainable,
+                    frozen,
+                    run.key(index, SAMPLING, iteration),
+                    policy_version=first,
+                )
                 kept, statistics = choose_winners(groups, stage.keep_top, stage.min_reward)
                 save_winners(file, kept, statistics)
                 tell(run.console, place, statistics)
@@ -104,7 +121,7 @@ def rsft(run: Run, stage: RSFTStage, index: int, weights: Weights) -> Weights:
             if not winners:
                 continue
 
-            # -------------------------------------------------------------------------------------------- fine-tuning
+            # ------------------------------------------------------------------------------------ fine-tuning
             rows = pack([winner.example for winner in winners], stage.seq_len, stage.packing)
             steps = stage.steps or num_steps(len(rows), stage.rows, stage.epochs)
             if done < steps:
@@ -121,7 +138,9 @@ def rsft(run: Run, stage: RSFTStage, index: int, weights: Weights) -> Weights:
                 if done == 1:
                     metrics |= winner_metrics(iteration, statistics) | {"time/collect_s": collect_s}
                     metrics["time/step_s"] += collect_s
-                    run.logger.log_samples(stage.name, step, [w.sample for w in winners[: run.config.track.samples_per_step]])
+                    run.logger.log_samples(
+                        stage.name, step, [w.sample for w in winners[: run.config.track.samples_per_step]]
+                    )
                 report_step(run, stage, step, metrics)
                 stops = run.interrupt.requested
                 if stops or done == steps or step % run.config.checkpoint.every == 0:
@@ -131,17 +150,23 @@ def rsft(run: Run, stage: RSFTStage, index: int, weights: Weights) -> Weights:
     guard.check_end()
     if meta["first_step"] + int(state.step) == 0:
         raise InputError(
-            f"stage {stage.name}: no completion won in {stage.iterations} iteration(s), so nothing was trained; put a stage before it that "
-            "teaches the policy to solve some problems, raise samples_per_problem, or set min_reward"
+            f"stage {stage.name}: no completion won in {stage.iterations} iteration(s), so nothing was"
+            " trained; put a stage before it that teaches the policy to solve some problems, raise"
+            " samples_per_problem, or set min_reward"
         )
     return Weights(policy, state.trainable, frozen, weights.is_new_base)
 
 
-def choose_problems(problems: Sequence[Problem], stage: RSFTStage, seed: int, iteration: int) -> list[Problem]:
+def choose_problems(
+    problems: Sequence[Problem], stage: RSFTStage, seed: int, iteration: int
+) -> list[Problem]:
     """The problems of an iteration; one that the end of a permutation brings twice is asked once."""
     if stage.problems is None:
         return list(problems)
-    return [problems[i] for i in dict.fromkeys(indices_at(len(problems), stage.problems, seed, iteration).tolist())]
+    return [
+        problems[i]
+        for i in dict.fromkeys(indices_at(len(problems), stage.problems, seed, iteration).tolist())
+    ]
 
 
 def tell(console: Console, place: str, statistics: WinnerStatistics) -> None:
@@ -156,9 +181,10 @@ def tell(console: Console, place: str, statistics: WinnerStatistics) -> None:
         "beyond keep_top": s.surplus,
     }
     console.note(
-        f"{place}: {s.winners} winners for {s.solved} of {s.asked} problems; {s.correct} of {s.sampled} completions were correct; "
-        f"dropped: {', '.join(f'{count} {why}' for why, count in dropped.items() if count) or 'none'}; "
-        f"mean reward {compact(s.reward_sampled)} of all, {compact(s.reward_kept)} of the winners"
+        f"{place}: {s.winners} winners for {s.solved} of {s.asked} problems; {s.correct} of {s.sampled}"
+        " completions were correct; dropped:"
+        f" {', '.join(f'{count} {why}' for why, count in dropped.items() if count) or 'none'}; mean reward"
+        f" {compact(s.reward_sampled)} of all, {compact(s.reward_kept)} of the winners"
     )
     if s.winners == 0:
         console.warn(f"{place}: no winner, so this iteration trains nothing")

@@ -63,7 +63,9 @@ class Run:
 
 @dataclass(frozen=True)
 class Weights:
-    """A policy with its arrays. `is_new_base`: the base is not the one that `model.path` names (made or trained here)."""
+    """A policy with its arrays. `is_new_base`: the base is not the one that `model.path` names (made or
+    trained here).
+    """
 
     policy: Policy
     trainable: Tree
@@ -72,7 +74,9 @@ class Weights:
 
 
 def set_up_jax(compilation_cache: str | None) -> None:
-    """Keep compiled programs on disk, so that the second start of a run compiles nothing; where the disk takes none, say so once."""
+    """Keep compiled programs on disk, so that the second start of a run compiles nothing; where the disk
+    takes none, say so once.
+    """
     if compilation_cache is None:
         return
     folder = Path(compilation_cache).expanduser()
@@ -84,17 +88,24 @@ def set_up_jax(compilation_cache: str | None) -> None:
     except OSError as error:
         reason = error.strerror
     if reason is not None:
-        log.warning("compilation_cache %s cannot be written (%s): what is not in it yet is compiled at every start", folder, reason)
-        warnings.filterwarnings("ignore", "Error writing persistent compilation cache")  # JAX would say it of every program
+        log.warning(
+            "compilation_cache %s cannot be written (%s): what is not in it yet is compiled at every start",
+            folder,
+            reason,
+        )
+        # JAX would say it of every program
+        warnings.filterwarnings("ignore", "Error writing persistent compilation cache")
 
 
-# ------------------------------------------------------------------------------------------------------- tokenizer
+# -------------------------------------------------------------------------------------------------- tokenizer
 
 
 def load_run_tokenizer(config: Config, run_folder: Path, began: datetime):
-    """The run's tokenizer, which tells its templates the moment at which the run began, and the ids that end a completion.
+    """The run's tokenizer, which tells its templates the moment at which the run began, and the ids that end
+    a completion.
 
-    Without a directory to take it from, one is trained on the task's texts; `run.py` keeps it in the run folder.
+    Without a directory to take it from, one is trained on the task's texts; `run.py` keeps it in the run
+    folder.
 
     Raises:
       InputError: no tokenizer to be had, or one whose turns end in a token that sampling would not stop at.
@@ -107,14 +118,18 @@ def load_run_tokenizer(config: Config, run_folder: Path, began: datetime):
         task = make_task(config.task)
         tokenizer = train_tokenizer(task.texts(), whole=task.phrases())
     else:
-        raise InputError("a fresh model needs words for its tokenizer; set `task`, or give model.tokenizer a tokenizer directory")
+        raise InputError(
+            "a fresh model needs words for its tokenizer; set `task`, or give model.tokenizer a tokenizer"
+            " directory"
+        )
     fix_moment(tokenizer, began)
     ends = eos_ids(tokenizer, folder)
     end_of_turn = end_of_turn_id(tokenizer)
     if end_of_turn not in ends:
         raise InputError(
-            f"the chat template of {folder} closes a turn with {tokenizer.decode([end_of_turn])!r} (id {end_of_turn}), which is not "
-            f"among the ids that end a completion ({', '.join(map(str, ends))}); name it in eos_token_id of generation_config.json"
+            f"the chat template of {folder} closes a turn with {tokenizer.decode([end_of_turn])!r} (id"
+            f" {end_of_turn}), which is not among the ids that end a completion"
+            f" ({', '.join(map(str, ends))}); name it in eos_token_id of generation_config.json"
         )
     return tokenizer, ends
 
@@ -136,21 +151,24 @@ def model_folder(path: str) -> Path:
     except (OSError, ValueError, HfHubHTTPError, HFValidationError) as error:
         reason = str(error).splitlines()[0]
         raise InputError(
-            f"model {path!r} is not a directory here, and the hub did not give it ({reason}); check the path or the network"
+            f"model {path!r} is not a directory here, and the hub did not give it ({reason}); check the path"
+            " or the network"
         ) from None
 
 
-# ------------------------------------------------------------------------------------------------------------ model
+# ------------------------------------------------------------------------------------------------------ model
 
 
 def load_base(section: ModelSection, vocab_size: int, mesh: Mesh, seed: int) -> Weights:
-    """The base model, each leaf made or read directly in its sharding, in the arithmetic's dtype, and its adapter if it has one.
+    """The base model, each leaf made or read directly in its sharding, in the arithmetic's dtype, and its
+    adapter if it has one.
 
     Args:
-      vocab_size: of the tokenizer (0: it is not known). The policy keeps to it where the model's own is larger.
+      vocab_size: of the tokenizer (0: it is not known). The policy keeps to it where the model's own is
+        larger.
     Raises:
-      InputError: files that are missing or broken, a tokenizer or an adapter that is not for this model, an attention kernel
-        that is not for this device.
+      InputError: files that are missing or broken, a tokenizer or an adapter that is not for this model, an
+        attention kernel that is not for this device.
     """
     if section.path is None:
         config = fresh_model_config(section.architecture, vocab_size)
@@ -159,27 +177,34 @@ def load_base(section: ModelSection, vocab_size: int, mesh: Mesh, seed: int) -> 
         config = read_hf_config(folder)
         if vocab_size > config.vocab_size:
             raise InputError(
-                f"the tokenizer has {vocab_size} tokens and the model in {folder} {config.vocab_size} embeddings; "
-                "set model.tokenizer to the tokenizer that belongs to the model"
+                f"the tokenizer has {vocab_size} tokens and the model in {folder} {config.vocab_size}"
+                " embeddings; set model.tokenizer to the tokenizer that belongs to the model"
             )
     attention = choose_kernel(section.attention, mesh.devices.flat[0], section.dtype, config.head_dim)
-    remat = "selective" if section.remat == "auto" else section.remat  # each stage chooses anew, see `memory.py`
+    # each stage chooses anew, see `memory.py`
+    remat = "selective" if section.remat == "auto" else section.remat
     policy = Policy(config, None, section.dtype, remat, attention, mesh, vocab_size or None)
     abstract = jax.eval_shape(policy.init_model, jax.random.key(0))
     shardings = shardings_for(abstract, mesh)
     if section.path is None:
-        init = lambda key: _cast(policy.init_model(key), section.dtype)  # noqa: E731
+        init = lambda key: _cast(policy.init_model(key), section.dtype)
         model = jax.jit(init, out_shardings=shardings)(jax.random.key(seed))
     else:
         model = load_model(folder, config, shardings, section.dtype)
     if section.adapter is not None:
         lora, lora_section = load_adapter(section.adapter, config)
-        return Weights(replace(policy, lora=lora_section), {"lora": jax.device_put(lora, shardings_for(lora, mesh))}, {"model": model})
+        return Weights(
+            replace(policy, lora=lora_section),
+            {"lora": jax.device_put(lora, shardings_for(lora, mesh))},
+            {"model": model},
+        )
     return Weights(policy, {}, {"model": model}, is_new_base=section.path is None)
 
 
 def fresh_model_config(architecture: ArchitectureSection, vocab_size: int) -> ModelConfig:
-    """Sizes of a fresh model: a Qwen3 (q/k norm) or a Llama. The vocabulary is rounded up so that meshes can cut it."""
+    """Sizes of a fresh model: a Qwen3 (q/k norm) or a Llama. The vocabulary is rounded up so that meshes can
+    cut it.
+    """
     a = architecture
     return ModelConfig(
         family="qwen3" if a.qk_norm else "llama",
@@ -200,8 +225,8 @@ def fresh_model_config(architecture: ArchitectureSection, vocab_size: int) -> Mo
 def enter_stage(weights: Weights, lora: LoraSection | None, dtype: str, mesh: Mesh, key: Array) -> Weights:
     """The policy that a stage with these adapters trains, starting from the one that the stage before left.
 
-    The same adapters go on; other ones start at zero over the base with the old ones merged in (and rounded to `dtype`);
-    without adapters the (merged) base itself is trained, in float32.
+    The same adapters go on; other ones start at zero over the base with the old ones merged in (and rounded
+    to `dtype`); without adapters the (merged) base itself is trained, in float32.
     """
     before = weights.policy
     policy = replace(before, lora=lora)
@@ -210,7 +235,8 @@ def enter_stage(weights: Weights, lora: LoraSection | None, dtype: str, mesh: Me
     model_dtype = jnp.dtype("float32" if lora is None else dtype)
 
     def plain_model(trainable: Tree, frozen: Tree) -> Tree:
-        model = _cast({**frozen, **trainable}["model"], "float32")  # merged in float32 and rounded once, if at all
+        # merged in float32 and rounded once, if at all
+        model = _cast({**frozen, **trainable}["model"], "float32")
         if before.lora is not None:
             model = merge_lora(model, trainable["lora"], before.lora)
         return _cast(model, model_dtype)
@@ -229,7 +255,9 @@ def enter_stage(weights: Weights, lora: LoraSection | None, dtype: str, mesh: Me
 
 
 def _go_on(before: LoraSection | None, lora: LoraSection | None) -> bool:
-    """Do the arrays of `before` mean the same under `lora`? Dropout is not in them; PEFT names the targets in any order."""
+    """Do the arrays of `before` mean the same under `lora`? Dropout is not in them; PEFT names the targets in
+    any order.
+    """
     if before is None or lora is None:
         return before is lora
     same = {"dropout": before.dropout, "targets": before.targets}

@@ -34,14 +34,15 @@ def sft(run: Run, stage: SFTStage, index: int, weights: Weights) -> Weights:
       index: the stage's place in the config; its checkpoints are in `checkpoints/<index>_<name>`.
       weights: what the stage before left.
     Returns:
-      The weights of the checkpoint with the lowest validation loss, or the last ones where nothing was held out.
+      The weights of the checkpoint with the lowest validation loss, or the last ones where nothing was held
+      out.
     """
-    # -------------------------------------------------------------------------------------------------------- data
+    # --------------------------------------------------------------------------------------------------- data
     microbatch = stage_microbatch(stage, run.mesh)
     train_rows, val_rows = run.sft_rows[stage.name]
     steps = stage.steps or num_steps(len(train_rows), stage.rows, stage.epochs)
 
-    # ------------------------------------------------------------------------------------------- model and optimiser
+    # ------------------------------------------------------------------------------------ model and optimiser
     weights = enter_stage(weights, stage.lora, run.config.model.dtype, run.mesh, run.key(index, ADAPTERS))
     weights = fit_to_memory(run.config.model.remat, stage, weights, run.mesh)
     policy, frozen = weights.policy, weights.frozen
@@ -51,8 +52,10 @@ def sft(run: Run, stage: SFTStage, index: int, weights: Weights) -> Weights:
     sft_step = make_sft_step(policy, tx, abstract, run.mesh)
     score = make_score_fn(policy, run.mesh)
 
-    with Checkpoints(run.folder / "checkpoints" / f"{index}_{stage.name}", run.config.checkpoint.keep) as checkpoints:
-        # ---------------------------------------------------------------------------------------------------- resume
+    with Checkpoints(
+        run.folder / "checkpoints" / f"{index}_{stage.name}", run.config.checkpoint.keep
+    ) as checkpoints:
+        # --------------------------------------------------------------------------------------------- resume
         start = {"done": False, "best_step": None, "best_loss": None, "bad_evals": 0, "skipped": 0}
         state, meta = checkpoints.restore_latest(abstract) or (place_state(*made_of), start)
         step = int(state.step)
@@ -60,7 +63,7 @@ def sft(run: Run, stage: SFTStage, index: int, weights: Weights) -> Weights:
             begin_stage(run, stage, step, steps, weights)
         guard = FinitenessGuard(stage.name, meta["skipped"])
 
-        # ------------------------------------------------------------------------------------------------------ loop
+        # ----------------------------------------------------------------------------------------------- loop
         while not meta["done"]:
             batch = batch_at(train_rows, stage.rows, run.config.seed, step)
             state, metrics = update(sft_step, state, frozen, batch, microbatch, run.mesh)
@@ -72,8 +75,10 @@ def sft(run: Run, stage: SFTStage, index: int, weights: Weights) -> Weights:
             val_loss = None
             if val_rows is not None and (is_last or step % stage.eval_every == 0):
                 val_loss = evaluate_loss(score, state, frozen, val_rows, microbatch, run.mesh)
-                metrics |= {"val/loss": val_loss, "val/perplexity": math.exp(min(val_loss, 700))}  # of more is no float
-                if val_loss < (math.inf if meta["best_loss"] is None else meta["best_loss"]):  # never so for NaN
+                # of more is no float
+                metrics |= {"val/loss": val_loss, "val/perplexity": math.exp(min(val_loss, 700))}
+                # never so for NaN
+                if val_loss < (math.inf if meta["best_loss"] is None else meta["best_loss"]):
                     meta = {**meta, "best_step": step, "best_loss": val_loss, "bad_evals": 0}
                 else:
                     meta = {**meta, "bad_evals": meta["bad_evals"] + 1}
@@ -86,11 +91,13 @@ def sft(run: Run, stage: SFTStage, index: int, weights: Weights) -> Weights:
             if stops:
                 raise Interrupted
 
-        # ------------------------------------------------------------------------------------------------------ best
+        # ----------------------------------------------------------------------------------------------- best
         guard.check_end()
         if val_rows is not None and meta["best_step"] is None:
             remedy = "lower optim.learning_rate or check the data"
-            raise InputError(f"stage {stage.name} has diverged: no validation loss was a finite number; {remedy}")
+            raise InputError(
+                f"stage {stage.name} has diverged: no validation loss was a finite number; {remedy}"
+            )
         if meta["best_step"] not in (None, step):
             try:
                 state, _ = checkpoints.restore(abstract, meta["best_step"])
@@ -101,19 +108,28 @@ def sft(run: Run, stage: SFTStage, index: int, weights: Weights) -> Weights:
 
 
 def load_rows(
-    stage: SFTStage, task: Task | None, records: list[list[Message]] | None, tokenizer, seed: int, training_template: bool = True
+    stage: SFTStage,
+    task: Task | None,
+    records: list[list[Message]] | None,
+    tokenizer,
+    seed: int,
+    training_template: bool = True,
 ) -> tuple[Rows, Rows | None]:
-    """Packed training and validation rows, from the records of `stage.data` or, without them, the task's demonstrations.
+    """Packed training and validation rows, from the records of `stage.data` or, without them, the task's
+    demonstrations.
 
     Raises:
-      InputError: nothing to train on; a record (its number is named) that the chat template does not render as training needs it.
+      InputError: nothing to train on; a record (its number is named) that the chat template does not render
+        as training needs it.
     """
     if records is not None:
         train, val = split_records(records, stage.val_fraction, seed)
     elif task is not None:
         train, val = (_demonstrations(task, split) for split in ("train", "val"))
     else:
-        raise InputError(f"stage {stage.name} has nothing to train on; set its `data`, or a `task` with demonstrations")
+        raise InputError(
+            f"stage {stage.name} has nothing to train on; set its `data`, or a `task` with demonstrations"
+        )
 
     def example(conversation: list[Message]) -> tuple[list[int], list[bool]]:
         try:
@@ -129,18 +145,25 @@ def load_rows(
 
     train_rows = rows(train)
     if train_rows is None:
-        raise InputError(f"stage {stage.name}: the training split is empty; check its `data` or the task's sizes")
+        raise InputError(
+            f"stage {stage.name}: the training split is empty; check its `data` or the task's sizes"
+        )
     return train_rows, rows(val)
 
 
-def update(sft_step, state: TrainState, frozen: dict, rows: Rows, microbatch: int, mesh) -> tuple[TrainState, dict[str, float]]:
+def update(
+    sft_step, state: TrainState, frozen: dict, rows: Rows, microbatch: int, mesh
+) -> tuple[TrainState, dict[str, float]]:
     """One optimiser step on these rows, and its metrics; the state given is consumed."""
     started = time.perf_counter()
     batch = as_batch(rows, microbatch)
     state, metrics = sft_step(state, frozen, shard_batch(batch, mesh))
     metrics = {name: float(value) for name, value in jax.device_get(metrics).items()}
     elapsed = time.perf_counter() - started
-    return state, metrics | {"time/step_s": elapsed, "train/tokens_per_s": int((batch.segment_ids > 0).sum()) / elapsed}
+    return state, metrics | {
+        "time/step_s": elapsed,
+        "train/tokens_per_s": int((batch.segment_ids > 0).sum()) / elapsed,
+    }
 
 
 def as_batch(rows: Rows, microbatch: int) -> SFTBatch:
@@ -159,4 +182,8 @@ def evaluate_loss(score, state: TrainState, frozen: dict, rows: Rows, microbatch
 
 def _demonstrations(task: Task, split: str) -> list[list[Message]]:
     shown = [(problem, task.demonstration(problem)) for problem in task.problems(split)]
-    return [[*problem.messages, Message(role="assistant", content=text)] for problem, text in shown if text is not None]
+    return [
+        [*problem.messages, Message(role="assistant", content=text)]
+        for problem, text in shown
+        if text is not None
+    ]

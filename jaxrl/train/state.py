@@ -13,8 +13,8 @@ from jaxrl.config_sections import OptimSection
 from jaxrl.sharding import path_name, shardings_for
 
 Tree = dict
-# No trained transformer has weights of this size: the largest, biases of attention, are some hundreds. A weight beyond it is a
-# rate out of all proportion, even where the norms behind it hide that from the loss.
+# No trained transformer has weights of this size: the largest, biases of attention, are some hundreds. A
+# weight beyond it is a rate out of all proportion, even where the norms behind it hide that from the loss.
 MAX_WEIGHT = 1e4
 CRITIC = ("value_head", "critic_lora")  # the parts of the trainable tree that the policy does without
 
@@ -22,13 +22,17 @@ CRITIC = ("value_head", "critic_lora")  # the parts of the trainable tree that t
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class TrainState:
-    """All that one update reads and writes. Exists for what is trained only: with adapters it is megabytes."""
+    """All that one update reads and writes. Exists for what is trained only: with adapters it is
+    megabytes.
+    """
 
     step: Array  # [] int32, updates done
-    trainable: Tree  # {"lora": ...} or {"model": ...}, with a critic also {"value_head": ..., "critic_lora": ...}; float32
+    # {"lora": ...} or {"model": ...}, with a critic also {"value_head": ..., "critic_lora": ...}; float32
+    trainable: Tree
     opt_state: optax.OptState
     key: Array  # PRNG key; folded with step, never split away
-    reference: Tree  # what the KL term measures from, like the policy's part of `trainable`; {} without a KL term
+    # what the KL term measures from, like the policy's part of `trainable`; {} without a KL term
+    reference: Tree
 
 
 def policy_part(trainable: Tree) -> Tree:
@@ -39,11 +43,13 @@ def policy_part(trainable: Tree) -> Tree:
 def make_schedule(optim: OptimSection, total_steps: int, held: int = 0) -> optax.Schedule:
     """Learning rate by update number.
 
-    Linear warm-up from 0 over `warmup_steps`, then constant, or linear or cosine down to min_ratio * learning_rate at
-    `total_steps`. The first `held` updates have rate 0; the rest begins after them.
+    Linear warm-up from 0 over `warmup_steps`, then constant, or linear or cosine down to min_ratio *
+    learning_rate at `total_steps`. The first `held` updates have rate 0; the rest begins after them.
     """
     if held:
-        return optax.join_schedules([optax.constant_schedule(0.0), make_schedule(optim, total_steps - held)], [held])
+        return optax.join_schedules(
+            [optax.constant_schedule(0.0), make_schedule(optim, total_steps - held)], [held]
+        )
     peak, floor = optim.learning_rate, optim.min_ratio * optim.learning_rate
     decay_steps = max(1, total_steps - optim.warmup_steps)
     after = {
@@ -53,7 +59,8 @@ def make_schedule(optim: OptimSection, total_steps: int, held: int = 0) -> optax
     }[optim.schedule]
     if optim.warmup_steps == 0:
         return after
-    # Update 0 already moves: the ramp reaches the peak after warmup_steps updates, and no update is wasted at zero.
+    # Update 0 already moves: the ramp reaches the peak after warmup_steps updates, and no update is wasted at
+    # zero.
     warmup = optax.linear_schedule(peak / optim.warmup_steps, peak, max(1, optim.warmup_steps - 1))
     return optax.join_schedules([warmup, after], [optim.warmup_steps])
 
@@ -71,19 +78,35 @@ def make_optimizer(optim: OptimSection, total_steps: int, held: int = 0) -> opta
     return optax.chain(optax.clip_by_global_norm(optim.clip_norm), adamw) if optim.clip_norm > 0 else adamw
 
 
-def make_actor_critic_optimizer(optim: OptimSection, algo: PPOSection, total_steps: int) -> optax.GradientTransformation:
-    """Two optimisers side by side: the policy's, which holds still while the critic warms up, and the critic's own.
+def make_actor_critic_optimizer(
+    optim: OptimSection, algo: PPOSection, total_steps: int
+) -> optax.GradientTransformation:
+    """Two optimisers side by side: the policy's, which holds still while the critic warms up, and the
+    critic's own.
 
     Each clips by the norm of its own gradients, so that a critic far off does not shrink the policy's step.
     """
     critic = optim.model_copy(update={"learning_rate": algo.critic_learning_rate or optim.learning_rate})
-    optimizers = {"policy": make_optimizer(optim, total_steps, algo.num_held), "critic": make_optimizer(critic, total_steps)}
-    return optax.partition(optimizers, lambda tree: {name: "critic" if name in CRITIC else "policy" for name in tree})
+    optimizers = {
+        "policy": make_optimizer(optim, total_steps, algo.num_held),
+        "critic": make_optimizer(critic, total_steps),
+    }
+    return optax.partition(
+        optimizers, lambda tree: {name: "critic" if name in CRITIC else "policy" for name in tree}
+    )
 
 
-def init_state(trainable: Tree, tx: optax.GradientTransformation, key: Array, reference: Tree | None = None) -> TrainState:
+def init_state(
+    trainable: Tree, tx: optax.GradientTransformation, key: Array, reference: Tree | None = None
+) -> TrainState:
     """State before the first update."""
-    return TrainState(step=jnp.int32(0), trainable=trainable, opt_state=tx.init(trainable), key=key, reference=reference or {})
+    return TrainState(
+        step=jnp.int32(0),
+        trainable=trainable,
+        opt_state=tx.init(trainable),
+        key=key,
+        reference=reference or {},
+    )
 
 
 def abstract_state(
@@ -91,17 +114,25 @@ def abstract_state(
 ) -> TrainState:
     """Shapes, dtypes and shardings of the state that `place_state` makes of the same arguments.
 
-    They follow from what the state is made of and from the mesh alone. A state itself is never asked: it knows where it came
-    from, and one that was read from disk has other shardings than one that was made here.
+    They follow from what the state is made of and from the mesh alone. A state itself is never asked: it
+    knows where it came from, and one that was read from disk has other shardings than one that was made here.
     """
-    abstract = jax.eval_shape(lambda trees, key: init_state(trees[0], tx, key, trees[1]), (trainable, reference or {}), key)
-    return jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), abstract, shardings_for(abstract, mesh))
+    abstract = jax.eval_shape(
+        lambda trees, key: init_state(trees[0], tx, key, trees[1]), (trainable, reference or {}), key
+    )
+    return jax.tree.map(
+        lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
+        abstract,
+        shardings_for(abstract, mesh),
+    )
 
 
 def place_state(
     trainable: Tree, tx: optax.GradientTransformation, key: Array, mesh: Mesh, reference: Tree | None = None
 ) -> TrainState:
-    """State before the first update, made directly in its shardings. `trainable` and `reference` are left alive."""
+    """State before the first update, made directly in its shardings. `trainable` and `reference` are left
+    alive.
+    """
 
     def init(trees: tuple[Tree, Tree]) -> TrainState:
         trainable, reference = jax.tree.map(jnp.copy, trees)
@@ -117,7 +148,9 @@ def all_finite(tree: Tree) -> Array:
 
 
 def all_within(tree: Tree, limit: float) -> Array:
-    """Whether every floating-point number of a tree is between -limit and limit, which NaN is not; a boolean []."""
+    """Whether every floating-point number of a tree is between -limit and limit, which NaN is not; a boolean
+    [].
+    """
     return _all(lambda x: jnp.abs(x) <= limit, tree)
 
 

@@ -1,8 +1,9 @@
-"""The pure steps: (state, frozen, batch) -> (state, metrics), and the scorers that fill in logprobs and values.
+"""The pure steps: (state, frozen, batch) -> (state, metrics), and the scorers that fill in logprobs and
+values.
 
-Each maker closes over static things only and returns one jitted function with pinned shardings and the state donated.
-A loss is a sum over tokens with weights fixed for the whole batch, so cutting the batch into microbatches changes
-nothing but memory. Axes: M microbatches, B rows, T tokens.
+Each maker closes over static things only and returns one jitted function with pinned shardings and the state
+donated. A loss is a sum over tokens with weights fixed for the whole batch, so cutting the batch into
+microbatches changes nothing but memory. Axes: M microbatches, B rows, T tokens.
 """
 
 import dataclasses
@@ -56,15 +57,20 @@ def make_sft_step(policy: Policy, tx: optax.GradientTransformation, state: Train
 
 
 def make_grpo_step(
-    policy: Policy, tx: optax.GradientTransformation, algo: GRPOSection, sample: SampleSection, state: TrainState, mesh: Mesh
+    policy: Policy,
+    tx: optax.GradientTransformation,
+    algo: GRPOSection,
+    sample: SampleSection,
+    state: TrainState,
+    mesh: Mesh,
 ):
     """The step of GRPO and its family; `objective.policy_objective` is what is minimised.
 
     Policy gradients know no dropout: its noise would be taken for a change of the policy.
 
     Args:
-      sample: its temperature divides the logits, as it did when sampling; its max_new_tokens is the constant of
-        `aggregate: constant`.
+      sample: its temperature divides the logits, as it did when sampling; its max_new_tokens is the constant
+        of `aggregate: constant`.
     Returns:
       (state, frozen, PolicyBatch) -> (state, metrics); the state given is consumed.
     """
@@ -78,11 +84,18 @@ def make_grpo_step(
 
 
 def make_ppo_step(
-    policy: Policy, tx: optax.GradientTransformation, algo: PPOSection, sample: SampleSection, state: TrainState, mesh: Mesh
+    policy: Policy,
+    tx: optax.GradientTransformation,
+    algo: PPOSection,
+    sample: SampleSection,
+    state: TrainState,
+    mesh: Mesh,
 ):
-    """The step of PPO: the policy's loss and the critic's, over one forward pass where they share their hidden states.
+    """The step of PPO: the policy's loss and the critic's, over one forward pass where they share their
+    hidden states.
 
-    Args, Returns: as in `make_grpo_step`; the trainable tree holds a critic, the batch old_values and returns.
+    Args, Returns: as in `make_grpo_step`; the trainable tree holds a critic, the batch old_values and
+      returns.
     """
 
     def loss(trainable, frozen, batch: PolicyBatch, weights, key):
@@ -98,7 +111,8 @@ def make_ppo_step(
 def make_score_fn(policy: Policy, mesh: Mesh, temperature: float = 1.0):
     """(trainable, frozen, batch) -> logprobs [M, B, T] of the tokens under the batch's mask; no gradient.
 
-    The same compiled function serves the policy, the reference and the evaluation loss: only the arrays differ.
+    The same compiled function serves the policy, the reference and the evaluation loss: only the arrays
+    differ.
     """
 
     def score(trainable: Tree, frozen: Tree, batch: SFTBatch | PolicyBatch) -> Array:
@@ -110,41 +124,77 @@ def make_score_fn(policy: Policy, mesh: Mesh, temperature: float = 1.0):
 
 
 def make_critic_fn(policy: Policy, mesh: Mesh, temperature: float = 1.0):
-    """(trainable, frozen, PolicyBatch) -> (logprobs, values) [M, B, T] in one pass; values are those of the states
-    after each token: `state_values` shifts them, and the last one of a trajectory is what would come after it.
+    """(trainable, frozen, PolicyBatch) -> (logprobs, values) [M, B, T] in one pass; values are those of the
+    states after each token: `state_values` shifts them, and the last one of a trajectory is what would come
+    after it.
     """
 
     def score(trainable: Tree, frozen: Tree, batch: PolicyBatch) -> tuple[Array, Array]:
         hidden = policy.apply(trainable, frozen, batch.tokens, batch.positions, batch.segment_ids)
-        logprobs, _ = _score_tokens(policy, trainable, frozen, hidden, batch, batch.completion_mask, temperature)
+        logprobs, _ = _score_tokens(
+            policy, trainable, frozen, hidden, batch, batch.completion_mask, temperature
+        )
         return logprobs, _values_after(policy, trainable, frozen, hidden, batch)
 
     return _jit_score(score, mesh)
 
 
-# -------------------------------------------------------------------------------------------------- parts of the losses
+# ---------------------------------------------------------------------------------------- parts of the losses
 
 
-def _policy_loss(policy: Policy, algo: PolicyGradientSection, sample, trainable, frozen, hidden, batch: PolicyBatch, weights):
+def _policy_loss(
+    policy: Policy,
+    algo: PolicyGradientSection,
+    sample,
+    trainable,
+    frozen,
+    hidden,
+    batch: PolicyBatch,
+    weights,
+):
     mask = batch.completion_mask if batch.replay_mask is None else batch.completion_mask | batch.replay_mask
     logprobs, entropy = _score_tokens(
-        policy, trainable, frozen, hidden, batch, mask, sample.temperature, entropy_gradient=algo.entropy_coef > 0
+        policy,
+        trainable,
+        frozen,
+        hidden,
+        batch,
+        mask,
+        sample.temperature,
+        entropy_gradient=algo.entropy_coef > 0,
     )
     return policy_objective(algo, logprobs, entropy, batch, weights)
 
 
-def _score_tokens(policy: Policy, trainable, frozen, hidden, batch, mask, temperature=1.0, entropy_gradient=False):
-    """Logprobs and entropy [B, T]: of a PolicyBatch under the policy that sampling draws from, renormalised over the ids that could
-    have come; of an SFTBatch under the model as it is, whose cross-entropy is over the whole vocabulary, as everywhere."""
-    could_come = {"excluded": batch.excluded, "num_tokens": policy.num_tokens} if isinstance(batch, PolicyBatch) else {}
+def _score_tokens(
+    policy: Policy, trainable, frozen, hidden, batch, mask, temperature=1.0, entropy_gradient=False
+):
+    """Logprobs and entropy [B, T]: of a PolicyBatch under the policy that sampling draws from, renormalised
+    over the ids that could have come; of an SFTBatch under the model as it is, whose cross-entropy is over
+    the whole vocabulary, as everywhere.
+    """
+    could_come = (
+        {"excluded": batch.excluded, "num_tokens": policy.num_tokens}
+        if isinstance(batch, PolicyBatch)
+        else {}
+    )
     return token_logprobs(
-        hidden, policy.head(trainable, frozen), batch.tokens, batch.segment_ids, temperature,
-        mask=mask, trains_head="model" in trainable, entropy_gradient=entropy_gradient, **could_come,
-    )  # fmt: skip
+        hidden,
+        policy.head(trainable, frozen),
+        batch.tokens,
+        batch.segment_ids,
+        temperature,
+        mask=mask,
+        trains_head="model" in trainable,
+        entropy_gradient=entropy_gradient,
+        **could_come,
+    )
 
 
 def _values_after(policy: Policy, trainable: Tree, frozen: Tree, hidden: Array, batch: PolicyBatch) -> Array:
-    """The critic's values [B, T] after each token, on the policy's hidden states or on those of its own adapters."""
+    """The critic's values [B, T] after each token, on the policy's hidden states or on those of its own
+    adapters.
+    """
     if "critic_lora" in trainable:
         own = {"lora": trainable["critic_lora"]}
         hidden = policy.apply(own, frozen, batch.tokens, batch.positions, batch.segment_ids)
@@ -168,11 +218,13 @@ def _jit_score(score, mesh: Mesh):
     return jax.jit(over_microbatches, out_shardings=rows_sharding(mesh, axis=1))
 
 
-# ------------------------------------------------------------------------------------------------ shared by all losses
+# --------------------------------------------------------------------------------------- shared by all losses
 
 
 def _jit_step(loss: Loss, weigh, tx: optax.GradientTransformation, state: TrainState, mesh: Mesh):
-    """The jitted step around a loss. Shardings are pinned: left open, the first call and the second compile apart."""
+    """The jitted step around a loss. Shardings are pinned: left open, the first call and the second compile
+    apart.
+    """
     return jax.jit(
         partial(_step, loss, weigh, tx),
         donate_argnums=0,
@@ -186,7 +238,8 @@ def _step(loss: Loss, weigh, tx, state: TrainState, frozen: Tree, batch) -> tupl
     grad_norm = optax.tree.norm(grads)
     updates, opt_state = tx.update(grads, state.opt_state, state.trainable)
     trainable = optax.apply_updates(state.trainable, updates)
-    # An update whose loss, gradient or result is not sound changes nothing but the count of steps; the host counts and gives up.
+    # An update whose loss, gradient or result is not sound changes nothing but the count of steps; the host
+    # counts and gives up.
     is_sound = jnp.isfinite(metrics["loss"]) & jnp.isfinite(grad_norm)
     is_sound &= all_within(trainable, MAX_WEIGHT) & all_finite(opt_state)
     keep = partial(jnp.where, is_sound)
@@ -200,14 +253,20 @@ def _step(loss: Loss, weigh, tx, state: TrainState, frozen: Tree, batch) -> tupl
     return after, {**metrics, "grad_norm": grad_norm, "skipped": 1 - is_sound.astype(jnp.int32)}
 
 
-def _accumulate(loss: Loss, trainable: Tree, frozen: Tree, batch, weights: Weights, key: Array) -> tuple[Tree, Metrics]:
-    """Gradients and metrics of the microbatches that hold something, added up. Weights already divide by the whole."""
+def _accumulate(
+    loss: Loss, trainable: Tree, frozen: Tree, batch, weights: Weights, key: Array
+) -> tuple[Tree, Metrics]:
+    """Gradients and metrics of the microbatches that hold something, added up. Weights already divide by the
+    whole.
+    """
     rows = _rows(batch)
 
     def piece(i: Array):
         microbatch, own_weights = jax.tree.map(lambda x: x[i], (rows, weights))
         value_and_grad = jax.value_and_grad(loss, has_aux=True)
-        (_, metrics), grads = value_and_grad(trainable, frozen, microbatch, own_weights, jax.random.fold_in(key, i))
+        (_, metrics), grads = value_and_grad(
+            trainable, frozen, microbatch, own_weights, jax.random.fold_in(key, i)
+        )
         return grads, metrics
 
     def body(i: Array, total):
@@ -215,7 +274,10 @@ def _accumulate(loss: Loss, trainable: Tree, frozen: Tree, batch, weights: Weigh
         return jax.tree.map(jnp.add, total[0], grads), _combine(i, total[1], metrics)
 
     grads, metrics = jax.eval_shape(piece, jnp.int32(0))
-    nothing = (jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), grads), _no_metrics(metrics, batch.tokens.shape[0]))
+    nothing = (
+        jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), grads),
+        _no_metrics(metrics, batch.tokens.shape[0]),
+    )
     grads, metrics = jax.lax.fori_loop(0, batch.num_microbatches, body, nothing)
     return grads, _finish(metrics)
 
@@ -225,8 +287,9 @@ def _rows(batch):
     return dataclasses.replace(batch, num_microbatches=jnp.zeros(batch.tokens.shape[0], jnp.int32))
 
 
-# A metric's prefix says how microbatches are put together: `sum/` adds, `mean/` adds and divides by the number of tokens,
-# `max/` takes the largest, `p99/` keeps one number per token (NaN where there is none) for the 99th percentile of them all.
+# A metric's prefix says how microbatches are put together: `sum/` adds, `mean/` adds and divides by the
+# number of tokens, `max/` takes the largest, `p99/` keeps one number per token (NaN where there is none) for
+# the 99th percentile of them all.
 
 
 def _no_metrics(shapes: dict, M: int) -> Metrics:
@@ -244,7 +307,11 @@ def _combine(i: Array, total: Metrics, metrics: Metrics) -> Metrics:
     def combine(name: str) -> Array:
         if name.startswith("p99/"):
             return total[name].at[i].set(metrics[name])
-        return jnp.maximum(total[name], metrics[name]) if name.startswith("max/") else total[name] + metrics[name]
+        return (
+            jnp.maximum(total[name], metrics[name])
+            if name.startswith("max/")
+            else total[name] + metrics[name]
+        )
 
     return {name: combine(name) for name in total}
 
@@ -255,5 +322,7 @@ def _finish(metrics: Metrics) -> Metrics:
     finished = {}
     for name, value in metrics.items():
         how, short = name.split("/", 1)
-        finished[short] = value / tokens if how == "mean" else jnp.nanquantile(value, 0.99) if how == "p99" else value
+        finished[short] = (
+            value / tokens if how == "mean" else jnp.nanquantile(value, 0.99) if how == "p99" else value
+        )
     return finished

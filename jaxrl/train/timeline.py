@@ -7,11 +7,13 @@ from contextlib import contextmanager
 
 
 class Timeline:
-    """The times of one step, as metrics. What is told of the device is taken off the step; the rest is idleness.
+    """The times of one step, as metrics. What is told of the device is taken off the step; the rest is
+    idleness.
 
         idle_s = step_s - (prefill_s + decode_s + score_s + update_s)
 
-    It holds whatever the host did meanwhile: rendering prompts, waiting for verdicts, collating, logging the step before.
+    It holds whatever the host did meanwhile: rendering prompts, waiting for verdicts, collating, logging the
+    step before.
     """
 
     def __init__(self):

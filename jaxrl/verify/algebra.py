@@ -1,14 +1,18 @@
 r"""Whether two expressions are the same: both (`expression.py`) are worked out at the same drawn points.
 
-Two rational functions that agree at a drawn point are equal but for chance of the order of their degree / 2^40 (Schwartz 1980,
-Zippel 1979); they must agree at several. There are two ways of working out:
+Two rational functions that agree at a drawn point are equal but for chance of the order of their degree /
+2^40 (Schwartz 1980, Zippel 1979); they must agree at several. There are two ways of working out:
 
-    exact      fractions. Roots, powers that are no whole numbers, functions, \pi, e and i are unknowns: what is equal so is
+    exact      fractions. Roots, powers that are no whole numbers, functions, \pi, e and i are unknowns: what
+    is equal so is
                equal whatever they mean, but \sqrt{12} is not 2\sqrt{3}.
-    symbolic   roots and functions have their values too, once to 60 digits and once to 200 (mpmath, the extra `math`). Two
-               numbers are the same if their difference shrinks with the precision. So nothing is rounded: 1/2^99 is not 1/2^98.
+    symbolic   roots and functions have their values too, once to 60 digits and once to 200 (mpmath, the extra
+    `math`). Two
+               numbers are the same if their difference shrinks with the precision. So nothing is rounded:
+               1/2^99 is not 1/2^98.
 
-Sizes are bounded (MAX_BITS, MAX_MAGNITUDE), so that 9^{9^{9^9}} costs microseconds, and no process has to be killed.
+Sizes are bounded (MAX_BITS, MAX_MAGNITUDE), so that 9^{9^{9^9}} costs microseconds, and no process has to be
+killed.
 """
 
 import hashlib
@@ -35,10 +39,13 @@ MAX_FACTORIAL = 2_100  # that is worked out exactly
 def require() -> None:
     """Raises InputError where mpmath is not installed."""
     if importlib.util.find_spec("mpmath") is None:
-        raise InputError("task.symbolic needs the mpmath library; install it with: pip install 'jaxrl[math]', or set it to false")
+        raise InputError(
+            "task.symbolic needs the mpmath library; install it with: pip install 'jaxrl[math]', or set it to"
+            " false"
+        )
 
 
-# ------------------------------------------------------------------------------------------------------------ working out
+# ------------------------------------------------------------------------------------------------ working out
 
 
 @dataclass(frozen=True)
@@ -80,7 +87,9 @@ class _Point:
         """A value of an unknown: the same for the same unknown, of either sign but at the first point."""
         digest = hashlib.blake2b(repr((self.trial, *what)).encode(), digest_size=16).digest()
         rng = random.Random(digest)
-        value = Fraction(rng.randrange(2**38, 2**40), 2**36 + 31) * rng.choice((Fraction(1, 7), Fraction(1, 3), 1))
+        value = Fraction(rng.randrange(2**38, 2**40), 2**36 + 31) * rng.choice(
+            (Fraction(1, 7), Fraction(1, 3), 1)
+        )
         return -value if self.trial and rng.random() < 0.5 else value
 
     def unknown(self, name: str, values: list[Any]) -> Fraction:
@@ -138,7 +147,12 @@ class _Point:
             return self.number(base) ** exponent
         if self.mp is None:
             return self.unknown("^", [base, exponent])
-        if isinstance(base, Fraction) and isinstance(exponent, Fraction) and base < 0 and exponent.denominator % 2:
+        if (
+            isinstance(base, Fraction)
+            and isinstance(exponent, Fraction)
+            and base < 0
+            and exponent.denominator % 2
+        ):
             root = self.mp.root(self.number(-base), exponent.denominator)
             return (-root) ** exponent.numerator  # the real one, as (-8)^{1/3} is meant
         base, exponent = self.number(base), self.number(exponent)
@@ -148,7 +162,10 @@ class _Point:
 
     def series(self, node: Node) -> Any:
         _, name, variable, low, high, body = node
-        inside = [_Point(self.trial, self.mp, (*self.names, (variable, self.drawn("bound", i)))).value(body) for i in range(2)]
+        inside = [
+            _Point(self.trial, self.mp, (*self.names, (variable, self.drawn("bound", i)))).value(body)
+            for i in range(2)
+        ]
         return self.unknown(name, [self.value(low), self.value(high), *inside])
 
     def function(self, name: str, values: list[Any]) -> Any:
@@ -206,11 +223,18 @@ def _exactly(name: str, values: list[Any]) -> Fraction | None:
 
 
 _NUMERIC: dict[str, Callable[..., Any]] = {
-    **{name: (lambda mp, x, name=name: getattr(mp, name)(x)) for name in "sin cos tan cot sec csc sinh cosh tanh exp arg".split()},
-    **{"arc" + name: (lambda mp, x, name=name: getattr(mp, "a" + name)(x)) for name in "sin cos tan cot sec csc sinh cosh tanh".split()},
+    **{
+        name: lambda mp, x, name=name: getattr(mp, name)(x)
+        for name in "sin cos tan cot sec csc sinh cosh tanh exp arg".split()
+    },
+    **{
+        "arc" + name: lambda mp, x, name=name: getattr(mp, "a" + name)(x)
+        for name in "sin cos tan cot sec csc sinh cosh tanh".split()
+    },
     "ln": lambda mp, x: mp.log(x),
     "lg": lambda mp, x: mp.log(x) / mp.log(10),
-    "log": lambda mp, x: mp.log(x) * mp.mpf(271) / 113,  # to a base that is not said: neither that of ln nor ten
+    # to a base that is not said: neither that of ln nor ten
+    "log": lambda mp, x: mp.log(x) * mp.mpf(271) / 113,
     "!": lambda mp, x: mp.gamma(x + 1),
     "binom": lambda mp, n, k: mp.binomial(n, k),
     "|": lambda mp, x: abs(x),
@@ -231,7 +255,7 @@ def _precisions() -> tuple[Any, ...]:
     return contexts
 
 
-# -------------------------------------------------------------------------------------------------------------- comparing
+# -------------------------------------------------------------------------------------------------- comparing
 
 
 def same(gold: Node, answer: Node, symbolic: bool) -> bool:
@@ -244,9 +268,11 @@ def same(gold: Node, answer: Node, symbolic: bool) -> bool:
     return all(_agree(*pair) for pair in pairs)
 
 
-def same_relation(gold: tuple[Node, Node], answer: tuple[Node, Node], symbolic: bool, is_equation: bool) -> bool:
-    """Whether two equations, or two inequalities in the same direction, are each other's multiples: by a constant that is not
-    0, or that is positive.
+def same_relation(
+    gold: tuple[Node, Node], answer: tuple[Node, Node], symbolic: bool, is_equation: bool
+) -> bool:
+    """Whether two equations, or two inequalities in the same direction, are each other's multiples: by a
+    constant that is not 0, or that is positive.
 
     Raises:
       Unreadable: a side has no value anywhere.
@@ -279,8 +305,9 @@ def _times(left: list[Any], right: list[Any]) -> list[Any]:
 
 
 def _worked_out(nodes: list[Node], symbolic: bool) -> Iterator[tuple[_Point, list[list[Any]]]]:
-    """At each point, of each expression its value to each precision. Points at which the first has a real value are
-    preferred, since others are seldom meant."""
+    """At each point, of each expression its value to each precision. Points at which the first has a real
+    value are preferred, since others are seldom meant.
+    """
     closed = not any(map(unknowns, nodes))
     found, reason = [], "no value"
     for trial in range(1 if closed and symbolic else POINTS):
@@ -291,14 +318,19 @@ def _worked_out(nodes: list[Node], symbolic: bool) -> Iterator[tuple[_Point, lis
             reason = str(error)
     if len(found) < (1 if closed else 2):
         raise Unreadable(reason)
-    real = [(point, values) for point, values in found if isinstance(values[0][-1], Fraction) or not point.mp.im(values[0][-1])]
+    real = [
+        (point, values)
+        for point, values in found
+        if isinstance(values[0][-1], Fraction) or not point.mp.im(values[0][-1])
+    ]
     yield from (real if len(real) >= 2 else found)
 
 
 def _agree(gold: list[Any], answer: list[Any]) -> bool:
     """Of the values of two expressions to each precision: whether they are the same number.
 
-    Where the numbers differ, their difference is what it is to any precision; where they do not, it is the rounding alone.
+    Where the numbers differ, their difference is what it is to any precision; where they do not, it is the
+    rounding alone.
     """
     if isinstance(gold[-1], Fraction) and isinstance(answer[-1], Fraction):
         return gold[-1] == answer[-1]
@@ -311,7 +343,9 @@ def _agree(gold: list[Any], answer: list[Any]) -> bool:
 
 
 def rounds_to(node: Node, decimal: str, symbolic: bool = True, *, cut: bool = False) -> bool:
-    """Whether an expression without unknowns is a real number that is this decimal when rounded (or `cut`) to so many digits."""
+    """Whether an expression without unknowns is a real number that is this decimal when rounded (or `cut`) to
+    so many digits.
+    """
     point = _Point(0, _precisions()[-1] if symbolic else None)
     value, target = point.value(node), Fraction(decimal)
     value, target = point.alike(value, target)

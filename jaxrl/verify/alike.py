@@ -1,13 +1,18 @@
 r"""Whether two answers are alike: their trees (`structure.py`) are compared part by part.
 
-    list      the same parts, each as often. In which order matters if the question asks for one (`in_order`). If it does not say,
-              any order of a gold list in ascending order will do; of one that is not (10, 4, -2), its own and the ascending one,
-              as its order may be meant. Parts with names are compared by name; where one side has none, in their order.
-    relation  x = 3 is the value 3, where the left is a name (x, f(2), AB, Area) and all other sides are the same value: 41 = 42
-              is none, |x| = 3 is a condition. Two names must agree. Other equations: each other's multiples, with the same unknowns.
-              Without unknowns: side by side. 0 < x \le 1 is (0, 1], |x - 2| < 3 is (-1, 5); other inequalities are positive
-              multiples. Behind \approx stands what the value is when it is rounded: \frac13 \approx 0.333 is 1/3.
-    leaf      numbers by value, with no other unit of measure; words as written; else expressions as functions.
+list      the same parts, each as often. In which order matters if the question asks for one (`in_order`).
+If it does not say,
+          any order of a gold list in ascending order will do; of one that is not (10, 4, -2), its own and
+          the ascending one, as its order may be meant. Parts with names are compared by name; where one
+          side has none, in their order.
+relation  x = 3 is the value 3, where the left is a name (x, f(2), AB, Area) and all other sides are the
+same value: 41 = 42
+          is none, |x| = 3 is a condition. Two names must agree. Other equations: each other's multiples,
+          with the same unknowns. Without unknowns: side by side. 0 < x \le 1 is (0, 1], |x - 2| < 3 is
+          (-1, 5); other inequalities are positive multiples. Behind \approx stands what the value is when
+          it is rounded: \frac13 \approx 0.333 is 1/3.
+leaf      numbers by value, with no other unit of measure; words as written; else expressions as
+functions.
 """
 
 import re
@@ -16,21 +21,35 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from jaxrl.verify import algebra
-from jaxrl.verify.answers import MAX_CHARS, Number, bare, denies, is_decimal_comma, is_product, other_units, read_decimal_comma, read_number
+from jaxrl.verify.answers import (
+    MAX_CHARS,
+    Number,
+    bare,
+    denies,
+    is_decimal_comma,
+    is_product,
+    other_units,
+    read_decimal_comma,
+    read_number,
+)
 from jaxrl.verify.expression import GREEK, Unreadable, unknowns
 from jaxrl.verify.structure import Group, Leaf, Node, Relation, read
 
-DECIMALS = 15  # with the digits of a double or more, a decimal stands for what rounds to it, where values are compared (`symbolic`)
+# with the digits of a double or more, a decimal stands for what rounds to it, where values are compared
+# (`symbolic`)
+DECIMALS = 15
 
 
-def equal(gold: str, answer: str, *, symbolic: bool = False, in_percent: bool = False, in_order: bool = False) -> bool:
+def equal(
+    gold: str, answer: str, *, symbolic: bool = False, in_percent: bool = False, in_order: bool = False
+) -> bool:
     """Whether the answer is the gold one: the rules are those of this module.
 
-    50 % is 1/2. The plain number 50 is 50 % only where the gold answer has the %, and 50 % is the plain gold number 50 only
-    where the question asks for a percentage (`in_percent`). No rounding: 0.333 is not 1/3 (but with `symbolic`, see DECIMALS).
-    What is left to be worked out (6*7 for 42) counts only where it is worked out (`symbolic`). 2,74 is the gold number 2.74, and
-    no list, as 5,0 stays one for 5: only what is no whole number is read so. Answers of more than MAX_CHARS characters are equal
-    to nothing.
+    50 % is 1/2. The plain number 50 is 50 % only where the gold answer has the %, and 50 % is the plain gold
+    number 50 only where the question asks for a percentage (`in_percent`). No rounding: 0.333 is not 1/3 (but
+    with `symbolic`, see DECIMALS). What is left to be worked out (6*7 for 42) counts only where it is worked
+    out (`symbolic`). 2,74 is the gold number 2.74, and no list, as 5,0 stays one for 5: only what is no whole
+    number is read so. Answers of more than MAX_CHARS characters are equal to nothing.
     """
     if len(gold) > MAX_CHARS or len(answer) > MAX_CHARS:
         return False
@@ -52,7 +71,9 @@ def equal(gold: str, answer: str, *, symbolic: bool = False, in_percent: bool = 
 
 @dataclass(frozen=True)
 class Comparison:
-    """How two trees are compared. symbolic: roots and functions have values. in_percent, in_order: what the question asks for."""
+    """How two trees are compared. symbolic: roots and functions have values. in_percent, in_order: what the
+    question asks for.
+    """
 
     symbolic: bool = False
     in_percent: bool = False
@@ -63,7 +84,11 @@ class Comparison:
         """Whether two trees are alike."""
         gold, answer = self.meant(gold, gold), self.meant(answer, gold)
         (name, values), (other, given) = _named(gold), _named(answer)
-        if isinstance(gold, Relation) and isinstance(answer, Relation) and not (name and other and _names_agree(name, other)):
+        if (
+            isinstance(gold, Relation)
+            and isinstance(answer, Relation)
+            and not (name and other and _names_agree(name, other))
+        ):
             return self.same_relation(gold, answer)
         if (_is_list(gold) or _is_list(answer)) and (name or other):
             gold, answer = _spread(gold), _spread(answer)
@@ -81,16 +106,26 @@ class Comparison:
             return self.same_list(gold, answer)
         if not isinstance(gold, Group) or not isinstance(answer, Group):
             return False
-        alike = (gold.kind, gold.brackets, len(gold.parts)) == (answer.kind, answer.brackets, len(answer.parts))
-        if not alike or (gold.joiner and answer.joiner and gold.joiner != answer.joiner) or (gold.joiner and not answer.joiner):
+        alike = (gold.kind, gold.brackets, len(gold.parts)) == (
+            answer.kind,
+            answer.brackets,
+            len(answer.parts),
+        )
+        if (
+            not alike
+            or (gold.joiner and answer.joiner and gold.joiner != answer.joiner)
+            or (gold.joiner and not answer.joiner)
+        ):
             return False
         if gold.kind == "union":
             return self.matched(gold.parts, answer.parts)
         return all(map(self.same, gold.parts, answer.parts))
 
     def meant(self, node: Node, gold: Node) -> Node:
-        """Of one value in two forms, 15\\frac{39}{40} or \\frac{639}{40}, the first; of one with its rounded value, the one that the
-        gold answer is of; of matrices that are left to be worked out, the one that they are."""
+        """Of one value in two forms, 15\\frac{39}{40} or \\frac{639}{40}, the first; of one with its rounded
+        value, the one that the gold answer is of; of matrices that are left to be worked out, the one that
+        they are.
+        """
         if isinstance(node, Group) and node.kind == "arithmetic" and (self.symbolic or self.worked):
             return replace(node, kind="matrix")
         if isinstance(node, Relation) and node.signs[-1] == "≈" and set(node.signs[:-1]) <= {"="}:
@@ -102,10 +137,14 @@ class Comparison:
         return node
 
     def without_rounding(self, node: Relation, gold: Node) -> Node:
-        """Of \\frac13 \\approx 0.333 the \\frac13; the 0.333, if that is the gold answer; of x \\approx 3.14, a gold one or for 3.14, x = 3.14."""
+        """Of \\frac13 \\approx 0.333 the \\frac13; the 0.333, if that is the gold answer; of x \\approx 3.14,
+        a gold one or for 3.14, x = 3.14.
+        """
         *exact, last = node.sides
         decimal = last.text.strip() if isinstance(last, Leaf) else ""
-        is_of_gold = node is gold or (isinstance(gold, Leaf) and _DECIMAL.fullmatch(gold.text.strip()) and "." in gold.text)
+        is_of_gold = node is gold or (
+            isinstance(gold, Leaf) and _DECIMAL.fullmatch(gold.text.strip()) and "." in gold.text
+        )
         values = exact[bool(_name(exact[0])) :]
         if not values:
             return Relation(node.sides, "=") if is_of_gold else node
@@ -119,7 +158,11 @@ class Comparison:
         """Whether all are this decimal when they are cut or rounded to its digits."""
         try:
             for value in values:
-                if not isinstance(value, Leaf) or not (self.symbolic or value.is_number) or unknowns(value.expression):
+                if (
+                    not isinstance(value, Leaf)
+                    or not (self.symbolic or value.is_number)
+                    or unknowns(value.expression)
+                ):
                     return False
                 if not algebra.rounds_to(value.expression, decimal, self.symbolic, cut=True):
                     return False
@@ -132,7 +175,7 @@ class Comparison:
         working = Comparison(self.symbolic, self.in_percent, self.in_order, worked=True)
         return self.same(gold, sides[-1]) and all(working.same(gold, side) for side in sides[:-1])
 
-    # ------------------------------------------------------------------------------------------------------------- lists
+    # -------------------------------------------------------------------------------------------------- lists
 
     def same_list(self, gold: Node, answer: Node) -> bool:
         golds, answers = _parts(gold), _parts(answer)
@@ -140,10 +183,15 @@ class Comparison:
             return False
         named, given = _by_name(golds), _by_name(answers)
         if isinstance(named, dict) and isinstance(given, dict):
-            return all(any(_names_agree(name, other) and self.same(named[name], given[other]) for other in given) for name in named)
+            return all(
+                any(_names_agree(name, other) and self.same(named[name], given[other]) for other in given)
+                for name in named
+            )
         if isinstance(named, dict) or isinstance(given, dict):
             unnamed = answers if isinstance(named, dict) else golds
-            return not any(_named(part)[0] for part in unnamed) and all(map(self.same, _values(named), _values(given)))
+            return not any(_named(part)[0] for part in unnamed) and all(
+                map(self.same, _values(named), _values(given))
+            )
         if self.in_order:
             return all(map(self.same_part, named, given))
         if not self.matched(named, given):
@@ -166,7 +214,7 @@ class Comparison:
             del left[found]
         return not left
 
-    # --------------------------------------------------------------------------------------------------------- relations
+    # ---------------------------------------------------------------------------------------------- relations
 
     def same_relation(self, gold: Node, answer: Node) -> bool:
         assert isinstance(gold, Relation) and isinstance(answer, Relation)
@@ -195,12 +243,14 @@ class Comparison:
         except Unreadable:
             return False
 
-    # ------------------------------------------------------------------------------------------------------------ leaves
+    # ------------------------------------------------------------------------------------------------- leaves
 
     def same_leaf(self, gold: Leaf, answer: Leaf) -> bool:
         a, b = gold.number, answer.number
         if a is not None and b is not None:
-            return same_number(a, b, self.in_percent) or (self.symbolic and (_rounds_to(gold, answer) or _rounds_to(answer, gold)))
+            return same_number(a, b, self.in_percent) or (
+                self.symbolic and (_rounds_to(gold, answer) or _rounds_to(answer, gold))
+            )
         if other_units(gold.unit, answer.unit):
             return False
         if bare(gold.text) == bare(answer.text):
@@ -242,11 +292,13 @@ def same_number(gold: Number, answer: Number, in_percent: bool) -> bool:
     return gold.value == answer.value
 
 
-# ------------------------------------------------------------------------------------------------------------------ names
+# ------------------------------------------------------------------------------------------------------ names
 
 _LETTER = rf"(?:(?![ei](?![_(']))[A-Za-z]|\\(?!pi)(?:{'|'.join(sorted(GREEK))}))"
 _SUB = r"(?:_(?:\{[^{}]*\}|[A-Za-z0-9]))?'*"
-_POINTS = rf"(?:m?\\(?:angle|triangle|overline|vec|overrightarrow|widehat|measuredangle)\{{?)?[A-Z]+{_SUB}\}}?"
+_POINTS = (
+    rf"(?:m?\\(?:angle|triangle|overline|vec|overrightarrow|widehat|measuredangle)\{{?)?[A-Z]+{_SUB}\}}?"
+)
 _ONE_NAME = (
     rf"(?:\|{_POINTS}\||{_POINTS}|\\vec\{{?[a-z]\}}?"
     r"|\\(?:sin|cos|tan|cot|sec|csc)(?:\^\{?2\}?)?\(?(?:\\angle)?(?:[A-Z]+|\\(?!pi)[a-z]+)\)?"
@@ -286,14 +338,23 @@ def _spread(node: Node) -> Node:
     """Of (x, y) = (1, 2), the list x = 1, y = 2."""
     if isinstance(node, Relation) and node.signs == "=":
         names, values = node.sides
-        if isinstance(names, Group) and isinstance(values, Group) and len(names.parts) == len(values.parts) and _name(names):
-            return Group("list", tuple(Relation(pair, "=") for pair in zip(names.parts, values.parts, strict=True)))
+        if (
+            isinstance(names, Group)
+            and isinstance(values, Group)
+            and len(names.parts) == len(values.parts)
+            and _name(names)
+        ):
+            return Group(
+                "list", tuple(Relation(pair, "=") for pair in zip(names.parts, values.parts, strict=True))
+            )
     return node
 
 
 def _names_agree(name: str, other: str) -> bool:
     """The same name; a label in words agrees with any, and y with a function's."""
-    return name == other or "label" in (name, other) or ({name, other} & {"y"} != set() and "(" in name + other)
+    return (
+        name == other or "label" in (name, other) or ({name, other} & {"y"} != set() and "(" in name + other)
+    )
 
 
 def _is_list(node: Node) -> bool:
@@ -305,12 +366,20 @@ def _parts(node: Node) -> tuple[Node, ...]:
 
 
 def _by_name(parts: Sequence[Node]) -> dict[str, Node] | list[Node]:
-    """The values by their names, if they have several names; else the values, without the one name that they have."""
+    """The values by their names, if they have several names; else the values, without the one name that they
+    have.
+    """
     names = [_named(part) for part in parts]
     if len(parts) > 1 and all(name for name, _ in names) and len({name for name, _ in names}) == len(parts):
-        return {name: values[-1] for name, values in names} if all(len(values) == 1 for _, values in names) else list(parts)
+        return (
+            {name: values[-1] for name, values in names}
+            if all(len(values) == 1 for _, values in names)
+            else list(parts)
+        )
     if names and names[0][0] and all(name in (names[0][0], "") for name, _ in names):
-        return [values[-1] if len(values) == 1 else part for (_, values), part in zip(names, parts, strict=True)]
+        return [
+            values[-1] if len(values) == 1 else part for (_, values), part in zip(names, parts, strict=True)
+        ]
     return list(parts)
 
 
@@ -319,7 +388,9 @@ def _values(parts: dict[str, Node] | list[Node]) -> list[Node]:
 
 
 def _ascends(parts: list[Node]) -> bool:
-    """Whether numbers, or words, stand in ascending order; of other parts there is none that could be meant."""
+    """Whether numbers, or words, stand in ascending order; of other parts there is none that could be
+    meant.
+    """
     if not all(isinstance(part, Leaf) for part in parts):
         return True
     numbers = [part.number.value for part in parts if part.number is not None]
@@ -329,7 +400,7 @@ def _ascends(parts: list[Node]) -> bool:
     return not all(re.fullmatch("[A-Za-z]+", word) for word in words) or words == sorted(words)
 
 
-# ---------------------------------------------------------------------------------------------------------------- ranges
+# ----------------------------------------------------------------------------------------------------- ranges
 
 _LEAST, _MOST = Leaf("-∞"), Leaf("∞")
 _EVERYTHING = Group("brackets", (_LEAST, _MOST), "()")
@@ -344,7 +415,9 @@ def _ascending(relation: Relation) -> Relation:
 
 def _range_name(relation: Relation) -> str:
     sides = _ascending(relation).sides
-    return next((name for name in map(_name, sides) if name), "") or next((line[0] for line in map(_between_bars, sides) if line), "")
+    return next((name for name in map(_name, sides) if name), "") or next(
+        (line[0] for line in map(_between_bars, sides) if line), ""
+    )
 
 
 def _as_range(node: Node) -> Group | None:
@@ -352,7 +425,11 @@ def _as_range(node: Node) -> Group | None:
     if isinstance(node, Group) and node.kind == "list" and node.joiner == "or":
         parts = [_as_range(part) for part in node.parts if isinstance(part, Relation)]
         names = {_range_name(part) for part in node.parts if isinstance(part, Relation) and _as_range(part)}
-        return Group("union", tuple(parts)) if len(parts) == len(node.parts) and all(parts) and len(names) == 1 else None
+        return (
+            Group("union", tuple(parts))
+            if len(parts) == len(node.parts) and all(parts) and len(names) == 1
+            else None
+        )
     if node == Leaf("ℝ"):
         return _EVERYTHING
     if not isinstance(node, Relation):
@@ -376,7 +453,9 @@ def _as_range(node: Node) -> Group | None:
 
 
 def _interval(low: Node, high: Node, signs: str) -> Group:
-    return Group("brackets", (low, high), ("[" if signs[0] == "≤" else "(") + ("]" if signs[1] == "≤" else ")"))
+    return Group(
+        "brackets", (low, high), ("[" if signs[0] == "≤" else "(") + ("]" if signs[1] == "≤" else ")")
+    )
 
 
 def _union(*parts: Group) -> Group:
@@ -396,7 +475,9 @@ def _between_bars(node: Node) -> tuple[str, Fraction, Fraction] | None:
     return line if line and line[0].islower() else None
 
 
-def _absolute(line: tuple[str, Fraction, Fraction], low: Node | None, high: Node | None, below: str, above: str) -> Group | None:
+def _absolute(
+    line: tuple[str, Fraction, Fraction], low: Node | None, high: Node | None, below: str, above: str
+) -> Group | None:
     """The interval that |k x + c| < high says of x, or the two of low < |k x + c|."""
     _, slope, rest = line
     ends = [_around(end, slope, rest) for end in (low, high) if end is not None]

@@ -1,30 +1,34 @@
-r"""Answers in free text: where the answer of a completion stands, and which number it is. Exact, without `eval`, in time linear
-in the text. Whether two answers are alike is the business of `alike.py`.
+r"""Answers in free text: where the answer of a completion stands, and which number it is. Exact, without
+`eval`, in time linear in the text. Whether two answers are alike is the business of `alike.py`.
 
 Where the answer stands (`final_answer`):
 
-    1. Reasoning does not count: all up to the last `</think>` or `</thinking>`, and all from one on that never ends.
-    2. The last of `#### 42` (to the end of its line) and `\boxed{42}` (to its balanced brace) is the answer, whole, up to a
-       token such as `</s>` or `<|im_end|>`. Earlier ones do not count, nor do numbers in the text around it. A last box that
-       is never closed is no answer. Boxes side by side, or with no more than a comma, "and" or "or" between them, are one
-       answer: `\boxed{1} and \boxed{-2}` is `1, -2`.
-    3. `####` before words without a digit is a heading and no mark, unless nothing follows and nothing else is marked (Monday).
-    4. `The final answer is $2\sqrt{3}$.` is a mark too, though not the one that was asked for. Where nothing is marked, so is what
-       a text ends with: `..., so the point is $(7, 6)$.`
+    1. Reasoning does not count: all up to the last `</think>` or `</thinking>`, and all from one on that
+      never ends.
+    2. The last of `#### 42` (to the end of its line) and `\boxed{42}` (to its balanced brace) is the answer,
+       whole, up to a token such as `</s>` or `<|im_end|>`. Earlier ones do not count, nor do numbers in the
+       text around it. A last box that is never closed is no answer. Boxes side by side, or with no more than
+       a comma, "and" or "or" between them, are one answer: `\boxed{1} and \boxed{-2}` is `1, -2`.
+    3. `####` before words without a digit is a heading and no mark, unless nothing follows and nothing else
+      is marked (Monday).
+    4. `The final answer is $2\sqrt{3}$.` is a mark too, though not the one that was asked for. Where nothing
+       is marked, so is what a text ends with: `..., so the point is $(7, 6)$.`
     5. Else the last number is the answer. Digits that belong to a word, a power or an index (H2O, cm^2,
-       x_1) are none; and one that is part of something to be worked out (7 - 5, \sqrt{5}, 5!, 5 million), that is denied (not 42),
-       bounded (at least 42) or one of several (41 or 42) leaves no answer.
+       x_1) are none; and one that is part of something to be worked out (7 - 5, \sqrt{5}, 5!, 5 million),
+       that is denied (not 42), bounded (at least 42) or one of several (41 or 42) leaves no answer.
 
-Which number it is (`read_number`): ASCII digits with a sign, thousands separators in their places, decimals, 1.5e3, 3/4, 1 3/4,
-`\frac{3}{4}`, 2^{10}, 3 \times 10^5, and %. Exponents have at most three digits, answers at most 500 characters. Infinity and
-nan are no numbers; neither is what leaves something open or to be done ("42 or 43", "5 million", "3*14"). Around the number:
+Which number it is (`read_number`): ASCII digits with a sign, thousands separators in their places, decimals,
+1.5e3, 3/4, 1 3/4, `\frac{3}{4}`, 2^{10}, 3 \times 10^5, and %. Exponents have at most three digits, answers
+at most 500 characters. Infinity and nan are no numbers; neither is what leaves something open or to be done
+("42 or 43", "5 million", "3*14"). Around the number:
 
-    before    currencies ($, USD), a name with = : or is (`x =`, `The answer is`) and no word that denies it (not, about, than)
-    brackets  (-7)
-    close by  5kg, 20cm^2, 5th: short units of a list; 90°, 20°C; $42/week: a word of three letters or more, or a short unit
-    a space   up to six words, or m g s h l L W V J N: 42 apples, 5 m, 25 cm^2, 60 km/h, $42 a week, `5\text{ m}`
-    unit      of a measure (cm, km/h, hours), is kept in one spelling, so that 5 cm is not 5 m; other units are not compared
-    nowhere   words that make it another number: million, pairs, squared, tenths, point five, and, or, choose, five
+    before    currencies ($, USD), a name with = : or is (`x =`, `The answer is`) and no word that denies it
+    (not, about, than) brackets  (-7)
+    close by  5kg, 20cm^2, 5th: short units of a list; 90°, 20°C; $42/week: a word of three letters or more,
+    or a short unit a space   up to six words, or m g s h l L W V J N: 42 apples, 5 m, 25 cm^2, 60 km/h, $42 a
+    week, `5\text{ m}` unit      of a measure (cm, km/h, hours), is kept in one spelling, so that 5 cm is not
+    5 m; other units are not compared nowhere   words that make it another number: million, pairs, squared,
+    tenths, point five, and, or, choose, five
 """
 
 import re
@@ -41,7 +45,9 @@ MAX_GAP = 80  # characters between two of them
 
 @dataclass(frozen=True)
 class Answer:
-    """The answer's own text. is_marked: it stood behind #### or in a box. is_said: in a sentence that says that it is the answer."""
+    """The answer's own text. is_marked: it stood behind #### or in a box. is_said: in a sentence that says
+    that it is the answer.
+    """
 
     text: str
     is_marked: bool
@@ -57,26 +63,30 @@ class Number:
     unit: str = ""
 
 
-# --------------------------------------------------------------------------------------------------------------- where
+# ------------------------------------------------------------------------------------------------------ where
 
 _REASONING_BEGINS = re.compile(r"<think(?:ing)?>", re.IGNORECASE)
 _REASONING_ENDS = re.compile(r"</think(?:ing)?>", re.IGNORECASE)
 _TEXT_ENDS = re.compile(r"</s>|<\|[^<>|\s]{1,40}\|>|<(?:eos|end_of_turn|/answer)>")
 _HEADING = re.compile(r"\W?|[^0-9\\=+^_{}]{3,}")  # of what stands behind ####
-_SAID = re.compile(  # an expression between dollars that is said to be the answer, up to the end of its sentence
+# an expression between dollars that is said to be the answer, up to the end of its sentence
+_SAID = re.compile(
     r"(?P<final>\bfinal answer )?\b(?:is|are|equals?)(?: equal to)?:? ?"
     r"(?:\$\$?(?P<dollars>[^$\n]{1,200})\$\$?|\\\((?P<round>[^$\n]{1,200}?)\\\))"
     r"(?P<rest>\s*(?:\.(?= ?\n| [A-Z\[<]|\s*$)|\n|$))",
     re.IGNORECASE,
 )
 _HOPE = re.compile(  # what may stand behind the sentence, at the end of a text
-    rf"(?:\s*I hope it is correct\.?)?(?:\s*(?:<\|im_start\|>(?:user)?|{_TEXT_ENDS.pattern}))*\s*", re.IGNORECASE
+    rf"(?:\s*I hope it is correct\.?)?(?:\s*(?:<\|im_start\|>(?:user)?|{_TEXT_ENDS.pattern}))*\s*",
+    re.IGNORECASE,
 )
 _BARE_BOX = re.compile(r"\s*([^\s{}$]+)")  # \boxed 42, as some solutions have it
 _PROSE = re.compile(r"(?<![\\A-Za-z{])[A-Za-z]{2,} (?:[A-Za-z$]|[0-9])")  # between the dollars of two prices
 _GAP_NOISE = re.compile(r"[\s$~&]|\\[()\[\],;:! ]|\\q?quad(?![a-z])")
 _GAP = re.compile(
-    r"(?: ?[,;]? ?(?:\\(?:text|mbox|textrm) ?\{ ?)?(?:[A-Za-z()]+ ){0,4}(?:and|or) ?\}? ?| ?[,;] ?(?:(?:and|or) )?|)"  # what joins two boxes
+    # what joins two boxes
+    r"(?: ?[,;]? ?(?:\\(?:text|mbox|textrm) ?\{ ?)?(?:[A-Za-z()]+ ){0,4}(?:and|or) ?\}? ?| ?[,;]"
+    r" ?(?:(?:and|or) )?|)"
     r"(?:[A-Za-z](?:_[A-Za-z0-9]|_\{[A-Za-z0-9]+\})? ?= ?)?"
 )
 
@@ -121,19 +131,29 @@ def final_answer(text: str) -> Answer | None:
 
 
 def _said(text: str, is_marked: bool) -> tuple[Answer | None, int]:
-    """The last expression that is said to be the final answer, or, of a text without marks, that it ends with; and its place."""
+    """The last expression that is said to be the final answer, or, of a text without marks, that it ends
+    with; and its place.
+    """
     start = max(0, len(text) - TAIL_CHARS)
     for match in reversed(list(_SAID.finditer(text, start))):
         content = (match["dollars"] or match["round"]).strip()
         is_last = _HOPE.fullmatch(text, match.end()) is not None
-        if (match["final"] or (is_last and not is_marked)) and "\\boxed" not in content and not _PROSE.search(content):
+        if (
+            (match["final"] or (is_last and not is_marked))
+            and "\\boxed" not in content
+            and not _PROSE.search(content)
+        ):
             before = text[max(0, match.start() - MAX_GAP) : match.start()]
-            return (None if _DOUBT_BEFORE.search(before) else Answer(content, is_marked=False, is_said=True)), match.start()
+            return (
+                None if _DOUBT_BEFORE.search(before) else Answer(content, is_marked=False, is_said=True)
+            ), match.start()
     return None, -1
 
 
 def _hash_line(text: str, at: int) -> str:
-    """The line around `at`, from its first #### on; too long a line is cut to what is too long for an answer."""
+    """The line around `at`, from its first #### on; too long a line is cut to what is too long for an
+    answer.
+    """
     start, end = text.rfind("\n", 0, at) + 1, text.find("\n", at)
     line = text[start : end if end >= 0 else len(text)]
     content = line[line.index("####") :].strip("# \t\r")[: MAX_CHARS + 1]
@@ -157,7 +177,9 @@ def _joined_boxes(text: str, last: int) -> str:
         if not content or not joined or end > start or not _is_gap(gap):
             break
         if content not in seen:
-            joined = content + (r" \text{ or } " if re.search(r"(?<![a-z])or(?![a-z])", gap) else ", ") + joined
+            joined = (
+                content + (r" \text{ or } " if re.search(r"(?<![a-z])or(?![a-z])", gap) else ", ") + joined
+            )
         seen.add(content)
         start = before
     return joined
@@ -195,7 +217,10 @@ def _last_number(text: str) -> Answer | None:
     # A number at the very start of the tail may be the end of a longer one.
     if found is None or not (found.start() or len(tail) == len(text)):
         return None
-    before, after = plain[max(0, found.start() - MAX_GAP) : found.start()], plain[found.end() : found.end() + MAX_GAP]
+    before, after = (
+        plain[max(0, found.start() - MAX_GAP) : found.start()],
+        plain[found.end() : found.end() + MAX_GAP],
+    )
     with_comma = _COMMA_BEFORE.search(before)
     if _OPEN_BEFORE.search(before[-50:]) or not _CLOSED_AFTER.match(plain, found.end()):
         return None  # a part of something
@@ -204,7 +229,7 @@ def _last_number(text: str) -> Answer | None:
     return Answer((with_comma.group() if with_comma else "") + found.group().strip(), is_marked=False)
 
 
-# --------------------------------------------------------------------------------------------------------------- which
+# ------------------------------------------------------------------------------------------------------ which
 
 _NUMBER = r"(?:(?:[1-9][0-9]{0,2}(?:,[0-9]{3})+(?![0-9])|[0-9]+)(?:\.[0-9]+)?|\.[0-9]+)"
 _UNSIGNED = rf"""(?:
@@ -222,14 +247,15 @@ _DENIES = re.compile(
     r"|n['’]t\b",
     re.IGNORECASE,
 )
-_SHORT = (
-    "(?:mm|cm|dm|km|ml|mL|cl|dl|mg|kg|lbs?|oz|ft|in|yd|mi|mph|kph|hrs?|mins?|secs?|ms|kWh?|Hz|[GMT]B|[ap]m|g|L|st|nd|rd|th)(?![^\\W_²³])"
-)
+_SHORT = "(?:mm|cm|dm|km|ml|mL|cl|dl|mg|kg|lbs?|oz|ft|in|yd|mi|mph|kph|hrs?|mins?|secs?|ms|kWh?|Hz|[GMT]B|[ap]m|g|L|st|nd|rd|th)(?![^\\W_²³])"
 _LETTERS = r"[^\W\d_²³¼½¾]"
 _POWERED = r"(?:\ ?\^-?[1-3]|[²³])?"
 _WORD = rf"(?:{_LETTERS}{{2,}}\.?|[mgshlLWVJN](?!\w)|an?(?=\ {_LETTERS}{{2}})){_POWERED}(?:(?:\ ?/\ ?|['’-]){_LETTERS}+{_POWERED}){{0,2}}"
 _CLOSE_BY = rf"(?:\ ?°(?:\ ?[CF]\b)?|{_SHORT}{_POWERED}|\ ?/\ ?(?:{_LETTERS}{{3,}}|{_SHORT}){_POWERED})?"
-_ANSWER = re.compile(rf"{_BEFORE}(?P<sign>[-+]?)\ ?{_CURRENCY}{_UNSIGNED}\*{{0,2}}(?P<unit>{_CLOSE_BY}(?:\ {_WORD}){{0,6}})", re.VERBOSE)
+_ANSWER = re.compile(
+    rf"{_BEFORE}(?P<sign>[-+]?)\ ?{_CURRENCY}{_UNSIGNED}\*{{0,2}}(?P<unit>{_CLOSE_BY}(?:\ {_WORD}){{0,6}})",
+    re.VERBOSE,
+)
 _NUMERALS = (
     "zero|one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|(?:thir|four|fif|six|seven|eigh|nine)teen|"
     "(?:twen|thir|for|fif|six|seven|eigh|nine)ty"
@@ -238,15 +264,17 @@ _PARTS = "hal(?:f|ves)|quarters?|(?:third|fourth|fifth|sixth|seventh|eighth|nint
 _MULTIPLES = "hundreds?|thousands?|[mbtr]+illions?|lakhs?|lacs?|crores?|dozens?|pairs?|couples?|scores?|gross|hundredweight"
 _WORKED = "squared|cubed|factorial|choose|mod(?:ulo)?|point|base|power|plus|minus|divided|multiplied|pi|sqrt|root|doubled|tripled|halved"
 _ANOTHER = re.compile(rf"\b(?:{_PARTS}|{_MULTIPLES}|{_NUMERALS}|(?!point$)(?:{_WORKED}))\b", re.IGNORECASE)
-_JOINED = re.compile(r"\b(?:and|or|not|to|(?:times|over)(?!$)|twice)\b", re.IGNORECASE)  # in an answer that is a number and a unit
+# in an answer that is a number and a unit
+_JOINED = re.compile(r"\b(?:and|or|not|to|(?:times|over)(?!$)|twice)\b", re.IGNORECASE)
 
-# A minus behind a number or a word is an operator, but behind = or "is" it is a sign even before a space; digits behind a
-# point or a ^ are no number of their own.
+# A minus behind a number or a word is an operator, but behind = or "is" it is a sign even before a space;
+# digits behind a point or a ^ are no number of their own.
 _SIGN = r"(?:(?<![\w)^])[-+]|(?:(?<==)|(?<==\ )|(?<=\bis\ ))[-+]\ )"
 _IN_TEXT = re.compile(rf"{_SIGN}?(?<![\w.^])(?<!\^-)(?<!\^\{{){_UNSIGNED}", re.VERBOSE)
 _OPEN_BEFORE = re.compile(
     r"(?:[(\[][^()\[\]A-Za-z]{0,40},\ ?-?$"  # a pair
-    r"|(?:\ [<>]=?|(?<![\w<])[A-Za-z][<>]=?|[≤≥≠≈]|\\(?:[lg]eq?(?:slant)?|neq?|[lg]t|approx|sim))\ ?\$?$"  # a bound
+    # a bound
+    r"|(?:\ [<>]=?|(?<![\w<])[A-Za-z][<>]=?|[≤≥≠≈]|\\(?:[lg]eq?(?:slant)?|neq?|[lg]t|approx|sim))\ ?\$?$"
     r"|(?:[±√]|\\(?:sqrt(?:\[[0-9]+\])?|ln|log|frac|binom)\ ?\{?|[0-9]:|\}\ ?\{|(?:[0-9)}%]|(?<![A-Za-z'])[A-Za-z])\ ?[-+*/^]|[0-9]/)\ ?$)"
 )
 _CLOSED_AFTER = re.compile(
@@ -257,7 +285,8 @@ _CLOSED_AFTER = re.compile(
 _COMMA_BEFORE = re.compile(r"(?<![\w.,])-?[0-9]+,$")  # 2,74
 _NOT = r"(?:(?:not|never|neither|nor|cannot|wrong|incorrect|false|impossible)\b|\w+n['’]t\b)"
 _SMALL_GAP = r"[^0-9.!?;\n]{0,12}"
-_DOUBT_BEFORE = re.compile(  # what is said of the number that follows, up to it: denied, bounded, one of several
+# what is said of the number that follows, up to it: denied, bounded, one of several
+_DOUBT_BEFORE = re.compile(
     rf"(?:\b{_NOT}(?!\ only\b)[^0-9.!?;:,\n]*"
     r"|\b(?:hardly|unlikely|except|excluded?|rejected|(?:any|every)thing\ but|(?<!no\ )(?<!without\ )(?<!without\ a\ )doubt)\b"
     r"[^0-9.!?;:,\n]*"
@@ -286,7 +315,9 @@ def is_product(label: str) -> bool:
     """Whether what stands before an = is several factors, as in xy = 12, and not the name of a value."""
     letters = label.strip()
     in_a_row = letters[1:] and letters in "abcdefghijklmnopqrstuvwxyz"
-    return bool(in_a_row or re.fullmatch("[a-z]{2}|[b-df-hj-np-tv-z]{3}", letters) and letters not in _SHORT_WORDS)
+    return bool(
+        in_a_row or re.fullmatch("[a-z]{2}|[b-df-hj-np-tv-z]{3}", letters) and letters not in _SHORT_WORDS
+    )
 
 
 def is_more_than_a_unit(text: str) -> bool:
@@ -295,7 +326,9 @@ def is_more_than_a_unit(text: str) -> bool:
 
 
 def read_number(text: str) -> Number | None:
-    """The number that an answer is, or None if it is none, is more than one, or leaves something to be worked out."""
+    """The number that an answer is, or None if it is none, is more than one, or leaves something to be worked
+    out.
+    """
     text = text.strip()
     if len(text) > MAX_CHARS or text.endswith(".."):  # 3.14... goes on
         return None
@@ -304,10 +337,16 @@ def read_number(text: str) -> Number | None:
         return Number(_decimal(match["number"]) * (-1 if match["sign"] == "-" else 1))
     currency = "dollar" if "\\$" in text else ""
     text = _plain(text).strip(_EMPHASIS).rstrip(".,;").strip(_EMPHASIS)
-    if text.startswith("(") and text.endswith(")") and text.count("(") == 1 and "," not in text:  # (2,100) is a pair
+    # (2,100) is a pair
+    if text.startswith("(") and text.endswith(")") and text.count("(") == 1 and "," not in text:
         text = text[1:-1].strip()
     match = _ANSWER.fullmatch(text)
-    if match is None or denies(match["label"] or "") or is_product(match["label"] or "") or is_more_than_a_unit(match["unit"]):
+    if (
+        match is None
+        or denies(match["label"] or "")
+        or is_product(match["label"] or "")
+        or is_more_than_a_unit(match["unit"])
+    ):
         return None
     value = _value(match)
     if value is None:
@@ -324,7 +363,9 @@ _ONLY_DECIMAL = re.compile(r"\s*-?(?:0,[0-9]{3,}|[0-9]+,0[0-9]+)\s*")
 
 
 def read_decimal_comma(text: str) -> Number | None:
-    """The number with the one comma of a text as its point, where it is no thousands separator and nothing stands in brackets."""
+    """The number with the one comma of a text as its point, where it is no thousands separator and nothing
+    stands in brackets.
+    """
     found = _COMMA.search(text)
     if found is None or text.count(",") > 1 or ";" in text or re.search(r"[(\[]|\\[{]|\b(?:and|or)\b", text):
         return None
@@ -332,17 +373,54 @@ def read_decimal_comma(text: str) -> Number | None:
 
 
 def is_decimal_comma(text: str) -> bool:
-    """Whether a text by itself is a number with a comma as its point: 0,125 and 3,05, while 3,5 may be a list."""
+    """Whether a text by itself is a number with a comma as its point: 0,125 and 3,05, while 3,5 may be a
+    list.
+    """
     return _ONLY_DECIMAL.fullmatch(text) is not None
 
 
 _MEASURES = {
-    "mm": "millimeter millimetre", "cm": "centimeter centimetre", "dm": "decimeter decimetre", "m": "meter metre", "km": "kilometer kilometre",
-    "in": "inch inche", "ft": "foot feet", "yd": "yard", "mi": "mile", "mg": "milligram", "g": "gram", "kg": "kilogram", "oz": "ounce",
-    "lb": "pound", "ml": "milliliter millilitre", "cl": "centiliter", "dl": "deciliter", "l": "liter litre", "ms": "millisecond",
-    "s": "sec second", "min": "minute", "h": "hr hour", "day": "", "week": "", "month": "", "year": "", "cent": "", "dollar": "", "euro": "",
-    "degree": "°", "radian": "rad", "am": "", "pm": "", "mph": "", "kph": "", "gallon": "", "unit": "", "pint": "", "quart": "", "cup": "",
-}  # fmt: skip
+    "mm": "millimeter millimetre",
+    "cm": "centimeter centimetre",
+    "dm": "decimeter decimetre",
+    "m": "meter metre",
+    "km": "kilometer kilometre",
+    "in": "inch inche",
+    "ft": "foot feet",
+    "yd": "yard",
+    "mi": "mile",
+    "mg": "milligram",
+    "g": "gram",
+    "kg": "kilogram",
+    "oz": "ounce",
+    "lb": "pound",
+    "ml": "milliliter millilitre",
+    "cl": "centiliter",
+    "dl": "deciliter",
+    "l": "liter litre",
+    "ms": "millisecond",
+    "s": "sec second",
+    "min": "minute",
+    "h": "hr hour",
+    "day": "",
+    "week": "",
+    "month": "",
+    "year": "",
+    "cent": "",
+    "dollar": "",
+    "euro": "",
+    "degree": "°",
+    "radian": "rad",
+    "am": "",
+    "pm": "",
+    "mph": "",
+    "kph": "",
+    "gallon": "",
+    "unit": "",
+    "pint": "",
+    "quart": "",
+    "cup": "",
+}
 _SCALES = frozenset("c celsius f fahrenheit".split())
 _MEASURE_OF = {spelling: unit for unit, names in _MEASURES.items() for spelling in (unit, *names.split())}
 _UNIT_PART = re.compile(
@@ -351,7 +429,9 @@ _UNIT_PART = re.compile(
 
 
 def unit_of(text: str) -> str:
-    """The unit of measure that a text begins with, in one spelling (cm^2, km/h); empty if it begins with another word."""
+    """The unit of measure that a text begins with, in one spelling (cm^2, km/h); empty if it begins with
+    another word.
+    """
     unit, power = "", ""
     for part in _UNIT_PART.finditer(_POWER.sub(r"^\1", text)):
         if part["over"]:
@@ -373,7 +453,9 @@ def unit_of(text: str) -> str:
 
 
 def other_units(unit: str, other: str) -> bool:
-    """Whether both are units of measure, and not the same. A degree is one of any scale, "units" are any, and "units^2" any^2."""
+    """Whether both are units of measure, and not the same. A degree is one of any scale, "units" are any, and
+    "units^2" any^2.
+    """
     first, second = sorted((unit, other), key=len)
     if not first or first == second or (first == "degree" and second in ("degree c", "degree f")):
         return False
@@ -400,34 +482,55 @@ def _value(match: re.Match[str]) -> Fraction | None:
     return _decimal(match["number"]) * Fraction(10) ** int(match["exponent"] or match["ten"] or 0)
 
 
-# ------------------------------------------------------------------------------------------------------- LaTeX to plain
+# --------------------------------------------------------------------------------------------- LaTeX to plain
 
 _EMPHASIS = " \t\n*_`"
 _REPLACED = [
-    ("−", "-"), ("–", "-"), ("\\pm", "±"), ("\\dfrac", "\\frac"), ("\\tfrac", "\\frac"), ("\\cfrac", "\\frac"),
-    ("×", "*"), ("\\times", "*"), ("\\cdot", "*"), ("\\%", "%"), ("^\\circ", "°"), ("^{\\circ}", "°"), ("^ \\circ", "°"),
+    ("−", "-"),
+    ("–", "-"),
+    ("\\pm", "±"),
+    ("\\dfrac", "\\frac"),
+    ("\\tfrac", "\\frac"),
+    ("\\cfrac", "\\frac"),
+    ("×", "*"),
+    ("\\times", "*"),
+    ("\\cdot", "*"),
+    ("\\%", "%"),
+    ("^\\circ", "°"),
+    ("^{\\circ}", "°"),
+    ("^ \\circ", "°"),
     ("\\degree", "°"),
-]  # fmt: skip
-_DOUBLED = re.compile(r"(?<!\\)\\\\(?=(?:[dt]?frac|sqrt|left|right|text|pi|cdot|times|infty|cup|[gl]eq?|in|pm|theta)(?![a-z]))")
-_GROUPS = re.compile(r"(?<=[0-9])(?:\{, ?\}|, ?\\!) ?(?=[0-9]{3}(?![0-9]))")  # 11,\! 111 and 11{,}111: thousands, and no list
+]
+_DOUBLED = re.compile(
+    r"(?<!\\)\\\\(?=(?:[dt]?frac|sqrt|left|right|text|pi|cdot|times|infty|cup|[gl]eq?|in|pm|theta)(?![a-z]))"
+)
+# 11,\! 111 and 11{,}111: thousands, and no list
+_GROUPS = re.compile(r"(?<=[0-9])(?:\{, ?\}|, ?\\!) ?(?=[0-9]{3}(?![0-9]))")
 _BLANK = re.compile(r"(?<!\\)\\ |\\q?quad|[~\t\r\n\u00a0\u202f\u2009]")
-_NOISE = re.compile(r"(?<!\\)\\[,!;:()\[\]]|\\(?:left|right)\.|\\(?:left|right|(?:display|text)style)(?![a-z])|\\?[$€£¥]")
-_WORDS = re.compile(r"\\(?:text(?:bf|it|rm|sf|tt|normal|up)?|math(?:bf|it|rm|sf|tt)|mbox|operatorname|boldsymbol) ?\{([^{}]*)\}")
+_NOISE = re.compile(
+    r"(?<!\\)\\[,!;:()\[\]]|\\(?:left|right)\.|\\(?:left|right|(?:display|text)style)(?![a-z])|\\?[$€£¥]"
+)
+_WORDS = re.compile(
+    r"\\(?:text(?:bf|it|rm|sf|tt|normal|up)?|math(?:bf|it|rm|sf|tt)|mbox|operatorname|boldsymbol)"
+    r" ?\{([^{}]*)\}"
+)
 _FRAC = re.compile(r"\\frac ?(?:\{ ?(-?[0-9.,]+) ?\}|([0-9])) ?(?:\{ ?([0-9.,]+) ?\}|([0-9]))(?![0-9])")
 _POWER = re.compile(r"\^ ?\{ ?(-?[0-9]+) ?\}(?![0-9])")
 _SPACES = re.compile(r" {2,}")
 _ONE_SIGN = re.compile(r"\{(\w)\}(?!\w)")
 _CHOICE = re.compile(r"\(([A-Za-z])\)")
 _CAPITALISED = re.compile(r"[A-Za-z][a-z]{2,}")
-_ANY_CASE = frozenset("yes no true false none even odd undefined infinity never always".split())  # AB is not ab, but Yes is yes
+# AB is not ab, but Yes is yes
+_ANY_CASE = frozenset("yes no true false none even odd undefined infinity never always".split())
 
 
 _OVER = re.compile(r"\{([^{}\\]+)\\over(?![a-z])([^{}\\]+)\}")
 
 
 def tidy(text: str, words: str = r" \1 ") -> str:
-    """The text with the signs of LaTeX that say how it looks taken away, and one sign for what has several. words: what to make of
-    \\text{...} and the like."""
+    """The text with the signs of LaTeX that say how it looks taken away, and one sign for what has several.
+    words: what to make of \\text{...} and the like.
+    """
     for old, new in _REPLACED:
         text = text.replace(old, new)
     text = _OVER.sub(r"\\frac{\1}{\2}", text)
@@ -446,8 +549,10 @@ def _fraction(match: re.Match[str]) -> str:
 
 
 def bare(text: str) -> str:
-    """For answers that are no numbers: without marks of emphasis, a final point, braces around one sign, brackets around one
-    letter, and spaces, but for those between digits; a word such as `None` in small letters."""
+    """For answers that are no numbers: without marks of emphasis, a final point, braces around one sign,
+    brackets around one letter, and spaces, but for those between digits; a word such as `None` in small
+    letters.
+    """
     text = re.sub(r"\s+", " ", _plain(text.replace('"', " "))).strip(" *_`")
     text = text.removesuffix(".") if not text.endswith("..") else text
     text = _ONE_SIGN.sub(r"\1", re.sub("(?<![0-9]) | (?![0-9])", "", text))

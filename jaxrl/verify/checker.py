@@ -1,11 +1,14 @@
-"""Tests that are Python source with the right answers inside (`assert add(1, 2) == 3`), run on a function that a model wrote.
+"""Tests that are Python source with the right answers inside (`assert add(1, 2) == 3`), run on a function
+that a model wrote.
 
-Two sandboxed processes that never meet. One has executed the model's program; the other, the checker, executes the tests, in which
-the functions under test are stand-ins. A stand-in's call stops the checker; this side carries name and arguments over to the
-model's process, and the value it returns, or its exception, back. The verdict is the checker's. The model's process sees arguments
-and nothing else; what it returns reaches the checker as a plain value, so an object that equals everything does not get there.
+Two sandboxed processes that never meet. One has executed the model's program; the other, the checker,
+executes the tests, in which the functions under test are stand-ins. A stand-in's call stops the checker; this
+side carries name and arguments over to the model's process, and the value it returns, or its exception, back.
+The verdict is the checker's. The model's process sees arguments and nothing else; what it returns reaches the
+checker as a plain value, so an object that equals everything does not get there.
 
-    here        checker: start(tests) -> a call     model's process: call(name, args) -> value     checker: go_on(value) -> a call
+    here        checker: start(tests) -> a call     model's process: call(name, args) -> value     checker:
+    go_on(value) -> a call
 """
 
 from dataclasses import dataclass
@@ -14,10 +17,11 @@ from jaxrl.verify.endings import failing
 from jaxrl.verify.sandbox import Functions, Sandbox
 from jaxrl.verify.sandbox_literals import Unserialisable
 
-# The tests run in a thread, which waits inside a stand-in while this side is elsewhere. Some draw their arguments: `random` is
-# seeded, so that they draw the same ones every time. `_thread` and `_queue`, since `threading` and `queue` take as long to import
+# The tests run in a thread, which waits inside a stand-in while this side is elsewhere. Some draw their
+# arguments: `random` is seeded, so that they draw the same ones every time. `_thread` and `_queue`, since
+#   `threading` and `queue` take as long to import
 # as the whole process to start.
-CHECKER = '''
+CHECKER = """
 import _queue, _thread, builtins
 
 calls, returns = _queue.SimpleQueue(), _queue.SimpleQueue()
@@ -62,7 +66,7 @@ def exception(text):
         return Exception(text)
     # One that ends an iteration would end the test's own, and pass `all(map(add, ...))`: as out of a generator (PEP 479).
     return RuntimeError(text) if issubclass(kind, (StopIteration, StopAsyncIteration)) else kind(message)
-'''
+"""
 
 
 class BrokenTests(Exception):
@@ -87,7 +91,8 @@ def run_tests(sandbox: Sandbox, program: str, setup: str, names: list[str], test
       names: the functions under test, which the program should define at its top level.
       tests: sources, executed one after the other up to the first that raises.
     Raises:
-      BrokenTests: they raise or end without a call, with a call whose arguments are no plain values, or pass without one.
+      BrokenTests: they raise or end without a call, with a call whose arguments are no plain values, or pass
+        without one.
       SandboxError: the sandbox broke down.
     """
     with sandbox.functions(program) as solution:
@@ -97,7 +102,9 @@ def run_tests(sandbox: Sandbox, program: str, setup: str, names: list[str], test
             return _relay(solution, checker, setup, names, tests)
 
 
-def _relay(solution: Functions, checker: Functions, setup: str, names: list[str], tests: list[str]) -> Checked:
+def _relay(
+    solution: Functions, checker: Functions, setup: str, names: list[str], tests: list[str]
+) -> Checked:
     calls = 0
     heard = checker.call("start", [setup, names, tests])
     while heard.ok and heard.value[0] == "call":

@@ -1,8 +1,10 @@
-"""What a verifier process sees of this process's environment: all but secrets, and of these the ones that the config names.
+"""What a verifier process sees of this process's environment: all but secrets, and of these the ones that the
+config names.
 
-A verdict's text, an exception's among it, is written to `samples.jsonl` and shown to people; a token in it would go where the
-file goes. Which variable is a secret is told by its name, or by a value that can be nothing else. This is against accidents, not
-against code that looks for secrets: a verifier reads the user's files, and the parent's environment in /proc, as the user does.
+A verdict's text, an exception's among it, is written to `samples.jsonl` and shown to people; a token in it
+would go where the file goes. Which variable is a secret is told by its name, or by a value that can be
+nothing else. This is against accidents, not against code that looks for secrets: a verifier reads the user's
+files, and the parent's environment in /proc, as the user does.
 """
 
 import os
@@ -26,7 +28,9 @@ SHORTEST = 6  # characters of a value that is looked for in texts; a shorter one
 
 
 def is_secret(name: str, value: str) -> bool:
-    """Whether a variable is withheld: `HF_TOKEN`, `WANDB_API_KEY`, `AWS_...`, a proxy with a password in it."""
+    """Whether a variable is withheld: `HF_TOKEN`, `WANDB_API_KEY`, `AWS_...`, a proxy with a password in
+    it.
+    """
     return bool(SECRET_NAMES.search(name) or SECRET_VALUES.search(value))
 
 
@@ -37,12 +41,17 @@ def withheld(environment: Mapping[str, str], passed: Sequence[str]) -> set[str]:
       InputError: a name in `passed` that is not set.
     """
     if missing := [name for name in passed if name not in environment]:
-        raise InputError(f"verify.pass_env names {', '.join(missing)}, not set in the environment; set it, or take the name out")
+        raise InputError(
+            f"verify.pass_env names {', '.join(missing)}, not set in the environment; set it, or take the"
+            " name out"
+        )
     return {name for name, value in environment.items() if is_secret(name, value)} - set(passed)
 
 
 def of_worker(passed: Sequence[str]) -> dict[str, str]:
-    """The environment of a worker: what is not withheld, the parent's import path, no accelerator, one thread of arithmetic."""
+    """The environment of a worker: what is not withheld, the parent's import path, no accelerator, one thread
+    of arithmetic.
+    """
     hidden = withheld(os.environ, passed)
     path = os.pathsep.join(os.path.abspath(entry) for entry in sys.path)
     own = {"PYTHONPATH": path, "JAX_PLATFORMS": "cpu", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
@@ -51,7 +60,11 @@ def of_worker(passed: Sequence[str]) -> dict[str, str]:
 
 def secrets(environment: Mapping[str, str]) -> dict[str, str]:
     """Value -> name of the secrets of an environment."""
-    return {value: name for name, value in environment.items() if len(value) >= SHORTEST and is_secret(name, value)}
+    return {
+        value: name
+        for name, value in environment.items()
+        if len(value) >= SHORTEST and is_secret(name, value)
+    }
 
 
 def hint(text: str, hidden: set[str]) -> str:

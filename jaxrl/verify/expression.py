@@ -1,13 +1,14 @@
 r"""The grammar of expressions in LaTeX or plain text, and the tree that it makes of them.
 
-What it does not know makes the text unreadable, and nothing is left out in silence: no unit, degree sign, base or second
-equation. AB is one name, not a product; 2\frac{1}{3} is a mixed number; 2^10 is 1024, as it is meant, and \frac12 is 1/2.
-f(x), f_n and sums are unknown functions of what stands in them.
+What it does not know makes the text unreadable, and nothing is left out in silence: no unit, degree sign,
+base or second equation. AB is one name, not a product; 2\frac{1}{3} is a mixed number; 2^10 is 1024, as it is
+meant, and \frac12 is 1/2. f(x), f_n and sums are unknown functions of what stands in them.
 
     sum       =  product  (("+" | "-")  product)*
     product   =  sign*  factor  ((("*" | "/")  sign?)?  factor)*        side by side: times
     factor    =  atom  mark*  ("^"  sign*  factor  mark*)?              mark: ! ° %
-    atom      =  number  |  name  |  brackets, | |, \lfloor \lceil around a sum  |  \frac \sqrt \binom \sum \sin \log_b ...
+    atom      =  number  |  name  |  brackets, | |, \lfloor \lceil around a sum  |  \frac \sqrt \binom \sum
+    \sin \log_b ...
 """
 
 import re
@@ -19,7 +20,9 @@ MAX_TOKENS = 250
 MAX_DEPTH = 40  # of brackets, powers and arguments in each other
 MAX_SIGNS = 3  # in a row, such as those of factorials
 
-Node = tuple  # (kind, ...): num value | var name | + a b | * a b | / a b | ^ a b | call name args | sum name variable low high body
+# (kind, ...): num value | var name | + a b | * a b | / a b | ^ a b | call name args | sum name variable low
+# high body
+Node = tuple
 
 
 class Unreadable(ValueError):
@@ -30,8 +33,8 @@ _FUNCTIONS = frozenset(
     "sin cos tan cot sec csc arcsin arccos arctan sinh cosh tanh ln log lg exp max min gcd lcm sqrt Re Im arg".split()
 )
 GREEK = frozenset(
-    "alpha beta gamma delta epsilon varepsilon zeta eta theta vartheta iota kappa lambda mu nu xi rho sigma tau phi varphi chi psi "
-    "omega Gamma Delta Theta Lambda Xi Pi Sigma Phi Psi Omega ell pi".split()
+    "alpha beta gamma delta epsilon varepsilon zeta eta theta vartheta iota kappa lambda mu nu xi rho sigma"
+    " tau phi varphi chi psi omega Gamma Delta Theta Lambda Xi Pi Sigma Phi Psi Omega ell pi".split()
 )
 _WITH_ARGUMENTS = frozenset("frac binom choose overline sum prod circ angle triangle".split())
 _KNOWN = sorted(_FUNCTIONS | GREEK | _WITH_ARGUMENTS, key=len, reverse=True)
@@ -103,7 +106,9 @@ def _words(word: str) -> list[str]:
 
 
 class _Reader:
-    """The place in a list of tokens. The methods are the rules of the grammar, from the loosest to the tightest."""
+    """The place in a list of tokens. The methods are the rules of the grammar, from the loosest to the
+    tightest.
+    """
 
     def __init__(self, tokens: list[str]):
         self.tokens, self.at, self.depth = tokens, 0, 0
@@ -158,7 +163,9 @@ class _Reader:
                 return node
 
     def starts_a_factor(self) -> bool:
-        """Whether a factor follows without a sign between: a number may, but only behind a power (2^6 3^5)."""
+        """Whether a factor follows without a sign between: a number may, but only behind a power (2^6
+        3^5).
+        """
         token = self.next
         if not token:
             return False

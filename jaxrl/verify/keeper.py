@@ -1,11 +1,13 @@
-"""The process between a verifier pool and one worker: whatever the worker has started, in whatever session, ends with it.
+"""The process between a verifier pool and one worker: whatever the worker has started, in whatever session,
+ends with it.
 
     pool --- keeper --- worker --- what a verify function starts
 
-Signals to a process group miss a child that has made a session of its own. So the keeper is the `subreaper` of everything below
-it: a process whose parent has died becomes the keeper's child, and no process below it can leave. It ends when the worker does, when
-the pool asks (SIGTERM), or when the pool's process is gone, even by SIGKILL; in each case it kills its children until it has none.
-Linux only; elsewhere there is no keeper, and the worker's process group is all that is killed.
+Signals to a process group miss a child that has made a session of its own. So the keeper is the `subreaper`
+of everything below it: a process whose parent has died becomes the keeper's child, and no process below it
+can leave. It ends when the worker does, when the pool asks (SIGTERM), or when the pool's process is gone,
+even by SIGKILL; in each case it kills its children until it has none. Linux only; elsewhere there is no
+keeper, and the worker's process group is all that is killed.
 """
 
 import ctypes
@@ -56,16 +58,20 @@ def _wait_for(worker: int) -> int:
         if signal.sigwait(HEARD) == signal.SIGTERM:
             os.kill(worker, signal.SIGKILL)  # not yet waited for, so the number is still its own
             return os.waitpid(worker, 0)[1]
-        while (ended := os.waitpid(-1, os.WNOHANG))[0]:  # one signal may stand for several; orphans end here too
+        # one signal may stand for several; orphans end here too
+        while (ended := os.waitpid(-1, os.WNOHANG))[0]:
             if ended[0] == worker:
                 return ended[1]
 
 
 def _kill_children() -> None:
-    """Kill the children until there are none: those of a killed one become this process's, and are killed in the next round."""
+    """Kill the children until there are none: those of a killed one become this process's, and are killed in
+    the next round.
+    """
     with suppress(ChildProcessError):
         while True:
-            os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)  # raises where there is no child: the usual case
+            # raises where there is no child: the usual case
+            os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
             for pid in _children():
                 with suppress(ProcessLookupError, PermissionError):
                     os.kill(pid, signal.SIGKILL)

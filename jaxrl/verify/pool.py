@@ -1,9 +1,10 @@
-"""The verifier pool: verify functions in child processes, killed from outside at a deadline. This file is the scheduling.
+"""The verifier pool: verify functions in child processes, killed from outside at a deadline. This file is the
+scheduling.
 
-`process.py` is one child as seen from here, `worker.py` as it sees itself, `keeper.py` what ends all that it has started. Each has
-a socket pair of its own; there is no queue, lock or thread that a dying worker could leave in a bad state. Whatever a verify
-function does (hangs in C, exits, crashes, prints without end) costs one sample. This keeps a run alive; it is no sandbox for
-programs that a model wrote.
+`process.py` is one child as seen from here, `worker.py` as it sees itself, `keeper.py` what ends all that it
+has started. Each has a socket pair of its own; there is no queue, lock or thread that a dying worker could
+leave in a bad state. Whatever a verify function does (hangs in C, exits, crashes, prints without end) costs
+one sample. This keeps a run alive; it is no sandbox for programs that a model wrote.
 """
 
 import json
@@ -31,18 +32,21 @@ Verify = Callable[[Problem, str], Verdict]
 
 
 class VerifierPool:
-    """Owns the worker processes. Use it as a context manager, and from one thread that lives as long as the pool.
+    """Owns the worker processes. Use it as a context manager, and from one thread that lives as long as the
+    pool.
 
         with VerifierPool(task.verify, workers=2, timeout_s=10.0, failure_reward=task.failure_reward) as pool:
             tickets = [pool.submit(problem, text) for problem, text in samples]
             pool.poll()                       # now and then, while something else goes on
             verdicts = pool.gather(tickets)   # in the order of the tickets
 
-    Work advances inside these calls; a worker that has finished waits for the next of them. `submit` waits where
-    MAX_WAITING_BYTES of samples are queued already, so that any number can be submitted; `stream` bounds the verdicts too.
+    Work advances inside these calls; a worker that has finished waits for the next of them. `submit` waits
+    where MAX_WAITING_BYTES of samples are queued already, so that any number can be submitted; `stream`
+    bounds the verdicts too.
 
     Args:
-      verify: pickled once into each worker, so a function of an importable module, or a small object of such a class.
+      verify: pickled once into each worker, so a function of an importable module, or a small object of such
+        a class.
       workers: number of processes, at most 64 or four per core.
       timeout_s: wall seconds that one sample may take, its worker's start-up not included.
       failure_reward: reward of a sample that timed out, crashed or raised; its Verdict says which in `error`
@@ -52,24 +56,44 @@ class VerifierPool:
       max_error_share: see `ErrorGuard`, to which `gather` shows its verdicts.
       pass_env: environment variables that workers see although they look like secrets; see `environment.py`.
     Raises:
-      InputError: verify cannot be sent to, or imported by, a worker process; a failure reward that is no number, or beyond MAX_REWARD;
-        a variable in pass_env that is not set.
+      InputError: verify cannot be sent to, or imported by, a worker process; a failure reward that is no
+        number, or beyond MAX_REWARD; a variable in pass_env that is not set.
     """
 
     def __init__(
-        self, verify: Verify, workers: int, timeout_s: float, failure_reward: float,
-        *, batch_timeout_s: float = math.inf, recycle_after: int = 10_000, max_error_share: float = 1.0,
+        self,
+        verify: Verify,
+        workers: int,
+        timeout_s: float,
+        failure_reward: float,
+        *,
+        batch_timeout_s: float = math.inf,
+        recycle_after: int = 10_000,
+        max_error_share: float = 1.0,
         pass_env: Sequence[str] = (),
-    ):  # fmt: skip
+    ):
         if workers < 1 or not 0 < timeout_s <= 86_400:  # the workers' limit on CPU time follows from it
-            raise InputError(f"a pool of {workers} workers with verify.timeout_s={timeout_s} cannot work; set both above 0, the timeout to a day at most")
+            raise InputError(
+                f"a pool of {workers} workers with verify.timeout_s={timeout_s} cannot work; set both above"
+                " 0, the timeout to a day at most"
+            )
         if workers > (most := max(64, 4 * (os.cpu_count() or 1))):
-            raise InputError(f"a pool of {workers} workers is more than the {most} that make sense on this machine; lower verify.workers")
+            raise InputError(
+                f"a pool of {workers} workers is more than the {most} that make sense on this machine; lower"
+                " verify.workers"
+            )
         if not isinstance(failure_reward, Real) or abs(failure_reward) > MAX_REWARD:
-            raise InputError(f"the failure reward {failure_reward!r} is no number between -{MAX_REWARD:g} and {MAX_REWARD:g}; set one that is")
+            raise InputError(
+                f"the failure reward {failure_reward!r} is no number between -{MAX_REWARD:g} and"
+                f" {MAX_REWARD:g}; set one that is"
+            )
         self._pass_env, self._hidden = tuple(pass_env), withheld(os.environ, pass_env)
         self.counts = {"timeouts": 0, "crashes": 0, "exceptions": 0}
-        self._batch_timeout_s, self._recycle_after, self._guard = batch_timeout_s, recycle_after, ErrorGuard(max_error_share)
+        self._batch_timeout_s, self._recycle_after, self._guard = (
+            batch_timeout_s,
+            recycle_after,
+            ErrorGuard(max_error_share),
+        )
         self._sample_times, self._waited_s = [], 0.0
         self._verify_name = getattr(verify, "__qualname__", None) or type(verify).__qualname__
         self._timeout_s, self._failure_reward = timeout_s, failure_reward
@@ -99,7 +123,7 @@ class VerifierPool:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    # ------------------------------------------------------------------------------------------------------------ use
+    # ---------------------------------------------------------------------------------------------------- use
 
     def submit(self, problem: Problem, text: str) -> int:
         """Queue one sample; the ticket is for `results` and `gather`."""
@@ -111,7 +135,9 @@ class VerifierPool:
         try:
             request = pickle.dumps((problem, text))
         except Exception as error:  # whatever the problem's objects raise is one sample's error
-            self._fail(self._last_ticket, "exceptions", f"exception: cannot be sent to a worker: {describe(error)}")
+            self._fail(
+                self._last_ticket, "exceptions", f"exception: cannot be sent to a worker: {describe(error)}"
+            )
         else:
             self._waiting.append((self._last_ticket, request))
             self._waiting_bytes += len(request)
@@ -119,19 +145,24 @@ class VerifierPool:
         return self._last_ticket
 
     def poll(self) -> int:
-        """Take what has finished and hand out new work, without waiting. Returns the number of samples not finished yet."""
+        """Take what has finished and hand out new work, without waiting. Returns the number of samples not
+        finished yet.
+        """
         self._check_open()
         self._advance(wait=False)
         return len(self._pending)
 
     def results(self, tickets: Iterable[int]) -> Iterator[Verdict]:
-        """The verdicts in the order of the tickets, each as soon as it is there. A ticket can be redeemed once."""
+        """The verdicts in the order of the tickets, each as soon as it is there. A ticket can be redeemed
+        once.
+        """
         for ticket in tickets:
             self._wait_for(ticket, until=math.inf)
             yield self._verdicts.pop(ticket)
 
     def gather(self, tickets: Iterable[int]) -> list[Verdict]:
-        """The verdicts of a batch in the order of its tickets; waits until all are there, or the batch's time is up.
+        """The verdicts of a batch in the order of its tickets; waits until all are there, or the batch's time
+        is up.
 
         Raises:
           InputError: too many of the last batches' samples are errors.
@@ -146,7 +177,9 @@ class VerifierPool:
         return verdicts
 
     def stream(self, samples: Iterable[tuple[Problem, str]], ahead: int = 1024) -> Iterator[Verdict]:
-        """The verdicts of samples in their order, however many; never more than `ahead` are taken before their verdicts are out."""
+        """The verdicts of samples in their order, however many; never more than `ahead` are taken before
+        their verdicts are out.
+        """
         tickets: deque[int] = deque()
         for problem, text in samples:
             tickets.append(self.submit(problem, text))
@@ -156,10 +189,16 @@ class VerifierPool:
         yield from self.results(tickets)
 
     def take_times(self) -> dict[str, float]:
-        """Seconds since the last call: the mean and the longest of a sample, and how long callers have waited."""
+        """Seconds since the last call: the mean and the longest of a sample, and how long callers have
+        waited.
+        """
         times, waited_s = self._sample_times or [0.0], self._waited_s
         self._sample_times, self._waited_s = [], 0.0
-        return {"time/verify_mean_s": sum(times) / len(times), "time/verify_max_s": max(times), "time/verify_wait_s": waited_s}
+        return {
+            "time/verify_mean_s": sum(times) / len(times),
+            "time/verify_max_s": max(times),
+            "time/verify_wait_s": waited_s,
+        }
 
     def close(self) -> None:
         """Kill all workers and what they started. Samples not finished are lost."""
@@ -169,7 +208,7 @@ class VerifierPool:
         self._workers = []
         self._selector.close()
 
-    # --------------------------------------------------------------------------------------------------------- advance
+    # ------------------------------------------------------------------------------------------------ advance
 
     def _wait_for(self, ticket: int, until: float) -> bool:
         """Whether the ticket's verdict came before that moment."""
@@ -194,13 +233,17 @@ class VerifierPool:
         self._waiting_bytes = sum(len(request) for _, request in self._waiting)
 
     def _advance(self, wait: bool, until: float = math.inf) -> None:
-        """One round: read, write, then look at deadlines. In this order, so that an answer that is there counts as in time.
+        """One round: read, write, then look at deadlines. In this order, so that an answer that is there
+        counts as in time.
 
-        The time during which this process does something else, while an answer waits or a text is half sent, is not the sample's.
+        The time during which this process does something else, while an answer waits or a text is half sent,
+        is not the sample's.
         """
         began = time.monotonic()
         next_deadline = min(until, *(worker.deadline for worker in self._workers))
-        events_by_worker = self._selector.select(max(0.0, min(next_deadline - began, START_TIMEOUT_S)) if wait else 0.0)
+        events_by_worker = self._selector.select(
+            max(0.0, min(next_deadline - began, START_TIMEOUT_S)) if wait else 0.0
+        )
         self._waited_s += time.monotonic() - began if wait else 0.0
         for key, events in events_by_worker:
             worker = key.data
@@ -232,7 +275,8 @@ class VerifierPool:
             if body is None:
                 return
             self._take_answer(worker, json.loads(body))
-        except (HungUp, ValueError, KeyError, TypeError, AttributeError):  # it died, or what came is no answer of worker.py
+        # it died, or what came is no answer of worker.py
+        except (HungUp, ValueError, KeyError, TypeError, AttributeError):
             self._replace(worker, "crash")
         else:
             if worker.served >= self._recycle_after:
@@ -264,13 +308,16 @@ class VerifierPool:
         if self._selector.get_key(worker.socket).events != events:
             self._selector.modify(worker.socket, events, worker)
 
-    # ---------------------------------------------------------------------------------------------------------- workers
+    # ------------------------------------------------------------------------------------------------ workers
 
     def _start_worker(self) -> None:
         try:
             worker = WorkerProcess(self._timeout_s, self._pass_env)
         except OSError as error:
-            raise InputError(f"a verifier process cannot be started: {error}; lower verify.workers, or raise the system's limits") from None
+            raise InputError(
+                f"a verifier process cannot be started: {error}; lower verify.workers, or raise the system's"
+                " limits"
+            ) from None
         self._workers.append(worker)
         self._selector.register(worker.socket, selectors.EVENT_READ, worker)
         worker.send(0, self._pickled_verify)
@@ -285,7 +332,9 @@ class VerifierPool:
             self._failed_starts += 1
             if self._failed_starts >= MAX_FAILED_STARTS:
                 last = f"{ending} {worker.stderr_tail}".strip()
-                self._start_error = self._cannot_start(f"{MAX_FAILED_STARTS} workers in a row did not start; the last: {last}")
+                self._start_error = self._cannot_start(
+                    f"{MAX_FAILED_STARTS} workers in a row did not start; the last: {last}"
+                )
         elif worker.ticket is not None:
             if reason == "timeout":
                 self._sample_times.append(self._timeout_s)
@@ -296,8 +345,9 @@ class VerifierPool:
 
     def _cannot_start(self, reason: str) -> InputError:
         return InputError(
-            f"verify function {self._verify_name!r} cannot be used in worker processes: {reason}; define it (or its class) "
-            f"at the top level of a module that can be imported, not in the main script, a notebook or a lambda"
+            f"verify function {self._verify_name!r} cannot be used in worker processes: {reason}; define it"
+            " (or its class) at the top level of a module that can be imported, not in the main script, a"
+            " notebook or a lambda"
         )
 
     def _finish(self, ticket: int, verdict: Verdict) -> None:

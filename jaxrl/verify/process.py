@@ -1,7 +1,8 @@
-"""One worker of a verifier pool, as the parent sees it: started, spoken to, killed. What it does is in `worker.py`; the process that
-is started here is its keeper (`keeper.py`), which ends as the worker ends.
+"""One worker of a verifier pool, as the parent sees it: started, spoken to, killed. What it does is in
+`worker.py`; the process that is started here is its keeper (`keeper.py`), which ends as the worker ends.
 
-Nothing here waits for a verify function, whatever it does; `kill` waits for the keeper, some milliseconds, seconds at the most.
+Nothing here waits for a verify function, whatever it does; `kill` waits for the keeper, some milliseconds,
+seconds at the most.
 """
 
 import os
@@ -20,7 +21,8 @@ from jaxrl.verify.worker import HEADER
 START_TIMEOUT_S = 60.0
 KEEPER_S = 5.0  # to kill what the worker has started
 MAX_ANSWER_BYTES = 1 << 20
-MEMORY_BYTES = 8 << 30  # of address space, a backstop; libraries of numbers reserve much that they never touch
+# of address space, a backstop; libraries of numbers reserve much that they never touch
+MEMORY_BYTES = 8 << 30
 
 
 class HungUp(Exception):
@@ -56,7 +58,8 @@ class WorkerProcess:
         numbers = (child_socket.fileno(), os.getpid(), MEMORY_BYTES, cpu_seconds)
         with child_socket:
             self._process = subprocess.Popen(
-                # -P: the folder that the parent happens to run in is on the path only if the parent has it there
+                # -P: the folder that the parent happens to run in is on the path only if the parent has it
+                # there
                 [sys.executable, "-P", "-m", "jaxrl.verify.worker", *map(str, numbers)],
                 pass_fds=[child_socket.fileno()],
                 env=environment.of_worker(pass_env),
@@ -78,7 +81,8 @@ class WorkerProcess:
             while self.outgoing:
                 del self.outgoing[: self.socket.send(self.outgoing[: 1 << 16])]
                 if self.ready:
-                    self.deadline = time.monotonic() + self._timeout_s  # of a sample: counts from its last byte
+                    # of a sample: counts from its last byte
+                    self.deadline = time.monotonic() + self._timeout_s
         except BlockingIOError:
             pass
         except OSError:
@@ -129,10 +133,19 @@ class WorkerProcess:
         self.stderr_tail = self._stderr.read().decode(errors="replace").strip()
         self._stderr.close()
         code = self._process.returncode
-        return f"killed by {signal.Signals(-code).name}" if code is not None and code < 0 else f"exit code {code}"
+        return (
+            f"killed by {signal.Signals(-code).name}"
+            if code is not None and code < 0
+            else f"exit code {code}"
+        )
 
     def _wait_for_end(self, seconds: float) -> None:
-        """WNOWAIT leaves a dead process in the table: its number, which is also the group's, cannot go to a stranger meanwhile."""
+        """WNOWAIT leaves a dead process in the table: its number, which is also the group's, cannot go to a
+        stranger meanwhile.
+        """
         end = time.monotonic() + seconds
-        while os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None and time.monotonic() < end:
+        while (
+            os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
+            and time.monotonic() < end
+        ):
             time.sleep(0.002)

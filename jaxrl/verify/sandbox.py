@@ -1,37 +1,51 @@
-"""Running programs that a model wrote: one process per program and input, shut in as far as the machine allows.
+"""Running programs that a model wrote: one process per program and input, shut in as far as the machine
+allows.
 
     with Sandbox(Limits(wall_s=4.0), min_level=Level.KERNEL) as sandbox:
         outcome = sandbox.run("print(int(input()) + 1)", stdin=b"41")
         assert outcome.ok and outcome.stdout == b"42\n"
 
-The judge never lives in the process that it judges. This side sends a program and its input, and gets bytes back; what the right answer
-is stays here: it is in no argument, file or environment of the child, nor in the memory of any process that the child was forked from.
-That is a separate clean interpreter, the zygote (`sandbox_child.py`), which this side gives descriptors and limits and no more.
-An exit code says nothing about an answer; compare stdout, or the values of `functions`.
+The judge never lives in the process that it judges. This side sends a program and its input, and gets bytes
+back; what the right answer is stays here: it is in no argument, file or environment of the child, nor in the
+memory of any process that the child was forked from. That is a separate clean interpreter, the zygote
+(`sandbox_child.py`), which this side gives descriptors and limits and no more. An exit code says nothing
+about an answer; compare stdout, or the values of `functions`.
 
 Layers, each level with all of the one before:
 
-    PROCESS      a process forked for this input alone; no inherited environment, descriptor or terminal; limits on wall and CPU time,
-                 address space, output, file size, descriptors; no capabilities; what it leaves behind is killed.
-    KERNEL       seccomp (`sandbox_seccomp.py`: a list of the system calls that exist) and Landlock (`sandbox_seal.py`: Python's library
-                 can be read, nothing written): no second process, no network, no signal to others, no file of the machine.
-    NAMESPACES   user, pid, mount, network, IPC, UTS and cgroup namespaces: a read-only root folder with Python's library and nothing else,
-                 its own process numbers, and a working folder in memory with a quota (`files`), where one is asked for.
+    PROCESS      a process forked for this input alone; no inherited environment, descriptor or terminal;
+    limits on wall and CPU time,
+                 address space, output, file size, descriptors; no capabilities; what it leaves behind is
+                 killed.
+    KERNEL       seccomp (`sandbox_seccomp.py`: a list of the system calls that exist) and Landlock
+    (`sandbox_seal.py`: Python's library
+                 can be read, nothing written): no second process, no network, no signal to others, no file of
+                 the machine.
+    NAMESPACES   user, pid, mount, network, IPC, UTS and cgroup namespaces: a read-only root folder with
+    Python's library and nothing else,
+                 its own process numbers, and a working folder in memory with a quota (`files`), where one is
+                 asked for.
 
-The level is measured, not assumed: `sandbox_probes.py` attacks each new sandbox, from the highest level down, and the first level at which
-nothing got through is `Sandbox.level`. Root becomes `nobody` where `nobody` can read Python's library, else it goes without capabilities.
-Programs see Python's standard library alone (and `packages`, where some are named), the same hash seed, locale and time zone everywhere,
-and no more at a high level than at a low one, so that a reward does not depend on where it was computed; files (`files` above 0) are the
-exception, and need NAMESPACES. Their input is a file in memory, which nobody can change.
+The level is measured, not assumed: `sandbox_probes.py` attacks each new sandbox, from the highest level down,
+and the first level at which nothing got through is `Sandbox.level`. Root becomes `nobody` where `nobody` can
+read Python's library, else it goes without capabilities. Programs see Python's standard library alone (and
+`packages`, where some are named), the same hash seed, locale and time zone everywhere, and no more at a high
+level than at a low one, so that a reward does not depend on where it was computed; files (`files` above 0)
+are the exception, and need NAMESPACES. Their input is a file in memory, which nobody can change.
 
 Not protected against:
-  - Errors in the kernel, in CPUs (side channels), in Python's own parser and in seccomp or Landlock. A virtual machine around it all helps.
-  - At KERNEL: asking whether a file of the machine exists, how large and how old it is (Landlock does not cover `stat`), and which packages
-    are installed beside the standard library (by name). The number of threads is bounded by address space, not by `processes`;
-    the same holds at NAMESPACES where root could not become `nobody`.
-  - At PROCESS: nearly everything. Files of the user can be read, its processes killed, the network used. It is for programs of your own.
-  - All programs together taking much memory: address space is bounded per process. Where it runs out, the kernel takes programs first.
-  - What a program says of itself: a `Functions` child can give any answer to a call that a return value could be.
+  - Errors in the kernel, in CPUs (side channels), in Python's own parser and in seccomp or Landlock. A
+    virtual machine around it all helps.
+  - At KERNEL: asking whether a file of the machine exists, how large and how old it is (Landlock does not
+    cover `stat`), and which packages are installed beside the standard library (by name). The number of
+    threads is bounded by address space, not by `processes`; the same holds at NAMESPACES where root could not
+    become `nobody`.
+  - At PROCESS: nearly everything. Files of the user can be read, its processes killed, the network used. It
+    is for programs of your own.
+  - All programs together taking much memory: address space is bounded per process. Where it runs out, the
+    kernel takes programs first.
+  - What a program says of itself: a `Functions` child can give any answer to a call that a return value could
+    be.
   - Time as a channel: a program can tell how busy the machine is.
 Other back ends (bubblewrap, gVisor, WASM) are not built in; the whole trainer can be run inside any of them.
 """
@@ -53,15 +67,31 @@ from jaxrl.verify.sandbox_process import Child, Zygote
 from jaxrl.verify.sandbox_program import LENGTH
 from jaxrl.verify.sandbox_types import Called, Level, Limits, Outcome, SandboxBusy, SandboxError
 
-__all__ = ["Called", "Functions", "Level", "Limits", "Outcome", "Sandbox", "SandboxBusy", "SandboxError", "shared_sandbox"]
+__all__ = [
+    "Called",
+    "Functions",
+    "Level",
+    "Limits",
+    "Outcome",
+    "Sandbox",
+    "SandboxBusy",
+    "SandboxError",
+    "shared_sandbox",
+]
 
 ATTEMPTS = 3
 CACHE_BYTES = 32 << 20
 REMEDIES = {
     Level.PROCESS: "it needs Linux 5.3 or newer with /proc mounted",
-    Level.KERNEL: "it needs Linux 5.13 or newer on x86_64 or aarch64, with `landlock` among the kernel's security modules (option lsm=)",
-    Level.NAMESPACES: "it needs unprivileged user namespaces: kernel.unprivileged_userns_clone=1 and "
-    "kernel.apparmor_restrict_unprivileged_userns=0 where these exist, in Docker also --security-opt seccomp=unconfined",
+    Level.KERNEL: (
+        "it needs Linux 5.13 or newer on x86_64 or aarch64, with `landlock` among the kernel's security"
+        " modules (option lsm=)"
+    ),
+    Level.NAMESPACES: (
+        "it needs unprivileged user namespaces: kernel.unprivileged_userns_clone=1 and"
+        " kernel.apparmor_restrict_unprivileged_userns=0 where these exist, in Docker also --security-opt"
+        " seccomp=unconfined"
+    ),
 }
 
 T = TypeVar("T")
@@ -74,12 +104,14 @@ class Sandbox:
       limits: of every program that brings none of its own.
       min_level: below this nothing is run.
       max_level: above this nothing is tried.
-      packages: names of installed packages that programs may import beside the standard library, which is all that they see else.
+      packages: names of installed packages that programs may import beside the standard library, which is all
+        that they see else.
     Attributes:
       level: the highest level that held when this was made.
       shortfall: why the next one does not hold here; empty at max_level.
     Raises:
-      InputError: min_level cannot be had here; the text says what got through, or what is missing. A package is not installed.
+      InputError: min_level cannot be had here; the text says what got through, or what is missing. A package
+        is not installed.
     """
 
     level: Level
@@ -93,9 +125,15 @@ class Sandbox:
         packages: tuple[str, ...] = (),
     ):
         if min_level > max_level:
-            raise InputError(f"sandbox min_level={min_level.name} is above max_level={max_level.name}; lower it or raise max_level")
+            raise InputError(
+                f"sandbox min_level={min_level.name} is above max_level={max_level.name}; lower it or raise"
+                " max_level"
+            )
         if sys.platform != "linux":
-            raise InputError(f"programs that a model wrote are run on Linux only, not on {sys.platform}; use a Linux machine or container")
+            raise InputError(
+                f"programs that a model wrote are run on Linux only, not on {sys.platform}; use a Linux"
+                " machine or container"
+            )
         self.limits = limits
         self._packages = [path for name in packages if (path := path_of_package(name)) is not None]
         self._zygote: Zygote | None = None
@@ -114,15 +152,18 @@ class Sandbox:
             self._zygote.close()
             self._zygote = None
 
-    # ------------------------------------------------------------------------------------------------------------ use
+    # ---------------------------------------------------------------------------------------------------- use
 
     def run(self, program: str, stdin: bytes = b"", limits: Limits | None = None) -> Outcome:
-        """Run a program as `python main.py` would. The same program, input and limits again give the same outcome from memory.
+        """Run a program as `python main.py` would. The same program, input and limits again give the same
+        outcome from memory.
 
-        What the wall clock ended, or a SIGKILL that is not ours, is not remembered: a busy machine may have done that.
+        What the wall clock ended, or a SIGKILL that is not ours, is not remembered: a busy machine may have
+        done that.
 
         Raises:
-          SandboxBusy: the wall limit struck while it was waiting for a CPU: the machine was too busy to say anything of it.
+          SandboxBusy: the wall limit struck while it was waiting for a CPU: the machine was too busy to say
+            anything of it.
           SandboxError: it could not be set up, three times in a row.
           InputError: limits with files=... below Level.NAMESPACES.
         """
@@ -137,14 +178,15 @@ class Sandbox:
         return outcome
 
     def functions(self, program: str, limits: Limits | None = None) -> Functions:
-        """A child of its own that has executed a program and answers calls of its functions: a context manager, see `Functions`.
+        """A child of its own that has executed a program and answers calls of its functions: a context
+        manager, see `Functions`.
 
         Raises: as `run`.
         """
         limits = self._checked(limits)
         return self._insist(lambda: Functions(self._fork(limits), program))
 
-    # ----------------------------------------------------------------------------------------------------------- work
+    # --------------------------------------------------------------------------------------------------- work
 
     def _run(self, source: bytes, stdin: bytes, limits: Limits) -> Outcome:
         child = self._fork(limits, stdin)
@@ -164,7 +206,9 @@ class Sandbox:
             raise SandboxError(f"no pipes for a program: {error}") from None
 
     def _insist(self, action: Callable[[], T]) -> T:
-        """Failures of ours are tried again with a new zygote; those of programs are outcomes, and never come here."""
+        """Failures of ours are tried again with a new zygote; those of programs are outcomes, and never come
+        here.
+        """
         for attempt in range(ATTEMPTS):
             try:
                 return action()
@@ -180,8 +224,8 @@ class Sandbox:
         limits = limits or self.limits
         if limits.files and self.level < Level.NAMESPACES:
             raise InputError(
-                f"sandbox limit files={limits.files} needs level NAMESPACES, for its quota, and this machine offers {self.level.name} "
-                f"({self.shortfall}); set files=0"
+                f"sandbox limit files={limits.files} needs level NAMESPACES, for its quota, and this machine"
+                f" offers {self.level.name} ({self.shortfall}); set files=0"
             )
         return limits
 
@@ -202,13 +246,18 @@ class Sandbox:
             self.close()
             self.shortfall = f"{level.name} does not hold here: {hole}; {REMEDIES[level]}"
             if level <= min_level:
-                raise InputError(f"programs that a model wrote are not run: {self.shortfall}, or set min_level to {Level(level - 1).name}")
+                raise InputError(
+                    f"programs that a model wrote are not run: {self.shortfall}, or set min_level to"
+                    f" {Level(level - 1).name}"
+                )
         if self.shortfall:
             warnings.warn(f"the sandbox's level is {self.level.name}. {self.shortfall}", stacklevel=3)
 
 
 class OutcomeCache:
-    """Outcomes by program, input and limits; the least recently used go when their bytes are more than max_bytes."""
+    """Outcomes by program, input and limits; the least recently used go when their bytes are more than
+    max_bytes.
+    """
 
     OVERHEAD = 500  # bytes of an entry with empty outputs, about
 
@@ -233,7 +282,8 @@ class OutcomeCache:
 
 
 def path_of_package(name: str) -> str | None:
-    """The folder or file of an installed package; None for one of the standard library, which is there anyway.
+    """The folder or file of an installed package; None for one of the standard library, which is there
+    anyway.
 
     Raises:
       InputError: there is none of this name.
@@ -245,7 +295,8 @@ def path_of_package(name: str) -> str | None:
     path = folders[0] if folders else spec.origin if spec is not None else None
     if path is None or not os.path.exists(path):
         raise InputError(
-            f"the package {name!r}, which programs are to import, is not installed beside jaxrl; install it, or take it out of packages"
+            f"the package {name!r}, which programs are to import, is not installed beside jaxrl; install it,"
+            " or take it out of packages"
         )
     return os.path.abspath(path)
 
@@ -253,8 +304,11 @@ def path_of_package(name: str) -> str | None:
 _shared: dict[tuple[int, Limits, Level, tuple[str, ...]], Sandbox] = {}
 
 
-def shared_sandbox(limits: Limits = Limits(), min_level: Level = Level.KERNEL, packages: tuple[str, ...] = ()) -> Sandbox:
-    """This process's sandbox for these arguments: made at the first call, closed at exit. For verify functions in a pool's workers.
+def shared_sandbox(
+    limits: Limits = Limits(), min_level: Level = Level.KERNEL, packages: tuple[str, ...] = ()
+) -> Sandbox:
+    """This process's sandbox for these arguments: made at the first call, closed at exit. For verify
+    functions in a pool's workers.
 
     Raises: as `Sandbox`.
     """

@@ -1,16 +1,19 @@
-"""The sandbox's child program: a zygote that forks one process per program. Standard library only, nothing of jaxrl.
+"""The sandbox's child program: a zygote that forks one process per program. Standard library only, nothing of
+jaxrl.
 
     python -s -P -S -B sandbox_child.py CONTROL_FD PARENT_PID LEVEL [PATH_OF_A_PACKAGE ...]
 
-It is a clean interpreter that knows nothing of the trainer: it gets descriptors and limits over the control socket, nothing else.
-The program goes past it, through a pipe, and its input in a file in memory, which it closes: it keeps nothing of one for the next.
+It is a clean interpreter that knows nothing of the trainer: it gets descriptors and limits over the control
+socket, nothing else. The program goes past it, through a pipe, and its input in a file in memory, which it
+closes: it keeps nothing of one for the next.
 
     door --- zygote --- program               at Level.NAMESPACES: door --- zygote --- init --- program
 
-The door ends when the trainer is gone. The zygote is process 1 of a process namespace of its own at NAMESPACES; each `init` is process 1
-of another, so that with it everything ends that a program may have left. The zygote kills a program when the trainer hangs up its
-`watch` socket, and reports on it, before and after the program has it: `ready`, then `ended STATUS CPU_SECONDS`; `failed: REASON` where
-the set-up failed. Everyone dies with the parent.
+The door ends when the trainer is gone. The zygote is process 1 of a process namespace of its own at
+NAMESPACES; each `init` is process 1 of another, so that with it everything ends that a program may have left.
+The zygote kills a program when the trainer hangs up its `watch` socket, and reports on it, before and after
+the program has it: `ready`, then `ended STATUS CPU_SECONDS`; `failed: REASON` where the set-up failed.
+Everyone dies with the parent.
 """
 
 import array
@@ -27,9 +30,22 @@ from contextlib import suppress
 
 PROCESS, KERNEL, NAMESPACES = 1, 2, 3
 MAX_DESCRIPTORS = 6
-USUAL = ("bisect", "collections", "copy", "functools", "heapq", "itertools", "math", "random", "re", "string", "typing")
+USUAL = (
+    "bisect",
+    "collections",
+    "copy",
+    "functools",
+    "heapq",
+    "itertools",
+    "math",
+    "random",
+    "re",
+    "string",
+    "typing",
+)
 ONE_THREAD = {f"{library}_NUM_THREADS": "1" for library in ("OPENBLAS", "MKL", "OMP")}
-# What is the same for all programs: the level, and from KERNEL on the descriptor of the Landlock rules and the seccomp filter.
+# What is the same for all programs: the level, and from KERNEL on the descriptor of the Landlock rules and
+# the seccomp filter.
 Seal = namedtuple("Seal", "level rules filter")
 Run = namedtuple("Run", "pid watch handle")
 
@@ -80,12 +96,16 @@ def prepare(level: int, packages: list[str]) -> Seal:
     os.chdir("/")
     if level < KERNEL:
         return Seal(level, None, None)
-    rights = seal.rights_in_namespaces() if level == NAMESPACES else seal.rights_on_the_host(library, packages)
+    rights = (
+        seal.rights_in_namespaces() if level == NAMESPACES else seal.rights_on_the_host(library, packages)
+    )
     return Seal(level, seal.landlock_rules(rights), seccomp.build_filter(os.uname().machine))
 
 
 class Packages:
-    """Finds the packages that programs may import beside the standard library, and nothing that is installed with them."""
+    """Finds the packages that programs may import beside the standard library, and nothing that is installed
+    with them.
+    """
 
     def __init__(self, paths: list[str]):
         self._files = {os.path.basename(path).partition(".")[0]: path for path in paths}
@@ -102,7 +122,9 @@ class Packages:
 
 
 def import_packages(paths: list[str]) -> None:
-    """Once here instead of once per run. One thread each: more would take address space, and CPU time that others need."""
+    """Once here instead of once per run. One thread each: more would take address space, and CPU time that
+    others need.
+    """
     sys.meta_path.append(Packages(paths))
     os.environ |= ONE_THREAD
     for path in paths:
@@ -111,7 +133,7 @@ def import_packages(paths: list[str]) -> None:
         del os.environ[name]
 
 
-# --------------------------------------------------------------------------------------------------------------- zygote
+# ----------------------------------------------------------------------------------------------------- zygote
 
 
 def serve(control: socket.socket, prepared: Seal) -> None:
@@ -123,7 +145,8 @@ def serve(control: socket.socket, prepared: Seal) -> None:
     poll.register(control, select.POLLIN)
     runs: dict[int, Run] = {}  # by watch, until the trainer hangs up, and by handle
     while True:
-        descriptor, _ = poll.poll()[0]  # one at a time: the numbers of descriptors that it closes are used again
+        # one at a time: the numbers of descriptors that it closes are used again
+        descriptor, _ = poll.poll()[0]
         run = runs.get(descriptor)
         if run is None:
             message, ancillary, _, _ = control.recvmsg(4096, socket.CMSG_SPACE(4 * MAX_DESCRIPTORS))
@@ -170,7 +193,9 @@ def tell(watch: int, status: int, usage: resource.struct_rusage) -> None:
 
 
 def kill_orphans(spare: set[int]) -> None:
-    """Kill what programs have left behind: it has become this process's child, and may have children of its own."""
+    """Kill what programs have left behind: it has become this process's child, and may have children of its
+    own.
+    """
     while orphans := children() - spare:
         for pid in orphans:
             os.kill(pid, signal.SIGKILL)
@@ -187,7 +212,7 @@ def children() -> set[int]:
     return found
 
 
-# -------------------------------------------------------------------------------------------------------------- program
+# ---------------------------------------------------------------------------------------------------- program
 
 
 def begin(prepared: Seal, limits: dict[str, float], descriptors: list[int], zygote: int) -> None:
@@ -208,7 +233,9 @@ def begin(prepared: Seal, limits: dict[str, float], descriptors: list[int], zygo
 
 
 def become_init(limits: dict[str, float], watch: int) -> None:
-    """Fork once more. The child returns; this process stays as number 1 of the namespace, and tells how the child ended."""
+    """Fork once more. The child returns; this process stays as number 1 of the namespace, and tells how the
+    child ended.
+    """
     seal.die_with_parent()
     if limits["files"]:
         seal.make_folder(limits)
@@ -249,7 +276,9 @@ def keep_open(descriptors: set[int]) -> None:
 
 
 def count_allowed(level: int, limits: dict[str, float]) -> int | None:
-    """RLIMIT_NPROC. It counts a user's threads: in a user namespace ours alone, else all of that user's on the machine."""
+    """RLIMIT_NPROC. It counts a user's threads: in a user namespace ours alone, else all of that user's on
+    the machine.
+    """
     if level == NAMESPACES:
         return limits["processes"] + 16  # door and zygote, `init` and program of every open `functions`
     if level == PROCESS:

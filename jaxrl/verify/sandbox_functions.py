@@ -1,4 +1,6 @@
-"""Calling the functions of a program that a model wrote: one child process per program, arguments and results as plain values."""
+"""Calling the functions of a program that a model wrote: one child process per program, arguments and results
+as plain values.
+"""
 
 import os
 from contextlib import suppress
@@ -13,18 +15,21 @@ FORGED = "unserialisable: the program wrote to the channel of its answers"
 
 
 class Functions:
-    """One child that has executed a program and answers calls. A context manager; made by `Sandbox.functions`.
+    """One child that has executed a program and answers calls. A context manager; made by
+    `Sandbox.functions`.
 
         with sandbox.functions("def double(x): return 2 * x") as functions:
             assert functions.call("double", [21]).value == 42
 
-    State stays in the child from call to call, as it would in one interpreter: use one of these per case where it must not.
-    Every call carries a random number that its answer must bear, so nothing that the program writes ahead counts as the answer
-    to a later call. Within a call the program can say whatever it could have returned; that is what the caller compares.
+    State stays in the child from call to call, as it would in one interpreter: use one of these per case
+    where it must not. Every call carries a random number that its answer must bear, so nothing that the
+    program writes ahead counts as the answer to a later call. Within a call the program can say whatever it
+    could have returned; that is what the caller compares.
 
     Attributes:
-      loaded: what executing the program gave. Where it raised, what it had defined by then can be called: a program's own test
-        of its function, failing behind it, does not make the function wrong. Where it ended the child, every call gives the same.
+      loaded: what executing the program gave. Where it raised, what it had defined by then can be called: a
+        program's own test of its function, failing behind it, does not make the function wrong. Where it
+        ended the child, every call gives the same.
     """
 
     loaded: Called
@@ -53,9 +58,10 @@ class Functions:
         """Call a function that the program defines at its top level, or as a method of a class `Solution`.
 
         Returns:
-          A value of plain type; or `raised`, the text of an exception (`ValueError: ...`), also for a value of another type
-          (`unserialisable: ...`); or `outcome`, where the child has ended, now or in an earlier call. Where there is no such
-          function, `is_missing`; `raised` is then why, what the program itself has raised above all.
+          A value of plain type; or `raised`, the text of an exception (`ValueError: ...`), also for a value
+          of another type (`unserialisable: ...`); or `outcome`, where the child has ended, now or in an
+          earlier call. Where there is no such function, `is_missing`; `raised` is then why, what the program
+          itself has raised above all.
         Raises:
           SandboxError: the child broke down for a reason that is not the program's.
           Unserialisable: the arguments are no plain values.
@@ -72,7 +78,10 @@ class Functions:
         if self._child.has_ended:
             self._end = Called(outcome=self._child.outcome())
             return self._end
-        header, answer = self._child.answers[: LENGTH.size + NONCE_BYTES], bytes(self._child.answers[LENGTH.size + NONCE_BYTES :])
+        header, answer = (
+            self._child.answers[: LENGTH.size + NONCE_BYTES],
+            bytes(self._child.answers[LENGTH.size + NONCE_BYTES :]),
+        )
         if self._missing_bytes() < 0 or header[LENGTH.size :] != nonce:
             self._end = Called(raised=FORGED)
             return self._end

@@ -1,8 +1,9 @@
-"""Plain Python values as bytes and back: how arguments and results cross the border of the sandbox. Standard library only.
+"""Plain Python values as bytes and back: how arguments and results cross the border of the sandbox. Standard
+library only.
 
-The bytes are JSON. What JSON lacks is an object of one key, the kind: {"t": [1, 2]} is a tuple. Reading them runs no code and
-compiles nothing, so it is safe for bytes that a hostile program wrote; what it may cost is bounded by their number, by `MAX_DEPTH`
-and by `MAX_COLLISIONS`.
+The bytes are JSON. What JSON lacks is an object of one key, the kind: {"t": [1, 2]} is a tuple. Reading them
+runs no code and compiles nothing, so it is safe for bytes that a hostile program wrote; what it may cost is
+bounded by their number, by `MAX_DEPTH` and by `MAX_COLLISIONS`.
 """
 
 import json
@@ -10,8 +11,10 @@ import math
 from typing import Any
 
 MAX_DEPTH = 100
-MAX_COLLISIONS = 100  # keys of one set or dict with the same hash: a few thousand chosen ones would take seconds to sort out
-MAX_BITS = 2048  # of an integer in decimal digits, which take time quadratic in their number; longer ones are hexadecimal
+# keys of one set or dict with the same hash: a few thousand chosen ones would take seconds to sort out
+MAX_COLLISIONS = 100
+# of an integer in decimal digits, which take time quadratic in their number; longer ones are hexadecimal
+MAX_BITS = 2048
 
 
 class Unserialisable(ValueError):
@@ -21,12 +24,14 @@ class Unserialisable(ValueError):
 def dumps(value: Any) -> bytes:
     """The value's bytes.
 
-    None, bool, int, float, complex, str, bytes, list, tuple, dict, set, frozenset, and instances of their subclasses, which arrive
-    as the plain type: a Counter is a dict, a named tuple a tuple.
+    None, bool, int, float, complex, str, bytes, list, tuple, dict, set, frozenset, and instances of their
+    subclasses, which arrive as the plain type: a Counter is a dict, a named tuple a tuple.
     Raises:
       Unserialisable: another type, or nested deeper than MAX_DEPTH.
     """
-    return json.dumps(_encode(value, 0), ensure_ascii=True, allow_nan=False, check_circular=False).encode("ascii")
+    return json.dumps(_encode(value, 0), ensure_ascii=True, allow_nan=False, check_circular=False).encode(
+        "ascii"
+    )
 
 
 def loads(data: bytes) -> Any:

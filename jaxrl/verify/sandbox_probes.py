@@ -1,7 +1,8 @@
 """What a level is measured by: small hostile programs, each with what it must give where the level holds.
 
-Asking for features would say what the kernel offers; these say what a program meets. None does harm where the seal does not hold:
-the signal is number 0, the process that is started ends at once, the files are this module's own.
+Asking for features would say what the kernel offers; these say what a program meets. None does harm where the
+seal does not hold: the signal is number 0, the process that is started ends at once, the files are this
+module's own.
 """
 
 import os
@@ -46,7 +47,9 @@ def attempt(name, function, *arguments):
     except OSError:
         pass
 """
-KERNEL = ATTEMPTS + """
+KERNEL = (
+    ATTEMPTS
+    + """
 import ctypes, socket
 def fork():
     if os.fork() == 0:
@@ -70,8 +73,12 @@ attempt("start a process", fork)
 attempt("start another program", os.execv, "/bin/true", ["true"])
 print("done")
 """
-OTHER_NUMBERS = "import ctypes; ctypes.CDLL(None).syscall(0x40000000 + 39)"  # getpid, as the x32 machine numbers it
-NAMESPACES = ATTEMPTS + """
+)
+# getpid, as the x32 machine numbers it
+OTHER_NUMBERS = "import ctypes; ctypes.CDLL(None).syscall(0x40000000 + 39)"
+NAMESPACES = (
+    ATTEMPTS
+    + """
 attempt("see a file of the machine", os.stat, PATH)
 attempt("see the machine's processes", os.stat, "/proc/self")
 attempt("see the machine's devices", os.stat, "/sys/class")
@@ -81,6 +88,7 @@ if os.uname().nodename != "sandbox":
     print("see the host's name")
 print("done")
 """
+)
 FILES = """
 for number in range(100):
     try:
@@ -129,4 +137,7 @@ def describe(outcome: Outcome) -> str:
     done = ", ".join(outcome.stdout.decode(errors="replace").replace("done\n", "").splitlines())
     if done:
         return f"a program can {done}"
-    return f"a probe ended with {outcome.reason} {outcome.code}: {outcome.stderr.decode(errors='replace').strip()[-300:]}"
+    return (
+        f"a probe ended with {outcome.reason} {outcome.code}:"
+        f" {outcome.stderr.decode(errors='replace').strip()[-300:]}"
+    )

@@ -1,4 +1,6 @@
-"""The trusted side's end of the sandbox's processes: the zygote, and one program with its pipes. `sandbox.py` says what it is for."""
+"""The trusted side's end of the sandbox's processes: the zygote, and one program with its pipes. `sandbox.py`
+says what it is for.
+"""
 
 import array
 import fcntl
@@ -29,16 +31,21 @@ STDERR_TAIL = 4000
 CHUNK = 1 << 16
 FRAME_BYTES = 64  # of an answer, around its value
 SIGKILL, SIGXCPU = 9, 24
-# A program that was ready to run and got no CPU for this share of its wall time, and so many seconds at least, has not had its time.
+# A program that was ready to run and got no CPU for this share of its wall time, and so many seconds at
+# least, has not had its time.
 STARVED, STARVED_S = 0.25, 0.5
 CREDENTIALS = struct.Struct("3i")  # process, user, group
 
 
 class Zygote:
-    """The child program, which forks a process for every program. Owns it: `close`, or the end of this process, ends it."""
+    """The child program, which forks a process for every program. Owns it: `close`, or the end of this
+    process, ends it.
+    """
 
     def __init__(self, level: Level, packages: list[str]):
-        """packages: paths of those that programs may import. Raises SandboxError: it cannot be started at this level here."""
+        """packages: paths of those that programs may import. Raises SandboxError: it cannot be started at
+        this level here.
+        """
         self.level = level
         self._control, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         # -I would also ignore PYTHONHASHSEED; with nothing else in the environment, -s -P -S are as good.
@@ -48,7 +55,8 @@ class Zygote:
                 self._process = subprocess.Popen(
                     [*command, str(other.fileno()), str(os.getpid()), str(int(level)), *packages],
                     pass_fds=[other.fileno()],
-                    env=ENVIRONMENT | {name: os.environ[name] for name in FOR_THE_LOADER if name in os.environ},
+                    env=ENVIRONMENT
+                    | {name: os.environ[name] for name in FOR_THE_LOADER if name in os.environ},
                     cwd="/",
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.DEVNULL,
@@ -89,7 +97,9 @@ class Zygote:
 
 
 class Child:
-    """One program, from its start to its end. `pump` moves bytes and watches the limits; the rest reads what has come."""
+    """One program, from its start to its end. `pump` moves bytes and watches the limits; the rest reads what
+    has come.
+    """
 
     def __init__(self, zygote: Zygote, limits: Limits, stdin: bytes | None = None):
         """stdin: what the program reads; None opens a channel for the answers to calls instead."""
@@ -108,7 +118,8 @@ class Child:
         self._pid = 0
         self._waited = self._waited_before = 0.0  # for a CPU
         self._watch, watch = socket.socketpair()
-        self._watch.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)  # the kernel names the sender of `ready`: the program
+        # the kernel names the sender of `ready`: the program
+        self._watch.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
         reader, self._requests = os.pipe()
         pairs = [os.pipe() for _ in range(3 if stdin is None else 2)]
         theirs = [watch.fileno(), reader, readable(stdin or b""), *(writer for _, writer in pairs)]
@@ -174,12 +185,13 @@ class Child:
         self._watch.close()
 
     def _is_starved(self) -> bool:
-        """Whether much of the wall time went by with the program ready to run, and no CPU for it. One that sleeps, or waits for
-        itself, is not ready."""
+        """Whether much of the wall time went by with the program ready to run, and no CPU for it. One that
+        sleeps, or waits for itself, is not ready.
+        """
         self._waited = waited_for_cpu(self._pid) - self._waited_before
         return self._waited > max(STARVED * self.limits.wall_s, STARVED_S)
 
-    # --------------------------------------------------------------------------------------------------------- outcome
+    # ------------------------------------------------------------------------------------------------ outcome
 
     def outcome(self) -> Outcome:
         """How it ended. To be asked when `has_ended`.
@@ -195,14 +207,15 @@ class Child:
         if lines[-1].startswith("ended "):
             status, cpu_s = int(lines[-1].split()[1]), float(lines[-1].split()[2])
         elif self._reason is not None or self._level <= Level.PROCESS:
-            status, cpu_s = SIGKILL, 0.0  # killed by us with all around it; or, at PROCESS, it has killed the zygote
+            # killed by us with all around it; or, at PROCESS, it has killed the zygote
+            status, cpu_s = SIGKILL, 0.0
         else:
             raise SandboxError(f"the zygote is gone, or told nothing: {' '.join(lines)}")
         reason, code = self._ending(status, cpu_s)
         if reason == "busy":
             raise SandboxBusy(
-                f"the machine is busy: of {seconds:.1f} s a program waited {self._waited:.1f} s for a CPU, so that its wall limit says "
-                f"nothing; have fewer workers, or raise wall_s"
+                f"the machine is busy: of {seconds:.1f} s a program waited {self._waited:.1f} s for a CPU, so"
+                " that its wall limit says nothing; have fewer workers, or raise wall_s"
             )
         return Outcome(reason, code, bytes(self._stdout), bytes(self._stderr), seconds)
 
@@ -217,7 +230,7 @@ class Child:
         last = self._stderr.rstrip().rsplit(b"\n", 1)[-1]
         return ("memory", None) if code == 1 and last.startswith(b"MemoryError") else ("exit", code)
 
-    # ----------------------------------------------------------------------------------------------------------- bytes
+    # -------------------------------------------------------------------------------------------------- bytes
 
     def _write(self, close_after: bool) -> None:
         try:
@@ -252,7 +265,9 @@ class Child:
                     self._drain(other)
 
     def _hear(self) -> bytes:
-        """The next message, and who sent it, as long as the program has not begun: only its process says `ready`."""
+        """The next message, and who sent it, as long as the program has not begun: only its process says
+        `ready`.
+        """
         data, ancillary, *_ = self._watch.recvmsg(CHUNK, socket.CMSG_SPACE(CREDENTIALS.size))
         if not self.is_ready and ancillary:
             self._pid = CREDENTIALS.unpack_from(ancillary[0][2])[0]
@@ -292,14 +307,19 @@ class Child:
 
 
 def readable(content: bytes) -> int:
-    """A descriptor of a file in memory with this content, which nobody can change. Programs are judged with a file as their input:
-    some ask for its size, or read all of it at once."""
+    """A descriptor of a file in memory with this content, which nobody can change. Programs are judged with a
+    file as their input: some ask for its size, or read all of it at once.
+    """
     descriptor = os.memfd_create("stdin", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     try:
         with open(descriptor, "wb", closefd=False) as file:
             file.write(content)
         os.lseek(descriptor, 0, os.SEEK_SET)
-        fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE)
+        fcntl.fcntl(
+            descriptor,
+            fcntl.F_ADD_SEALS,
+            fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE,
+        )
     except BaseException:
         os.close(descriptor)
         raise
@@ -307,7 +327,9 @@ def readable(content: bytes) -> int:
 
 
 def waited_for_cpu(pid: int) -> float:
-    """Seconds that a process was ready to run and did not: those of its thread that waited longest. 0 where no kernel tells."""
+    """Seconds that a process was ready to run and did not: those of its thread that waited longest. 0 where
+    no kernel tells.
+    """
     waited = [0]
     with suppress(OSError, ValueError, IndexError):  # it is gone, or the kernel does not keep count
         for thread in os.listdir(f"/proc/{pid}/task"):
@@ -317,7 +339,9 @@ def waited_for_cpu(pid: int) -> float:
 
 
 def stalled_s() -> float:
-    """Seconds, since the machine was started, in which something waited for a CPU. 0 where no kernel tells."""
+    """Seconds, since the machine was started, in which something waited for a CPU. 0 where no kernel
+    tells.
+    """
     with suppress(OSError, ValueError, IndexError):
         with open("/proc/pressure/cpu", encoding="ascii") as file:
             return int(file.readline().rpartition("total=")[2]) / 1e6

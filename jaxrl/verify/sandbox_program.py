@@ -1,7 +1,8 @@
 """Running a program as Python runs a script, or answering calls of its functions. Standard library only.
 
-Part of the sandbox's child program, at work in the process that is already shut in. Nothing here is a line of defence: the program can
-reach and change all of it, and gains what it could have said with its own output or return values.
+Part of the sandbox's child program, at work in the process that is already shut in. Nothing here is a line of
+defence: the program can reach and change all of it, and gains what it could have said with its own output or
+  return values.
 """
 
 import _thread
@@ -19,8 +20,10 @@ from contextlib import suppress
 LENGTH = struct.Struct("!I")
 NONCE_BYTES = 16
 MAX_RAISED = 2000
-MAX_STACK = 64 << 20  # of a thread: programs ask for more than there is address space, and Python's own calls are not on it
-MAX_DIGITS = 300_000  # of an integer as a text: a second's work. Python's own limit is 4,300, and many programs are older than it
+# of a thread: programs ask for more than there is address space, and Python's own calls are not on it
+MAX_STACK = 64 << 20
+# of an integer as a text: a second's work. Python's own limit is 4,300, and many programs are older than it
+MAX_DIGITS = 300_000
 # What these files are on every machine with /proc, which is not there for programs.
 STREAMS = {f"{folder}{number}": number for folder in ("/dev/fd/", "/proc/self/fd/") for number in range(3)}
 STREAMS |= {"/dev/stdin": 0, "/dev/stdout": 1, "/dev/stderr": 2}
@@ -58,7 +61,9 @@ def prepare_interpreter() -> None:
 
 
 def open_streams() -> None:
-    """New sys.stdin, as of a file (they remember whether they can seek), and stdout and stderr, as over pipes."""
+    """New sys.stdin, as of a file (they remember whether they can seek), and stdout and stderr, as over
+    pipes.
+    """
     file = os.memfd_create("stdin")
     reader, writer = os.pipe()
     os.dup2(file, 0)
@@ -74,7 +79,8 @@ def open_streams() -> None:
 def run(requests: int, answers: int | None) -> None:
     """Read a program from `requests` and run it; with `answers`, go on to answer calls. Ends the process."""
     sys.argv = ["main.py"]
-    namespace = fresh_main("__main__" if answers is None else "main")  # as a script, or as it would be imported
+    # as a script, or as it would be imported
+    namespace = fresh_main("__main__" if answers is None else "main")
     if answers is None:
         source = read_frame(requests)
         os.close(requests)
@@ -87,7 +93,8 @@ def run(requests: int, answers: int | None) -> None:
 def fresh_main(name: str) -> dict[str, object]:
     folder = os.getcwd()
     sys.path.insert(0, folder)
-    sys.path_importer_cache.setdefault(folder, None)  # named, as that of a script, but there is nothing to import
+    # named, as that of a script, but there is nothing to import
+    sys.path_importer_cache.setdefault(folder, None)
     module = types.ModuleType(name)
     module.__builtins__ = builtins
     module.__file__ = os.path.join(folder, "main.py")
@@ -120,9 +127,11 @@ def report(error: BaseException) -> None:
 
 
 def finish(code: int, namespace: dict[str, object]) -> None:
-    """End as the interpreter does: wait for threads, call atexit handlers, flush, let go of the globals (open files), flush again.
+    """End as the interpreter does: wait for threads, call atexit handlers, flush, let go of the globals (open
+    files), flush again.
 
-    Streams are flushed while the globals are still there: one that a program has put in place of sys.stdout may need them.
+    Streams are flushed while the globals are still there: one that a program has put in place of sys.stdout
+    may need them.
     """
     steps = [sys.modules["threading"]._shutdown] if "threading" in sys.modules else []
     for step in (*steps, atexit._run_exitfuncs):
@@ -180,7 +189,15 @@ def answer_calls(requests: int, answers: int, namespace: dict[str, object]) -> N
 
 
 def load(source: bytes, namespace: dict[str, object]) -> None:
-    exec(compile(source.decode("utf-8", "surrogatepass").removeprefix("\ufeff"), "main.py", "exec", dont_inherit=True), namespace)
+    exec(
+        compile(
+            source.decode("utf-8", "surrogatepass").removeprefix("\ufeff"),
+            "main.py",
+            "exec",
+            dont_inherit=True,
+        ),
+        namespace,
+    )
 
 
 def call(request: tuple[str, list[object], dict[str, object]], namespace: dict[str, object]) -> object:

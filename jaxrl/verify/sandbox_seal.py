@@ -1,6 +1,8 @@
-"""What shuts a program in: limits, capabilities, namespaces, Landlock. Standard library only; part of the sandbox's child program.
+"""What shuts a program in: limits, capabilities, namespaces, Landlock. Standard library only; part of the
+sandbox's child program.
 
-Everything here is a system call through ctypes; each function raises OSError, with the name of what failed, where the kernel refuses.
+Everything here is a system call through ctypes; each function raises OSError, with the name of what failed,
+where the kernel refuses.
 """
 
 import ctypes
@@ -13,20 +15,33 @@ import sys
 NOBODY = 65534
 FOLDER = "/box/work"  # of a program that may write files
 DEVICES = ("/dev/null", "/dev/zero", "/dev/random", "/dev/urandom")
-HIDDEN = ("site-packages", "dist-packages")  # inside Python's library: installed packages, which may hold data sets and answers
+# inside Python's library: installed packages, which may hold data sets and answers
+HIDDEN = ("site-packages", "dist-packages")
 EMPTY = "/box/empty"
 
 CLONE_NEWNS, CLONE_NEWPID = 0x00020000, 0x20000000
-NEW_ONCE = CLONE_NEWNS | CLONE_NEWPID | 0x02000000 | 0x04000000 | 0x08000000 | 0x10000000 | 0x40000000  # + cgroup UTS IPC user network
-MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REMOUNT, MS_BIND, MS_REC, MS_PRIVATE = 1, 2, 4, 8, 32, 4096, 16384, 1 << 18
+# + cgroup UTS IPC user network
+NEW_ONCE = CLONE_NEWNS | CLONE_NEWPID | 0x02000000 | 0x04000000 | 0x08000000 | 0x10000000 | 0x40000000
+MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REMOUNT, MS_BIND, MS_REC, MS_PRIVATE = (
+    1,
+    2,
+    4,
+    8,
+    32,
+    4096,
+    16384,
+    1 << 18,
+)
 MNT_DETACH = 2
 PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_CHILD_SUBREAPER, PR_SET_NO_NEW_PRIVS = 1, 4, 36, 38
 SYS_PIVOT_ROOT = {"x86_64": 155, "aarch64": 41}
 SYS_LANDLOCK = 444  # create_ruleset, add_rule, restrict_self: the same numbers on every machine
 
-# Landlock's rights: 0 execute, 1 write a file, 2 read a file, 3 read a folder, 4-5 remove, 6-12 make, 13 move, 14 truncate, 15 ioctl
+# Landlock's rights: 0 execute, 1 write a file, 2 read a file, 3 read a folder, 4-5 remove, 6-12 make, 13
+# move, 14 truncate, 15 ioctl
 READ, READ_FOLDER, WRITE_FILE, TRUNCATE = 1 << 2, 1 << 3, 1 << 1, 1 << 14
-WRITE_FOLDER = WRITE_FILE | 1 << 4 | 1 << 5 | 1 << 7 | 1 << 8 | 1 << 13 | TRUNCATE  # + remove, make folders and plain files, move
+# + remove, make folders and plain files, move
+WRITE_FOLDER = WRITE_FILE | 1 << 4 | 1 << 5 | 1 << 7 | 1 << 8 | 1 << 13 | TRUNCATE
 RIGHTS_BY_ABI = {1: (1 << 13) - 1, 2: (1 << 14) - 1, 3: (1 << 15) - 1, 4: (1 << 15) - 1}  # from 5 on: 16 bits
 
 libc = ctypes.CDLL(None, use_errno=True)
@@ -53,7 +68,7 @@ def prctl(option: int, value: int) -> None:
     call("prctl", option, ctypes.c_ulong(value), ctypes.c_ulong(0), ctypes.c_ulong(0), ctypes.c_ulong(0))
 
 
-# --------------------------------------------------------------------------------------------------- process and limits
+# ----------------------------------------------------------------------------------------- process and limits
 
 
 def die_with_parent() -> None:
@@ -61,7 +76,9 @@ def die_with_parent() -> None:
 
 
 def become_nobody(readable: list[str]) -> None:
-    """Root becomes `nobody`, where it may and `nobody` can read Python's library. Else it stays, and loses its capabilities later."""
+    """Root becomes `nobody`, where it may and `nobody` can read Python's library. Else it stays, and loses
+    its capabilities later.
+    """
     if os.geteuid() == 0 and all(open_to_all(path) for path in readable):
         try:
             os.setgroups([])
@@ -76,7 +93,10 @@ def open_to_all(path: str) -> bool:
     parts = path.split("/")
     parents = ["/".join(parts[:n]) or "/" for n in range(1, len(parts))]
     needed = 0o005 if os.path.isdir(path) else 0o004
-    return all(os.stat(parent).st_mode & 0o001 for parent in parents) and os.stat(path).st_mode & needed == needed
+    return (
+        all(os.stat(parent).st_mode & 0o001 for parent in parents)
+        and os.stat(path).st_mode & needed == needed
+    )
 
 
 def lift_cpu_limit() -> None:
@@ -91,7 +111,9 @@ def drop_capabilities() -> None:
 
 
 def limit_resources(limits: dict[str, float], processes: int | None) -> None:
-    """The kernel's own limits. processes: of this user together, or None where that number would count strangers."""
+    """The kernel's own limits. processes: of this user together, or None where that number would count
+    strangers.
+    """
     cpu = math.ceil(limits["cpu_s"])
     wanted = {
         resource.RLIMIT_CPU: (cpu, cpu + 1),  # SIGXCPU, and a second later SIGKILL
@@ -112,32 +134,47 @@ def limit_resources(limits: dict[str, float], processes: int | None) -> None:
         resource.setrlimit(kind, pair)
 
 
-# ------------------------------------------------------------------------------------------------------------- Landlock
+# --------------------------------------------------------------------------------------------------- Landlock
 
 
 def landlock_rules(allowed: dict[str, int]) -> int:
-    """A descriptor of a rule set: the files and folders that can be used, each with its rights, and no others. For `landlock_apply`."""
+    """A descriptor of a rule set: the files and folders that can be used, each with its rights, and no
+    others. For `landlock_apply`.
+    """
     abi = syscall("landlock_create_ruleset", SYS_LANDLOCK, None, ctypes.c_size_t(0), ctypes.c_uint(1))
     handled = RIGHTS_BY_ABI.get(abi, (1 << 16) - 1)
     size = 8 if abi < 4 else 16 if abi < 6 else 24
-    attributes = struct.pack("=QQQ", handled, 0b11, 0b11)  # files; from ABI 4 TCP; from ABI 6 abstract sockets and signals
-    rules = syscall("landlock_create_ruleset", SYS_LANDLOCK, attributes, ctypes.c_size_t(size), ctypes.c_uint(0))
+    # files; from ABI 4 TCP; from ABI 6 abstract sockets and signals
+    attributes = struct.pack("=QQQ", handled, 0b11, 0b11)
+    rules = syscall(
+        "landlock_create_ruleset", SYS_LANDLOCK, attributes, ctypes.c_size_t(size), ctypes.c_uint(0)
+    )
     for path, rights in allowed.items():
         descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC)
         of_its_kind = handled if os.path.isdir(path) else handled & (READ | WRITE_FILE | TRUNCATE)
         rule = struct.pack("=Qi", rights & of_its_kind, descriptor)
-        syscall(f"landlock_add_rule {path}", SYS_LANDLOCK + 1, rules, ctypes.c_uint(1), rule, ctypes.c_uint(0))
+        syscall(
+            f"landlock_add_rule {path}", SYS_LANDLOCK + 1, rules, ctypes.c_uint(1), rule, ctypes.c_uint(0)
+        )
         os.close(descriptor)
     return rules
 
 
 def rights_in_namespaces() -> dict[str, int]:
-    """Of the new root: all can be read (only what is shown is there), the working folder and /dev/null written."""
-    return {"/": READ | READ_FOLDER, os.path.dirname(FOLDER): READ | READ_FOLDER | WRITE_FOLDER, os.devnull: READ | WRITE_FILE}
+    """Of the new root: all can be read (only what is shown is there), the working folder and /dev/null
+    written.
+    """
+    return {
+        "/": READ | READ_FOLDER,
+        os.path.dirname(FOLDER): READ | READ_FOLDER | WRITE_FOLDER,
+        os.devnull: READ | WRITE_FILE,
+    }
 
 
 def rights_on_the_host(library: list[str], packages: list[str]) -> dict[str, int]:
-    """Of the machine's own files. Landlock cannot take a folder back out of one, so Python's library is listed by entry."""
+    """Of the machine's own files. Landlock cannot take a folder back out of one, so Python's library is
+    listed by entry.
+    """
     rights = {os.devnull: READ | WRITE_FILE} | {path: READ for path in packages if not os.path.isdir(path)}
     for path in library:
         if os.path.isdir(path):
@@ -154,7 +191,7 @@ def landlock_apply(rules: int) -> None:
     os.close(rules)
 
 
-# ----------------------------------------------------------------------------------------------------------- namespaces
+# ------------------------------------------------------------------------------------------------- namespaces
 
 
 def enter_namespaces(readable: list[str]) -> None:
@@ -164,12 +201,17 @@ def enter_namespaces(readable: list[str]) -> None:
     """
     user, group = os.geteuid(), os.getegid()
     call("unshare", NEW_ONCE)
-    for file, text in (("setgroups", "deny"), ("uid_map", f"{NOBODY} {user} 1"), ("gid_map", f"{NOBODY} {group} 1")):
+    for file, text in (
+        ("setgroups", "deny"),
+        ("uid_map", f"{NOBODY} {user} 1"),
+        ("gid_map", f"{NOBODY} {group} 1"),
+    ):
         with open(f"/proc/self/{file}", "w") as map_file:
             map_file.write(text)
     sources = {path: os.path.realpath(path) for path in readable}
     mount(None, "/", None, MS_REC | MS_PRIVATE)
-    # The old root moves to a folder of the new one, so that what the new one covers (/tmp) can still be reached there.
+    # The old root moves to a folder of the new one, so that what the new one covers (/tmp) can still be
+    # reached there.
     mount("sandbox", "/tmp", "tmpfs", MS_NOSUID | MS_NODEV, "size=4m,mode=755")
     os.mkdir("/tmp/old")
     syscall("pivot_root", SYS_PIVOT_ROOT[os.uname().machine], b"/tmp", b"/tmp/old")
@@ -209,14 +251,16 @@ def mount(source: str | None, target: str, kind: str | None, flags: int, data: s
 
 
 def make_folder(limits: dict[str, float]) -> None:
-    """Go to a working folder of its own size and number of files, in memory, in a mount namespace with which it goes."""
+    """Go to a working folder of its own size and number of files, in memory, in a mount namespace with which
+    it goes.
+    """
     call("unshare", CLONE_NEWNS)
     data = f"size={limits['file_mb']}m,nr_inodes={limits['files'] + 1},mode=700"
     mount("work", FOLDER, "tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, data)
     os.chdir(FOLDER)
 
 
-# ------------------------------------------------------------------------------------------------------ what Python needs
+# ------------------------------------------------------------------------------------------ what Python needs
 
 
 def with_libraries(packages: list[str]) -> list[str]:
@@ -225,7 +269,8 @@ def with_libraries(packages: list[str]) -> list[str]:
 
 
 def library_paths(packages: list[str]) -> list[str]:
-    """The files and folders that a program needs to import the standard library: itself, C libraries behind it, devices.
+    """The files and folders that a program needs to import the standard library: itself, C libraries behind
+    it, devices.
 
     And the C libraries behind these packages.
     """
@@ -236,9 +281,21 @@ def library_paths(packages: list[str]) -> list[str]:
 
 
 def c_libraries(folders: list[str], packages: list[str]) -> list[str]:
-    """The shared libraries that extension modules are linked with, found by loading them all in a process of its own."""
-    modules = [os.path.join(folder, name) for folder in folders if os.path.isdir(folder) for name in sorted(os.listdir(folder))]
-    modules += [os.path.join(folder, name) for path in packages for folder, _, names in os.walk(path) for name in sorted(names)]
+    """The shared libraries that extension modules are linked with, found by loading them all in a process of
+    its own.
+    """
+    modules = [
+        os.path.join(folder, name)
+        for folder in folders
+        if os.path.isdir(folder)
+        for name in sorted(os.listdir(folder))
+    ]
+    modules += [
+        os.path.join(folder, name)
+        for path in packages
+        for folder, _, names in os.walk(path)
+        for name in sorted(names)
+    ]
     reader, writer = os.pipe()
     pid = os.fork()
     if pid == 0:
@@ -255,7 +312,9 @@ def c_libraries(folders: list[str], packages: list[str]) -> list[str]:
         names = lines.read().splitlines()
     status = os.waitpid(pid, 0)[1]
     if status != 0:
-        raise OSError(f"loading Python's extension modules, to find what they need, ended with status {status}")
+        raise OSError(
+            f"loading Python's extension modules, to find what they need, ended with status {status}"
+        )
     known = tuple(f"{path}/" for path in [*folders, *packages])
     return [name for name in names if name.startswith("/") and not name.startswith(known)]
 
@@ -268,5 +327,7 @@ def loaded_libraries() -> list[str]:
 
     names = []
     visitor = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(Information), ctypes.c_size_t, ctypes.c_void_p)
-    libc.dl_iterate_phdr(visitor(lambda info, size, data: names.append(os.fsdecode(info.contents.name)) or 0), None)
+    libc.dl_iterate_phdr(
+        visitor(lambda info, size, data: names.append(os.fsdecode(info.contents.name)) or 0), None
+    )
     return names

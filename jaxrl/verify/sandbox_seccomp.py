@@ -1,10 +1,12 @@
-"""The seccomp filter: which system calls a program may make. Standard library only; part of the sandbox's child program.
+"""The seccomp filter: which system calls a program may make. Standard library only; part of the sandbox's
+child program.
 
-A list of what is allowed, not of what is dangerous: a call that is not named here does not exist for the program (ENOSYS, which C
-libraries answer with an older call), today's and tomorrow's alike. Calls that a program is likely to try get EPERM, a clearer text.
-Left out on purpose, because neither Landlock nor limits cover them: changes of owner, mode and times of files that exist, links,
-`truncate` by name, signals to others in any form (`kill`, queued ones, `fcntl` with F_SETOWN), sockets other than a pair of its own.
-A call in another machine language (x32, 32-bit) kills the program: its numbers mean other calls.
+A list of what is allowed, not of what is dangerous: a call that is not named here does not exist for the
+program (ENOSYS, which C libraries answer with an older call), today's and tomorrow's alike. Calls that a
+program is likely to try get EPERM, a clearer text. Left out on purpose, because neither Landlock nor limits
+cover them: changes of owner, mode and times of files that exist, links, `truncate` by name, signals to others
+in any form (`kill`, queued ones, `fcntl` with F_SETOWN), sockets other than a pair of its own. A call in
+another machine language (x32, 32-bit) kills the program: its numbers mean other calls.
 """
 
 import ctypes
@@ -42,13 +44,16 @@ CHECKED = """
 clone 56 220 | ioctl 16 29 | fcntl 72 25 | prctl 157 167 | kill 62 129 | tgkill 234 131 | prlimit64 302 261
 socketpair 53 199 | sendto 44 206
 """
-# Of a checked call: number of the argument, the values that it may have. OWN_PID stands for the program's, see `with_pid`.
+# Of a checked call: number of the argument, the values that it may have. OWN_PID stands for the program's,
+# see `with_pid`.
 OWN_PID = 0x5A5A5A5A
 THREAD_FLAGS = (0x3D0F00, 0x7D0F00)  # what glibc and musl pass to clone for a thread; no process has them
 CHECKS = {
     "clone": (0, THREAD_FLAGS),
-    "ioctl": (1, (0x5401, 0x5413, 0x541B, 0x5421, 0x5450, 0x5451)),  # TCGETS TIOCGWINSZ FIONREAD FIONBIO FIONCLEX FIOCLEX
-    "fcntl": (1, (0, 1, 2, 3, 4, 5, 6, 7, 1030, 1032)),  # DUPFD, descriptor and status flags, locks, DUPFD_CLOEXEC, GETPIPE_SZ
+    # TCGETS TIOCGWINSZ FIONREAD FIONBIO FIONCLEX FIOCLEX
+    "ioctl": (1, (0x5401, 0x5413, 0x541B, 0x5421, 0x5450, 0x5451)),
+    # DUPFD, descriptor and status flags, locks, DUPFD_CLOEXEC, GETPIPE_SZ
+    "fcntl": (1, (0, 1, 2, 3, 4, 5, 6, 7, 1030, 1032)),
     "prctl": (0, (15, 16, 0x53564D41)),  # SET_NAME GET_NAME SET_VMA
     "kill": (0, (OWN_PID,)),
     "tgkill": (0, (OWN_PID,)),
@@ -76,7 +81,9 @@ def numbers(table: str, machine: str) -> dict[str, int]:
 
 
 def build_filter(machine: str) -> bytes:
-    """The filter as the kernel takes it, eight bytes per instruction, but for the program's process number: see `with_pid`."""
+    """The filter as the kernel takes it, eight bytes per instruction, but for the program's process number:
+    see `with_pid`.
+    """
     actions = {number: "refuse" for number in numbers(REFUSED, machine).values()}
     actions |= {number: "allow" for number in numbers(ALLOWED, machine).values()}
     actions |= {number: name for name, number in numbers(CHECKED, machine).items()}
@@ -97,9 +104,11 @@ def build_filter(machine: str) -> bytes:
 
 
 def search(starts: list[tuple[int, str]]) -> list[bytes]:
-    """Find the action of a number by halving; starts: where each range of numbers with the same action begins.
+    """Find the action of a number by halving; starts: where each range of numbers with the same action
+    begins.
 
-    In a row it would be correct too, but the kernel tries a new filter on every number, and this happens for every program.
+    In a row it would be correct too, but the kernel tries a new filter on every number, and this happens for
+    every program.
     """
     if len(starts) == 1:
         return perform(starts[0][1])
@@ -110,7 +119,12 @@ def search(starts: list[tuple[int, str]]) -> list[bytes]:
 
 def perform(action: str) -> list[bytes]:
     if action in ("allow", "refuse", "unknown"):
-        return [step(RETURN, {"allow": ALLOW, "refuse": ERROR | errno.EPERM, "unknown": ERROR | errno.ENOSYS}[action])]
+        return [
+            step(
+                RETURN,
+                {"allow": ALLOW, "refuse": ERROR | errno.EPERM, "unknown": ERROR | errno.ENOSYS}[action],
+            )
+        ]
     return [*check(action), step(RETURN, ERROR | errno.EPERM)]
 
 
@@ -120,10 +134,19 @@ def with_pid(steps: bytes, pid: int) -> bytes:
 
 
 def check(name: str) -> list[bytes]:
-    """Steps that return ALLOW where the arguments are right, and else fall through. Integers count by their low 32 bits."""
-    if name == "socketpair":  # AF_UNIX and SOCK_STREAM, with any flags: a stream pair can send to nobody else. asyncio needs one
+    """Steps that return ALLOW where the arguments are right, and else fall through. Integers count by their
+    low 32 bits.
+    """
+    # AF_UNIX and SOCK_STREAM, with any flags: a stream pair can send to nobody else. asyncio needs one
+    if name == "socketpair":
         family = [step(LOAD, argument(0)), step(EQUAL, 1, if_false=4)]
-        return [*family, step(LOAD, argument(1)), step(AND, 0xF), step(EQUAL, 1, if_false=1), step(RETURN, ALLOW)]
+        return [
+            *family,
+            step(LOAD, argument(1)),
+            step(AND, 0xF),
+            step(EQUAL, 1, if_false=1),
+            step(RETURN, ALLOW),
+        ]
     if name == "sendto":  # without an address: both halves of the pointer are zero
         low = [step(LOAD, argument(4)), step(EQUAL, 0, if_false=3)]
         return [*low, step(LOAD, argument(4) + 4), step(EQUAL, 0, if_false=1), step(RETURN, ALLOW)]

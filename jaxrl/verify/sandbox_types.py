@@ -7,8 +7,8 @@ from typing import Any
 
 from jaxrl.errors import InputError
 
-
-# Below these no interpreter starts; files=0 means that nothing can be written. wall_s and cpu_s: a hundredth of a second.
+# Below these no interpreter starts; files=0 means that nothing can be written. wall_s and cpu_s: a hundredth
+# of a second.
 LEAST = {"memory_mb": 64, "output_bytes": 1, "file_mb": 1, "files": 0, "open_files": 16, "processes": 1}
 
 
@@ -18,11 +18,14 @@ class Level(IntEnum):
     NONE = 0  # a process of its own, but its limits do not hold here
     PROCESS = 1  # + limits on time, memory, output; no inherited environment or descriptors
     KERNEL = 2  # + seccomp and Landlock: no other process, no network, no file but Python's library
-    NAMESPACES = 3  # + user, pid, mount, network, IPC and UTS namespaces: the rest of the machine is not there
+    # + user, pid, mount, network, IPC and UTS namespaces: the rest of the machine is not there
+    NAMESPACES = 3
 
 
 class SandboxError(Exception):
-    """The sandbox could not be set up or broke down: infrastructure, never the program's fault. No reward follows from it."""
+    """The sandbox could not be set up or broke down: infrastructure, never the program's fault. No reward
+    follows from it.
+    """
 
 
 class SandboxBusy(SandboxError):
@@ -34,15 +37,17 @@ class Limits:
     """What one program may use.
 
     Args:
-      wall_s: seconds of waiting for the program, its set-up not included; of `functions`: of all calls together.
+      wall_s: seconds of waiting for the program, its set-up not included; of `functions`: of all calls
+        together.
       cpu_s: seconds of CPU time, rounded up to whole ones.
       memory_mb: address space, the interpreter's own 20 MB included.
       output_bytes: bytes on stdout, the same number on stderr, and in the answer to one call.
-      files: files and folders it may create in its working folder. 0: nothing can be written. More needs Level.NAMESPACES.
+      files: files and folders it may create in its working folder. 0: nothing can be written. More needs
+        Level.NAMESPACES.
       file_mb: the working folder's size, where `files` is not 0.
       open_files: descriptors open at the same time.
-      processes: threads at the same time, where the sandbox can count them (see `sandbox.py`); a second process is never allowed
-        from Level.KERNEL on.
+      processes: threads at the same time, where the sandbox can count them (see `sandbox.py`); a second
+        process is never allowed from Level.KERNEL on.
     """
 
     wall_s: float = 10.0
@@ -69,8 +74,9 @@ class Outcome:
     """How a program ended.
 
     Args:
-      reason: `exit` (code: its exit code), `signal` (code: the signal's number), or the limit that ended it: `wall`, `cpu`, `memory`,
-        `output`. `memory` is said where an uncaught MemoryError ended it; a program that handles its own goes on.
+      reason: `exit` (code: its exit code), `signal` (code: the signal's number), or the limit that ended it:
+        `wall`, `cpu`, `memory`, `output`. `memory` is said where an uncaught MemoryError ended it; a program
+        that handles its own goes on.
       stdout: all of it, at most `output_bytes`.
       stderr: the last 4,000 bytes.
       seconds: wall time from the first instruction of the program to its end.
@@ -90,7 +96,8 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Called:
-    """What one call of a program's function gave: a value, or an exception's text in `raised`, or (the program has ended) its outcome.
+    """What one call of a program's function gave: a value, or an exception's text in `raised`, or (the
+    program has ended) its outcome.
 
     is_missing: there is no such function; `raised` says why.
     """

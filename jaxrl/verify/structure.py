@@ -1,10 +1,12 @@
-r"""What an answer is made of, as a small tree, so that it can be compared part by part (`alike.py`) and nothing of it is dropped:
+r"""What an answer is made of, as a small tree, so that it can be compared part by part (`alike.py`) and
+nothing of it is dropped:
 
     list      1, 2 and 3; x = 1 or x = 2; 1 \pm \sqrt{2} is two; `cases` are the list of their lines
     set       \{1, 2\}, also \emptyset
     brackets  (1, 2) [0, 1) \langle 1, 2 \rangle: points and intervals, with the brackets that they have
     union     of intervals
-    matrix    pmatrix, bmatrix and an array in brackets are one kind; determinants are another; a sum, product, multiple, power or
+    matrix    pmatrix, bmatrix and an array in brackets are one kind; determinants are another; a sum,
+    product, multiple, power or
               transpose of matrices is `arithmetic`, its cells as they are to be worked out
     ratio     7:32, and times of day
     based     204_5
@@ -57,8 +59,9 @@ class Leaf:
 
 @dataclass(frozen=True)
 class Group:
-    """kind: one of those above, but relation and leaf; or row, of a matrix. brackets: both. joiner: the last word or sign between
-    the parts of a list; a or p of a time of day."""
+    """kind: one of those above, but relation and leaf; or row, of a matrix. brackets: both. joiner: the last
+    word or sign between the parts of a list; a or p of a time of day.
+    """
 
     kind: str
     parts: tuple["Node", ...]
@@ -76,23 +79,65 @@ class Relation:
 
 Node = Leaf | Group | Relation
 
-# --------------------------------------------------------------------------------------------------------------- reading
+# ---------------------------------------------------------------------------------------------------- reading
 
 _SYMBOLS = {
-    "∅": r"varnothing emptyset", "≤": r"le leq leqslant", "≥": r"ge geq geqslant", "≠": r"ne neq", "<": r"lt", ">": r"gt",
-    "≈": r"approx simeq cong sim", "≡": r"equiv", "∓": r"mp", "/": r"div", "∞": r"infty", "∪": r"cup", "∈": r"in",
-    "→": r"to rightarrow Rightarrow longrightarrow implies iff", "⦃": r"lbrace", "⦄": r"rbrace", "⟨": r"langle", "⟩": r"rangle",
-    "⌊": r"lfloor", "⌋": r"rfloor", "⌈": r"lceil", "⌉": r"rceil", "|": r"vert lvert rvert mid", "…": r"dots ldots cdots dotsc",
+    "∅": r"varnothing emptyset",
+    "≤": r"le leq leqslant",
+    "≥": r"ge geq geqslant",
+    "≠": r"ne neq",
+    "<": r"lt",
+    ">": r"gt",
+    "≈": r"approx simeq cong sim",
+    "≡": r"equiv",
+    "∓": r"mp",
+    "/": r"div",
+    "∞": r"infty",
+    "∪": r"cup",
+    "∈": r"in",
+    "→": r"to rightarrow Rightarrow longrightarrow implies iff",
+    "⦃": r"lbrace",
+    "⦄": r"rbrace",
+    "⟨": r"langle",
+    "⟩": r"rangle",
+    "⌊": r"lfloor",
+    "⌋": r"rfloor",
+    "⌈": r"lceil",
+    "⌉": r"rceil",
+    "|": r"vert lvert rvert mid",
+    "…": r"dots ldots cdots dotsc",
     ":": r"colon ratio",
-    ' "or" ': r"vee lor", ' "and" ': r"wedge land", "": r"limits bigl bigr big Big Bigl Bigr",
-}  # fmt: skip
+    ' "or" ': r"vee lor",
+    ' "and" ': r"wedge land",
+    "": r"limits bigl bigr big Big Bigl Bigr",
+}
 _SYMBOL_OF = {name: symbol for symbol, names in _SYMBOLS.items() for name in names.split()}
 _COMMAND = re.compile(r"\\([A-Za-z]+)")
 _SPELT = [
-    ("\\{", "⦃"), ("\\}", "⦄"), ("\\|", "|"), ("<=", "≤"), (">=", "≥"), ("!=", "≠"), ("==", "="), (":=", "="), ("...", "…"), ("π", "\\pi "),
-    ("\\mathbb{R}", "ℝ"), ("\\R", "ℝ"), ("**", "^"), ("·", "*"), ("⋅", "*"), ("÷", "/"), ("≅", "≈"), ("⩽", "≤"),
-    ("⩾", "≥"), ("²", "^2"), ("³", "^3"), ("{:}", ":"), ("{=}", "="),
-]  # fmt: skip
+    ("\\{", "⦃"),
+    ("\\}", "⦄"),
+    ("\\|", "|"),
+    ("<=", "≤"),
+    (">=", "≥"),
+    ("!=", "≠"),
+    ("==", "="),
+    (":=", "="),
+    ("...", "…"),
+    ("π", "\\pi "),
+    ("\\mathbb{R}", "ℝ"),
+    ("\\R", "ℝ"),
+    ("**", "^"),
+    ("·", "*"),
+    ("⋅", "*"),
+    ("÷", "/"),
+    ("≅", "≈"),
+    ("⩽", "≤"),
+    ("⩾", "≥"),
+    ("²", "^2"),
+    ("³", "^3"),
+    ("{:}", ":"),
+    ("{=}", "="),
+]
 _FONTS = re.compile(r'"([A-Za-z])"')  # one letter in another font is that letter
 _PLUS_INFINITY = re.compile(r"(?<![\w)}])\+\s*∞")
 _ROOT_SIGN = re.compile(r"√\s*(\([^()]*\)|\{[^{}]*\}|[0-9]+|[A-Za-z])")
@@ -105,9 +150,15 @@ _BASED = re.compile(r"([0-9][0-9A-Z]*|[0-9A-F]+(?=_\{?1[1-9]))_(?:\{\s*\"?([0-9]
 _BASE_BRACKETS = re.compile(r"^\(([0-9A-F]+)\)(?=_)|(?<=_\{)\(([0-9]+)\)(?=\}$)")  # (204)_{(5)}
 _NUMERALS = "zero one two three four five six seven eight nine ten eleven twelve".split()
 _CLOCK = re.compile(r"([0-9]{1,2}:[0-9]{2}(?::[0-9]{2})?)\s*\"?\s*([ap])\.?\s?m\.?\s*\"?", re.IGNORECASE)
-_WORD = re.compile(r'"[^"]*"|[A-Za-z]{3,}|[a-z]*[eiou][a-z]+|[a-z]+[eiou][a-z]*')  # letters alone that are no product
-_UNITS = re.compile(r'(?<=[0-9A-Za-z)}\]°])\s*(?:\s*"[^"]*"(?:\^\{?-?[0-9]\}?)?|\s+(?!sin|cos|tan|log|sqrt)[A-Za-z]{3,}\.?)+\s*$')
-_MATRICES = dict.fromkeys(("pmatrix", "bmatrix", "matrix", "smallmatrix", "array"), "matrix") | {"vmatrix": "determinant", "Vmatrix": "norm"}
+# letters alone that are no product
+_WORD = re.compile(r'"[^"]*"|[A-Za-z]{3,}|[a-z]*[eiou][a-z]+|[a-z]+[eiou][a-z]*')
+_UNITS = re.compile(
+    r'(?<=[0-9A-Za-z)}\]°])\s*(?:\s*"[^"]*"(?:\^\{?-?[0-9]\}?)?|\s+(?!sin|cos|tan|log|sqrt)[A-Za-z]{3,}\.?)+\s*$'
+)
+_MATRICES = dict.fromkeys(("pmatrix", "bmatrix", "matrix", "smallmatrix", "array"), "matrix") | {
+    "vmatrix": "determinant",
+    "Vmatrix": "norm",
+}
 _COLUMNS = re.compile(r"\{[lcr|\s]*\}")
 
 
@@ -172,7 +223,10 @@ def _list(text: str, depth: int, enclosed: bool = False) -> Node | None:
     parts = [_read(piece, depth + 1) for piece in pieces]
     if ";" in joiners:
         is_list = [isinstance(part, Group) and part.kind == "list" for part in parts]
-        parts = [Group("brackets", part.parts, "()") if is_it else part for part, is_it in zip(parts, is_list, strict=True)]
+        parts = [
+            Group("brackets", part.parts, "()") if is_it else part
+            for part, is_it in zip(parts, is_list, strict=True)
+        ]
     return Group("list", tuple(parts), joiner=joiners[-1] if joiners else "")
 
 
@@ -180,7 +234,10 @@ def _ways(piece: str) -> list[str]:
     """Both values of what holds a plus or minus."""
     if "±" not in piece and "∓" not in piece:
         return [piece]
-    return [re.sub(r"(^|[=(,{])\s*\+", r"\1", piece.translate(str.maketrans("±∓", signs))) for signs in ("+-", "-+")]
+    return [
+        re.sub(r"(^|[=(,{])\s*\+", r"\1", piece.translate(str.maketrans("±∓", signs)))
+        for signs in ("+-", "-+")
+    ]
 
 
 def _relation(text: str, depth: int) -> Node | None:
@@ -200,7 +257,13 @@ def _enclosed(text: str, depth: int) -> Node | None:
     """What stands in one pair of brackets, which may be of two kinds."""
     if text == "∅" or text.replace(" ", "") in ("⦃⦄", "{}"):
         return Group("set", ())
-    if len(text) < 3 or text[0] not in "([{⦃⟨" or text[-1] not in ")]}⦄⟩" or 0 in _depths(text)[1:-1] or text[-2] in ",;":
+    if (
+        len(text) < 3
+        or text[0] not in "([{⦃⟨"
+        or text[-1] not in ")]}⦄⟩"
+        or 0 in _depths(text)[1:-1]
+        or text[-2] in ",;"
+    ):
         return None
     inner = _list(text[1:-1], depth + 1, enclosed=True) or _read(text[1:-1], depth + 1)  # (2,100) is a pair
     parts = inner.parts if isinstance(inner, Group) and inner.kind == "list" else (inner,)
@@ -227,14 +290,19 @@ def _other(text: str, depth: int) -> Node | None:
     pieces, _ = _split(clock[1] if clock else text, re.compile(":"))
     if len(pieces) > 1:
         kind = "time" if re.search(r":\s*0[0-9]", text) else "ratio"  # 9:05 is not 9:5
-        return Group(kind, tuple(_read(piece, depth + 1) for piece in pieces), joiner=clock[2].lower() if clock else "")
+        return Group(
+            kind, tuple(_read(piece, depth + 1) for piece in pieces), joiner=clock[2].lower() if clock else ""
+        )
     return None
 
 
 def _environment(name: str, body: str, depth: int) -> Node | None:
     if name in _MATRICES:
         cells = _cells(name, body)
-        return Group(_MATRICES[name], tuple(Group("row", tuple(_read(cell, depth + 1) for cell in row)) for row in cells))
+        return Group(
+            _MATRICES[name],
+            tuple(Group("row", tuple(_read(cell, depth + 1) for cell in row)) for row in cells),
+        )
     rows = _lines(body)
     if name in ("cases", "aligned", "align", "align*", "gathered"):
         parts = tuple(_read(row.replace("&", " ").strip(" ,"), depth + 1) for row in rows)
@@ -253,7 +321,7 @@ def _cells(name: str, body: str) -> list[list[str]]:
     return [_split(row, re.compile("&"))[0] for row in rows]
 
 
-# ------------------------------------------------------------------------------------------------- arithmetic of matrices
+# ------------------------------------------------------------------------------------- arithmetic of matrices
 
 Cells = list[list[str]]  # of a matrix, each as a text
 _PLUS = re.compile(r"(?<=[^\s*^+-])\s*([+-])")
@@ -290,10 +358,18 @@ def _product_of_matrices(text: str, depth: int) -> Cells | str | None:
     start = at = 0
     while at <= len(text):
         opened = _ENVIRONMENT.match(text, at) if at < len(text) else None
-        end = next((i for i in range(at + 1, len(text) + 1) if not depths[i]), len(text)) if at < len(text) else at
+        end = (
+            next((i for i in range(at + 1, len(text) + 1) if not depths[i]), len(text))
+            if at < len(text)
+            else at
+        )
         if opened:
             closed = text.find("}", end) + 1
-            value = _cells(opened[2], text[opened.end() : end]) if _MATRICES.get(opened[2]) == "matrix" and closed else None
+            value = (
+                _cells(opened[2], text[opened.end() : end])
+                if _MATRICES.get(opened[2]) == "matrix" and closed
+                else None
+            )
         elif at < len(text) and text[at] in "([" and "\\begin" in text[at:end]:
             closed, value = end + 1, _sum_of_matrices(text[at + 1 : end], depth + 1)
         elif at < len(text):
@@ -315,7 +391,11 @@ def _power(value: Cells | str | None, power: str) -> Cells | str | None:
     if value is None or isinstance(value, str):
         return None
     if not power.isdigit():
-        return [list(column) for column in zip(*value, strict=True)] if len({len(row) for row in value}) == 1 else None
+        return (
+            [list(column) for column in zip(*value, strict=True)]
+            if len({len(row) for row in value}) == 1
+            else None
+        )
     total: Cells | str | None = value if int(power) else None
     for _ in range(int(power) - 1):
         total = _times(total, value)
@@ -333,11 +413,20 @@ def _times(left: Cells | str | None, right: Cells | str | None) -> Cells | str |
     if any(len(row) != len(right) for row in left) or len({len(row) for row in right}) != 1:
         return None
     columns = list(zip(*right, strict=True))
-    product = [["+".join(f"({a})*({b})" for a, b in zip(row, column, strict=True)) for column in columns] for row in left]
+    product = [
+        ["+".join(f"({a})*({b})" for a, b in zip(row, column, strict=True)) for column in columns]
+        for row in left
+    ]
     return product if max(len(cell) for row in product for cell in row) <= MAX_CELL else None
 
 
 def _plus(left: Cells | str | None, right: Cells | str | None) -> Cells | str | None:
-    if left is None or right is None or isinstance(left, str) or isinstance(right, str) or list(map(len, left)) != list(map(len, right)):
+    if (
+        left is None
+        or right is None
+        or isinstance(left, str)
+        or isinstance(right, str)
+        or list(map(len, left)) != list(map(len, right))
+    ):
         return None
     return [[f"({a})+({b})" for a, b in zip(*rows, strict=True)] for rows in zip(left, right, strict=True)]

@@ -1,10 +1,11 @@
-"""The child of a verifier pool: reads requests from a socket, calls the verify function, answers. Started by `pool.py` only.
+"""The child of a verifier pool: reads requests from a socket, calls the verify function, answers. Started by
+`pool.py` only.
 
     python -m jaxrl.verify.worker SOCKET_FD PARENT_PID MEMORY_BYTES CPU_SECONDS
 
-Both directions carry frames: ticket and length, eight bytes each, then the body. The parent sends pickles (the verify function
-once, as ticket 0, then pairs of problem and text); this side answers under the same ticket, in JSON alone, so that nothing that
-happens here can run code there.
+Both directions carry frames: ticket and length, eight bytes each, then the body. The parent sends pickles
+(the verify function once, as ticket 0, then pairs of problem and text); this side answers under the same
+ticket, in JSON alone, so that nothing that happens here can run code there.
 """
 
 import functools
@@ -34,7 +35,8 @@ def main(arguments: list[str]) -> int:
     descriptor, parent, memory_bytes, cpu_seconds = map(int, arguments)
     set_soft_limit(resource.RLIMIT_CORE, 0)
     work_under_keeper(parent, descriptor)
-    set_soft_limit(resource.RLIMIT_AS, memory_bytes)  # for this machine's sake: the pool's deadline is what ends a sample
+    # for this machine's sake: the pool's deadline is what ends a sample
+    set_soft_limit(resource.RLIMIT_AS, memory_bytes)
     os.set_inheritable(descriptor, False)  # programs that a verify function runs have no business with it
     connection = socket.socket(fileno=descriptor)
     request = receive(connection)
@@ -44,9 +46,14 @@ def main(arguments: list[str]) -> int:
         verify = pickle.loads(request[1])
     except BaseException as error:
         is_users = isinstance(error, InputError)  # says itself what to do
-        send(connection, 0, {"ready": False, "error": str(error) if is_users else describe(error), "is_users": is_users})
+        send(
+            connection,
+            0,
+            {"ready": False, "error": str(error) if is_users else describe(error), "is_users": is_users},
+        )
         return 1
-    # Up to here stderr is a file, in which the parent finds why a worker did not start. Verify functions get no file to fill.
+    # Up to here stderr is a file, in which the parent finds why a worker did not start. Verify functions get
+    # no file to fill.
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
     send(connection, 0, {"ready": True})
     while (request := receive(connection)) is not None:
@@ -57,7 +64,9 @@ def main(arguments: list[str]) -> int:
 
 
 def answer(verify: Callable[..., Any], body: bytes) -> dict[str, Any]:
-    """The verdict as JSON values, or `error`, and its seconds; whatever verify raises, SystemExit included, is one sample's error."""
+    """The verdict as JSON values, or `error`, and its seconds; whatever verify raises, SystemExit included,
+    is one sample's error.
+    """
     began = time.monotonic()
     try:
         problem, text = pickle.loads(body)
@@ -80,9 +89,11 @@ def verdict_values(verdict: Any) -> dict[str, Any]:
             raise ValueError(f"{name} is {value}, beyond the {MAX_REWARD:g} that can be reckoned with")
     reward = float(verdict.reward)
     error = None if verdict.error is None else _told(verdict.error)
-    if not math.isfinite(reward):  # no judgement at all: it goes on as it is, for the trainer to leave the sample out
+    # no judgement at all: it goes on as it is, for the trainer to leave the sample out
+    if not math.isfinite(reward):
         error = error or f"reward: {reward} is not a finite number"
-    elif abs(reward) > MAX_REWARD:  # none either: float32 makes an infinity of it, if not here then of its square
+    # none either: float32 makes an infinity of it, if not here then of its square
+    elif abs(reward) > MAX_REWARD:
         error = error or f"reward: {reward} is beyond the {MAX_REWARD:g} that can be reckoned with"
         reward = math.copysign(math.inf, reward)
     return {
@@ -105,7 +116,9 @@ def describe(error: BaseException) -> str:
 
 
 def _told(text: Any) -> str:
-    """A verdict's text as it goes to files and people: not too long, and with the secrets that a worker was given as their names."""
+    """A verdict's text as it goes to files and people: not too long, and with the secrets that a worker was
+    given as their names.
+    """
     text = str(text)[: 2 * MAX_TEXT]
     for value, name in _secrets().items():
         text = text.replace(value, f"[{name}]")
@@ -117,7 +130,7 @@ def _secrets() -> dict[str, str]:
     return environment.secrets(os.environ)
 
 
-# --------------------------------------------------------------------------------------------------------------- frames
+# ----------------------------------------------------------------------------------------------------- frames
 
 
 def send(connection: socket.socket, ticket: int, values: dict[str, Any]) -> None:
@@ -145,11 +158,13 @@ def _exactly(connection: socket.socket, size: int) -> bytes | None:
     return bytes(body)
 
 
-# --------------------------------------------------------------------------------------------------------------- limits
+# ----------------------------------------------------------------------------------------------------- limits
 
 
 def allow_cpu(seconds: int) -> None:
-    """From now on, so much CPU time; then the kernel ends this process, even if no one is left to enforce the deadline."""
+    """From now on, so much CPU time; then the kernel ends this process, even if no one is left to enforce the
+    deadline.
+    """
     usage = resource.getrusage(resource.RUSAGE_SELF)
     set_soft_limit(resource.RLIMIT_CPU, math.ceil(usage.ru_utime + usage.ru_stime) + seconds)
 

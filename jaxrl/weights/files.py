@@ -1,7 +1,9 @@
-"""Files under the weights: opening safetensors without reading them, telling what does not fit, saving a folder as a whole.
+"""Files under the weights: opening safetensors without reading them, telling what does not fit, saving a
+folder as a whole.
 
-A safetensors file that is written here carries the SHA-256 of its bytes among its metadata, where other programs pass over it, and
-is held to it when it is opened here; a flipped bit is an error. Files without one load as they are.
+A safetensors file that is written here carries the SHA-256 of its bytes among its metadata, where other
+programs pass over it, and is held to it when it is opened here; a flipped bit is an error. Files without one
+load as they are.
 
 Not here: what the tensors mean (`names.py`).
 """
@@ -33,11 +35,12 @@ METADATA, BEFORE_DIGITS, ZEROS = b'"__metadata__":', f'"{DIGEST}":"'.encode(), b
 def open_tensors(paths: Iterable[Path]) -> dict[str, tuple[Any, Path]]:
     """Name -> (a slice that reads when it is indexed, its file), over several safetensors files.
 
-    Nothing but the headers is read here, and the whole of files that carry a digest. The slices are NumPy's framework, which gives
-    bfloat16 as `ml_dtypes.bfloat16`.
+    Nothing but the headers is read here, and the whole of files that carry a digest. The slices are NumPy's
+    framework, which gives bfloat16 as `ml_dtypes.bfloat16`.
 
     Raises:
-      InputError: a file that is missing, is not a whole safetensors file, or is not the one that its digest was made of.
+      InputError: a file that is missing, is not a whole safetensors file, or is not the one that its digest
+        was made of.
     """
     tensors: dict[str, tuple[Any, Path]] = {}
     digests: dict[Path, str] = {}
@@ -53,8 +56,9 @@ def open_tensors(paths: Iterable[Path]) -> dict[str, tuple[Any, Path]]:
     for (path, saved), found in zip(digests.items(), side_by_side(_digest, digests), strict=True):
         if saved != found:
             raise InputError(
-                f"{path} is not as jaxrl wrote it: its bytes have the SHA-256 {found[:12]}... and it says {saved[:12]}...; restore the file "
-                f"or export it again, or, where another program has changed it on purpose, take {DIGEST} out of its metadata"
+                f"{path} is not as jaxrl wrote it: its bytes have the SHA-256 {found[:12]}... and it says"
+                f" {saved[:12]}...; restore the file or export it again, or, where another program has"
+                f" changed it on purpose, take {DIGEST} out of its metadata"
             )
     return tensors
 
@@ -86,16 +90,21 @@ def _digest(path: Path) -> str:
 
 
 def _read_header(file: BinaryIO) -> bytes:
-    """The bytes of an open safetensors file up to its data: the header's length, eight bytes, and the header."""
+    """The bytes of an open safetensors file up to its data: the header's length, eight bytes, and the
+    header.
+    """
     length = file.read(8)
     return length + file.read(int.from_bytes(length, "little"))
 
 
-def check_tensors(place: Path, tensors: dict[str, tuple[Any, Path]], expected: dict[str, tuple[int, ...]], remedy: str) -> None:
+def check_tensors(
+    place: Path, tensors: dict[str, tuple[Any, Path]], expected: dict[str, tuple[int, ...]], remedy: str
+) -> None:
     """One InputError with everything that is missing, left over, misshapen or not of a float type.
 
     Args:
-      place: the folder, for the text. expected: name -> shape. remedy: what the user can do, closing the text.
+      place: the folder, for the text. expected: name -> shape. remedy: what the user can do, closing the
+        text.
     """
     problems = [f"missing: {name} {list(shape)}" for name, shape in expected.items() if name not in tensors]
     for name, (tensor, path) in tensors.items():
@@ -103,9 +112,13 @@ def check_tensors(place: Path, tensors: dict[str, tuple[Any, Path]], expected: d
         if name not in expected:
             problems.append(f"unexpected: {name} {list(shape)} in {path.name}")
         elif shape != expected[name]:
-            problems.append(f"wrong shape: {name} is {list(shape)} in {path.name}, should be {list(expected[name])}")
+            problems.append(
+                f"wrong shape: {name} is {list(shape)} in {path.name}, should be {list(expected[name])}"
+            )
         elif kind not in FLOATS:
-            problems.append(f"wrong type: {name} is {kind} in {path.name}, should be one of {', '.join(FLOATS)}")
+            problems.append(
+                f"wrong type: {name} is {kind} in {path.name}, should be one of {', '.join(FLOATS)}"
+            )
     if problems:
         more = [f"... and {len(problems) - LISTED} more"] if len(problems) > LISTED else []
         listed = "\n  ".join(problems[:LISTED] + more)
@@ -114,14 +127,17 @@ def check_tensors(place: Path, tensors: dict[str, tuple[Any, Path]], expected: d
 
 @contextmanager
 def saving(folder: Path, last: str, replaces: tuple[str, ...]) -> Iterator[Path]:
-    """A temporary folder to write files to; they move into `folder` when the block ends, or vanish when it fails.
+    """A temporary folder to write files to; they move into `folder` when the block ends, or vanish when it
+    fails.
 
-    `last` is the file without which readers take the folder for nothing: it is removed before the others are replaced
-    and put in place after them, so that a folder that has it is whole, whenever the process may have died.
+    `last` is the file without which readers take the folder for nothing: it is removed before the others are
+    replaced and put in place after them, so that a folder that has it is whole, whenever the process may have
+    died.
 
     Args:
       folder: made if missing; files in it that are not written anew stay.
-      replaces: glob patterns of older files that must not survive beside the new ones (another number of shards).
+      replaces: glob patterns of older files that must not survive beside the new ones (another number of
+        shards).
     Raises:
       InputError: if the folder cannot be made.
     """
@@ -137,7 +153,8 @@ def saving(folder: Path, last: str, replaces: tuple[str, ...]) -> Iterator[Path]
         (folder / last).unlink(missing_ok=True)
         for old in (path for pattern in replaces for path in folder.glob(pattern)):
             old.unlink()
-        # safetensors makes files that only their owner can read; the text file has the mode that the user's umask gives
+        # safetensors makes files that only their owner can read; the text file has the mode that the user's
+        # umask gives
         for path in sorted(temporary.iterdir(), key=lambda path: path.name == last):
             if path.name != last:
                 shutil.copymode(temporary / last, path)

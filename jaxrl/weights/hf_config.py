@@ -1,7 +1,9 @@
-"""`config.json` of a Hugging Face model directory <-> ModelConfig. What the model here cannot compute is an error.
+"""`config.json` of a Hugging Face model directory <-> ModelConfig. What the model here cannot compute is an
+error.
 
-Read as plain JSON, without transformers: importing that takes seconds, and it fills in what a file leaves out without a
-word. What a file leaves out has transformers' default here too (`DEFAULTS`); what it says is either represented or refused.
+Read as plain JSON, without transformers: importing that takes seconds, and it fills in what a file leaves out
+without a word. What a file leaves out has transformers' default here too (`DEFAULTS`); what it says is either
+represented or refused.
 """
 
 import json
@@ -17,17 +19,33 @@ _ALL = {"hidden_act": "silu", "rms_norm_eps": 1e-6, "tie_word_embeddings": False
 # by model type: what transformers 5 assumes where config.json is silent
 DEFAULTS: dict[str, dict[str, Any]] = {
     "llama": {
-        **_ALL, "num_key_value_heads": None, "head_dim": None, "max_position_embeddings": 2048,
-        "attention_bias": False, "mlp_bias": False,
+        **_ALL,
+        "num_key_value_heads": None,
+        "head_dim": None,
+        "max_position_embeddings": 2048,
+        "attention_bias": False,
+        "mlp_bias": False,
     },
     "qwen2": {**_ALL, "num_key_value_heads": 32, "head_dim": None, "max_position_embeddings": 32_768},
-    "qwen3": {**_ALL, "num_key_value_heads": 32, "head_dim": 128, "max_position_embeddings": 32_768, "attention_bias": False},
-}  # fmt: skip
+    "qwen3": {
+        **_ALL,
+        "num_key_value_heads": 32,
+        "head_dim": 128,
+        "max_position_embeddings": 32_768,
+        "attention_bias": False,
+    },
+}
 ARCHITECTURES = {"llama": "LlamaForCausalLM", "qwen2": "Qwen2ForCausalLM", "qwen3": "Qwen3ForCausalLM"}
 ROPE_KEYS = {
     "default": {"rope_theta"},
     "linear": {"rope_theta", "factor"},
-    "llama3": {"rope_theta", "factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"},
+    "llama3": {
+        "rope_theta",
+        "factor",
+        "low_freq_factor",
+        "high_freq_factor",
+        "original_max_position_embeddings",
+    },
 }
 DEFAULT_ROPE_THETA = 10_000.0
 
@@ -40,22 +58,30 @@ class _Values:
     values: dict[str, Any]
 
     def get(self, key: str, kind: type, default: Any = None) -> Any:
-        """The value, of that kind and, if a number, positive; `default` stands in where it is absent or null."""
+        """The value, of that kind and, if a number, positive; `default` stands in where it is absent or
+        null.
+        """
         value = self.values.get(key)
         value = default if value is None else value
         if value is None:
-            raise InputError(f"{self.place}: {key} is required and not set; is this the config.json of a language model?")
+            raise InputError(
+                f"{self.place}: {key} is required and not set; is this the config.json of a language model?"
+            )
         is_number = isinstance(value, (int, float) if kind is float else int) and not isinstance(value, bool)
         if kind is bool and not isinstance(value, bool):
             raise InputError(f"{self.place}: {key} is {value!r}; it must be true or false")
         if kind is not bool and not (is_number and value > 0):
             raise InputError(
-                f"{self.place}: {key} is {value!r}; it must be a positive {'number' if kind is float else 'integer'}"
+                f"{self.place}: {key} is {value!r}; it must be a positive"
+                f" {'number' if kind is float else 'integer'}"
             )
         return kind(value)
 
     def refuse(self, key: str, supported: str) -> None:
-        raise InputError(f"{self.place}: {key} is {self.values.get(key)!r}, which jaxrl cannot represent; supported: {supported}")
+        raise InputError(
+            f"{self.place}: {key} is {self.values.get(key)!r}, which jaxrl cannot represent; supported:"
+            f" {supported}"
+        )
 
 
 def read_hf_config(folder: str | Path) -> ModelConfig:
@@ -65,7 +91,8 @@ def read_hf_config(folder: str | Path) -> ModelConfig:
     `rope_scaling` (before).
 
     Raises:
-      InputError: no such file, not JSON, a size missing or out of range, or anything that ModelConfig cannot represent.
+      InputError: no such file, not JSON, a size missing or out of range, or anything that ModelConfig cannot
+        represent.
     """
     path = Path(folder) / "config.json"
     values = read_json(path, "check the path, or fetch the file again")
@@ -105,12 +132,16 @@ def read_hf_config(folder: str | Path) -> ModelConfig:
 
 
 def write_hf_config(
-    config: ModelConfig, folder: str | Path, dtype: str, bos_id: int | None = None, eos_ids: tuple[int, ...] = ()
+    config: ModelConfig,
+    folder: str | Path,
+    dtype: str,
+    bos_id: int | None = None,
+    eos_ids: tuple[int, ...] = (),
 ) -> None:
     """Write `config.json`; `read_hf_config` gives the same ModelConfig back.
 
-    Rotary positions are written in both ways. A reader that knows only the older one would otherwise not find the
-    frequencies, take its default and compute another model in silence.
+    Rotary positions are written in both ways. A reader that knows only the older one would otherwise not find
+    the frequencies, take its default and compute another model in silence.
 
     Args:
       dtype: of the weights beside the file: `float32`, `bfloat16` or `float16`.
@@ -157,7 +188,9 @@ def _refuse_unsupported(v: _Values, family: str) -> None:
     if v.values["hidden_act"] != "silu":
         v.refuse("hidden_act", "silu")
     if v.values["attention_dropout"]:
-        v.refuse("attention_dropout", "0.0 (set it to 0 to load the weights; nothing but training depends on it)")
+        v.refuse(
+            "attention_dropout", "0.0 (set it to 0 to load the weights; nothing but training depends on it)"
+        )
     if v.values.get("quantization_config") is not None:
         v.refuse("quantization_config", "float weights only (load the model that was quantized)")
     kinds = v.values.get("layer_types")
@@ -167,11 +200,15 @@ def _refuse_unsupported(v: _Values, family: str) -> None:
         # layers below max_window_layers see everything; 28 and 4096 are transformers' defaults
         window, first = v.values.get("sliding_window", 4096), v.values.get("max_window_layers", 28)
         if window is not None and first < v.get("num_hidden_layers", int):
-            v.refuse("use_sliding_window", "false, or sliding_window null (every layer sees the whole context)")
+            v.refuse(
+                "use_sliding_window", "false, or sliding_window null (every layer sees the whole context)"
+            )
 
 
 def _rope(v: _Values) -> tuple[float, RopeScaling | None]:
-    """(theta, scaling) from whichever of the two ways of writing is there; the older one wins, as in transformers."""
+    """(theta, scaling) from whichever of the two ways of writing is there; the older one wins, as in
+    transformers.
+    """
     older = v.values.get("rope_scaling")
     name = "rope_scaling" if older else "rope_parameters"
     values = older or v.values.get("rope_parameters") or {}
@@ -197,7 +234,11 @@ def _rope(v: _Values) -> tuple[float, RopeScaling | None]:
     if high <= low:
         rope.refuse("high_freq_factor", f"more than low_freq_factor ({low})")
     return theta, RopeScaling(
-        "llama3", rope.get("factor", float), low, high, rope.get("original_max_position_embeddings", int, default=original)
+        "llama3",
+        rope.get("factor", float),
+        low,
+        high,
+        rope.get("original_max_position_embeddings", int, default=original),
     )
 
 
@@ -222,10 +263,14 @@ def _check_family(config: ModelConfig) -> None:
         "qwen3": {"o_bias": config.qkv_bias, "mlp_bias": False, "qk_norm": True},
     }
     if config.family not in wanted:
-        raise InputError(f"model family {config.family!r} has no Hugging Face model type; the families are {', '.join(wanted)}")
+        raise InputError(
+            f"model family {config.family!r} has no Hugging Face model type; the families are"
+            f" {', '.join(wanted)}"
+        )
     for name, value in wanted[config.family].items():
         if getattr(config, name) != value:
             raise InputError(
-                f"{name}={getattr(config, name)} cannot be written as model type {config.family!r}, which needs {name}={value} "
-                f"(with qkv_bias={config.qkv_bias}); choose another family or other biases"
+                f"{name}={getattr(config, name)} cannot be written as model type {config.family!r}, which"
+                f" needs {name}={value} (with qkv_bias={config.qkv_bias}); choose another family or other"
+                " biases"
             )

@@ -1,7 +1,8 @@
 """Adapters in and out of PEFT's format: `adapter_config.json` and `adapter_model.safetensors`.
 
-PEFT and the servers that read its format pass over keys they do not know and then serve the base alone; so keys are
-checked here in both directions, and what an adapter asks for beyond plain LoRA is refused. Axes: L layers, R rank.
+PEFT and the servers that read its format pass over keys they do not know and then serve the base alone; so
+keys are checked here in both directions, and what an adapter asks for beyond plain LoRA is refused. Axes: L
+layers, R rank.
 """
 
 import json
@@ -22,13 +23,35 @@ CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 PREFIX = "base_model.model."  # PEFT's wrapper around the model that our table names
 TARGETS = {module.rpartition(".")[2]: ours for ours, module in MODULES.items()}  # q_proj -> q
 
-# What may stand in an adapter_config.json without changing what its tensors mean. Every other key must be empty.
-READ = {"peft_type", "r", "lora_alpha", "lora_dropout", "target_modules", "use_rslora", "bias", "init_lora_weights"}
+# What may stand in an adapter_config.json without changing what its tensors mean. Every other key must be
+# empty.
+READ = {
+    "peft_type",
+    "r",
+    "lora_alpha",
+    "lora_dropout",
+    "target_modules",
+    "use_rslora",
+    "bias",
+    "init_lora_weights",
+}
 HARMLESS = {
-    "arrow_config", "auto_mapping", "base_model_name_or_path", "corda_config", "ensure_weight_tying", "eva_config",
-    "inference_mode", "megatron_core", "peft_version", "qalora_group_size", "revision", "runtime_config", "task_type",
-}  # fmt: skip
-# Ways of starting A and B that leave the base as it was; the others (pissa, olora, loftq, ...) subtract from it.
+    "arrow_config",
+    "auto_mapping",
+    "base_model_name_or_path",
+    "corda_config",
+    "ensure_weight_tying",
+    "eva_config",
+    "inference_mode",
+    "megatron_core",
+    "peft_version",
+    "qalora_group_size",
+    "revision",
+    "runtime_config",
+    "task_type",
+}
+# Ways of starting A and B that leave the base as it was; the others (pissa, olora, loftq, ...) subtract from
+# it.
 PLAIN_INITS = (True, False, "gaussian", "orthogonal", "eva", None)
 
 
@@ -38,8 +61,8 @@ def save_adapter(
     """Write an adapter that PEFT loads on the base model.
 
     Args:
-      lora_tree: `{"layers": {target: {"lora_a": [L, in, R], "lora_b": [L, R, out]}}}` for the section's targets; stored
-        in the dtype it has.
+      lora_tree: `{"layers": {target: {"lora_a": [L, in, R], "lora_b": [L, R, out]}}}` for the section's
+        targets; stored in the dtype it has.
       base_path: directory or hub name of the base, for those who load it by the adapter alone.
     Raises:
       InputError: a folder that cannot be written.
@@ -55,7 +78,8 @@ def save_adapter(
         "task_type": "CAUSAL_LM",
         "base_model_name_or_path": base_path,
         "r": lora_section.rank,
-        "lora_alpha": int(alpha) if alpha == int(alpha) else alpha,  # PEFT declares an integer, and computes with either
+        # PEFT declares an integer, and computes with either
+        "lora_alpha": int(alpha) if alpha == int(alpha) else alpha,
         "lora_dropout": lora_section.dropout,
         "use_rslora": lora_section.rslora,
         "target_modules": [MODULES[target].rpartition(".")[2] for target in lora_section.targets],
@@ -77,19 +101,24 @@ def load_adapter(folder: str | Path, config: ModelConfig) -> tuple[Tree, LoraSec
     """An adapter of PEFT's, for the model of `config`.
 
     Returns:
-      (the adapter's tree as float32 NumPy arrays, what is trained being held in float32; the section that describes it).
+      (the adapter's tree as float32 NumPy arrays, what is trained being held in float32; the section that
+      describes it).
     Raises:
-      InputError: missing or broken files, keys or shapes that are not those of this model, or anything that LoraSection
-        cannot represent.
+      InputError: missing or broken files, keys or shapes that are not those of this model, or anything that
+        LoraSection cannot represent.
     """
     folder = Path(folder)
     section = _read_section(folder / CONFIG)
     if not (folder / WEIGHTS).is_file() and (folder / "adapter_model.bin").is_file():
-        raise InputError(f"{folder} holds adapter_model.bin and not {WEIGHTS}; save the adapter again as safetensors")
+        raise InputError(
+            f"{folder} holds adapter_model.bin and not {WEIGHTS}; save the adapter again as safetensors"
+        )
     tensors = open_tensors([folder / WEIGHTS])
     expected = _adapter_tensors(section, config)
     shapes = {name: shape for name, (_, _, shape) in expected.items()}
-    check_tensors(folder, tensors, shapes, "the adapter is not one for this model; check its base_model_name_or_path")
+    check_tensors(
+        folder, tensors, shapes, "the adapter is not one for this model; check its base_model_name_or_path"
+    )
     leaves: dict[str, list[np.ndarray]] = {}
     for name, (path, _, _) in expected.items():  # layers come in order
         leaves.setdefault(path, []).append(tensors[name][0][:].T.astype(np.float32))
@@ -105,7 +134,10 @@ def _read_section(path: Path) -> LoraSection:
         raise _refusal(path, values, "bias", "none")
     if values.get("init_lora_weights") not in PLAIN_INITS:
         raise _refusal(
-            path, values, "init_lora_weights", "ways of starting that leave the base unchanged (convert it to plain LoRA)"
+            path,
+            values,
+            "init_lora_weights",
+            "ways of starting that leave the base unchanged (convert it to plain LoRA)",
         )
     for key, value in values.items():
         if key not in READ | HARMLESS and value not in (None, False, {}, [], ""):
@@ -127,10 +159,14 @@ def _read_section(path: Path) -> LoraSection:
 
 
 def _refusal(path: Path, values: dict[str, Any], key: str, supported: str) -> InputError:
-    return InputError(f"{path}: {key} is {values.get(key)!r}, which jaxrl cannot represent; supported: {supported}")
+    return InputError(
+        f"{path}: {key} is {values.get(key)!r}, which jaxrl cannot represent; supported: {supported}"
+    )
 
 
-def _adapter_tensors(section: LoraSection, config: ModelConfig) -> dict[str, tuple[str, int, tuple[int, int]]]:
+def _adapter_tensors(
+    section: LoraSection, config: ModelConfig
+) -> dict[str, tuple[str, int, tuple[int, int]]]:
     """Every tensor of the adapter's file: name -> (our path, layer, their shape: A [R, in], B [out, R])."""
     tensors: dict[str, tuple[str, int, tuple[int, int]]] = {}
     sizes = config.linear_sizes
@@ -149,7 +185,9 @@ def _check_tree(lora_tree: Tree, section: LoraSection, config: ModelConfig) -> N
     """ValueError unless the tree has the section's targets, of the config's sizes: a defect of the caller."""
     targets = set(lora_tree["layers"])
     if targets != set(section.targets):
-        raise ValueError(f"the adapter tree has {sorted(targets)} and its section the targets {sorted(section.targets)}")
+        raise ValueError(
+            f"the adapter tree has {sorted(targets)} and its section the targets {sorted(section.targets)}"
+        )
     for path, _, shape in _adapter_tensors(section, config).values():
         found, wanted = tuple(leaf_at(lora_tree, path).shape), (config.num_layers, *shape[::-1])
         if found != wanted:

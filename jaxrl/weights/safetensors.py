@@ -1,7 +1,8 @@
-"""Models in and out of Hugging Face directories: `model.safetensors`, whole or in shards, and its `config.json`.
+"""Models in and out of Hugging Face directories: `model.safetensors`, whole or in shards, and its
+`config.json`.
 
-Loading reads each device's part of each leaf straight from the files, one leaf at a time: a model never lies whole on the
-host or on one device. Tokenizers are only copied.
+Loading reads each device's part of each leaf straight from the files, one leaf at a time: a model never lies
+whole on the host or on one device. Tokenizers are only copied.
 """
 
 import functools
@@ -27,23 +28,34 @@ from jaxrl.weights.names import TABLE, Tree, hf_tensors, is_stacked, leaf_at, le
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 SHARD_BYTES = 5 * 10**9
 TOKENIZER_PATTERNS = (
-    "tokenizer.json", "tokenizer_config.json", "tokenizer.model", "special_tokens_map.json", "added_tokens.json",
-    "vocab.json", "merges.txt", "*.jinja",
-)  # fmt: skip
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "tokenizer.model",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "*.jinja",
+)
 
 
-def load_model(folder: str | Path, config: ModelConfig, shardings: Tree | None = None, dtype: str = "float32") -> Tree:
+def load_model(
+    folder: str | Path, config: ModelConfig, shardings: Tree | None = None, dtype: str = "float32"
+) -> Tree:
     """The parameters of a Hugging Face directory as a tree of device arrays.
 
-    A `lm_head.weight` beside tied embeddings is accepted if it equals them (some writers store both), and the rotary
-    buffers of old files (`rotary_emb.inv_freq`) are passed over: both hold nothing that the config does not say.
+    A `lm_head.weight` beside tied embeddings is accepted if it equals them (some writers store both), and the
+    rotary buffers of old files (`rotary_emb.inv_freq`) are passed over: both hold nothing that the config
+    does not say.
 
     Args:
-      folder: with `model.safetensors`, or `model.safetensors.index.json` and its shards; float32, float16 or bfloat16.
+      folder: with `model.safetensors`, or `model.safetensors.index.json` and its shards; float32, float16 or
+        bfloat16.
       shardings: a tree of `jax.sharding.Sharding` like the parameters; None puts all on the default device.
       dtype: of the arrays made.
     Raises:
-      InputError: no weights there, broken files, or tensors that are not those of `config` (all of them listed).
+      InputError: no weights there, broken files, or tensors that are not those of `config` (all of them
+        listed).
     """
     folder = Path(folder)
     tensors = open_tensors(_weight_files(folder))
@@ -69,12 +81,15 @@ def save_model(
     bos_id: int | None = None,
     eos_ids: tuple[int, ...] = (),
 ) -> None:
-    """Write a Hugging Face directory: weights (in shards above 5 GB), config.json, and a tokenizer if told from where.
+    """Write a Hugging Face directory: weights (in shards above 5 GB), config.json, and a tokenizer if told
+    from where.
 
-    The folder gets its config.json when all else is in place, and nothing at all when writing fails (see `saving`).
+    The folder gets its config.json when all else is in place, and nothing at all when writing fails (see
+    `saving`).
 
     Args:
-      tree: the parameters; all of each array must be reachable from this process. One shard lies on the host at a time.
+      tree: the parameters; all of each array must be reachable from this process. One shard lies on the host
+        at a time.
       dtype: on disk, `float32`, `bfloat16` or `float16`.
       tokenizer_from: a directory whose tokenizer files are copied.
       bos_id, eos_ids: for config.json.
@@ -85,19 +100,29 @@ def save_model(
     folder, kind = Path(folder), jnp.dtype(dtype)
     tensors = hf_tensors(config)
     shards = _plan_shards({name: math.prod(shape) * kind.itemsize for name, (_, _, shape) in tensors.items()})
-    with saving(folder, last="config.json", replaces=(SINGLE, INDEX, "model-*-of-*.safetensors")) as temporary:
+    with saving(
+        folder, last="config.json", replaces=(SINGLE, INDEX, "model-*-of-*.safetensors")
+    ) as temporary:
         for file, names in shards.items():
-            arrays = {name: _theirs(leaf_at(tree, tensors[name][0]), *tensors[name][:2], kind) for name in names}
+            arrays = {
+                name: _theirs(leaf_at(tree, tensors[name][0]), *tensors[name][:2], kind) for name in names
+            }
             save_tensors(arrays, temporary / file)
         if len(shards) > 1:
-            _write_index(temporary / INDEX, shards, total=sum(math.prod(s) for _, _, s in tensors.values()) * kind.itemsize)
+            _write_index(
+                temporary / INDEX,
+                shards,
+                total=sum(math.prod(s) for _, _, s in tensors.values()) * kind.itemsize,
+            )
         if tokenizer_from is not None:
-            for path in (path for pattern in TOKENIZER_PATTERNS for path in Path(tokenizer_from).glob(pattern)):
+            for path in (
+                path for pattern in TOKENIZER_PATTERNS for path in Path(tokenizer_from).glob(pattern)
+            ):
                 shutil.copyfile(path, temporary / path.name)
         write_hf_config(config, temporary, kind.name, bos_id, eos_ids)
 
 
-# ---------------------------------------------------------------------------------------------------------- loading
+# ---------------------------------------------------------------------------------------------------- loading
 
 
 def _weight_files(folder: Path) -> list[Path]:
@@ -110,7 +135,9 @@ def _weight_files(folder: Path) -> list[Path]:
             raise InputError(f"{folder / INDEX}: weight_map is missing or broken; fetch the file again")
         return [folder / file for file in sorted(set(weight_map.values()))]
     others = ", ".join(sorted(path.name for path in folder.glob("*.bin"))[:3]) or "no weights at all"
-    raise InputError(f"{folder} holds neither {SINGLE} nor {INDEX} ({others}); convert the model to safetensors")
+    raise InputError(
+        f"{folder} holds neither {SINGLE} nor {INDEX} ({others}); convert the model to safetensors"
+    )
 
 
 def _is_copy_of_embedding(tensors: dict[str, Any], rows: int = 4096) -> bool:
@@ -127,14 +154,22 @@ def _is_copy_of_embedding(tensors: dict[str, Any], rows: int = 4096) -> bool:
 
 def _remedy(config: ModelConfig) -> str:
     tied = (
-        "it has a head of its own if lm_head.weight differs from the embedding (then set tie_word_embeddings to false)"
+        "it has a head of its own if lm_head.weight differs from the embedding (then set tie_word_embeddings"
+        " to false)"
         if config.tie_embeddings
-        else "it shares its head with the embedding if lm_head.weight is missing (then set tie_word_embeddings to true)"
+        else (
+            "it shares its head with the embedding if lm_head.weight is missing (then set tie_word_embeddings"
+            " to true)"
+        )
     )
-    return f"the weights are not those that config.json describes: check that both belong to one model; {tied}"
+    return (
+        f"the weights are not those that config.json describes: check that both belong to one model; {tied}"
+    )
 
 
-def _load_leaf(tensors: dict[str, Any], path: str, shape: tuple[int, ...], sharding: Sharding, dtype: np.dtype) -> Array:
+def _load_leaf(
+    tensors: dict[str, Any], path: str, shape: tuple[int, ...], sharding: Sharding, dtype: np.dtype
+) -> Array:
     """One leaf, each device's part read by itself; parts that several devices hold are read once."""
     name, is_transposed = TABLE[path]
 
@@ -159,16 +194,21 @@ def _load_leaf(tensors: dict[str, Any], path: str, shape: tuple[int, ...], shard
     return jax.make_array_from_callback(shape, sharding, callback).block_until_ready()
 
 
-# ----------------------------------------------------------------------------------------------------------- saving
+# ----------------------------------------------------------------------------------------------------- saving
 
 
 def _check_tree(tree: Tree, config: ModelConfig) -> None:
     """ValueError unless the tree's leaves are those of the config: a defect of the caller."""
-    found = {"/".join(str(part.key) for part in path): leaf.shape for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+    found = {
+        "/".join(str(part.key) for part in path): leaf.shape
+        for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+    }
     expected = leaf_shapes(config)
     for path in sorted(found.keys() | expected.keys()):
         if found.get(path) != expected.get(path):
-            raise ValueError(f"leaf {path} has the shape {found.get(path)} and the model config says {expected.get(path)}")
+            raise ValueError(
+                f"leaf {path} has the shape {found.get(path)} and the model config says {expected.get(path)}"
+            )
 
 
 def _plan_shards(sizes: dict[str, int], limit: int | None = None) -> dict[str, list[str]]:
@@ -184,7 +224,9 @@ def _plan_shards(sizes: dict[str, int], limit: int | None = None) -> dict[str, l
         filled += size
     if len(shards) == 1:
         return {SINGLE: shards[0]}
-    return {f"model-{i:05d}-of-{len(shards):05d}.safetensors": names for i, names in enumerate(shards, start=1)}
+    return {
+        f"model-{i:05d}-of-{len(shards):05d}.safetensors": names for i, names in enumerate(shards, start=1)
+    }
 
 
 def _theirs(leaf: Array, path: str, layer: int | None, dtype: np.dtype) -> np.ndarray:

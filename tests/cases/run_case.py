@@ -12,7 +12,9 @@ CASES = Path(__file__).resolve().parents[2].parent / "shared" / "cases"
 
 
 def run_case(name: str, folder: Path, timeout: float = 600) -> str:
-    """What `cmd.sh` of the case prints, run in a copy of it under `folder`; the test is skipped where the case is not there."""
+    """What `cmd.sh` of the case prints, run in a copy of it under `folder`; the test is skipped where the
+    case is not there.
+    """
     if not (CASES / name).is_dir():
         pytest.skip(f"the case {name} is not at {CASES}")
     shutil.copytree(CASES / name, folder / name, copy_function=shutil.copyfile)
@@ -21,9 +23,19 @@ def run_case(name: str, folder: Path, timeout: float = 600) -> str:
         (folder / "bin" / command).write_text(f'#!/bin/sh\nexec {program} "$@"\n')
         (folder / "bin" / command).chmod(0o755)
     root = str(Path(__file__).resolve().parents[2])
-    environment = os.environ | {"PATH": f"{folder / 'bin'}{os.pathsep}{os.environ['PATH']}", "PYTHONPATH": root, "JAX_NUM_CPU_DEVICES": "1"}
+    environment = os.environ | {
+        "PATH": f"{folder / 'bin'}{os.pathsep}{os.environ['PATH']}",
+        "PYTHONPATH": root,
+        "JAX_NUM_CPU_DEVICES": "1",
+    }
     ran = subprocess.run(
-        ["sh", "cmd.sh"], cwd=folder / name, env=environment, capture_output=True, text=True, timeout=timeout, check=False
+        ["sh", "cmd.sh"],
+        cwd=folder / name,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
     )
     return ran.stdout + ran.stderr
 

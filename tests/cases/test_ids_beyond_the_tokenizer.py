@@ -1,4 +1,6 @@
-"""A model whose vocabulary is larger than its tokenizer's: what lies beyond is padding, and is never drawn."""
+"""A model whose vocabulary is larger than its tokenizer's: what lies beyond is padding, and is never
+drawn.
+"""
 
 from tests.cases.run_case import run_case
 

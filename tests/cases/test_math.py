@@ -1,4 +1,6 @@
-"""The mathematics of shared/cases: every record of math.jsonl through the task, the case 08 through the command line."""
+"""The mathematics of shared/cases: every record of math.jsonl through the task, the case 08 through the
+command line.
+"""
 
 import json
 
@@ -28,7 +30,9 @@ def test_countdown():
     for case in records("programs.jsonl"):
         if case["task"] == "countdown":
             task = make_task(CountdownSection(name="countdown"))
-            verdict = task.verify(task.problem({"numbers": case["numbers"], "target": case["target"]}), case["completion"])
+            verdict = task.verify(
+                task.problem({"numbers": case["numbers"], "target": case["target"]}), case["completion"]
+            )
             assert verdict.correct is case["right"], case
 
 

@@ -1,4 +1,6 @@
-"""What outside users met where programs are judged: exits, inputs, outputs, blocks, bodies. The kinds are in tests/tasks and tests/verify."""
+"""What outside users met where programs are judged: exits, inputs, outputs, blocks, bodies. The kinds are in
+tests/tasks and tests/verify.
+"""
 
 import json
 
@@ -32,6 +34,9 @@ def test_the_records_of_programs():
     judged = [row for row in rows if row["task"] in tasks]
     problems = [tasks[row["task"]].problem(row["record"]) for row in judged]
     verdicts = [
-        (row["why"], tasks[row["task"]].verify(problem, row["completion"])) for row, problem in zip(judged, problems) if "completion" in row
+        (row["why"], tasks[row["task"]].verify(problem, row["completion"]))
+        for row, problem in zip(judged, problems)
+        if "completion" in row
     ]
-    assert len(verdicts) >= 7 and [pair for pair in verdicts if not pair[1].correct] == []  # those that are debatable too
+    # those that are debatable too
+    assert len(verdicts) >= 7 and [pair for pair in verdicts if not pair[1].correct] == []

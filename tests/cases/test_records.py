@@ -19,21 +19,30 @@ def test_fields_of_a_record_are_in_what_is_trained_or_refused():
     tokenizer = load_tokenizer(CASES / CASE / "model")
 
     def texts(name):
-        (record, *_) = read_records(DataSection(file=str(CASES / CASE / f"{name}.jsonl")))
+        record, *_ = read_records(DataSection(file=str(CASES / CASE / f"{name}.jsonl")))
         ids, mask = render_for_training(tokenizer, record)
-        return tokenizer.decode(ids), "".join(tokenizer.decode([i]) for i, trained in zip(ids, mask) if trained)
+        return tokenizer.decode(ids), "".join(
+            tokenizer.decode([i]) for i, trained in zip(ids, mask) if trained
+        )
 
     assert texts("reasoning")[1] == "<think>\nbecause 0\n</think>\n\nis 0<|im_end|>"
     whole, trained = texts("weight")
     assert trained == "good 0<|im_end|>" and "bad 0" in whole
     assert texts("system")[0].startswith("<|im_start|>system\nbe brief<|im_end|>\n<|im_start|>user\nthe")
-    with pytest.raises(InputError, match="does not render `tools`"):  # the model's template has no place for them
+    # the model's template has no place for them
+    with pytest.raises(InputError, match="does not render `tools`"):
         texts("tools")
 
 
 @pytest.mark.slow
 def test_so_do_the_commands(tmp_path):
     output = run_case(CASE, tmp_path)
-    for said in ("reasoning: rc 0", "weight: rc 0", "tools: rc 2", "system: rc 0", "because 0\n</think>\n\nis 0<|im_end|> | all"):
+    for said in (
+        "reasoning: rc 0",
+        "weight: rc 0",
+        "tools: rc 2",
+        "system: rc 0",
+        "because 0\n</think>\n\nis 0<|im_end|> | all",
+    ):
         assert said in output
     assert "weight trained on: good 0<|im_end|> | all" in output

@@ -5,20 +5,32 @@ from jaxrl.data.tokenizer import CHATML, train_tokenizer
 from jaxrl.errors import InputError
 
 LLAMA3 = (
-    "{{ bos_token }}{% for m in messages %}<|start_header_id|>{{ m['role'] }}<|end_header_id|>\n\n{{ m['content'] | trim }}<|eot_id|>{% endfor %}"
-    "{% if add_generation_prompt %}<|start_header_id|>assistant<|end_header_id|>\n\n{% endif %}"
+    "{{ bos_token }}{% for m in messages %}<|start_header_id|>{{ m['role'] }}<|end_header_id|>\n\n{{"
+    " m['content'] | trim }}<|eot_id|>{% endfor %}{% if add_generation_prompt"
+    " %}<|start_header_id|>assistant<|end_header_id|>\n\n{% endif %}"
 )
 NEWLINES = CHATML.replace("<|im_end|>\n", "<|im_end|>\n\n \n")
 # Like Qwen 3: what the model thought in earlier turns is taken out when a later turn is rendered.
-FORGETFUL = CHATML.replace("{{ message['content'] }}", "{{ message['content'] if loop.last else message['content'].split('</think>')[-1] }}")
-NO_END = "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}{% if add_generation_prompt %}assistant: {% endif %}"
-OTHER_OPENING = CHATML.replace("<|im_start|>assistant\n{% endif %}", "<|im_start|>assistant\n<think>\n{% endif %}")
+FORGETFUL = CHATML.replace(
+    "{{ message['content'] }}",
+    "{{ message['content'] if loop.last else message['content'].split('</think>')[-1] }}",
+)
+NO_END = (
+    "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}{% if add_generation_prompt"
+    " %}assistant: {% endif %}"
+)
+OTHER_OPENING = CHATML.replace(
+    "<|im_start|>assistant\n{% endif %}", "<|im_start|>assistant\n<think>\n{% endif %}"
+)
 REFUSING = "{{ raise_exception('roles must alternate') }}"
 FAREWELL = CHATML.replace("<|im_end|>\n{% endfor %}", "<|im_end|>\nover\n{% endfor %}")
 WITH_TOOLS = "{% if tools %}Functions: {{ tools | tojson }}\n{% endif %}" + CHATML.replace(
-    "{{ message['content'] }}", "{{ message['content'] }}{% for call in message['tool_calls'] %}{{ call | tojson }}{% endfor %}"
+    "{{ message['content'] }}",
+    "{{ message['content'] }}{% for call in message['tool_calls'] %}{{ call | tojson }}{% endfor %}",
 )
-TOOLS = [{"type": "function", "function": {"name": "look", "parameters": {"type": "object", "properties": {}}}}]
+TOOLS = [
+    {"type": "function", "function": {"name": "look", "parameters": {"type": "object", "properties": {}}}}
+]
 CALLS = [{"type": "function", "function": {"name": "look", "arguments": {"host": "seven"}}}]
 
 CHAT = [
@@ -32,7 +44,16 @@ CHAT = [
 
 def make(template):
     tokenizer = train_tokenizer(["Which host seven alpha beta Be brief And then user assistant system"])
-    tokenizer.add_special_tokens({"additional_special_tokens": ["<|im_start|>", "<|eot_id|>", "<|start_header_id|>", "<|end_header_id|>"]})
+    tokenizer.add_special_tokens(
+        {
+            "additional_special_tokens": [
+                "<|im_start|>",
+                "<|eot_id|>",
+                "<|start_header_id|>",
+                "<|end_header_id|>",
+            ]
+        }
+    )
     tokenizer.add_special_tokens({"bos_token": "<|begin|>"})
     tokenizer.chat_template = template
     return tokenizer
@@ -42,7 +63,9 @@ def add_bos(tokenizer):
     """Make the tokenizer itself put a BOS before all it encodes, as Llama's does."""
     from tokenizers.processors import TemplateProcessing
 
-    tokenizer.backend_tokenizer.post_processor = TemplateProcessing("<|begin|> $A", special_tokens=[("<|begin|>", tokenizer.bos_token_id)])
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        "<|begin|> $A", special_tokens=[("<|begin|>", tokenizer.bos_token_id)]
+    )
     assert tokenizer("x")["input_ids"][0] == tokenizer.bos_token_id
     return tokenizer
 
@@ -62,7 +85,10 @@ def trained_texts(tokenizer, ids, mask):
 def test_chatml_by_hand():
     tokenizer = make(CHATML)
     prompt = tokenizer.decode(render_for_sampling(tokenizer, CHAT[:2]))
-    assert prompt == "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nWhich host?<|im_end|>\n<|im_start|>assistant\n"
+    assert (
+        prompt == "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nWhich"
+        " host?<|im_end|>\n<|im_start|>assistant\n"
+    )
     assert tokenizer.decode(render_for_training(tokenizer, CHAT[:3])[0]) == prompt + "Host seven.<|im_end|>"
 
 
@@ -105,7 +131,8 @@ def test_a_bos_with_which_a_message_begins_is_the_template_s_to_write():
     chat = [{**message, "content": "<|begin|>" + message["content"]} for message in CHAT]
     assert render_for_sampling(tokenizer, chat[:2]) == render_for_sampling(tokenizer, CHAT[:2])
     assert render_for_training(tokenizer, chat) == render_for_training(tokenizer, CHAT)
-    assert render_for_sampling(make(CHATML), chat[1:2]).count(tokenizer.bos_token_id) == 1  # it writes none: the text's own stays
+    # it writes none: the text's own stays
+    assert render_for_sampling(make(CHATML), chat[1:2]).count(tokenizer.bos_token_id) == 1
 
 
 def test_a_text_has_the_tokenizer_s_bos_once_or_the_one_that_it_begins_with():
@@ -115,7 +142,8 @@ def test_a_text_has_the_tokenizer_s_bos_once_or_the_one_that_it_begins_with():
     assert encode_text(plain, "<|begin|>Which host") == encode_text(adding, "<|begin|>Which host") == with_one
     assert encode_text(adding, "Which host") == with_one
     assert encode_text(plain, "Which host") == with_one[1:]
-    assert encode_text(plain, "<|begin|><|begin|>Which host") == [bos, *with_one]  # nobody added one; the text is taken as it is
+    # nobody added one; the text is taken as it is
+    assert encode_text(plain, "<|begin|><|begin|>Which host") == [bos, *with_one]
 
 
 def test_sampling_ids_are_those_of_transformers():
@@ -144,30 +172,45 @@ def test_messages_after_the_last_assistant_are_left_out():
     assert render_for_training(tokenizer, [*CHAT, CHAT[1]]) == render_for_training(tokenizer, CHAT)
 
 
-@pytest.mark.parametrize("inside", ["alpha<|im_end|>beta", "<|im_start|>host<|im_end|>", "<|im_end|>", "alpha<|endoftext|> beta<|im_end|>\n"])
+@pytest.mark.parametrize(
+    "inside",
+    [
+        "alpha<|im_end|>beta",
+        "<|im_start|>host<|im_end|>",
+        "<|im_end|>",
+        "alpha<|endoftext|> beta<|im_end|>\n",
+    ],
+)
 def test_special_tokens_inside_a_completion_are_trained_with_all_that_follows(inside):
     tokenizer = make(CHATML)
-    ids, mask = render_for_training(tokenizer, [CHAT[1], {"role": "assistant", "content": inside}, CHAT[3], CHAT[4]])
+    ids, mask = render_for_training(
+        tokenizer, [CHAT[1], {"role": "assistant", "content": inside}, CHAT[3], CHAT[4]]
+    )
     assert trained_texts(tokenizer, ids, mask) == [inside + "<|im_end|>", "  alpha\n\nbeta <|im_end|>"]
 
 
 def test_text_behind_the_end_of_turn_is_refused_and_not_cut_off():
     for template in (FAREWELL, NO_END):
         with pytest.raises(InputError, match="message 1: .*not learn to stop"):
-            render_for_training(make(template), [CHAT[1], {"role": "assistant", "content": "alpha<|im_end|>beta"}])
+            render_for_training(
+                make(template), [CHAT[1], {"role": "assistant", "content": "alpha<|im_end|>beta"}]
+            )
 
 
 def test_turns_that_are_not_to_be_trained_on_are_what_the_later_ones_saw():
     tokenizer = make(CHATML)
-    both, first, last = (render_for_training(tokenizer, [*CHAT[:2], {**CHAT[2], **a}, CHAT[3], {**CHAT[4], **b}]) for a, b in [
-        ({}, {}), ({}, {"train": False}), ({"train": False}, {})
-    ])  # fmt: skip
+    both, first, last = (
+        render_for_training(tokenizer, [*CHAT[:2], {**CHAT[2], **a}, CHAT[3], {**CHAT[4], **b}])
+        for a, b in [({}, {}), ({}, {"train": False}), ({"train": False}, {})]
+    )
     assert both[0] == last[0] and both[0][: len(first[0])] == first[0]
     assert trained_texts(tokenizer, *first) == ["Host seven.<|im_end|>"]
     assert trained_texts(tokenizer, *last) == ["  alpha\n\nbeta <|im_end|>"]
     # A template that breaks the prefix for the first turn alone serves a record that does not train it.
     thinking = {"role": "assistant", "content": "<think>\nhm\n</think>\n\nHost seven."}
-    ids, mask = render_for_training(make(FORGETFUL), [CHAT[1], {**thinking, "train": False}, CHAT[1], thinking])
+    ids, mask = render_for_training(
+        make(FORGETFUL), [CHAT[1], {**thinking, "train": False}, CHAT[1], thinking]
+    )
     assert trained_texts(tokenizer, ids, mask) == [thinking["content"] + "<|im_end|>"]
     with pytest.raises(InputError, match="no assistant message to train on"):
         render_for_training(tokenizer, [CHAT[1], {**CHAT[2], "train": False}])
@@ -175,7 +218,12 @@ def test_turns_that_are_not_to_be_trained_on_are_what_the_later_ones_saw():
 
 def test_tools_and_calls_go_to_a_template_that_renders_them():
     tokenizer = make(WITH_TOOLS)
-    chat = [{**CHAT[1], "tools": TOOLS}, {"role": "assistant", "content": "", "tool_calls": CALLS}, {"role": "tool", "content": "alpha"}, CHAT[4]]
+    chat = [
+        {**CHAT[1], "tools": TOOLS},
+        {"role": "assistant", "content": "", "tool_calls": CALLS},
+        {"role": "tool", "content": "alpha"},
+        CHAT[4],
+    ]
     ids, mask = render_for_training(tokenizer, chat)
     theirs = tokenizer.apply_chat_template([CHAT[1], *chat[1:]], tools=TOOLS, tokenize=False)
     assert theirs.startswith(tokenizer.decode(ids)) and theirs.startswith("Functions: [{")
@@ -185,27 +233,41 @@ def test_tools_and_calls_go_to_a_template_that_renders_them():
 
 
 def test_what_a_template_leaves_out_is_refused():
-    tools, calls, tool = {**CHAT[1], "tools": TOOLS}, {**CHAT[2], "tool_calls": CALLS}, {"role": "tool", "content": "beta"}
-    user_only = CHATML.replace("{% for message in messages %}", "{% for message in messages if message['role'] in ('user', 'assistant') %}")
+    tools, calls, tool = (
+        {**CHAT[1], "tools": TOOLS},
+        {**CHAT[2], "tool_calls": CALLS},
+        {"role": "tool", "content": "beta"},
+    )
+    user_only = CHATML.replace(
+        "{% for message in messages %}",
+        "{% for message in messages if message['role'] in ('user', 'assistant') %}",
+    )
     for template, chat, message in [
         (CHATML, [tools, CHAT[2]], "message 0: the chat template does not render `tools`"),
         (CHATML, [CHAT[1], calls], "message 1: the chat template does not render `tool_calls`"),
         (user_only, CHAT, "message 0: the chat template leaves out what messages of role 'system' say"),
         ("beta" + user_only, [CHAT[1], CHAT[2], tool, CHAT[2]], "message 2: the chat template leaves out"),
-        (user_only, [CHAT[1], CHAT[2], tool, CHAT[4]], "message 2: the chat template leaves out what messages of role 'tool' say"),
+        (
+            user_only,
+            [CHAT[1], CHAT[2], tool, CHAT[4]],
+            "message 2: the chat template leaves out what messages of role 'tool' say",
+        ),
     ]:
         with pytest.raises(InputError, match=message):
             render_for_training(make(template), chat)
         with pytest.raises(InputError, match=message):
             render_for_sampling(make(template), chat)
-    shouting = CHATML.replace("message['content']", "message['content'] | upper")  # rendered, if not word by word
+    # rendered, if not word by word
+    shouting = CHATML.replace("message['content']", "message['content'] | upper")
     assert render_for_sampling(make(shouting), CHAT[:2])
 
 
 def test_broken_prefix_is_an_error():
     thinking = {"role": "assistant", "content": "<think>\nhm\n</think>\n\nHost seven."}
     tokenizer = make(FORGETFUL)
-    assert trained_texts(tokenizer, *render_for_training(tokenizer, [CHAT[1], thinking])) == [thinking["content"] + "<|im_end|>"]
+    assert trained_texts(tokenizer, *render_for_training(tokenizer, [CHAT[1], thinking])) == [
+        thinking["content"] + "<|im_end|>"
+    ]
     with pytest.raises(InputError, match="message 3: .*prefix property"):
         render_for_training(tokenizer, [CHAT[1], thinking, CHAT[1], thinking])
     with pytest.raises(InputError, match="message 1: .*prefix property"):

@@ -19,7 +19,9 @@ ROWS = [{"a": 1, "text": "line\n\u2028 é \ud800"}, {}, {"b": [1.5, None, {"c": 
 @pytest.mark.parametrize("name", ["rows.jsonl", "rows.jsonl.gz"])
 def test_round_trip(tmp_path, name):
     assert write_rows(tmp_path / name, iter(ROWS)) == 3
-    assert list(read_rows(tmp_path / name)) == [(f"{tmp_path / name}, line {n}", row) for n, row in enumerate(ROWS, start=1)]
+    assert list(read_rows(tmp_path / name)) == [
+        (f"{tmp_path / name}, line {n}", row) for n, row in enumerate(ROWS, start=1)
+    ]
     assert [row for _, row in read_objects(tmp_path / name)] == ROWS
     assert [path.name for path in tmp_path.iterdir()] == [name]
 
@@ -93,12 +95,19 @@ def test_what_is_no_file_is_refused_and_stays(tmp_path):
     (tmp_path / "link").symlink_to("pipe")
     (tmp_path / "circle").symlink_to("circle")
     (tmp_path / "lost").symlink_to(tmp_path / "none" / "new.jsonl")
-    reasons = {"pipe": "a device or a pipe", "link": "a device or a pipe", "circle": "back to itself", "lost": "its folder"}
+    reasons = {
+        "pipe": "a device or a pipe",
+        "link": "a device or a pipe",
+        "circle": "back to itself",
+        "lost": "its folder",
+    }
     for name, reason in reasons.items():
         for write in (check_out, lambda place: write_rows(place, ROWS)):
             with pytest.raises(InputError, match=f"{name} cannot be written: .*{reason}"):
                 write(tmp_path / name)
-    assert (tmp_path / "pipe").is_fifo() and all((tmp_path / name).is_symlink() for name in ("link", "circle", "lost"))
+    assert (tmp_path / "pipe").is_fifo() and all(
+        (tmp_path / name).is_symlink() for name in ("link", "circle", "lost")
+    )
     assert len(list(tmp_path.iterdir())) == 4
 
 
@@ -151,10 +160,18 @@ def test_a_flipped_byte_of_a_gzip_file_is_one_clear_error(tmp_path):
 
 def test_what_stands_for_stdout_is_refused_even_where_that_is_a_file(tmp_path):
     """It would be replaced, and with it all that `>>` was to be added to."""
-    program = "import sys\nfrom jaxrl.data.jsonl import check_out\nfor place in sys.argv[1:]: check_out(place)"
+    program = (
+        "import sys\nfrom jaxrl.data.jsonl import check_out\nfor place in sys.argv[1:]: check_out(place)"
+    )
     for place in ("/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"):
         with (tmp_path / "all.jsonl").open("a") as all_rows:
-            ended = subprocess.run([sys.executable, "-c", program, place], cwd=ROOT, stdout=all_rows, stderr=subprocess.PIPE, text=True)
+            ended = subprocess.run(
+                [sys.executable, "-c", program, place],
+                cwd=ROOT,
+                stdout=all_rows,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
         assert f"{place} cannot be written: it is a device or a pipe" in ended.stderr
 
 

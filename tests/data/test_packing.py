@@ -41,7 +41,9 @@ def test_every_token_appears_once_in_its_place(seed, packing):
 
 def test_dtypes():
     rows = pack([([5, 6], [False, True])], 4)
-    assert [x.dtype for x in (rows.tokens, rows.positions, rows.segment_ids, rows.loss_mask)] == [np.int32] * 3 + [bool]
+    assert [x.dtype for x in (rows.tokens, rows.positions, rows.segment_ids, rows.loss_mask)] == [
+        np.int32
+    ] * 3 + [bool]
     assert rows.tokens.shape == (1, 4)
 
 
@@ -52,7 +54,8 @@ def test_assignment_is_tight_and_deterministic(seed):
     assert rows == assign_rows(lengths, 64)
     assert sorted(i for row in rows for i in row) == list(range(300))
     assert all(sum(lengths[i] for i in row) <= 64 for row in rows)
-    # Best fit decreasing never needs more than 11/9 of the optimum and one row (and the optimum holds all the tokens).
+    # Best fit decreasing never needs more than 11/9 of the optimum and one row (and the optimum holds all the
+    # tokens).
     lower_bound = max(-(-sum(lengths) // 64), sum(n > 32 for n in lengths))
     assert len(rows) <= 11 / 9 * lower_bound + 1
 
@@ -66,7 +69,9 @@ def test_by_hand():
 
 def test_too_long_and_empty_examples_are_errors():
     for packing in (True, False):
-        with pytest.raises(InputError, match=r"example 1 has 9 tokens .*seq_len=8; set seq_len to at least 12"):
+        with pytest.raises(
+            InputError, match=r"example 1 has 9 tokens .*seq_len=8; set seq_len to at least 12"
+        ):
             assign_rows([4, 9, 12], 8, packing)
         with pytest.raises(InputError, match="example 2 has no tokens"):
             assign_rows([4, 8, 0], 8, packing)
@@ -85,10 +90,14 @@ def test_each_epoch_is_a_permutation(count, batch):
 
 def test_order_hangs_on_seed_and_epoch_alone():
     a = [indices_at(50, 8, 1, s).tolist() for s in range(20)]
-    assert [indices_at(50, 8, 1, s).tolist() for s in reversed(range(20))] == a[::-1], "any step, in any order"
+    assert [indices_at(50, 8, 1, s).tolist() for s in reversed(range(20))] == a[::-1], (
+        "any step, in any order"
+    )
     assert a != [indices_at(50, 8, 2, s).tolist() for s in range(20)]
     assert indices_at(50, 50, 1, 0).tolist() != indices_at(50, 50, 1, 1).tolist()
-    assert indices_at(50, 50, 0, 1).tolist() != indices_at(50, 50, 1, 0).tolist(), "epoch 1 of seed 0 is not epoch 0 of seed 1"
+    assert indices_at(50, 50, 0, 1).tolist() != indices_at(50, 50, 1, 0).tolist(), (
+        "epoch 1 of seed 0 is not epoch 0 of seed 1"
+    )
     # A larger batch reads the same stream.
     assert np.concatenate([indices_at(50, 16, 1, s) for s in range(10)]).tolist() == sum(a, [])
 
@@ -98,5 +107,9 @@ def test_batch_at_takes_whole_rows():
     batch = batch_at(rows, 4, seed=3, step=2)
     assert isinstance(batch, Rows) and batch.tokens.shape == (4, 16)
     for out, i in enumerate(indices_at(len(rows), 4, 3, 2)):
-        assert (batch.tokens[out] == rows.tokens[i]).all() and (batch.loss_mask[out] == rows.loss_mask[i]).all()
-        assert (batch.positions[out] == rows.positions[i]).all() and (batch.segment_ids[out] == rows.segment_ids[i]).all()
+        assert (batch.tokens[out] == rows.tokens[i]).all() and (
+            batch.loss_mask[out] == rows.loss_mask[i]
+        ).all()
+        assert (batch.positions[out] == rows.positions[i]).all() and (
+            batch.segment_ids[out] == rows.segment_ids[i]
+        ).all()

@@ -16,7 +16,10 @@ def read(path):
 
 
 def write(path, *lines):
-    path.write_text("".join((line if isinstance(line, str) else json.dumps(line)) + "\n" for line in lines), encoding="utf-8")
+    path.write_text(
+        "".join((line if isinstance(line, str) else json.dumps(line)) + "\n" for line in lines),
+        encoding="utf-8",
+    )
     return path
 
 
@@ -38,12 +41,24 @@ def test_forms_of_a_record(tmp_path):
 def test_the_answers_of_a_prompt_are_given_and_not_learnt():
     given, later = {**ASSISTANT, "train": False}, {"role": "user", "content": "and?"}
     for completion in ("a", [ASSISTANT]):
-        assert parse({"prompt": [USER, ASSISTANT, later], "completion": completion}) == [USER, given, later, ASSISTANT]
+        assert parse({"prompt": [USER, ASSISTANT, later], "completion": completion}) == [
+            USER,
+            given,
+            later,
+            ASSISTANT,
+        ]
         for asked in ({"weight": 1}, {"train": True}):
-            assert parse({"prompt": [USER, {**ASSISTANT, **asked}, later], "completion": completion}) == [USER, ASSISTANT, later, ASSISTANT]
+            assert parse({"prompt": [USER, {**ASSISTANT, **asked}, later], "completion": completion}) == [
+                USER,
+                ASSISTANT,
+                later,
+                ASSISTANT,
+            ]
     several = [ASSISTANT, later, ASSISTANT]
     assert parse({"prompt": "q", "completion": several}) == [USER, *several]
-    assert parse({"prompt": [USER], "completion": several, "thinking": "hm"})[-1]["content"].startswith("<think>")
+    assert parse({"prompt": [USER], "completion": several, "thinking": "hm"})[-1]["content"].startswith(
+        "<think>"
+    )
 
 
 def test_gzip_and_byte_order_mark(tmp_path):
@@ -51,7 +66,11 @@ def test_gzip_and_byte_order_mark(tmp_path):
     with gzip.open(tmp_path / "a.jsonl.gz", "wt", encoding="utf-8") as file:
         file.write(line)
     (tmp_path / "b.jsonl").write_bytes(b"\xef\xbb\xbf" + line.encode())
-    assert read(tmp_path / "a.jsonl.gz") == read(tmp_path / "b.jsonl") == [[USER, {"role": "assistant", "content": "ä"}]]
+    assert (
+        read(tmp_path / "a.jsonl.gz")
+        == read(tmp_path / "b.jsonl")
+        == [[USER, {"role": "assistant", "content": "ä"}]]
+    )
 
 
 @pytest.mark.parametrize(
@@ -66,17 +85,38 @@ def test_gzip_and_byte_order_mark(tmp_path):
         ('{"prompt": "q", "completion": {"a": 1}}', r"line 2: completion must be a string, and is an object"),
         ('{"prompt": "q", "completion": ["a"]}', r"line 2: completion\[0\] must be an object"),
         ('{"prompt": "q", "completion": []}', r"line 2: completion must be a list .*at least one"),
-        ('{"prompt": "q", "completion": [{"role": "user", "content": "q"}]}', r"line 2: completion\[0\] is of role 'user'"),
-        ('{"prompt": [{"role": "assistant", "content": "a"}], "completion": "b"}', r"line 2: prompt ends with an assistant message"),
+        (
+            '{"prompt": "q", "completion": [{"role": "user", "content": "q"}]}',
+            r"line 2: completion\[0\] is of role 'user'",
+        ),
+        (
+            '{"prompt": [{"role": "assistant", "content": "a"}], "completion": "b"}',
+            r"line 2: prompt ends with an assistant message",
+        ),
         ('{"messages": "q"}', r"line 2: messages must be a list"),
         ('{"messages": []}', r"line 2: messages must be a list .*at least one"),
         ('{"messages": ["q"]}', r"line 2: messages\[0\] must be an object"),
-        ('{"messages": [{"role": "user"}]}', r"line 2: messages\[0\].content must be a string, and is missing"),
+        (
+            '{"messages": [{"role": "user"}]}',
+            r"line 2: messages\[0\].content must be a string, and is missing",
+        ),
         ('{"messages": [{"role": "user", "content": "q"}]}', r"line 2: messages: no assistant message"),
-        ('{"messages": [{"role": "assistant", "content": "q"}]}', r"line 2: messages\[0\] is an assistant message"),
-        ('{"messages": [{"role": "assistant", "content": "q", "tool_calls": [1]}]}', r"messages\[0\].tool_calls must be a list of objects"),
-        ('{"messages": [{"role": "user", "content": "q", "thinking": "x"}]}', r"messages\[0\].thinking belongs"),
-        (r'{"prompt": "a\ud800", "completion": "a"}', r"line 2: prompt holds half a surrogate pair at character 1"),
+        (
+            '{"messages": [{"role": "assistant", "content": "q"}]}',
+            r"line 2: messages\[0\] is an assistant message",
+        ),
+        (
+            '{"messages": [{"role": "assistant", "content": "q", "tool_calls": [1]}]}',
+            r"messages\[0\].tool_calls must be a list of objects",
+        ),
+        (
+            '{"messages": [{"role": "user", "content": "q", "thinking": "x"}]}',
+            r"messages\[0\].thinking belongs",
+        ),
+        (
+            r'{"prompt": "a\ud800", "completion": "a"}',
+            r"line 2: prompt holds half a surrogate pair at character 1",
+        ),
     ],
 )
 def test_errors_name_the_place_and_what_was_found(tmp_path, line, message):
@@ -86,7 +126,7 @@ def test_errors_name_the_place_and_what_was_found(tmp_path, line, message):
     assert str(path) in str(error.value)
 
 
-# ---------------------------------------------------------------------------------------------- keys: heeded or refused
+# ------------------------------------------------------------------------------------ keys: heeded or refused
 
 
 def parse(value, ignore=()):
@@ -100,30 +140,65 @@ def thinking(key, value="hm"):
 @pytest.mark.parametrize("key", ["thinking", "reasoning_content", "reasoning"])
 def test_thinking_by_each_of_its_names(key):
     thought = {"role": "assistant", "content": "<think>\nhm\n</think>\n\na"}
-    assert parse({"messages": [USER, thinking(key)]}) == parse({"messages": [USER, ASSISTANT], key: "hm"}) == [USER, thought]
+    assert (
+        parse({"messages": [USER, thinking(key)]})
+        == parse({"messages": [USER, ASSISTANT], key: "hm"})
+        == [USER, thought]
+    )
     assert parse({"prompt": "q", "completion": "a", key: "hm"}) == [USER, thought]
-    assert parse({"messages": [USER, {**thinking(key), "thinking": "hm", "reasoning": None}]}) == [USER, thought]
+    assert parse({"messages": [USER, {**thinking(key), "thinking": "hm", "reasoning": None}]}) == [
+        USER,
+        thought,
+    ]
 
 
 def test_weights_and_train_say_which_turns_are_trained_on():
     off = {**ASSISTANT, "train": False}
     for no in ({"weight": 0}, {"weight": 0.0}, {"train": False}, {"weight": 0, "train": False}):
-        assert parse({"messages": [USER, {**ASSISTANT, **no}, USER, {**ASSISTANT, "weight": 1}]}) == [USER, off, USER, ASSISTANT]
+        assert parse({"messages": [USER, {**ASSISTANT, **no}, USER, {**ASSISTANT, "weight": 1}]}) == [
+            USER,
+            off,
+            USER,
+            ASSISTANT,
+        ]
     for yes in ({"weight": 1.0, "train": True}, {"weight": None}, {}):
         assert parse({"messages": [{**USER, "weight": 0}, {**ASSISTANT, **yes}]}) == [USER, ASSISTANT]
 
 
-TOOLS = [{"type": "function", "function": {"name": "look", "parameters": {"type": "object", "properties": {"a": {"default": None}}}}}]
+TOOLS = [
+    {
+        "type": "function",
+        "function": {
+            "name": "look",
+            "parameters": {"type": "object", "properties": {"a": {"default": None}}},
+        },
+    }
+]
 CALL = {"id": "x", "type": "function", "function": {"name": "look", "arguments": {"a": 1}}}
 
 
 def test_system_and_tools_come_to_the_front():
     system = {"role": "system", "content": "be brief"}
-    for record in ({"prompt": "q", "completion": "a"}, {"messages": [USER, ASSISTANT]}, {"prompt": [USER], "completion": "a"}):
+    for record in (
+        {"prompt": "q", "completion": "a"},
+        {"messages": [USER, ASSISTANT]},
+        {"prompt": [USER], "completion": "a"},
+    ):
         assert parse({**record, "system": "be brief"}) == [system, USER, ASSISTANT]
-        assert parse({**record, "system": "be brief", "tools": TOOLS}) == [{**system, "tools": TOOLS}, USER, ASSISTANT]
-        assert parse({**record, "system": "", "tools": json.dumps(TOOLS)}) == [{**USER, "tools": TOOLS}, ASSISTANT]
-        assert parse({**record, "system": None, "tools": []}) == parse({**record, "tools": "[]"}) == [USER, ASSISTANT]
+        assert parse({**record, "system": "be brief", "tools": TOOLS}) == [
+            {**system, "tools": TOOLS},
+            USER,
+            ASSISTANT,
+        ]
+        assert parse({**record, "system": "", "tools": json.dumps(TOOLS)}) == [
+            {**USER, "tools": TOOLS},
+            ASSISTANT,
+        ]
+        assert (
+            parse({**record, "system": None, "tools": []})
+            == parse({**record, "tools": "[]"})
+            == [USER, ASSISTANT]
+        )
 
 
 def test_calls_and_their_answers():
@@ -131,7 +206,16 @@ def test_calls_and_their_answers():
     found = {"role": "tool", "content": "b", "tool_call_id": "x", "name": "look"}
     spelt = {**CALL, "function": {"name": "look", "arguments": '{"a": 1}'}}
     for call in (CALL, spelt, {"id": "x", **CALL["function"]}):
-        assert parse({"messages": [USER, {"role": "assistant", "content": None, "tool_calls": [call]}, found, ASSISTANT]}) == [USER, said, found, ASSISTANT]
+        assert parse(
+            {
+                "messages": [
+                    USER,
+                    {"role": "assistant", "content": None, "tool_calls": [call]},
+                    found,
+                    ASSISTANT,
+                ]
+            }
+        ) == [USER, said, found, ASSISTANT]
     thought = {**said, "content": "<think>\nhm\n</think>\n\n"}
     assert parse({"messages": [USER, {**said, "reasoning_content": "hm"}]}) == [USER, thought]
 
@@ -139,7 +223,10 @@ def test_calls_and_their_answers():
 @pytest.mark.parametrize(
     "record, message",
     [
-        ({"messages": [USER, ASSISTANT], "chosen": "x", "lang": "en", "n": 0}, r"the record has `chosen`, `n`, .*ignore: \[chosen, n\]"),
+        (
+            {"messages": [USER, ASSISTANT], "chosen": "x", "lang": "en", "n": 0},
+            r"the record has `chosen`, `n`, .*ignore: \[chosen, n\]",
+        ),
         ({"messages": [USER, ASSISTANT], "prompt": "q"}, "the record has `prompt`"),
         ({"messages": [USER, ASSISTANT], "a: b": 1, "": 2}, r'ignore: \["a: b", ""\]'),  # as YAML takes them
         ({"prompt": "q", "completion": "a", "weight": 0}, "the record has `weight`"),
@@ -154,16 +241,39 @@ def test_calls_and_their_answers():
         ({"messages": [USER, {**ASSISTANT, "train": True, "weight": 0}]}, "say different things"),
         ({"messages": [{**USER, "weight": 1}, ASSISTANT]}, "only assistant messages can be"),
         ({"messages": [USER, {**ASSISTANT, "weight": 0}]}, "nothing is left to train on"),
-        ({"messages": [USER, {**thinking("reasoning"), "thinking": "ho"}]}, r"messages\[1\].thinking and messages\[1\].reasoning are names of one"),
-        ({"messages": [USER, {**thinking("reasoning"), "content": "<think>x</think>a"}]}, "begins with <think> already"),
-        ({"messages": [USER, {**ASSISTANT, "content": "<think>x</think>a"}], "thinking": "hm"}, "thinking: .*begins with <think> already"),
+        (
+            {"messages": [USER, {**thinking("reasoning"), "thinking": "ho"}]},
+            r"messages\[1\].thinking and messages\[1\].reasoning are names of one",
+        ),
+        (
+            {"messages": [USER, {**thinking("reasoning"), "content": "<think>x</think>a"}]},
+            "begins with <think> already",
+        ),
+        (
+            {"messages": [USER, {**ASSISTANT, "content": "<think>x</think>a"}], "thinking": "hm"},
+            "thinking: .*begins with <think> already",
+        ),
         ({"messages": [USER, ASSISTANT], "system": ["x"]}, "system must be a string"),
-        ({"messages": [{"role": "system", "content": "s"}, USER, ASSISTANT], "system": "t"}, "two system prompts"),
+        (
+            {"messages": [{"role": "system", "content": "s"}, USER, ASSISTANT], "system": "t"},
+            "two system prompts",
+        ),
         ({"messages": [USER, ASSISTANT], "tools": ["look"]}, "tools must be a list of objects"),
         ({"messages": [USER, ASSISTANT], "tools": "look"}, "tools is text that is not JSON"),
         ({"messages": [{**USER, "tool_calls": [CALL]}, ASSISTANT]}, "only assistant messages call tools"),
-        ({"messages": [USER, {**ASSISTANT, "tool_calls": [{"function": {"name": "f", "arguments": "1"}}]}]}, "arguments must be an object"),
-        ({"messages": [USER, {**ASSISTANT, "tool_calls": [{"id": "x"}]}]}, "must hold a `function` with its `name`"),
+        (
+            {
+                "messages": [
+                    USER,
+                    {**ASSISTANT, "tool_calls": [{"function": {"name": "f", "arguments": "1"}}]},
+                ]
+            },
+            "arguments must be an object",
+        ),
+        (
+            {"messages": [USER, {**ASSISTANT, "tool_calls": [{"id": "x"}]}]},
+            "must hold a `function` with its `name`",
+        ),
     ],
 )
 def test_what_would_be_lost_is_refused_by_name(record, message):
@@ -173,26 +283,37 @@ def test_what_would_be_lost_is_refused_by_name(record, message):
 
 def test_keys_that_say_nothing_or_are_named_are_left_out(tmp_path):
     empty = {"refusal": None, "annotations": [], "audio": {}, "note": ""}
-    assert parse({"messages": [{**USER, **empty}, {**ASSISTANT, **empty}], "id": 3, "source": "s", **empty}) == [USER, ASSISTANT]
+    assert parse(
+        {"messages": [{**USER, **empty}, {**ASSISTANT, **empty}], "id": 3, "source": "s", **empty}
+    ) == [USER, ASSISTANT]
     record = {"messages": [USER, {**ASSISTANT, "weight": 0.5, "score": 2}], "score": 1, "prompt": "q"}
     assert parse(record, ("score", "weight", "prompt")) == [USER, ASSISTANT]
     path = write(tmp_path / "a.jsonl", record)
-    assert read_records(DataSection(file=str(path), ignore=["score", "weight", "prompt"])) == [[USER, ASSISTANT]]
+    assert read_records(DataSection(file=str(path), ignore=["score", "weight", "prompt"])) == [
+        [USER, ASSISTANT]
+    ]
 
 
 def test_nulls_that_datasets_may_have_filled_in_are_refused(tmp_path):
     datasets = pytest.importorskip("datasets")
     calls = [{"function": {"name": "look", "arguments": arguments}} for arguments in ({"a": 1}, {"b": 2})]
-    as_text = [{"function": {**call["function"], "arguments": json.dumps(call["function"]["arguments"])}} for call in calls]
+    as_text = [
+        {"function": {**call["function"], "arguments": json.dumps(call["function"]["arguments"])}}
+        for call in calls
+    ]
 
     def read_saved(name, calls):
-        rows = [{"messages": [USER, {"role": "assistant", "content": "", "tool_calls": [call]}]} for call in calls]
+        rows = [
+            {"messages": [USER, {"role": "assistant", "content": "", "tool_calls": [call]}]} for call in calls
+        ]
         datasets.Dataset.from_list(rows).save_to_disk(tmp_path / name)
         return read_records(DataSection(hub=str(tmp_path / name)))
 
     with pytest.raises(InputError, match="record 0: arguments hold nulls, .*as JSON text"):
         read_saved("objects", calls)
-    first, second = (record[1]["tool_calls"][0]["function"]["arguments"] for record in read_saved("text", as_text))
+    first, second = (
+        record[1]["tool_calls"][0]["function"]["arguments"] for record in read_saved("text", as_text)
+    )
     assert (first, second) == ({"a": 1}, {"b": 2})
 
 
@@ -219,13 +340,20 @@ def test_datasets_library_missing(monkeypatch):
 def test_saved_dataset(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_DATASETS_OFFLINE", "1")
     datasets = pytest.importorskip("datasets")
-    rows = datasets.Dataset.from_list([{"messages": [USER, ASSISTANT]}, {"messages": [USER, {**ASSISTANT, "thinking": "hm"}]}])
+    rows = datasets.Dataset.from_list(
+        [{"messages": [USER, ASSISTANT]}, {"messages": [USER, {**ASSISTANT, "thinking": "hm"}]}]
+    )
     datasets.DatasetDict({"sft": rows}).save_to_disk(tmp_path / "saved")
     records = read_records(DataSection(hub=str(tmp_path / "saved"), hub_split="sft"))
-    assert records == [[USER, ASSISTANT], [USER, {"role": "assistant", "content": "<think>\nhm\n</think>\n\na"}]]
+    assert records == [
+        [USER, ASSISTANT],
+        [USER, {"role": "assistant", "content": "<think>\nhm\n</think>\n\na"}],
+    ]
     with pytest.raises(InputError, match="hub_split"):
         read_records(DataSection(hub=str(tmp_path / "saved"), hub_split="train"))
-    scored = datasets.Dataset.from_list([{"messages": [USER, {**ASSISTANT, "weight": 1}], "score": 2, "id": 1}])
+    scored = datasets.Dataset.from_list(
+        [{"messages": [USER, {**ASSISTANT, "weight": 1}], "score": 2, "id": 1}]
+    )
     scored.save_to_disk(tmp_path / "scored")
     with pytest.raises(InputError, match="record 0: the record has `score`"):
         read_records(DataSection(hub=str(tmp_path / "scored")))

@@ -8,7 +8,11 @@ import pytest
 from jaxrl.data.tokenizer import CHATML, eos_ids, find_tokenizer, load_tokenizer, num_tokens, train_tokenizer
 from jaxrl.errors import InputError
 
-TEXTS = ["Which service runs on host seven?\nAnswer: alpha-12", "The database stores naïve Größe values; host 3.", "alpha beta_gamma"]
+TEXTS = [
+    "Which service runs on host seven?\nAnswer: alpha-12",
+    "The database stores naïve Größe values; host 3.",
+    "alpha beta_gamma",
+]
 WHOLE = "Reason step by step over the graph.\n\nFinish with `ANSWER:` and the entity."
 
 
@@ -23,7 +27,17 @@ def ids_of(tokenizer, text):
 
 def test_round_trip_loses_nothing(tokenizer):
     draw = random.Random(0)
-    chosen = ["", " ", "  a  ", "\n\n\t\r\n x", "héllo 你好 🙂👩‍👩‍👧", "\x00\x07", "e\u0301 \u200f\ufeff", TEXTS[0] + WHOLE + TEXTS[1], "<|im_start|>user\nhi<|im_end|>\n"]
+    chosen = [
+        "",
+        " ",
+        "  a  ",
+        "\n\n\t\r\n x",
+        "héllo 你好 🙂👩‍👩‍👧",
+        "\x00\x07",
+        "e\u0301 \u200f\ufeff",
+        TEXTS[0] + WHOLE + TEXTS[1],
+        "<|im_start|>user\nhi<|im_end|>\n",
+    ]
     chosen += ["".join(chr(c) for c in draw.choices(range(0xD800), k=40)) for _ in range(50)]
     chosen += ["".join(chr(c) for c in draw.choices(range(0xE000, 0x110000), k=40)) for _ in range(50)]
     for text in chosen:
@@ -41,7 +55,8 @@ def test_digits_and_signs_stay_single(tokenizer):
 
 
 def test_vocabulary_holds_bytes_and_words_only():
-    assert len(train_tokenizer(["alpha beta", "alpha 12"])) == 3 + 256 + 2 + 3  # the last three: the roles of the chat template
+    # the last three: the roles of the chat template
+    assert len(train_tokenizer(["alpha beta", "alpha 12"])) == 3 + 256 + 2 + 3
 
 
 def test_whole_string_is_one_ordinary_token(tokenizer):
@@ -72,7 +87,11 @@ def test_saved_tokenizer_loads_as_it_was(tokenizer, tmp_path):
     text = TEXTS[0] + WHOLE + "<|im_end|>\n né🙂"
     assert ids_of(loaded, text) == ids_of(tokenizer, text)
     assert loaded.decode(ids_of(loaded, text)) == text
-    assert (loaded.eos_token, loaded.pad_token, loaded.chat_template) == ("<|im_end|>", "<|endoftext|>", CHATML)
+    assert (loaded.eos_token, loaded.pad_token, loaded.chat_template) == (
+        "<|im_end|>",
+        "<|endoftext|>",
+        CHATML,
+    )
 
 
 def test_errors_name_what_is_wrong(tokenizer, tmp_path):

@@ -1,6 +1,8 @@
-"""Chat templates of our own that behave as those of thinking models do: thoughts are written, and taken back once turns follow.
+"""Chat templates of our own that behave as those of thinking models do: thoughts are written, and taken back
+once turns follow.
 
-Only the behaviour is theirs: the layout, what is stripped where, and how a turn is opened. Their texts about tools are not.
+Only the behaviour is theirs: the layout, what is stripped where, and how a turn is opened. Their texts about
+tools are not.
 """
 
 QWEN3 = r"""
@@ -50,7 +52,11 @@ R1 = r"""
 
 
 def _variant(template: str, keeps: bool, opened: bool) -> str:
-    return template.strip().replace("KEEPS", str(keeps).lower()).replace("OPENED", "<think>\\n" if opened else "")
+    return (
+        template.strip()
+        .replace("KEEPS", str(keeps).lower())
+        .replace("OPENED", "<think>\\n" if opened else "")
+    )
 
 
 # By family of `training_templates.py`: does the last turn keep its thoughts, do the opening words open them.

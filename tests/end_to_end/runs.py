@@ -15,7 +15,14 @@ from jaxrl.interrupt import Interrupted
 def lines(folder: Path, name: str) -> list[dict]:
     """Rows of a JSONL file without what the clock and the machine have a say in."""
     rows = [json.loads(line) for line in (folder / name).read_text().splitlines()]
-    return [{k: v for k, v in row.items() if not k.startswith(("time", "memory")) and not k.endswith("tokens_per_s")} for row in rows]
+    return [
+        {
+            k: v
+            for k, v in row.items()
+            if not k.startswith(("time", "memory")) and not k.endswith("tokens_per_s")
+        }
+        for row in rows
+    ]
 
 
 @contextmanager

@@ -40,7 +40,11 @@ def test_a_task_of_ones_own_learns(at_root):
     assert rows[0]["reward/mean"] < 0.5 < 0.65 < rows[-1]["reward/mean"], "from chance, which is 0.36"
     for row in rows:
         assert row["reward/mean"] == pytest.approx(row["reward/in_place"] - 0.1 * row["reward/surplus"])
-    assert [row["name"] for row in json.loads((folder / "eval.json").read_text())] == ["chance", "after sft", "after grpo"]
+    assert [row["name"] for row in json.loads((folder / "eval.json").read_text())] == [
+        "chance",
+        "after sft",
+        "after grpo",
+    ]
 
 
 CONFIG = """
@@ -55,7 +59,9 @@ stages: [{kind: grpo, steps: 4, algo: {problems_per_batch: 4, group_size: 4}}]
 @pytest.mark.slow
 def test_a_reward_of_ones_own_and_runs_that_its_errors_end(at_root):
     Path("reward.yaml").write_text(CONFIG)
-    Path("my_reward.py").write_text(BROKEN.format(body="return Verdict(0.25 * len(text), True, True, {'letters': len(text)})"))
+    Path("my_reward.py").write_text(
+        BROKEN.format(body="return Verdict(0.25 * len(text), True, True, {'letters': len(text)})")
+    )
     folder = run(load_config("reward.yaml", []), io.StringIO())
     for row in rows_of(folder, "grpo"):
         assert row["reward/mean"] == pytest.approx(0.25 * row["reward/letters"])

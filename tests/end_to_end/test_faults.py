@@ -1,5 +1,6 @@
-"""What befalls a run from outside: signals, a disk that is full, a folder that goes. It ends in one sentence, and what it
-had saved goes on."""
+"""What befalls a run from outside: signals, a disk that is full, a folder that goes. It ends in one sentence,
+and what it had saved goes on.
+"""
 
 import os
 import resource
@@ -63,9 +64,13 @@ def start(config, tmp_path, capsys):
 def limited_files(size: int):
     """Files cannot grow beyond `size` bytes inside: what a full disk is, made of a limit that needs no disk.
 
-    Nor are compiled programs kept: on a busy machine any takes long enough, and JAX would tell of the file that it cannot write.
+    Nor are compiled programs kept: on a busy machine any takes long enough, and JAX would tell of the file
+    that it cannot write.
     """
-    limits, least = resource.getrlimit(resource.RLIMIT_FSIZE), jax.config.jax_persistent_cache_min_compile_time_secs
+    limits, least = (
+        resource.getrlimit(resource.RLIMIT_FSIZE),
+        jax.config.jax_persistent_cache_min_compile_time_secs,
+    )
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 1e9)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
     try:
@@ -110,7 +115,12 @@ def test_signals_and_full_disks_lose_nothing(start, whole, tmp_path, monkeypatch
         usage = shutil.disk_usage(tmp_path)
         patch.setattr(shutil, "disk_usage", lambda folder: usage._replace(free=5000))
         code, told = start()
-    assert code == 2 and told.count("\n") == 1 and "checkpoints/0_sft/3 needs up to" in told and "0.0 MiB left" in told
+    assert (
+        code == 2
+        and told.count("\n") == 1
+        and "checkpoints/0_sft/3 needs up to" in told
+        and "0.0 MiB left" in told
+    )
     assert sorted(os.listdir(tmp_path / "tiny" / "checkpoints" / "0_sft")) == ["1", "2"]
 
     export = run_module.export
@@ -122,7 +132,11 @@ def test_signals_and_full_disks_lose_nothing(start, whole, tmp_path, monkeypatch
 
         patch.setattr(run_module, "export", full)
         code, told = start()
-    assert code == 2 and told.count("\n") == 1 and "tiny/model cannot be written: File too large; make room" in told
+    assert (
+        code == 2
+        and told.count("\n") == 1
+        and "tiny/model cannot be written: File too large; make room" in told
+    )
     assert not (tmp_path / "tiny" / "model").exists() and (tmp_path / "tiny" / "eval.json").exists()
 
     assert start() == (0, "")
@@ -158,7 +172,9 @@ def test_a_folder_that_another_run_made_anew_is_left_to_it(start, tmp_path, monk
     monkeypatch.setattr(run_module, "load_base", meanwhile)
     code, told = start()
     assert code == 2 and "was deleted or replaced while this process was at work in it" in told
-    assert [(path.name, path.read_text()) for path in (tmp_path / "tiny").iterdir()] == [("lock", "another's")]
+    assert [(path.name, path.read_text()) for path in (tmp_path / "tiny").iterdir()] == [
+        ("lock", "another's")
+    ]
 
 
 def test_a_lost_console_does_not_end_the_run(config, whole, tmp_path, monkeypatch, caplog):
@@ -184,7 +200,16 @@ def test_one_process_of_those_that_share_a_run_locks_it(config, tmp_path, monkey
 
 BROKEN = {
     "config.yaml": [b"\xff\xfe", b"a: [", b"[1]\n", b"", b"a: 2024-99-99\n", None],
-    "metrics.jsonl": [b"\xff\n", b"{\n", b"{}\n", b"[1]\n", b"[1]", b"null\n", b'{"stage": "sft", "step": "1", "time": 0}\n', None],
+    "metrics.jsonl": [
+        b"\xff\n",
+        b"{\n",
+        b"{}\n",
+        b"[1]\n",
+        b"[1]",
+        b"null\n",
+        b'{"stage": "sft", "step": "1", "time": 0}\n',
+        None,
+    ],
     "samples.jsonl": [b"\xff\n", b"{}\n", b"[1]\n", b'{"stage": "sft", "step": 1, "completion": 3}\n', None],
     "eval.json": [b"\xff", b"{}", b"[1]", b"[{}]", b"", None],
 }
@@ -199,7 +224,9 @@ def test_a_broken_file_is_named_and_stays_as_it_is(name, config, whole, tmp_path
     for content in BROKEN[name]:
         for file in ("config.yaml", "metrics.jsonl", "samples.jsonl", "eval.json"):
             (folder / file).unlink(missing_ok=True)
-            (folder / file).write_bytes((whole / file).read_bytes().replace(str(whole.parent).encode(), str(tmp_path).encode()))
+            (folder / file).write_bytes(
+                (whole / file).read_bytes().replace(str(whole.parent).encode(), str(tmp_path).encode())
+            )
         (folder / name).unlink()
         (folder / name).write_bytes(content) if content is not None else (folder / name).mkdir()
         before = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
@@ -212,7 +239,9 @@ def test_a_broken_file_is_named_and_stays_as_it_is(name, config, whole, tmp_path
 
 def test_a_torn_last_row_is_repaired(start, whole, tmp_path, caplog):
     shutil.copytree(whole, tmp_path / "tiny")
-    (tmp_path / "tiny" / "config.yaml").write_text((whole / "config.yaml").read_text().replace(str(whole.parent), str(tmp_path)))
+    (tmp_path / "tiny" / "config.yaml").write_text(
+        (whole / "config.yaml").read_text().replace(str(whole.parent), str(tmp_path))
+    )
     with (tmp_path / "tiny" / "metrics.jsonl").open("ab") as file:
         file.write(b'{"stage": "sft", "step": 4, "lo\xc3')
     assert start() == (0, "")

@@ -1,7 +1,9 @@
-"""Every algorithm's config learns: on the game `letter`, from the level of chance to near the optimum, which is 1.
+"""Every algorithm's config learns: on the game `letter`, from the level of chance to near the optimum, which
+is 1.
 
-What is short of a run cannot show it: a sign that is wrong in one place of many, or credit given to the wrong tokens, leaves
-every shape and every finite number as it was. `scripts/learning.py` asks the same of all games and of more seeds.
+What is short of a run cannot show it: a sign that is wrong in one place of many, or credit given to the wrong
+tokens, leaves every shape and every finite number as it was. `scripts/learning.py` asks the same of all games
+and of more seeds.
 """
 
 import io
@@ -27,5 +29,7 @@ def test_the_reward_rises_from_chance_to_near_the_optimum(name, tmp_path):
     rows = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
     rewards = [row["reward/mean"] for row in rows if row["stage"] == "rl"]
     assert len(rewards) == STEPS
-    assert rewards[0] == pytest.approx(CHANCE["letter"], abs=0.05), "SFT on random answers has taught the format alone"
+    assert rewards[0] == pytest.approx(CHANCE["letter"], abs=0.05), (
+        "SFT on random answers has taught the format alone"
+    )
     assert statistics.fmean(rewards[-LAST:]) >= GOAL, rewards

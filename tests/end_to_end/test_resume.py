@@ -1,4 +1,6 @@
-"""The law of taking up: wherever in an experiment its process ends, started again it comes out bit for bit the same."""
+"""The law of taking up: wherever in an experiment its process ends, started again it comes out bit for bit
+the same.
+"""
 
 import io
 import os
@@ -43,7 +45,9 @@ class Killed(BaseException):
 
 @pytest.fixture
 def best_is_not_last(monkeypatch):
-    monkeypatch.setattr(sft_module, "evaluate_loss", lambda score, state, *_: 1.0 + abs(int(state.step) - BEST))
+    monkeypatch.setattr(
+        sft_module, "evaluate_loss", lambda score, state, *_: 1.0 + abs(int(state.step) - BEST)
+    )
 
 
 def load(folder: Path, **changes):
@@ -60,7 +64,9 @@ def ctrl_c() -> None:
 
 @contextmanager
 def stopped(how, stage: str, step: int, when: str, monkeypatch):
-    """The run inside is stopped once it has logged this step, or saved it, or saved the row of this eval stage."""
+    """The run inside is stopped once it has logged this step, or saved it, or saved the row of this eval
+    stage.
+    """
     log, save, save_rows = run_module.RunLogger.log, Checkpoints.save, run_module.save_rows
 
     def log_then(self, at_stage, at_step, metrics):
@@ -92,12 +98,16 @@ def test_stopped_inside_and_after_every_stage_it_is_the_same_run(best_is_not_las
     config = load(tmp_path / "stopped")
     assert lines(whole, "metrics.jsonl")[23]["val/loss"] == 5.0, "the last step is not the best"
     stops = [
-        (ctrl_c, "sft", 22, "logged"), (kill, "sft", 24, "saved"),
-        (kill, "rsft", 1, "logged"), (kill, "rsft", 4, "saved"),
-        (ctrl_c, "grpo", 2, "logged"), (kill, "grpo", 3, "saved"),
-        (kill, "ppo", 1, "logged"), (kill, "ppo", 3, "saved"),
+        (ctrl_c, "sft", 22, "logged"),
+        (kill, "sft", 24, "saved"),
+        (kill, "rsft", 1, "logged"),
+        (kill, "rsft", 4, "saved"),
+        (ctrl_c, "grpo", 2, "logged"),
+        (kill, "grpo", 3, "saved"),
+        (kill, "ppo", 1, "logged"),
+        (kill, "ppo", 3, "saved"),
         (kill, "after", 0, "saved"),
-    ]  # fmt: skip
+    ]
     for stop in stops:
         with stopped(*stop, monkeypatch):
             run(config, io.StringIO())
@@ -108,42 +118,61 @@ def test_stopped_inside_and_after_every_stage_it_is_the_same_run(best_is_not_las
     for name in ("adapter/adapter_model.safetensors", "model/model.safetensors", "eval.json"):
         assert (folder / name).read_bytes() == (whole / name).read_bytes(), name
 
-    # ------------------------------------------------------------ what was the best and is lost is told, and nothing else taken
+    # ------------------------------------------ what was the best and is lost is told, and nothing else taken
     shutil.rmtree(folder / "checkpoints" / "0_sft" / str(BEST))
-    with pytest.raises(InputError, match=rf"the best checkpoint cannot be used.*0_sft/{BEST}.*restore it, or delete .*0_sft to train the stage again"):
+    with pytest.raises(
+        InputError,
+        match=(
+            rf"the best checkpoint cannot be used.*0_sft/{BEST}.*restore it, or delete .*0_sft to train the"
+            r" stage again"
+        ),
+    ):
         run(config, io.StringIO())
 
-    # ------------------------------------------------------------------- checkpoints that no config speaks for are not believed
+    # ------------------------------------------------- checkpoints that no config speaks for are not believed
     (folder / "config.yaml").unlink()
-    with pytest.raises(InputError, match="holds checkpoints and .* and no config.yaml.*restore config.yaml, set another `name`, or delete"):
+    with pytest.raises(
+        InputError,
+        match=(
+            "holds checkpoints and .* and no config.yaml.*restore config.yaml, set another `name`, or delete"
+        ),
+    ):
         run(config, io.StringIO())
     assert not (folder / "config.yaml").exists()
 
 
-# ---------------------------------------------------------------------------------------------------------- divergence
+# ------------------------------------------------------------------------------------------------- divergence
 
 
 def assert_nothing_exported(folder: Path) -> None:
     assert not {"adapter", "model", "report.md"} & {path.name for path in folder.iterdir()}
 
 
-def test_a_run_that_is_stopped_while_it_skips_goes_on_counting_and_ends_in_an_error_at_every_start(tmp_path, monkeypatch):
+def test_a_run_that_is_stopped_while_it_skips_goes_on_counting_and_ends_in_an_error_at_every_start(
+    tmp_path, monkeypatch
+):
     stage = {"kind": "sft", "rows": 4, "seq_len": 48, "steps": 40, "optim": {"learning_rate": 1e6}}
     config = load(tmp_path, stages=[stage])
     with stopped(ctrl_c, "sft", 6, "logged", monkeypatch):
         run(config, io.StringIO())
     for _ in range(2):
-        with pytest.raises(InputError, match="stage sft has diverged: 10 updates in a row.*lower optim.learning_rate"):
+        with pytest.raises(
+            InputError, match="stage sft has diverged: 10 updates in a row.*lower optim.learning_rate"
+        ):
             run(config, io.StringIO())
         assert [row["step"] for row in lines(tmp_path / "tiny", "metrics.jsonl")] == list(range(1, 10))
     assert_nothing_exported(tmp_path / "tiny")
 
 
 def test_a_stage_that_ends_in_skipped_updates_is_an_error_at_every_start(tmp_path):
-    """With fewer updates than the guard waits for, two in each step, and a last checkpoint that says that all steps are done."""
+    """With fewer updates than the guard waits for, two in each step, and a last checkpoint that says that all
+    steps are done.
+    """
     algo = {"problems_per_batch": 4, "group_size": 4, "ppo_epochs": 1, "critic_learning_rate": 1e39}
     config = load(tmp_path, stages=[{"kind": "ppo", "seq_len": 32, "steps": 2, "algo": algo}])
     for _ in range(2):
-        with pytest.raises(InputError, match="stage ppo has diverged: the last 4 update.*lower optim.learning_rate"):
+        with pytest.raises(
+            InputError, match="stage ppo has diverged: the last 4 update.*lower optim.learning_rate"
+        ):
             run(config, io.StringIO())
     assert_nothing_exported(tmp_path / "tiny")

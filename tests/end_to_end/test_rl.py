@@ -1,4 +1,6 @@
-"""GRPO's family and PPO as whole stages with everything switched on: what they log, that stopping them changes nothing."""
+"""GRPO's family and PPO as whole stages with everything switched on: what they log, that stopping them
+changes nothing.
+"""
 
 import io
 import math
@@ -70,29 +72,67 @@ def rows_of(folder: Path, stage: str | None = None) -> list[dict]:
 def test_what_is_promised_is_logged(whole):
     grpo, ppo = rows_of(whole, "grpo"), rows_of(whole, "ppo")
     common = {
-        "reward/mean", "reward/std", "reward/flat_groups", "reward/not_finite", "sample/truncated", "sample/length_p10", "sample/length_p90",
-        "clip_fraction/low", "clip_fraction/high", "ratio/mean", "ratio/max", "entropy", "sampler_mismatch/mean", "sampler_mismatch/p99",
-        "sampler_mismatch/max", "kl/old", "groups/used", "groups/dropped", "grad_norm", "kl/ref", "replay/size", "replay/used", "loss/policy", "learning_rate",
-    }  # fmt: skip
-    for rows, own in ((grpo, {"loss/imitation"}), (ppo, {"loss/value", "value/explained_variance", "value/clip_fraction", "kl/coef"})):
+        "reward/mean",
+        "reward/std",
+        "reward/flat_groups",
+        "reward/not_finite",
+        "sample/truncated",
+        "sample/length_p10",
+        "sample/length_p90",
+        "clip_fraction/low",
+        "clip_fraction/high",
+        "ratio/mean",
+        "ratio/max",
+        "entropy",
+        "sampler_mismatch/mean",
+        "sampler_mismatch/p99",
+        "sampler_mismatch/max",
+        "kl/old",
+        "groups/used",
+        "groups/dropped",
+        "grad_norm",
+        "kl/ref",
+        "replay/size",
+        "replay/used",
+        "loss/policy",
+        "learning_rate",
+    }
+    for rows, own in (
+        (grpo, {"loss/imitation"}),
+        (ppo, {"loss/value", "value/explained_variance", "value/clip_fraction", "kl/coef"}),
+    ):
         assert len(rows) == 4
         assert common | own <= set(rows[-1]), (common | own) - set(rows[-1])
         assert all(math.isfinite(row[name]) for row in rows for name in common)
-    assert max(row["sampler_mismatch/p99"] for row in grpo + ppo) <= max(row["sampler_mismatch/max"] for row in grpo + ppo) < 1e-4
-    assert grpo[-1]["groups/dropped"] + sum(row["groups/dropped"] for row in grpo[:-1]) > 0, "a new policy has groups without spread"
+    assert (
+        max(row["sampler_mismatch/p99"] for row in grpo + ppo)
+        <= max(row["sampler_mismatch/max"] for row in grpo + ppo)
+        < 1e-4
+    )
+    assert grpo[-1]["groups/dropped"] + sum(row["groups/dropped"] for row in grpo[:-1]) > 0, (
+        "a new policy has groups without spread"
+    )
     assert 0 < grpo[-1]["replay/size"] <= 8 and grpo[-1]["replay/used"] > 0
 
 
 def test_the_kl_coefficient_goes_up_where_the_kl_is_above_its_target_and_down_below(whole):
     ppo = rows_of(whole, "ppo")
-    assert ppo[0]["kl/coef"] == ppo[1]["kl/coef"] == 0.1, "while the critic warms up there is no KL to adapt to"
+    assert ppo[0]["kl/coef"] == ppo[1]["kl/coef"] == 0.1, (
+        "while the critic warms up there is no KL to adapt to"
+    )
     for row, after in zip(ppo[1:], ppo[2:]):
-        assert (after["kl/coef"] > row["kl/coef"]) == (row["kl/ref"] > 0.01) and after["kl/coef"] != row["kl/coef"]
+        assert (after["kl/coef"] > row["kl/coef"]) == (row["kl/ref"] > 0.01) and after["kl/coef"] != row[
+            "kl/coef"
+        ]
 
 
 def test_the_policy_of_ppo_starts_where_grpo_ended_and_holds_still_while_the_critic_warms_up(whole):
     ppo = rows_of(whole, "ppo")
-    assert ppo[0]["learning_rate"] == 0 and ppo[0]["kl/ref"] == 0 and ppo[0]["ratio/max"] == pytest.approx(1, abs=1e-5)
+    assert (
+        ppo[0]["learning_rate"] == 0
+        and ppo[0]["kl/ref"] == 0
+        and ppo[0]["ratio/max"] == pytest.approx(1, abs=1e-5)
+    )
     assert abs(ppo[-1]["kl/ref"]) > 0
 
 
@@ -110,7 +150,13 @@ def test_interrupted_and_resumed_is_uninterrupted(stop_after, whole, config_file
 def test_a_checkpoint_holds_what_the_stage_has_to_know(whole):
     with Checkpoints(whole / "checkpoints" / "1_grpo", 2) as checkpoints:
         meta = checkpoints._checkpointer.metadata(4).custom_metadata["meta"]["progress"]
-    assert meta["batches"] == 4 and meta["rounds"] >= 4 and meta["drawn"] >= 16 and meta["rates"] and 0 < len(meta["replay"]) <= 8
+    assert (
+        meta["batches"] == 4
+        and meta["rounds"] >= 4
+        and meta["drawn"] >= 16
+        and meta["rates"]
+        and 0 < len(meta["replay"]) <= 8
+    )
 
 
 class Careless:
@@ -136,5 +182,8 @@ def test_rewards_that_are_no_numbers_are_left_out_and_the_run_goes_on(config_fil
         rows = rows_of(folder, name)
         assert sum(row["reward/not_finite"] for row in rows) > 0
         assert all(row["sample/left_out"] == row["reward/not_finite"] for row in rows)
-        assert all(math.isfinite(row["loss"]) and row["skipped"] == 0 and math.isfinite(row["reward/mean"]) for row in rows)
+        assert all(
+            math.isfinite(row["loss"]) and row["skipped"] == 0 and math.isfinite(row["reward/mean"])
+            for row in rows
+        )
         assert f"{name}, step" in said and "rewards are not finite" in said

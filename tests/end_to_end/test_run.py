@@ -1,4 +1,6 @@
-"""Whole experiments with a very small model: what a run leaves behind, and that stopping it changes nothing."""
+"""Whole experiments with a very small model: what a run leaves behind, and that stopping it changes
+nothing.
+"""
 
 import io
 import json
@@ -62,29 +64,64 @@ def assert_same_run(folder: Path, whole: Path) -> None:
 
 
 def test_a_run_leaves_what_is_promised(whole):
-    expected = {"config.yaml", "inputs.json", "metrics.jsonl", "samples.jsonl", "checkpoints", "adapter", "model", "tokenizer", "eval.json", "report.md"}
+    expected = {
+        "config.yaml",
+        "inputs.json",
+        "metrics.jsonl",
+        "samples.jsonl",
+        "checkpoints",
+        "adapter",
+        "model",
+        "tokenizer",
+        "eval.json",
+        "report.md",
+    }
     assert expected == {path.name for path in whole.iterdir()}
     rows = lines(whole, "metrics.jsonl")
-    assert [(row["stage"], row["step"]) for row in rows] == [("sft", i) for i in range(1, 7)] + [("grpo", i) for i in range(1, 5)]
-    assert {"loss", "grad_norm", "kl/ref", "clip_fraction", "reward/mean", "sampler_mismatch/max"} <= set(rows[-1])
+    assert [(row["stage"], row["step"]) for row in rows] == [("sft", i) for i in range(1, 7)] + [
+        ("grpo", i) for i in range(1, 5)
+    ]
+    assert {"loss", "grad_norm", "kl/ref", "clip_fraction", "reward/mean", "sampler_mismatch/max"} <= set(
+        rows[-1]
+    )
     assert {"val/loss", "val/perplexity"} <= set(rows[2])
-    built = [json.loads(line)["time/compilations"] for line in (whole / "metrics.jsonl").read_text().splitlines()]
+    built = [
+        json.loads(line)["time/compilations"] for line in (whole / "metrics.jsonl").read_text().splitlines()
+    ]
     assert built[0] > 0 and built[1] == 0 and built[6] > 0, "each stage's first step builds its programs"
     samples = [row for row in lines(whole, "samples.jsonl") if row["stage"] == "grpo"]
-    assert len(samples) == 4 * 16 and {"prompt", "completion", "reward", "parts", "advantage"} <= set(samples[0])
-    assert [row["name"] for row in json.loads((whole / "eval.json").read_text())] == ["chance", "first_option", "nearest", "after"]
+    assert len(samples) == 4 * 16 and {"prompt", "completion", "reward", "parts", "advantage"} <= set(
+        samples[0]
+    )
+    assert [row["name"] for row in json.loads((whole / "eval.json").read_text())] == [
+        "chance",
+        "first_option",
+        "nearest",
+        "after",
+    ]
     assert "after" in (whole / "report.md").read_text()
 
 
 def test_sampler_and_trainer_agree(config_file, tmp_path):
-    """Without dropout and with one update per batch, the trainer recomputes what the sampler said, and the ratio is 1."""
-    overrides = ["lora.dropout=0.0", "stages.1.algo.updates_per_batch=1", "stages.0.steps=2", "stages.1.steps=2"]
+    """Without dropout and with one update per batch, the trainer recomputes what the sampler said, and the
+    ratio is 1.
+    """
+    overrides = [
+        "lora.dropout=0.0",
+        "stages.1.algo.updates_per_batch=1",
+        "stages.0.steps=2",
+        "stages.1.steps=2",
+    ]
     for row in lines(run(load(config_file, tmp_path, *overrides), io.StringIO()), "metrics.jsonl")[2:]:
         assert row["sampler_mismatch/max"] < 1e-4 and row["ratio/max"] == row["ratio/mean"] == 1
 
 
 def test_the_same_command_again_changes_nothing_and_another_config_is_refused(whole, config_file):
-    files = [path for path in whole.rglob("*") if path.is_file() and path.suffix in (".jsonl", ".json", ".safetensors", ".md", ".yaml")]
+    files = [
+        path
+        for path in whole.rglob("*")
+        if path.is_file() and path.suffix in (".jsonl", ".json", ".safetensors", ".md", ".yaml")
+    ]
     before = {path: path.read_bytes() for path in files}
     told = io.StringIO()
     run(load(config_file, whole.parent), told)
@@ -116,7 +153,15 @@ def test_a_file_that_has_changed_is_named_before_a_weight_is_read(whole, config_
     arguments = ["run", str(config_file), f"runs_dir={whole.parent}"]
     with one_bit_flipped(whole / "tokenizer" / "tokenizer.json") as name:
         assert main(arguments) == 2 and f"{name} has changed" in capsys.readouterr().err
-    arguments = ["eval", "--model", str(whole / "model"), "--adapter", str(whole / "adapter"), "--config", str(config_file)]
+    arguments = [
+        "eval",
+        "--model",
+        str(whole / "model"),
+        "--adapter",
+        str(whole / "adapter"),
+        "--config",
+        str(config_file),
+    ]
     for file in ("model/model.safetensors", "adapter/adapter_model.safetensors"):
         with one_bit_flipped(whole / file) as name:
             assert main(arguments) == 2 and f"{name} is not as jaxrl wrote it" in capsys.readouterr().err
@@ -132,7 +177,16 @@ def one_bit_flipped(path: Path):
 
 def test_adapter_on_disk_scores_like_the_policy_of_the_run(whole, config_file, tmp_path, capsys):
     out = tmp_path / "eval.json"
-    arguments = ["--model", str(whole / "model"), "--adapter", str(whole / "adapter"), "--config", str(config_file), "--out", str(out)]
+    arguments = [
+        "--model",
+        str(whole / "model"),
+        "--adapter",
+        str(whole / "adapter"),
+        "--config",
+        str(config_file),
+        "--out",
+        str(out),
+    ]
     assert main(["eval", *arguments]) == 0
     assert json.loads(out.read_text())[-1] == json.loads((whole / "eval.json").read_text())[-1]
 
@@ -143,33 +197,82 @@ def test_adapters_on_a_model_directory(whole, config_file, tmp_path):
     overrides = [f"model={{path: {base}}}", "stages.0.lora={rank: 4}", "stages.0.steps=2", "stages.1.steps=1"]
     folder = run(load(config_file, tmp_path, *overrides), io.StringIO())
     assert not (folder / "model").exists() and not (folder / "tokenizer").exists()
-    assert json.loads((folder / "adapter" / "adapter_config.json").read_text())["base_model_name_or_path"] == base
-    arguments = ["--model", base, "--adapter", str(folder / "adapter"), "--config", str(config_file), "--out", str(tmp_path / "eval.json")]
+    assert (
+        json.loads((folder / "adapter" / "adapter_config.json").read_text())["base_model_name_or_path"]
+        == base
+    )
+    arguments = [
+        "--model",
+        base,
+        "--adapter",
+        str(folder / "adapter"),
+        "--config",
+        str(config_file),
+        "--out",
+        str(tmp_path / "eval.json"),
+    ]
     assert main(["eval", *arguments]) == 0
-    assert json.loads((tmp_path / "eval.json").read_text())[-1] == json.loads((folder / "eval.json").read_text())[-1]
+    assert (
+        json.loads((tmp_path / "eval.json").read_text())[-1]
+        == json.loads((folder / "eval.json").read_text())[-1]
+    )
 
 
 def test_chat_lines_and_odd_characters_through_sample(whole, tmp_path):
-    lines_in = [{"messages": [{"role": "user", "content": "a"}], "note": "x\u2028y"}, {"prompt": "TRACE:", "id": 7}]
-    (tmp_path / "in.jsonl").write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines_in), encoding="utf-8")
+    lines_in = [
+        {"messages": [{"role": "user", "content": "a"}], "note": "x\u2028y"},
+        {"prompt": "TRACE:", "id": 7},
+    ]
+    (tmp_path / "in.jsonl").write_text(
+        "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines_in), encoding="utf-8"
+    )
     out = tmp_path / "out.jsonl"
-    arguments = ["--model", str(whole / "model"), "--prompts", str(tmp_path / "in.jsonl"), "--out", str(out), "--max-new-tokens", "5"]
+    arguments = [
+        "--model",
+        str(whole / "model"),
+        "--prompts",
+        str(tmp_path / "in.jsonl"),
+        "--out",
+        str(out),
+        "--max-new-tokens",
+        "5",
+    ]
     assert main(["sample", *arguments]) == 0
     rows = [json.loads(line) for line in out.read_text().split("\n") if line]
-    assert [row | given for row, given in zip(rows, lines_in)] == rows and all(len(row["logprobs"]) == len(row["completion_ids"]) for row in rows)
+    assert [row | given for row, given in zip(rows, lines_in)] == rows and all(
+        len(row["logprobs"]) == len(row["completion_ids"]) for row in rows
+    )
 
 
-@pytest.mark.parametrize("line", ['{"messages": "hi"}', '{"messages": []}', '{"messages": [{"role": "user"}]}', '{"prompt": "\\ud800"}', '{"prompt": 3}'])
+@pytest.mark.parametrize(
+    "line",
+    [
+        '{"messages": "hi"}',
+        '{"messages": []}',
+        '{"messages": [{"role": "user"}]}',
+        '{"prompt": "\\ud800"}',
+        '{"prompt": 3}',
+    ],
+)
 def test_broken_chat_lines_are_named(line, whole, tmp_path, capsys):
     (tmp_path / "in.jsonl").write_text(line + "\n")
-    arguments = ["--model", str(whole / "model"), "--prompts", str(tmp_path / "in.jsonl"), "--out", str(tmp_path / "out.jsonl")]
+    arguments = [
+        "--model",
+        str(whole / "model"),
+        "--prompts",
+        str(tmp_path / "in.jsonl"),
+        "--out",
+        str(tmp_path / "out.jsonl"),
+    ]
     assert main(["sample", *arguments]) == 2
     assert "in.jsonl, line 1" in capsys.readouterr().err and not (tmp_path / "out.jsonl").exists()
 
 
 def test_eight_devices_give_the_same_numbers(whole, config_file, tmp_path):
     folder = run(load(config_file, tmp_path, "mesh={data: 2, fsdp: 2, tensor: 2}"), io.StringIO())
-    for ours, theirs in zip(lines(folder, "metrics.jsonl")[:6], lines(whole, "metrics.jsonl")[:6], strict=True):
+    for ours, theirs in zip(
+        lines(folder, "metrics.jsonl")[:6], lines(whole, "metrics.jsonl")[:6], strict=True
+    ):
         assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-3)
         assert ours["grad_norm"] == pytest.approx(theirs["grad_norm"], rel=1e-2)
 
@@ -191,7 +294,10 @@ def test_eight_devices_give_the_same_numbers(whole, config_file, tmp_path):
 )
 def test_settings_that_cannot_work_are_named(override, message, config_file, tmp_path):
     with pytest.raises(InputError, match=message):
-        run(load(config_file, tmp_path, *([override] if isinstance(override, str) else override)), io.StringIO())
+        run(
+            load(config_file, tmp_path, *([override] if isinstance(override, str) else override)),
+            io.StringIO(),
+        )
     assert list(tmp_path.iterdir()) == []  # nothing half-written
 
 
@@ -201,7 +307,16 @@ def test_kill_at_any_moment_and_resume_is_uninterrupted(config_file, tmp_path, t
     environment = {**os.environ, "JAX_NUM_CPU_DEVICES": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
 
     def start(folder: Path) -> subprocess.Popen:
-        command = [sys.executable, "-m", "jaxrl.cli", "run", str(config_file), f"runs_dir={folder}", "checkpoint.every=3", "stages.1.steps=8"]
+        command = [
+            sys.executable,
+            "-m",
+            "jaxrl.cli",
+            "run",
+            str(config_file),
+            f"runs_dir={folder}",
+            "checkpoint.every=3",
+            "stages.1.steps=8",
+        ]
         return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
 
     undisturbed = tmp_path_factory.mktemp("undisturbed")
@@ -211,7 +326,9 @@ def test_kill_at_any_moment_and_resume_is_uninterrupted(config_file, tmp_path, t
         process = start(tmp_path)
         deadline = time.monotonic() + 300
         while process.poll() is None and time.monotonic() < deadline:
-            reached = metrics.exists() and any((r.get("stage"), r.get("step")) == kill_at for r in _readable(metrics))
+            reached = metrics.exists() and any(
+                (r.get("stage"), r.get("step")) == kill_at for r in _readable(metrics)
+            )
             if reached:
                 process.kill()
             time.sleep(0.02)
@@ -233,19 +350,38 @@ def _readable(path: Path) -> list[dict]:
 @pytest.mark.slow
 def test_ctrl_c_saves_and_leaves_with_130(config_file, tmp_path):
     environment = {**os.environ, "JAX_NUM_CPU_DEVICES": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
-    command = [sys.executable, "-m", "jaxrl.cli", "run", str(config_file), f"runs_dir={tmp_path}", "checkpoint.every=1000", "stages.0.steps=100000"]
-    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    command = [
+        sys.executable,
+        "-m",
+        "jaxrl.cli",
+        "run",
+        str(config_file),
+        f"runs_dir={tmp_path}",
+        "checkpoint.every=1000",
+        "stages.0.steps=100000",
+    ]
+    process = subprocess.Popen(
+        command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
     metrics = tmp_path / "tiny" / "metrics.jsonl"
     while not (metrics.exists() and len(_readable(metrics)) >= 5) and process.poll() is None:
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 130 and "the state is saved" in errors
-    saved = [int(path.name) for path in (tmp_path / "tiny" / "checkpoints" / "0_sft").iterdir() if path.name.isdigit()]
+    saved = [
+        int(path.name)
+        for path in (tmp_path / "tiny" / "checkpoints" / "0_sft").iterdir()
+        if path.name.isdigit()
+    ]
     assert saved and max(saved) >= 5
 
 
 def test_every_committed_config_states_its_command():
     for path in (Path(__file__).parents[2] / "configs").rglob("*.yaml"):
-        assert f"jaxrl run configs/{path.relative_to(path.parents[len(path.parts) - path.parts.index('configs') - 2])}" in path.read_text()
+        assert (
+            "jaxrl run"
+            f" configs/{path.relative_to(path.parents[len(path.parts) - path.parts.index('configs') - 2])}"
+            in path.read_text()
+        )
         assert yaml.safe_load(path.read_text())["stages"]

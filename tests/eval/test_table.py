@@ -16,7 +16,15 @@ VERDICTS = [
 
 def test_row_by_hand():
     row = row_from_verdicts("base", VERDICTS)
-    assert (row.name, row.n, row.correct, row.accuracy, row.mean_reward, row.format_rate, row.errors) == ("base", 4, 1, 0.25, 0.125, 0.5, 1)
+    assert (row.name, row.n, row.correct, row.accuracy, row.mean_reward, row.format_rate, row.errors) == (
+        "base",
+        4,
+        1,
+        0.25,
+        0.125,
+        0.5,
+        1,
+    )
     assert row.coverage == 0.375, "a verdict that is missing covers nothing"
     assert 0 <= row.ci95[0] < row.ci80[0] < row.accuracy < row.ci80[1] < row.ci95[1] <= 1
 
@@ -25,7 +33,10 @@ def test_what_could_not_be_judged_is_an_error_and_not_wrong():
     missing = [Verdict(float("nan"), False, False, error="sandbox: no memory")] * 3
     row, without = row_from_verdicts("base", [*missing, *VERDICTS]), row_from_verdicts("base", VERDICTS)
     assert row == dataclasses.replace(without, errors=4) and without.errors == 1 and row.n == 4
-    with pytest.raises(InputError, match="'base': none of 3 completions could be judged .sandbox: no memory.; mend the verifier"):
+    with pytest.raises(
+        InputError,
+        match="'base': none of 3 completions could be judged .sandbox: no memory.; mend the verifier",
+    ):
         row_from_verdicts("base", missing)
 
 
@@ -49,15 +60,23 @@ def test_tables_are_aligned():
 
 
 def test_file_round_trip(tmp_path):
-    rows = [row_from_verdicts("base", VERDICTS), row_from_verdicts("ü", [dataclasses.replace(v, parts={}) for v in VERDICTS])]
+    rows = [
+        row_from_verdicts("base", VERDICTS),
+        row_from_verdicts("ü", [dataclasses.replace(v, parts={}) for v in VERDICTS]),
+    ]
     save_rows(tmp_path / "eval.json", rows)
     assert load_rows(tmp_path / "eval.json") == rows
     assert load_rows(tmp_path / "none.json") == []
     whole = (tmp_path / "eval.json").read_text()
     changes = [
-        ('"n": 4', '"n": "4"'), ('"base"', "3"), ('"accuracy": 0.25', '"accuracy": null'), ('"errors": 1', '"errors": [1]'),
-        ('"ci80": [', '"ci80": [1,'), ('"ci95": [', '"ci95": ["x",'), ('"ci80": [', '"ci80": [[],'),
-    ]  # fmt: skip
+        ('"n": 4', '"n": "4"'),
+        ('"base"', "3"),
+        ('"accuracy": 0.25', '"accuracy": null'),
+        ('"errors": 1', '"errors": [1]'),
+        ('"ci80": [', '"ci80": [1,'),
+        ('"ci95": [', '"ci95": ["x",'),
+        ('"ci80": [', '"ci80": [[],'),
+    ]
     changed = [whole.replace(a, b) for a, b in changes]
     for broken in ["{", "[1]", '[{"name": "a"}]', "3", "", "{}", "null", "[" * 100_000, *changed]:
         assert broken != whole

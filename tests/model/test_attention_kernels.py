@@ -1,4 +1,6 @@
-"""The policy with each attention kernel: the same gradients, and none of them run again by selective rematerialisation."""
+"""The policy with each attention kernel: the same gradients, and none of them run again by selective
+rematerialisation.
+"""
 
 from functools import partial
 
@@ -58,7 +60,9 @@ def test_selective_keeps_what_cudnns_backward_pass_needs_and_full_runs_it_again(
 
 
 def test_selective_keeps_what_splashs_backward_pass_needs():
-    """Its result and its log-normalisers; what of the forward kernel is then left in the second pass is dead, and the compiler drops it."""
+    """Its result and its log-normalisers; what of the forward kernel is then left in the second pass is dead,
+    and the compiler drops it.
+    """
     for remat, is_kept in (("selective", True), ("full", False)):
         policy, trainable, frozen = policy_and_trees(remat=remat, attention="splash")
         between = jax.eval_shape(lambda t: jax.vjp(lambda t: loss(policy, t, frozen), t)[1], trainable)  # noqa: B023

@@ -1,4 +1,6 @@
-"""The form that decoding reads computes what the trained form does; rows may be moved between caches as one likes."""
+"""The form that decoding reads computes what the trained form does; rows may be moved between caches as one
+likes.
+"""
 
 from functools import partial
 
@@ -19,22 +21,31 @@ SOME = LoraSection(rank=4, alpha=8.0, targets=("k", "up", "down"))
 
 def full_logits(policy, trainable, frozen):
     positions, segments = np.broadcast_to(np.arange(12), TOKENS.shape), np.ones_like(TOKENS)
-    return np.asarray(policy.logits(trainable, frozen, policy.apply(trainable, frozen, TOKENS, positions, segments)))
+    return np.asarray(
+        policy.logits(trainable, frozen, policy.apply(trainable, frozen, TOKENS, positions, segments))
+    )
 
 
 def empty_cache(B, size, start, cursor, int8=False):
-    like = make_entry(*(jnp.zeros((B, size, CONFIG.num_kv_heads, CONFIG.head_dim)) for _ in range(2)), int8=int8)
-    return KVCache(tuple(like for _ in range(CONFIG.num_layers)), jnp.asarray(start, jnp.int32), jnp.int32(cursor))
+    like = make_entry(
+        *(jnp.zeros((B, size, CONFIG.num_kv_heads, CONFIG.head_dim)) for _ in range(2)), int8=int8
+    )
+    return KVCache(
+        tuple(like for _ in range(CONFIG.num_layers)), jnp.asarray(start, jnp.int32), jnp.int32(cursor)
+    )
 
 
-@partial(jax.jit, static_argnums=0)  # op by op, eight CPU devices that share two cores can wait for each other in vain
+# op by op, eight CPU devices that share two cores can wait for each other in vain
+@partial(jax.jit, static_argnums=0)
 def fed(policy, weights, tokens, counts, cache):
     hidden, cache = extend(policy, weights, tokens, counts, cache)
     return decode_logits(weights, hidden), cache
 
 
 def fed_in_pieces(policy, weights, pieces, lengths, int8=False):
-    """Logits after every piece; row b has lengths[p][b] tokens of piece p, the rest is padding on the left."""
+    """Logits after every piece; row b has lengths[p][b] tokens of piece p, the rest is padding on the
+    left.
+    """
     total = np.sum(lengths, axis=0)
     width = sum(pieces)
     cache = empty_cache(3, 40, np.zeros(3), 0, int8)
@@ -60,19 +71,25 @@ def test_fed_in_ragged_pieces_is_the_full_forward(lora, merge):
     policy, trainable, frozen = policy_and_trees(lora)
     expected = full_logits(policy, trainable, frozen)
     weights = decode_weights(policy, trainable, frozen, one_device(), merge)
-    for done, logits in fed_in_pieces(policy, weights, (5, 4, 1, 1), ([3, 5, 1], [4, 1, 2], [1, 1, 1], [1, 1, 1])):
+    for done, logits in fed_in_pieces(
+        policy, weights, (5, 4, 1, 1), ([3, 5, 1], [4, 1, 2], [1, 1, 1], [1, 1, 1])
+    ):
         for b in range(3):
             np.testing.assert_allclose(logits[b], expected[b, done[b] - 1], rtol=1e-4, atol=1e-4)
 
 
 def test_over_a_mesh_it_is_the_same():
     policy, trainable, frozen = policy_and_trees()
-    plain = fed_in_pieces(policy, decode_weights(policy, trainable, frozen, one_device()), (5, 1), ([3, 5, 1], [1, 1, 1]))
+    plain = fed_in_pieces(
+        policy, decode_weights(policy, trainable, frozen, one_device()), (5, 1), ([3, 5, 1], [1, 1, 1])
+    )
     cube = make_mesh(MeshSection(data=2, fsdp=2, tensor=2))
     spread = [jax.device_put(tree, shardings_for(tree, cube)) for tree in (trainable, frozen)]
     weights = decode_weights(policy, *spread, cube)
     assert len(weights.layers[0].linears) == 7  # cut over `tensor`, so not joined
-    for (_, ours), (_, expected) in zip(fed_in_pieces(policy, weights, (5, 1), ([3, 5, 1], [1, 1, 1])), plain):
+    for (_, ours), (_, expected) in zip(
+        fed_in_pieces(policy, weights, (5, 1), ([3, 5, 1], [1, 1, 1])), plain
+    ):
         np.testing.assert_allclose(ours, expected, rtol=1e-4, atol=1e-5)
 
 
@@ -107,7 +124,10 @@ def test_quantized_is_within_half_a_step():
 
 def entry(B, S, seed):
     rng = np.random.default_rng(seed)
-    return Entry(*(jnp.asarray(rng.normal(size=(B, 2, S, 3)).astype(np.float32)) for _ in range(2)), *(jnp.asarray(rng.normal(size=(B, 2, S)).astype(np.float32)) for _ in range(2)))
+    return Entry(
+        *(jnp.asarray(rng.normal(size=(B, 2, S, 3)).astype(np.float32)) for _ in range(2)),
+        *(jnp.asarray(rng.normal(size=(B, 2, S)).astype(np.float32)) for _ in range(2)),
+    )
 
 
 def test_rows_move_within_their_shard():
@@ -125,7 +145,9 @@ def test_rows_move_within_their_shard():
 def test_rows_are_put_into_slots_and_the_others_stay():
     target, source = entry(4, 8, 1), entry(3, 5, 2)
     before = jax.tree.map(np.array, target)
-    rows, shift, slots = (np.array(x, np.int32) for x in ([[2, 0], [1, 0]], [[3, 0], [1, 0]], [[1, 9], [0, 9]]))
+    rows, shift, slots = (
+        np.array(x, np.int32) for x in ([[2, 0], [1, 0]], [[3, 0], [1, 0]], [[1, 9], [0, 9]])
+    )
     placed = put_rows(target, source, rows, shift, slots, shards=2)
     for x, y, old in zip(placed, source, before):
         np.testing.assert_array_equal(x[1, :, 3:8], y[2])

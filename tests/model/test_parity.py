@@ -1,4 +1,6 @@
-"""Against transformers: the logits of random tiny models of every family, as scripts/make_goldens.py recorded them."""
+"""Against transformers: the logits of random tiny models of every family, as scripts/make_goldens.py recorded
+them.
+"""
 
 import jax.numpy as jnp
 import numpy as np
@@ -25,7 +27,9 @@ def logits_of(folder, tokens, adapter=None):
 @pytest.mark.parametrize("name", MODELS)
 def test_logits_of_the_model(name):
     golden = np.load(GOLDEN / name / "logits.npz")
-    np.testing.assert_allclose(logits_of(GOLDEN / name, golden["tokens"]), golden["logits"], rtol=1e-3, atol=1e-3)
+    np.testing.assert_allclose(
+        logits_of(GOLDEN / name, golden["tokens"]), golden["logits"], rtol=1e-3, atol=1e-3
+    )
 
 
 @pytest.mark.parametrize("name", ADAPTERS)

@@ -14,9 +14,17 @@ from jaxrl.model.transformer import Linear
 from tests.tiny import CONFIG, max_difference, policy_and_trees, ragged_sequences
 
 QWEN_1_5B = ModelConfig(
-    family="qwen2", vocab_size=151_936, d_model=1536, num_layers=28, num_heads=12, num_kv_heads=2, head_dim=128, d_ff=8960,
-    qkv_bias=True, tie_embeddings=True,
-)  # fmt: skip
+    family="qwen2",
+    vocab_size=151_936,
+    d_model=1536,
+    num_layers=28,
+    num_heads=12,
+    num_kv_heads=2,
+    head_dim=128,
+    d_ff=8960,
+    qkv_bias=True,
+    tie_embeddings=True,
+)
 
 
 def whole(tokens):
@@ -113,9 +121,13 @@ def test_dropout_needs_a_key_and_keeps_the_mean():
 
 def test_dropout_reaches_every_layer():
     policy, trainable, frozen = policy_and_trees(LoraSection(rank=4, alpha=8.0, dropout=0.5))
-    one, other = (policy.apply(trainable, frozen, TOKENS, *whole(TOKENS), jax.random.key(i)) for i in range(2))
+    one, other = (
+        policy.apply(trainable, frozen, TOKENS, *whole(TOKENS), jax.random.key(i)) for i in range(2)
+    )
     assert max_difference(one, other) > 1e-3
-    assert max_difference(one, policy.apply(trainable, frozen, TOKENS, *whole(TOKENS), jax.random.key(0))) == 0
+    assert (
+        max_difference(one, policy.apply(trainable, frozen, TOKENS, *whole(TOKENS), jax.random.key(0))) == 0
+    )
 
 
 def test_bfloat16_computes_in_bfloat16_and_stays_near():
@@ -123,4 +135,6 @@ def test_bfloat16_computes_in_bfloat16_and_stays_near():
     half = dataclasses.replace(policy, dtype="bfloat16")
     hidden = half.apply(trainable, frozen, TOKENS, *whole(TOKENS))
     assert hidden.dtype == jnp.bfloat16
-    np.testing.assert_allclose(hidden.astype(jnp.float32), policy.apply(trainable, frozen, TOKENS, *whole(TOKENS)), atol=0.15)
+    np.testing.assert_allclose(
+        hidden.astype(jnp.float32), policy.apply(trainable, frozen, TOKENS, *whole(TOKENS)), atol=0.15
+    )

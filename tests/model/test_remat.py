@@ -16,16 +16,25 @@ from tests.tiny import CONFIG, LORA, policy_and_trees, relative_difference
 KINDS = ("none", "selective", "full")
 B, T = 2, 12
 TOKENS = jax.random.randint(jax.random.key(9), (B, T), 0, CONFIG.vocab_size)
-POSITIONS, SEGMENTS = np.broadcast_to(np.arange(T), (B, T)), np.repeat([[1, 2, 0]], [6, 4, 2], axis=1).repeat(B, axis=0)
-OTHER = dataclasses.replace(CONFIG, num_heads=6, num_kv_heads=3, head_dim=16, d_ff=40, num_layers=3, qk_norm=False)
-LARGER = dataclasses.replace(CONFIG, d_model=64, num_heads=8, num_kv_heads=2, head_dim=16, d_ff=256, num_layers=4)
+POSITIONS, SEGMENTS = (
+    np.broadcast_to(np.arange(T), (B, T)),
+    np.repeat([[1, 2, 0]], [6, 4, 2], axis=1).repeat(B, axis=0),
+)
+OTHER = dataclasses.replace(
+    CONFIG, num_heads=6, num_kv_heads=3, head_dim=16, d_ff=40, num_layers=3, qk_norm=False
+)
+LARGER = dataclasses.replace(
+    CONFIG, d_model=64, num_heads=8, num_kv_heads=2, head_dim=16, d_ff=256, num_layers=4
+)
 
 
 def loss(policy, trainable, frozen, key=None):
     return jnp.sum(policy.apply(trainable, frozen, TOKENS, POSITIONS, SEGMENTS, key).astype(jnp.float32) ** 2)
 
 
-@pytest.mark.parametrize("lora", [LORA, LORA.model_copy(update={"dropout": 0.3}), None], ids=["lora", "dropout", "all"])
+@pytest.mark.parametrize(
+    "lora", [LORA, LORA.model_copy(update={"dropout": 0.3}), None], ids=["lora", "dropout", "all"]
+)
 def test_the_gradient_is_the_same_whatever_is_kept(lora):
     gradients = {}
     for remat in KINDS:
@@ -43,7 +52,9 @@ def matrix_products(policy, trainable, frozen) -> int:
         for equation in jaxpr.eqns:
             if equation.primitive.name == "dot_general":
                 (contracted, _), _ = equation.params["dimension_numbers"]
-                total += equation.outvars[0].aval.size * int(np.prod([equation.invars[0].aval.shape[i] for i in contracted]))
+                total += equation.outvars[0].aval.size * int(
+                    np.prod([equation.invars[0].aval.shape[i] for i in contracted])
+                )
             inner = sum(count(sub) for sub in jaxprs_in_params(equation.params))
             total += inner * equation.params.get("length", 1)
         return total
@@ -58,22 +69,29 @@ def test_selective_makes_no_matrix_product_twice_and_full_all_of_the_forward_pas
         policy, trainable, frozen = policy_and_trees(lora, LARGER, remat=remat)
         products[remat] = matrix_products(policy, trainable, frozen)
     assert products["selective"] == products["none"]
-    passes = 2 if lora else 3  # a pass over frozen weights needs the gradient of its input alone; adapters and attention are little here
+    # a pass over frozen weights needs the gradient of its input alone; adapters and attention are little here
+    passes = 2 if lora else 3
     assert products["full"] / products["none"] == pytest.approx((passes + 1) / passes, rel=0.1)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize("lora", [LORA, LoraSection(rank=3, targets=("q", "down")), None], ids=["all layers", "two", "none"])
+@pytest.mark.parametrize(
+    "lora", [LORA, LoraSection(rank=3, targets=("q", "down")), None], ids=["all layers", "two", "none"]
+)
 @pytest.mark.parametrize("config", [CONFIG, OTHER, LARGER], ids=["tiny", "other", "larger"])
 def test_what_is_kept_is_what_the_formula_says(config, lora, dtype):
     """Counted in the arrays that stand between the two passes of the whole stack."""
 
     def kept(remat: str) -> float:
         policy = Policy(config, lora, dtype, remat)
-        model = {"model": jax.eval_shape(lambda k: jax.tree.map(lambda x: x.astype(dtype), policy.init_model(k)), jax.random.key(0))}
+        model = {
+            "model": jax.eval_shape(
+                lambda k: jax.tree.map(lambda x: x.astype(dtype), policy.init_model(k)), jax.random.key(0)
+            )
+        }
         adapters = {"lora": jax.eval_shape(policy.init_lora, jax.random.key(0))} if lora else {}
         trainable, frozen = (adapters, model) if lora else (model, {})
-        between = lambda t, f: jax.vjp(lambda t: policy.apply(t, f, TOKENS, POSITIONS, SEGMENTS), t)[1]  # noqa: E731
+        between = lambda t, f: jax.vjp(lambda t: policy.apply(t, f, TOKENS, POSITIONS, SEGMENTS), t)[1]
         leaves = jax.tree.leaves(jax.eval_shape(between, trainable, frozen))
         per_layer = [leaf for leaf in leaves if leaf.ndim >= 4 and leaf.shape[:2] == (config.num_layers, B)]
         return sum(leaf.size * leaf.dtype.itemsize for leaf in per_layer) / (config.num_layers * B * T)

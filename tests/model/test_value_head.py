@@ -21,7 +21,12 @@ def test_against_numpy():
     hidden = np.asarray(jax.random.normal(jax.random.key(1), (2, 3, 8)))
     x = hidden @ params["hidden"]["kernel"] + params["hidden"]["bias"]
     x = 0.5 * x * (1 + np.tanh((2 / np.pi) ** 0.5 * (x + 0.044715 * x**3)))  # the tanh form of GELU
-    np.testing.assert_allclose(value_head(params, hidden), (x @ params["out"]["kernel"] + params["out"]["bias"])[..., 0], rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(
+        value_head(params, hidden),
+        (x @ params["out"]["kernel"] + params["out"]["bias"])[..., 0],
+        rtol=1e-4,
+        atol=1e-5,
+    )
 
 
 def test_values_before_a_token_are_those_after_the_one_before_it():

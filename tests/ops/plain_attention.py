@@ -1,4 +1,6 @@
-"""Attention as its formula says, with every score in memory: what the library's own forms are compared with."""
+"""Attention as its formula says, with every score in memory: what the library's own forms are compared
+with.
+"""
 
 import jax
 import jax.numpy as jnp

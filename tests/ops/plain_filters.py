@@ -1,4 +1,6 @@
-"""Top-k, top-p and min-p, one row at a time in float64: what the filters of `ops/sampling.py` are held against."""
+"""Top-k, top-p and min-p, one row at a time in float64: what the filters of `ops/sampling.py` are held
+against.
+"""
 
 import numpy as np
 

@@ -1,4 +1,6 @@
-"""Every estimator by hand, in float64, jitted and not; what constants, scales and signs of rewards do to it."""
+"""Every estimator by hand, in float64, jitted and not; what constants, scales and signs of rewards do to
+it.
+"""
 
 import jax
 import numpy as np
@@ -17,7 +19,8 @@ from jaxrl.ops.advantages import (
 
 REWARDS = [[1.0, 0.0, 5.0], [-0.5, 0.25, 1.0], [2.0, 2.0, 2.0]]
 MASK = [[True, True, False], [True, True, True], [True, True, True]]
-# Worked by hand, all completions counting: means 2, 0.25, 2; sample deviations sqrt(7), 0.75, 0; over the batch 12.75 / 9.
+# Worked by hand, all completions counting: means 2, 0.25, 2; sample deviations sqrt(7), 0.75, 0; over the
+# batch 12.75 / 9.
 CENTERED = [[-1.0, -2.0, 3.0], [-0.75, 0.0, 0.75], [0.0, 0.0, 0.0]]
 DEVIATIONS = [[7.0**0.5], [0.75], [1.0]]
 # With the 5 left out: means 0.5, 0.25, 2; sample deviations sqrt(0.5), 0.75, 0.
@@ -37,7 +40,8 @@ ALL = [[True] * 3] * 3
 TABLE = {
     "grpo": (np.divide(CENTERED, DEVIATIONS), np.divide(MASKED, MASKED_DEVIATIONS)),
     "center": (CENTERED, MASKED),
-    "rloo": (np.multiply(CENTERED, 1.5), np.multiply(MASKED, [[2.0], [1.5], [1.5]])),  # G / (G - 1) of those that count
+    # G / (G - 1) of those that count
+    "rloo": (np.multiply(CENTERED, 1.5), np.multiply(MASKED, [[2.0], [1.5], [1.5]])),
     "reinforce_pp": (batch_table(ALL), batch_table(MASK)),
 }
 
@@ -48,18 +52,25 @@ def test_hand_table(name, jit):
     with jax.enable_x64(True):
         f = jax.jit(ADVANTAGES[name]) if jit else ADVANTAGES[name]
         rewards, mask = np.array(REWARDS), np.array(MASK)
-        for found, expected in zip((f(rewards), f(rewards, mask), f(rewards, np.array(ALL))), (*TABLE[name], TABLE[name][0])):
+        for found, expected in zip(
+            (f(rewards), f(rewards, mask), f(rewards, np.array(ALL))), (*TABLE[name], TABLE[name][0])
+        ):
             assert found.dtype == np.float64
-            np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-12)  # the eps beside the deviation is 1e-6
+            # the eps beside the deviation is 1e-6
+            np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-12)
 
 
 def test_the_small_number_stands_beside_the_deviation():
-    """Rewards 0 and 1e-4 deviate by 7.07e-5, which 1e-6 hardly changes; inside of the root it would be all there is."""
+    """Rewards 0 and 1e-4 deviate by 7.07e-5, which 1e-6 hardly changes; inside of the root it would be all
+    there is.
+    """
     deviation = 5e-5 * 2**0.5
     with jax.enable_x64(True):
         for name in ("grpo", "reinforce_pp"):
             found = ADVANTAGES[name](np.array([[0.0, 1e-4]]))
-            np.testing.assert_allclose(found, [[-5e-5 / (deviation + 1e-6), 5e-5 / (deviation + 1e-6)]], rtol=1e-9)
+            np.testing.assert_allclose(
+                found, [[-5e-5 / (deviation + 1e-6), 5e-5 / (deviation + 1e-6)]], rtol=1e-9
+            )
 
 
 def test_leave_one_out_is_what_it_says():
@@ -81,7 +92,8 @@ def test_a_constant_on_one_group_moves_no_other_group():
     moved = rewards + np.array([[0.0], [5.0], [0.0], [0.0]], np.float32)
     for name in ("grpo", "center", "rloo"):
         np.testing.assert_allclose(ADVANTAGES[name](moved), ADVANTAGES[name](rewards), atol=1e-5)
-    assert np.abs(batch_normalize(moved) - batch_normalize(rewards)).max() > 0.1  # REINFORCE++ has one baseline for all
+    # REINFORCE++ has one baseline for all
+    assert np.abs(batch_normalize(moved) - batch_normalize(rewards)).max() > 0.1
 
 
 @pytest.mark.parametrize("name", ADVANTAGES)
@@ -101,7 +113,9 @@ def test_what_does_not_count_may_be_anything(name):
     assert np.isfinite(found).all() and not np.any(found[~mask])
     if name != "reinforce_pp":
         assert found[2, 3] == 0  # alone in its group
-        np.testing.assert_allclose(found[0, [0, 2, 3]], ADVANTAGES[name](rewards[:1, [0, 2, 3]])[0], rtol=1e-5)
+        np.testing.assert_allclose(
+            found[0, [0, 2, 3]], ADVANTAGES[name](rewards[:1, [0, 2, 3]])[0], rtol=1e-5
+        )
     assert not np.any(ADVANTAGES[name](broken, np.zeros_like(mask)))
 
 
@@ -129,10 +143,11 @@ def test_overlong_penalty_by_hand():
 
 
 def test_parts_are_normalised_one_by_one_by_hand():
-    """Luck (0 or 3) and a path (0 or 0.1), a penalty that nobody has: G = 2, so that each part is +-1 / sqrt 2 where it differs.
+    """Luck (0 or 3) and a path (0 or 0.1), a penalty that nobody has: G = 2, so that each part is +-1 / sqrt
+    2 where it differs.
 
-    Group 1: the two agree, 1.5 / sqrt 2. Group 2: they disagree, 0.5 / sqrt 2. Group 3: no spread. Over the batch of six the
-    squares add up to 2 * 1.125 + 2 * 0.125 = 2.5, divided by 5.
+    Group 1: the two agree, 1.5 / sqrt 2. Group 2: they disagree, 0.5 / sqrt 2. Group 3: no spread. Over the
+    batch of six the squares add up to 2 * 1.125 + 2 * 0.125 = 2.5, divided by 5.
     """
     luck = [[3.0, 0.0], [3.0, 0.0], [3.0, 3.0]]
     path = [[0.1, 0.0], [0.0, 0.1], [0.1, 0.1]]
@@ -148,13 +163,17 @@ def test_parts_with_a_mask_scales_and_signs():
     parts, weights = rng.normal(size=(3, 5, 6)), np.array([1.0, 0.3, -2.0])
     mask = rng.random((5, 6)) < 0.8
     with jax.enable_x64(True):
-        f = lambda parts, weights: np.asarray(part_normalize(np.where(mask, parts, np.nan), weights, mask))  # noqa: E731
+        f = lambda parts, weights: np.asarray(part_normalize(np.where(mask, parts, np.nan), weights, mask))
         found = f(parts, weights)
         expected = sum(w * np.asarray(group_normalize(part, mask)) for w, part in zip(weights, parts))
         np.testing.assert_allclose(found, expected / expected[mask].std(ddof=1), rtol=1e-4, atol=1e-12)
         assert not found[~mask].any()
         scales = np.array([10.0, 1e3, 0.1])[:, None, None]
-        np.testing.assert_allclose(f(scales * parts - 7, weights), found, rtol=1e-3, atol=1e-5)  # no part's own scale counts
-        np.testing.assert_allclose(f(parts, 4 * weights), found, rtol=1e-4)  # and of the weights only their proportions
-        np.testing.assert_allclose(f(parts * np.sign(weights)[:, None, None], np.abs(weights)), found, rtol=1e-6)
+        # no part's own scale counts
+        np.testing.assert_allclose(f(scales * parts - 7, weights), found, rtol=1e-3, atol=1e-5)
+        # and of the weights only their proportions
+        np.testing.assert_allclose(f(parts, 4 * weights), found, rtol=1e-4)
+        np.testing.assert_allclose(
+            f(parts * np.sign(weights)[:, None, None], np.abs(weights)), found, rtol=1e-6
+        )
         assert not np.any(part_normalize(np.full((2, 3, 4), 0.1), np.ones(2)))

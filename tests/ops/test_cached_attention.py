@@ -31,7 +31,9 @@ def test_the_newest_tokens_over_a_cache_are_the_last_rows_of_the_whole():
     causal = np.tril(np.ones((B, T, T), bool))
     whole = attention(q, k, v, causal)
     for new in (1, 3):
-        newest = cached_attention(q[:, -new:], k.swapaxes(1, 2), v.swapaxes(1, 2), None, None, causal[:, -new:])
+        newest = cached_attention(
+            q[:, -new:], k.swapaxes(1, 2), v.swapaxes(1, 2), None, None, causal[:, -new:]
+        )
         np.testing.assert_allclose(newest, whole[:, -new:], rtol=1e-6, atol=1e-6)
 
 
@@ -42,7 +44,9 @@ def test_a_query_that_sees_nothing_gets_a_number():
     mask[0, 3] = False
     out = np.asarray(cached_attention(q, k.swapaxes(1, 2), v.swapaxes(1, 2), None, None, mask))
     assert np.isfinite(out).all()
-    whole = np.asarray(cached_attention(q, k.swapaxes(1, 2), v.swapaxes(1, 2), None, None, np.tril(np.ones((B, T, T), bool))))
+    whole = np.asarray(
+        cached_attention(q, k.swapaxes(1, 2), v.swapaxes(1, 2), None, None, np.tril(np.ones((B, T, T), bool)))
+    )
     others = np.arange(T) != 3
     np.testing.assert_array_equal(out[:, others], whole[:, others])
 
@@ -66,9 +70,16 @@ def test_an_int8_cache_is_what_its_scales_make_of_it():
     k8, v8 = (rng.integers(-127, 128, (B, K, T, H)).astype(np.int8) for _ in range(2))
     k_scale, v_scale = (rng.uniform(0.01, 0.02, (B, K, T)).astype(np.float32) for _ in range(2))
     plain = cached_attention(q, k8 * k_scale[..., None], v8 * v_scale[..., None], None, None, mask)
-    np.testing.assert_allclose(cached_attention(q, k8, v8, k_scale, v_scale, mask), plain, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(
+        cached_attention(q, k8, v8, k_scale, v_scale, mask), plain, rtol=1e-4, atol=1e-5
+    )
 
 
 def test_segments_do_not_see_each_other():
     mask = np.asarray(segment_mask(np.array([[1, 1, 2, 2]])))[0]
-    assert mask.tolist() == [[True, False, False, False], [True, True, False, False], [False, False, True, False], [False, False, True, True]]
+    assert mask.tolist() == [
+        [True, False, False, False],
+        [True, True, False, False],
+        [False, False, True, False],
+        [False, False, True, True],
+    ]

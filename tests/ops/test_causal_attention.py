@@ -1,4 +1,6 @@
-"""Every kernel of the table is the same function: against attention with its mask written out, values and gradients."""
+"""Every kernel of the table is the same function: against attention with its mask written out, values and
+gradients.
+"""
 
 from functools import partial
 from types import SimpleNamespace
@@ -30,7 +32,9 @@ def arrays(T: int, dtype="float32"):
 
 
 def value_and_gradients(function, segment_ids, q, k, v):
-    """The result where a token is, and the gradients of a sum over it that weighs every number differently."""
+    """The result where a token is, and the gradients of a sum over it that weighs every number
+    differently.
+    """
     weights = np.random.default_rng(1).normal(size=q.shape) * (segment_ids > 0)[..., None, None]
 
     def loss(q, k, v):
@@ -44,11 +48,17 @@ def value_and_gradients(function, segment_ids, q, k, v):
 def check(kernel, rows, dtype="float32", packed=True, tolerance=2e-5):
     segment_ids = ROWS[rows]
     q, k, v = arrays(segment_ids.shape[1], dtype)
-    written_out = value_and_gradients(lambda *x: attention(*x, segment_mask(segment_ids)), segment_ids, q, k, v)
-    found = value_and_gradients(lambda *x: causal_attention(*x, segment_ids, kernel, packed), segment_ids, q, k, v)
+    written_out = value_and_gradients(
+        lambda *x: attention(*x, segment_mask(segment_ids)), segment_ids, q, k, v
+    )
+    found = value_and_gradients(
+        lambda *x: causal_attention(*x, segment_ids, kernel, packed), segment_ids, q, k, v
+    )
     for expected, got in zip(written_out, found, strict=True):
         assert got.dtype == dtype
-        assert max_difference(got.astype(jnp.float32), expected.astype(jnp.float32)) < tolerance * float(jnp.abs(expected).max())
+        assert max_difference(got.astype(jnp.float32), expected.astype(jnp.float32)) < tolerance * float(
+            jnp.abs(expected).max()
+        )
 
 
 @pytest.fixture
@@ -102,23 +112,38 @@ def test_splash_over_a_mesh_is_splash(interpreted):
             np.testing.assert_allclose(got, expected[:rows], rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("rows, packed", [("packed", True), ("one segment", True), ("short", True), ("one segment", False)])
+@pytest.mark.parametrize(
+    "rows, packed", [("packed", True), ("one segment", True), ("short", True), ("one segment", False)]
+)
 def test_what_cudnn_is_asked_is_attention_with_its_mask_written_out(rows, packed, calls):
     check("cudnn", rows, packed=packed)
     (((q, k, v), settings, implementation),) = calls
-    assert implementation == "cudnn" and settings["is_causal"] and q.shape[2:] == (N, H) and k.shape[2:] == v.shape[2:] == (K, H)
+    assert (
+        implementation == "cudnn"
+        and settings["is_causal"]
+        and q.shape[2:] == (N, H)
+        and k.shape[2:] == v.shape[2:] == (K, H)
+    )
     if packed:
         assert set(settings) == {"is_causal", "mask"} and settings["mask"].dtype == bool
-        assert settings["mask"].shape == (B, 1, q.shape[1], q.shape[1]) and q.shape[1] % 2 == 0, "one mask for all heads, of even length"
+        assert settings["mask"].shape == (B, 1, q.shape[1], q.shape[1]) and q.shape[1] % 2 == 0, (
+            "one mask for all heads, of even length"
+        )
     else:
-        assert set(settings) == {"is_causal", "query_seq_lengths", "key_value_seq_lengths"}, "no mask: memory grows with T alone"
+        assert set(settings) == {"is_causal", "query_seq_lengths", "key_value_seq_lengths"}, (
+            "no mask: memory grows with T alone"
+        )
 
 
 def test_lengths_for_cudnn_are_those_of_the_rows_and_never_zero(calls):
     q, k, v = arrays(6)
     causal_attention(q, k, v, np.array([[1] * 4 + [0] * 2, [0] * 6]), "cudnn", packed=False)
     lengths = calls[0][1]["query_seq_lengths"]
-    assert lengths.tolist() == [4, 1] and lengths.dtype == jnp.int32 and lengths is calls[0][1]["key_value_seq_lengths"]
+    assert (
+        lengths.tolist() == [4, 1]
+        and lengths.dtype == jnp.int32
+        and lengths is calls[0][1]["key_value_seq_lengths"]
+    )
 
 
 def test_xla_leaves_half_of_the_square_out_and_keeps_nothing_of_its_size():
@@ -126,21 +151,31 @@ def test_xla_leaves_half_of_the_square_out_and_keeps_nothing_of_its_size():
     shapes = [jax.ShapeDtypeStruct((1, T, heads, H), "float32") for heads in (N, K, K)]
     ids = jax.ShapeDtypeStruct((1, T), "int32")
     kept = jax.eval_shape(lambda ids, *x: jax.vjp(lambda *x: causal_attention(*x, ids), *x)[1], ids, *shapes)
-    assert sum(leaf.size for leaf in jax.tree.leaves(kept)) == T * (2 * N * H + 2 * K * H + N + 1), "q, o, k, v, normaliser, ids"
+    assert sum(leaf.size for leaf in jax.tree.leaves(kept)) == T * (2 * N * H + 2 * K * H + N + 1), (
+        "q, o, k, v, normaliser, ids"
+    )
 
     def products(attend):
-        compiled = jax.jit(jax.grad(lambda ids, *x: jnp.sum(attend(ids, *x)), (1, 2, 3))).lower(ids, *shapes).compile()
+        compiled = (
+            jax.jit(jax.grad(lambda ids, *x: jnp.sum(attend(ids, *x)), (1, 2, 3)))
+            .lower(ids, *shapes)
+            .compile()
+        )
         return compiled.cost_analysis()["flops"] / (2 * N * T * T * H)
 
     blocks = products(lambda ids, *x: causal_attention(*x, ids))
     whole = products(lambda ids, *x: attention(*x, segment_mask(ids)))
-    assert 6 * 36 / 64 < blocks < 6 * 44 / 64 < 6 < whole, "six products over 36 of 64 blocks, and elementwise work"
+    assert 6 * 36 / 64 < blocks < 6 * 44 / 64 < 6 < whole, (
+        "six products over 36 of 64 blocks, and elementwise work"
+    )
 
 
-# ------------------------------------------------------------------------------------------------------- which is chosen
+# -------------------------------------------------------------------------------------------- which is chosen
 
 CPU, TPU = SimpleNamespace(platform="cpu"), SimpleNamespace(platform="tpu")
-HOPPER, AMPERE, TURING, AMD = (SimpleNamespace(platform="gpu", compute_capability=c) for c in ("9.0", "8.0", "7.5", "gfx942"))
+HOPPER, AMPERE, TURING, AMD = (
+    SimpleNamespace(platform="gpu", compute_capability=c) for c in ("9.0", "8.0", "7.5", "gfx942")
+)
 
 
 @pytest.mark.parametrize(
@@ -161,7 +196,11 @@ HOPPER, AMPERE, TURING, AMD = (SimpleNamespace(platform="gpu", compute_capabilit
     ],
 )
 def test_auto_takes_the_kernel_of_the_device_where_it_can(device, dtype, head_dim, chosen):
-    assert choose_kernel("auto", device, dtype, head_dim) == chosen == choose_kernel(chosen, device, dtype, head_dim)
+    assert (
+        choose_kernel("auto", device, dtype, head_dim)
+        == chosen
+        == choose_kernel(chosen, device, dtype, head_dim)
+    )
     assert choose_kernel("xla", device, dtype, head_dim) == "xla"
 
 
@@ -177,5 +216,7 @@ def test_auto_takes_the_kernel_of_the_device_where_it_can(device, dtype, head_di
     ],
 )
 def test_a_kernel_that_cannot_run_is_refused_with_the_reason(asked, device, dtype, head_dim, reason):
-    with pytest.raises(InputError, match=f"model.attention={asked} cannot be used: .*{reason}.*; set it to auto or xla"):
+    with pytest.raises(
+        InputError, match=f"model.attention={asked} cannot be used: .*{reason}.*; set it to auto or xla"
+    ):
         choose_kernel(asked, device, dtype, head_dim)

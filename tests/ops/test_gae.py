@@ -21,15 +21,22 @@ def naive(rewards, values, end_values, mask, segment_ids, gamma, gae_lambda, lev
                 else:
                     actions.append([t])
             states = [values[b, action[0]] for action in actions] + [end_values[b, tokens[-1]]]
-            deltas = [rewards[b, action].sum() + gamma * states[i + 1] - states[i] for i, action in enumerate(actions)]
+            deltas = [
+                rewards[b, action].sum() + gamma * states[i + 1] - states[i]
+                for i, action in enumerate(actions)
+            ]
             for i, action in enumerate(actions):
-                advantages[b, action] = sum((gamma * gae_lambda) ** k * delta for k, delta in enumerate(deltas[i:]))
+                advantages[b, action] = sum(
+                    (gamma * gae_lambda) ** k * delta for k, delta in enumerate(deltas[i:])
+                )
                 returns[b, action] = advantages[b, action[0]] + states[i]
     return advantages, returns
 
 
 def packed_rows(seed, B=6, T=40):
-    """Rows of segments with holes in their masks, some cut and some ended, NaN where nothing is to be read; padded but the last one."""
+    """Rows of segments with holes in their masks, some cut and some ended, NaN where nothing is to be read;
+    padded but the last one.
+    """
     rng = np.random.default_rng(seed)
     segment_ids = np.zeros((B, T), np.int32)
     for b in range(B):
@@ -45,7 +52,9 @@ def packed_rows(seed, B=6, T=40):
 
 
 def test_token_hand_table():
-    """gamma = lambda = 1/2. An episode that ended (its prompt and its observation are skipped) and one that was cut after two more tokens."""
+    """gamma = lambda = 1/2. An episode that ended (its prompt and its observation are skipped) and one that
+    was cut after two more tokens.
+    """
     segment_ids = np.array([[1, 1, 1, 1, 2, 2, 2, 0]], np.int32)
     mask = np.array([[0, 1, 0, 1, 0, 1, 0, 0]], bool)
     rewards = np.array([[NAN, 0, NAN, 1, NAN, 1, NAN, NAN]], np.float32)
@@ -58,7 +67,9 @@ def test_token_hand_table():
 
 
 def test_turn_hand_table():
-    """gamma = lambda = 1/2. Two turns of an episode that ended, then one turn of an episode that was cut, with no prompt between them."""
+    """gamma = lambda = 1/2. Two turns of an episode that ended, then one turn of an episode that was cut,
+    with no prompt between them.
+    """
     segment_ids = np.array([[1, 1, 1, 1, 1, 2, 2, 0]], np.int32)
     mask = np.array([[0, 1, 1, 0, 1, 1, 1, 0]], bool)
     rewards = np.array([[NAN, 1, 2, NAN, 4, 0, 1, NAN]], np.float32)
@@ -81,7 +92,9 @@ def test_like_the_loop_jitted_or_not(level, gamma, gae_lambda):
                 found = f(*arrays, gamma, gae_lambda)
                 assert [x.dtype for x in found] == [jnp.float64, jnp.float64]
                 np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-12)
-            single = f(*(x.astype(np.float32) if x.dtype == np.float64 else x for x in arrays), gamma, gae_lambda)
+            single = f(
+                *(x.astype(np.float32) if x.dtype == np.float64 else x for x in arrays), gamma, gae_lambda
+            )
             assert [x.dtype for x in single] == [jnp.float32, jnp.float32]
             np.testing.assert_allclose(single, expected, rtol=1e-4, atol=1e-5)
 
@@ -94,7 +107,9 @@ def test_without_discount_the_advantage_is_what_comes_after_all_less_the_value()
         own = segment_ids[b] == segment_ids[b, t]
         rewards_to_go = rewards[b, own & mask[b] & (np.arange(mask.shape[1]) >= t)].sum()
         to_come = rewards_to_go + end_values[b, np.flatnonzero(own)[-1]]
-        np.testing.assert_allclose((advantages[b, t], returns[b, t]), (to_come - values[b, t], to_come), atol=1e-12)
+        np.testing.assert_allclose(
+            (advantages[b, t], returns[b, t]), (to_come - values[b, t], to_come), atol=1e-12
+        )
 
 
 def test_lambda_zero_gives_the_error_of_one_step():
@@ -105,7 +120,9 @@ def test_lambda_zero_gives_the_error_of_one_step():
         own = np.flatnonzero(segment_ids[b] == segment_ids[b, t])
         later = own[(own > t) & mask[b, own]]
         next_value = values[b, later[0]] if later.size else end_values[b, own[-1]]
-        np.testing.assert_allclose(advantages[b, t], rewards[b, t] + 0.9 * next_value - values[b, t], atol=1e-12)
+        np.testing.assert_allclose(
+            advantages[b, t], rewards[b, t] + 0.9 * next_value - values[b, t], atol=1e-12
+        )
 
 
 @pytest.mark.parametrize("level", GAE)
@@ -113,7 +130,11 @@ def test_a_packed_neighbour_changes_nothing(level):
     """Every segment once more, at the start of a row of its own."""
     arrays = packed_rows(5)
     segment_ids = arrays[-1]
-    pieces = [(b, segment_ids[b] == segment) for b in range(len(segment_ids)) for segment in sorted(set(segment_ids[b]) - {0})]
+    pieces = [
+        (b, segment_ids[b] == segment)
+        for b in range(len(segment_ids))
+        for segment in sorted(set(segment_ids[b]) - {0})
+    ]
     alone = [np.full((len(pieces), x.shape[1]), NAN if x.dtype == np.float64 else 0, x.dtype) for x in arrays]
     for row, (b, own) in enumerate(pieces):
         for x, y in zip(arrays, alone):
@@ -127,17 +148,31 @@ def test_a_turn_of_one_token_is_a_token_and_a_lone_turn_is_a_bandit():
     rewards, values, end_values, _, segment_ids = packed_rows(6)
     rewards, values = np.nan_to_num(rewards, nan=1.0), np.nan_to_num(values, nan=1.0)
     no_neighbours = (segment_ids > 0) & (np.arange(segment_ids.shape[1]) % 2 == 0)
-    np.testing.assert_array_equal(*(np.stack(f(rewards, values, end_values, no_neighbours, segment_ids, 0.9, 0.8)) for f in (gae, turn_gae)))
+    np.testing.assert_array_equal(
+        *(
+            np.stack(f(rewards, values, end_values, no_neighbours, segment_ids, 0.9, 0.8))
+            for f in (gae, turn_gae)
+        )
+    )
 
     one_turn = np.array([[False, True, True, True]])
     arrays = np.array([[9.0, 1, 2, 3]]), np.array([[9.0, 4, 9, 9]]), np.array([[9.0, 9, 9, 10]])
     for gae_lambda in (0.0, 1.0):  # one action has no later errors to mix
         advantages, returns = turn_gae(*arrays, one_turn, np.ones((1, 4), np.int32), 0.5, gae_lambda)
-        assert advantages.tolist() == [[0, 7, 7, 7]] and returns.tolist() == [[0, 11, 11, 11]]  # 1 + 2 + 3 + 10/2 - 4
+        # 1 + 2 + 3 + 10/2 - 4
+        assert advantages.tolist() == [[0, 7, 7, 7]] and returns.tolist() == [[0, 11, 11, 11]]
 
 
 @pytest.mark.parametrize("level", GAE)
 def test_nothing_emitted_gives_zeros(level):
     nothing = np.zeros((2, 3), np.float32)
-    for x in GAE[level](nothing + 1, nothing + 2, nothing + 3, nothing > 0, np.array([[1, 1, 2], [0, 0, 0]], np.int32), 1.0, 0.95):
+    for x in GAE[level](
+        nothing + 1,
+        nothing + 2,
+        nothing + 3,
+        nothing > 0,
+        np.array([[1, 1, 2], [0, 0, 0]], np.int32),
+        1.0,
+        0.95,
+    ):
         assert not np.any(x)

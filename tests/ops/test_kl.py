@@ -20,14 +20,19 @@ def reverse_kl(logits):
 
 
 def expected(estimate, logits):
-    """The mean of an estimate over every token the policy may sample; the gradient does not see who samples, as in training."""
+    """The mean of an estimate over every token the policy may sample; the gradient does not see who samples,
+    as in training.
+    """
     logprobs = jax.nn.log_softmax(logits)
     return jnp.sum(jax.lax.stop_gradient(jnp.exp(logprobs)) * estimate(logprobs, REF_LOGPROBS))
 
 
 def test_hand_table():
     """d = 0, 1, -1."""
-    logprobs, ref_logprobs = np.array([[-1.0, -1.0, -2.0]], np.float32), np.array([[-1.0, -2.0, -1.0]], np.float32)
+    logprobs, ref_logprobs = (
+        np.array([[-1.0, -1.0, -2.0]], np.float32),
+        np.array([[-1.0, -2.0, -1.0]], np.float32),
+    )
     table = {"k1": [[0, 1, -1]], "k2": [[0, 0.5, 0.5]], "k3": [[0, 1 / np.e, np.e - 2]]}
     assert table.keys() == KL_ESTIMATORS.keys()
     for name, row in table.items():
@@ -51,7 +56,9 @@ def test_k3_is_never_negative_in_float32_however_close_the_two_are():
     rng = np.random.default_rng(0)
     logprobs = -rng.exponential(size=(10, 1000)).astype(np.float32)
     for spread in (1e-7, 1e-4, 1e-2, 1.0, 10.0):
-        assert (kl_k3(logprobs, logprobs + spread * rng.normal(size=logprobs.shape).astype(np.float32)) >= 0).all()
+        assert (
+            kl_k3(logprobs, logprobs + spread * rng.normal(size=logprobs.shape).astype(np.float32)) >= 0
+        ).all()
 
 
 def test_k1_and_k3_are_unbiased_in_value_and_k2_is_not():
@@ -72,14 +79,19 @@ def test_in_a_loss_k1_pushes_nowhere_k2_down_the_kl_and_k3_down_the_other_kl():
 
 
 def test_times_the_ratio_k1_and_k3_have_the_kl_s_value_and_gradient_whoever_sampled():
-    """By enumeration of a vocabulary: the mean over what a policy sampled that has since moved, and over what it samples itself."""
+    """By enumeration of a vocabulary: the mean over what a policy sampled that has since moved, and over what
+    it samples itself.
+    """
     with jax.enable_x64(True):
         for sampler in (jax.nn.log_softmax(LOGITS), np.log(np.array([[0.4, 0.1, 0.2, 0.3]]))):
 
             def mean(estimate, is_unbiased, logits):
                 logprobs = jax.nn.log_softmax(logits)
                 value = estimate(logprobs, REF_LOGPROBS)
-                return jnp.sum(jnp.exp(sampler) * (unbiased_kl(value, jnp.exp(logprobs - sampler)) if is_unbiased else value))
+                return jnp.sum(
+                    jnp.exp(sampler)
+                    * (unbiased_kl(value, jnp.exp(logprobs - sampler)) if is_unbiased else value)
+                )
 
             for estimate in (kl_k1, kl_k3):
                 value, gradient = jax.value_and_grad(lambda x: mean(estimate, True, x))(LOGITS)
@@ -93,12 +105,19 @@ def test_times_the_ratio_k1_and_k3_have_the_kl_s_value_and_gradient_whoever_samp
 def test_k1_in_the_reward_pushes_down_the_kl():
     """The score function weighted by k1 itself, where no gradient passes through the weight."""
     with jax.enable_x64(True):
-        weighted = jax.grad(lambda x: expected(lambda p, q: jax.lax.stop_gradient(kl_k1(p, q)) * p, x))(LOGITS)
+        weighted = jax.grad(lambda x: expected(lambda p, q: jax.lax.stop_gradient(kl_k1(p, q)) * p, x))(
+            LOGITS
+        )
         np.testing.assert_allclose(weighted, jax.grad(kl)(LOGITS), rtol=1e-12)
 
 
-@pytest.mark.parametrize("kl, factor", [(6.0, 1.0), (6.6, 1.01), (12.0, 1.02), (600.0, 1.02), (5.4, 0.99), (0.0, 0.98), (-1.0, 0.98)])
+@pytest.mark.parametrize(
+    "kl, factor",
+    [(6.0, 1.0), (6.6, 1.01), (12.0, 1.02), (600.0, 1.02), (5.4, 0.99), (0.0, 0.98), (-1.0, 0.98)],
+)
 def test_controller_by_hand(kl, factor):
-    """Target 6, 64 sequences of a horizon of 640: a tenth of the error, which counts up to a fifth, is what the coefficient moves by."""
+    """Target 6, 64 sequences of a horizon of 640: a tenth of the error, which counts up to a fifth, is what
+    the coefficient moves by.
+    """
     found = adapt_kl_coef(0.5, kl, 6.0, 640.0, 64)
     assert type(found) is float and found == pytest.approx(0.5 * factor, rel=1e-12)

@@ -79,7 +79,9 @@ def gradients(mask_name="none given", argnums=(0, 1), **settings):
     hidden, head, tokens, segment_ids = arrays()
 
     def loss(hidden, head):
-        results = token_logprobs(hidden, head, tokens, segment_ids, TEMPERATURE, mask=MASKS[mask_name], **settings)
+        results = token_logprobs(
+            hidden, head, tokens, segment_ids, TEMPERATURE, mask=MASKS[mask_name], **settings
+        )
         return some_loss(jnp, *results, settings.get("entropy_gradient", False))
 
     return jax.jit(jax.grad(loss, argnums))(hidden, head)
@@ -89,7 +91,7 @@ def columns_at_a_time(monkeypatch, C: int):
     monkeypatch.setattr(module, "CHUNK_ELEMENTS", B * V * C)
 
 
-# ---------------------------------------------------------------------------------------------------------------- values
+# ----------------------------------------------------------------------------------------------------- values
 
 
 @pytest.mark.parametrize("wrap", [jax.jit, lambda f: f])
@@ -108,16 +110,28 @@ def test_agrees_with_a_loop_over_tokens(mask_name, C, wrap, monkeypatch):
 
 @pytest.mark.parametrize("trains_head, entropy_gradient", [(True, True), (False, True), (False, False)])
 def test_what_could_not_have_come_has_no_part(trains_head, entropy_gradient, monkeypatch):
-    """Values and gradients where some ids are excluded as bits, and the last two for good, against the loop over tokens."""
+    """Values and gradients where some ids are excluded as bits, and the last two for good, against the loop
+    over tokens.
+    """
     columns_at_a_time(monkeypatch, 5)
-    monkeypatch.setitem(globals(), "arrays", lambda given=arrays(): (given[0], given[1], given[2] % 18, given[3]))
+    monkeypatch.setitem(
+        globals(), "arrays", lambda given=arrays(): (given[0], given[1], given[2] % 18, given[3])
+    )
     hidden, head, tokens, segment_ids = arrays()
     kept = could_come() | (np.arange(V) >= 18)  # these two are left out by their number
     sets = {"excluded": np.packbits(~kept, axis=-1), "num_tokens": 18}
 
     def loss(hidden, head):
         results = token_logprobs(
-            hidden, head, tokens, segment_ids, TEMPERATURE, mask=MASKS["holes"], trains_head=trains_head, entropy_gradient=entropy_gradient, **sets
+            hidden,
+            head,
+            tokens,
+            segment_ids,
+            TEMPERATURE,
+            mask=MASKS["holes"],
+            trains_head=trains_head,
+            entropy_gradient=entropy_gradient,
+            **sets,
         )
         return some_loss(jnp, *results, entropy_gradient), results
 
@@ -133,12 +147,22 @@ def test_what_could_not_have_come_has_no_part(trains_head, entropy_gradient, mon
                 x[:] = here + sign * 1e-5 * direction
                 values.append(some_loss(np, *naive(*inputs, MASKS["holes"], filtered=True), entropy_gradient))
             x[:] = here
-            np.testing.assert_allclose(np.sum(gradient * direction), has_gradient * (values[0] - values[1]) / 2e-5, rtol=2e-4, atol=1e-4)
+            np.testing.assert_allclose(
+                np.sum(gradient * direction),
+                has_gradient * (values[0] - values[1]) / 2e-5,
+                rtol=2e-4,
+                atol=1e-4,
+            )
 
 
 def test_a_policy_that_finds_nothing_in_what_was_kept_has_finite_logprobs():
-    """A reference, for example: its mass on the kept ids is e^-200 here, and is nevertheless shared among them."""
-    hidden, head = np.full((1, 3, 1), 1, np.float32), np.array([[100.0], [-100.0], [-101.0], [-150.0]], np.float32)
+    """A reference, for example: its mass on the kept ids is e^-200 here, and is nevertheless shared among
+    them.
+    """
+    hidden, head = (
+        np.full((1, 3, 1), 1, np.float32),
+        np.array([[100.0], [-100.0], [-101.0], [-150.0]], np.float32),
+    )
     tokens, excluded = np.array([[0, 1, 2]]), np.packbits(np.array([[1, 0, 0, 1]] * 3, bool)[None], axis=-1)
     logprobs, entropy = token_logprobs(hidden, head, tokens, np.ones((1, 3), int), excluded=excluded)
     expected = -np.log1p(np.exp([-1, 1]))
@@ -164,7 +188,7 @@ def test_temperature_may_be_static_or_not():
     jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-6, atol=1e-6), static, traced)
 
 
-# ------------------------------------------------------------------------------------------------------------- gradients
+# -------------------------------------------------------------------------------------------------- gradients
 
 
 @BOTH
@@ -211,7 +235,13 @@ def test_what_is_not_scored_is_not_computed(trains_head, monkeypatch):
 
     def loss(hidden, head):
         results = token_logprobs(
-            hidden, head, tokens, np.ones((B, T), int), mask=mask, trains_head=trains_head, entropy_gradient=True
+            hidden,
+            head,
+            tokens,
+            np.ones((B, T), int),
+            mask=mask,
+            trains_head=trains_head,
+            entropy_gradient=True,
         )
         return some_loss(jnp, *results, True)
 
@@ -222,17 +252,22 @@ def test_what_is_not_scored_is_not_computed(trains_head, monkeypatch):
 @BOTH
 @pytest.mark.parametrize("sharpness", [1.0, 8.0])
 def test_bfloat16_gradient_has_the_error_of_bfloat16(trains_head, sharpness):
-    """Of each token on its own. Sharp: many tokens have a probability near 1, and a gradient that all but cancels."""
+    """Of each token on its own. Sharp: many tokens have a probability near 1, and a gradient that all but
+    cancels.
+    """
     rng = np.random.default_rng(0)
     rows, length, width, vocab = 2, 64, 64, 500
     hidden = jnp.asarray(rng.normal(size=(rows, length, width)), jnp.bfloat16)
     head = jnp.asarray(sharpness * width**-0.5 * rng.normal(size=(vocab, width)), jnp.bfloat16)
     logits = np.einsum("btd,vd->btv", *(np.asarray(x, np.float32) for x in (hidden, head)))
-    tokens = np.roll(np.argmax(logits + rng.gumbel(size=logits.shape), axis=-1), 1, axis=1)  # samples of the policy
+    # samples of the policy
+    tokens = np.roll(np.argmax(logits + rng.gumbel(size=logits.shape), axis=-1), 1, axis=1)
 
     def gradient(dtype):
         def loss(x):
-            results = token_logprobs(x, head.astype(dtype), tokens, np.ones((rows, length), int), trains_head=trains_head)
+            results = token_logprobs(
+                x, head.astype(dtype), tokens, np.ones((rows, length), int), trains_head=trains_head
+            )
             return jnp.sum(3 * results[0])
 
         return np.asarray(jax.jit(jax.grad(loss))(hidden.astype(dtype)), np.float64)[:, :-1]
@@ -242,7 +277,7 @@ def test_bfloat16_gradient_has_the_error_of_bfloat16(trains_head, sharpness):
     assert np.median(error) < 4e-3 and error.max() < 1e-2  # one rounding to nearest: at most 2^-9 = 2e-3
 
 
-# ---------------------------------------------------------------------------------------------------------- many devices
+# ----------------------------------------------------------------------------------------------- many devices
 
 
 @BOTH
@@ -269,7 +304,11 @@ def test_eight_devices_give_the_same_and_gather_no_rows(trains_head, monkeypatch
         return sum(jnp.sum(jnp.sin(x)) for x in results), results
 
     def arguments(arrays):
-        return arrays["hidden"], arrays["head"], {k: arrays[k] for k in ("tokens", "segment_ids", "mask", "excluded")}
+        return (
+            arrays["hidden"],
+            arrays["head"],
+            {k: arrays[k] for k in ("tokens", "segment_ids", "mask", "excluded")},
+        )
 
     placed = arguments({name: jax.device_put(x, sharding[name]) for name, x in inputs.items()})
     same = partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-5)
@@ -278,7 +317,7 @@ def test_eight_devices_give_the_same_and_gather_no_rows(trains_head, monkeypatch
     assert "[2,24,12]" in (program := update.lower(*placed).compile().as_text()) and "[8," not in program
 
 
-# ----------------------------------------------------------------------------------------------------------------- errors
+# ----------------------------------------------------------------------------------------------------- errors
 
 
 def test_wrong_shape_is_named():

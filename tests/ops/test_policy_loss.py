@@ -36,7 +36,7 @@ def float64():
     ],
 )
 def test_clip_hand_table_and_its_gradient(dual_clip, loss, gradient):
-    f = lambda ratio: clipped_surrogate(ratio, ADVANTAGES, 0.2, 0.3, dual_clip)  # noqa: E731
+    f = lambda ratio: clipped_surrogate(ratio, ADVANTAGES, 0.2, 0.3, dual_clip)
     np.testing.assert_allclose(f(RATIO), loss, rtol=1e-12)
     np.testing.assert_allclose(jax.jit(f)(RATIO), loss, rtol=1e-12)
     np.testing.assert_allclose(jax.grad(lambda r: jnp.sum(f(r)))(RATIO), gradient, atol=1e-12)
@@ -45,18 +45,22 @@ def test_clip_hand_table_and_its_gradient(dual_clip, loss, gradient):
 def test_where_the_clip_is_in_force():
     assert is_clipped_high(RATIO, ADVANTAGES, 0.3).tolist() == [[False, False, True, False, False, False]]
     assert is_clipped_low(RATIO, ADVANTAGES, 0.2).tolist() == [[False, False, False, True, False, False]]
-    nothing = np.zeros_like(ADVANTAGES)  # a token that is worth nothing has no gradient that a clip could take
-    assert not np.any(is_clipped_high(RATIO, nothing, 0.3)) and not np.any(is_clipped_low(RATIO, nothing, 0.2))
+    # a token that is worth nothing has no gradient that a clip could take
+    nothing = np.zeros_like(ADVANTAGES)
+    assert not np.any(is_clipped_high(RATIO, nothing, 0.3)) and not np.any(
+        is_clipped_low(RATIO, nothing, 0.2)
+    )
 
 
 def test_cispo_keeps_every_tokens_gradient_and_caps_its_weight():
     logprobs = np.log(RATIO) - 3.0  # old logprobs of -3
-    f = lambda x: cispo(x, jnp.exp(x + 3.0), ADVANTAGES, 0.2, 0.3)  # noqa: E731
+    f = lambda x: cispo(x, jnp.exp(x + 3.0), ADVANTAGES, 0.2, 0.3)
     weights = np.array([[0.8, 1.0, 1.3, 0.8, 1.0, 1.3]])
     np.testing.assert_allclose(f(logprobs), -weights * ADVANTAGES * logprobs, rtol=1e-12)
     for grad in (jax.grad(lambda x: jnp.sum(f(x))), jax.jit(jax.grad(lambda x: jnp.sum(f(x))))):
         np.testing.assert_allclose(grad(logprobs), -weights * ADVANTAGES, rtol=1e-12)
-    np.testing.assert_allclose(cispo(logprobs, RATIO, ADVANTAGES, 1.0, 4.0), -RATIO * ADVANTAGES * logprobs)  # TRL's cap 5: out of reach
+    # TRL's cap 5: out of reach
+    np.testing.assert_allclose(cispo(logprobs, RATIO, ADVANTAGES, 1.0, 4.0), -RATIO * ADVANTAGES * logprobs)
 
 
 def test_ratio_of_tokens_and_of_sequences():
@@ -74,10 +78,11 @@ def test_ratio_of_tokens_and_of_sequences():
 def test_ratio_is_one_on_policy_and_its_gradient_is_the_score():
     logprobs = np.array([[-1.0, -2.0, -3.0, -4.0], [-0.1, -0.2, -0.3, -0.4]])
     for level, per_token in (("token", MASK * 1.0), ("sequence", [[0.5, 0.5, 0, 1], [0, 0.5, 0.5, 1]])):
-        f = lambda x, level=level: importance_ratio(x, logprobs, MASK, SEGMENTS, level)  # noqa: E731
+        f = lambda x, level=level: importance_ratio(x, logprobs, MASK, SEGMENTS, level)
         assert np.all(f(logprobs) == 1)
-        # The ratio of a sequence is written on each of its tokens: the mean over them has the mean of the scores.
-        mean = lambda x: jnp.sum(f(x) * loss_weights(MASK[None], SEGMENTS[None], "sequence_mean")[0]) * 4  # noqa: E731
+        # The ratio of a sequence is written on each of its tokens: the mean over them has the mean of the
+        # scores.
+        mean = lambda x: jnp.sum(f(x) * loss_weights(MASK[None], SEGMENTS[None], "sequence_mean")[0]) * 4
         if level == "sequence":
             np.testing.assert_allclose(jax.grad(mean)(logprobs), per_token, rtol=1e-6)
         else:
@@ -86,7 +91,9 @@ def test_ratio_is_one_on_policy_and_its_gradient_is_the_score():
 
 def test_a_ratio_that_would_overflow_is_held_and_its_gradient_is_a_number():
     far = np.array([[1e4]])
-    f = lambda x: jnp.sum(clipped_surrogate(importance_ratio(x, np.zeros((1, 1)), far > 0, far > 0), np.ones((1, 1)), 0.2, 0.2))  # noqa: E731
+    f = lambda x: jnp.sum(
+        clipped_surrogate(importance_ratio(x, np.zeros((1, 1)), far > 0, far > 0), np.ones((1, 1)), 0.2, 0.2)
+    )
     assert f(far) == -1.2 and jax.grad(f)(far) == 0
 
 
@@ -102,8 +109,12 @@ def test_sampler_weights_by_hand():
     }
     for (level, how), table in expected.items():
         cap = 2.0 + 1e-9 if level == "sequence" else 2.0  # 0.5 * 4 is the cap itself, give or take a rounding
-        np.testing.assert_allclose(sampler_weights(gap, 0 * gap, MASK, SEGMENTS, level, cap, how), table, rtol=1e-8)
-    grad = jax.grad(lambda x: jnp.sum(sampler_weights(x, 0 * gap, MASK, SEGMENTS, "token", 2.0, "truncate")))(gap)
+        np.testing.assert_allclose(
+            sampler_weights(gap, 0 * gap, MASK, SEGMENTS, level, cap, how), table, rtol=1e-8
+        )
+    grad = jax.grad(lambda x: jnp.sum(sampler_weights(x, 0 * gap, MASK, SEGMENTS, "token", 2.0, "truncate")))(
+        gap
+    )
     assert not np.any(grad)
 
 

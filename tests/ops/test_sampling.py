@@ -1,7 +1,6 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-
 import pytest
 
 from jaxrl.ops.sampling import keep_likely, sample_tokens, sample_with_sets, uniforms
@@ -31,13 +30,20 @@ def test_filters_by_hand(settings, kept):
     alone = np.isfinite(keep_likely(LOGITS[:, order], *(np.array([v]) for v in filters.values())))[0]
     assert sorted(order[alone].tolist()) == kept
     # beside a row that asks for nothing
-    two = np.isfinite(keep_likely(np.repeat(LOGITS, 2, 0), np.array([filters["top_k"], 0]), np.array([filters["top_p"], 1.0]), np.array([filters["min_p"], 0.0])))
+    two = np.isfinite(
+        keep_likely(
+            np.repeat(LOGITS, 2, 0),
+            np.array([filters["top_k"], 0]),
+            np.array([filters["top_p"], 1.0]),
+            np.array([filters["min_p"], 0.0]),
+        )
+    )
     assert np.flatnonzero(two[0]).tolist() == kept and two[1].all()
 
 
 def draw(count, temperature, top_k=0, top_p=1.0, logits=LOGITS):
     u = uniforms(jax.random.split(jax.random.key(0), count), np.zeros(count, int))
-    full = lambda value: jnp.full(count, value)  # noqa: E731
+    full = lambda value: jnp.full(count, value)
     filters = (full(top_k), full(top_p), full(0.0)) if top_k or top_p < 1 else None
     return sample_tokens(jnp.repeat(logits, count, axis=0), u, full(float(temperature)), filters)
 
@@ -57,7 +63,15 @@ def test_filtered_draws_stay_inside_and_keep_the_unfiltered_logprob():
     np.testing.assert_allclose(logprobs, LOGITS[0][np.asarray(tokens)], rtol=1e-5)
 
 
-FILTERS = [(0, 1.0, 0.0), (4, 1.0, 0.0), (0, 0.8, 0.0), (0, 1.0, 0.1), (9, 0.9, 0.02), (1, 1.0, 0.0), (99, 0.5, 0.9)]
+FILTERS = [
+    (0, 1.0, 0.0),
+    (4, 1.0, 0.0),
+    (0, 0.8, 0.0),
+    (0, 1.0, 0.1),
+    (9, 0.9, 0.02),
+    (1, 1.0, 0.0),
+    (99, 0.5, 0.9),
+]
 
 
 @pytest.mark.parametrize("num_tokens", [None, 21, 17])
@@ -65,21 +79,38 @@ def test_what_is_kept_is_recorded_and_shares_the_probability(num_tokens):
     """Each row with a filter of its own, against one made row by row in float64."""
     B, V = 4 * len(FILTERS), 21
     rng = np.random.default_rng(0)
-    logits, temperature = 2 * rng.normal(size=(B, V)).astype(np.float32), rng.uniform(0.5, 2, B).astype(np.float32)
-    top_k, top_p, min_p = (np.array(column * 4, dtype) for column, dtype in zip(zip(*FILTERS), (np.int32, np.float32, np.float32)))
+    logits, temperature = (
+        2 * rng.normal(size=(B, V)).astype(np.float32),
+        rng.uniform(0.5, 2, B).astype(np.float32),
+    )
+    top_k, top_p, min_p = (
+        np.array(column * 4, dtype)
+        for column, dtype in zip(zip(*FILTERS), (np.int32, np.float32, np.float32))
+    )
     u = rng.random(B).astype(np.float32)
     arguments = (logits, u, temperature, (top_k, top_p, min_p), num_tokens)
     tokens, logprobs, excluded = sample_with_sets(*arguments)
     kept = np.unpackbits(excluded, axis=-1, count=V) == 0
     for b in range(B):
         scaled = logits[b].astype(np.float64) / temperature[b]
-        assert kept[b].tolist() == kept_ids(scaled, int(top_k[b]), float(top_p[b]), float(min_p[b]), num_tokens).tolist()
+        assert (
+            kept[b].tolist()
+            == kept_ids(scaled, int(top_k[b]), float(top_p[b]), float(min_p[b]), num_tokens).tolist()
+        )
         assert kept[b, tokens[b]]
-        np.testing.assert_allclose(logprobs[b], scaled[tokens[b]] - np.log(np.exp(scaled[kept[b]]).sum()), atol=1e-5)
+        np.testing.assert_allclose(
+            logprobs[b], scaled[tokens[b]] - np.log(np.exp(scaled[kept[b]]).sum()), atol=1e-5
+        )
     same, of_the_model = sample_tokens(*arguments)
     assert same.tolist() == tokens.tolist()
     scaled = logits / temperature[:, None]
-    np.testing.assert_allclose(of_the_model, np.take_along_axis(scaled - np.log(np.exp(scaled).sum(-1, keepdims=True)), np.array(tokens)[:, None], 1)[:, 0], atol=1e-5)
+    np.testing.assert_allclose(
+        of_the_model,
+        np.take_along_axis(
+            scaled - np.log(np.exp(scaled).sum(-1, keepdims=True)), np.array(tokens)[:, None], 1
+        )[:, 0],
+        atol=1e-5,
+    )
 
 
 def test_without_filters_nothing_is_recorded_and_ids_that_are_no_tokens_share_in_nothing():
@@ -91,7 +122,11 @@ def test_without_filters_nothing_is_recorded_and_ids_that_are_no_tokens_share_in
         assert excluded is None and set(tokens.tolist()) == ({0, 1} if temperature else {1})
         if temperature:
             np.testing.assert_allclose(logprobs, -np.log1p(np.exp(1 - 2 * np.asarray(tokens))), rtol=1e-5)
-        np.testing.assert_allclose(sample_tokens(logits, u, full, num_tokens=2)[1], np.array([-29.0, -28.0])[np.asarray(tokens)], rtol=1e-5)
+        np.testing.assert_allclose(
+            sample_tokens(logits, u, full, num_tokens=2)[1],
+            np.array([-29.0, -28.0])[np.asarray(tokens)],
+            rtol=1e-5,
+        )
 
 
 @pytest.mark.parametrize("temperature", [1e-4, 1e-9, 1e-20, 1e-30, 1e-38, 1e-45])
@@ -111,7 +146,9 @@ def test_logits_that_are_no_numbers_are_told_by_their_logprobs():
     logits[0, 4], logits[1, 2], logits[2] = np.nan, np.inf, -np.inf
     for temperature in (1.0, 1e-9, 0.0):
         for sample in (sample_tokens, sample_with_sets):
-            assert not np.isfinite(sample(logits, np.full(3, 0.5, np.float32), np.full(3, temperature, np.float32))[1]).any()
+            assert not np.isfinite(
+                sample(logits, np.full(3, 0.5, np.float32), np.full(3, temperature, np.float32))[1]
+            ).any()
 
 
 def test_greedy_takes_the_likeliest_and_tells_its_logprob_at_temperature_one():
@@ -126,7 +163,12 @@ def test_greedy_rows_stand_beside_others():
     u = uniforms(jax.random.split(jax.random.key(0), 4000), np.zeros(4000, int))
     temperature = jnp.where(jnp.arange(4000) % 2 == 0, 0.0, 1.0)
     tokens, _ = sample_tokens(jnp.repeat(LOGITS, 4000, axis=0), u, temperature)
-    assert set(np.asarray(tokens[::2]).tolist()) == {0} and set(np.asarray(tokens[1::2]).tolist()) == {0, 1, 2, 3}
+    assert set(np.asarray(tokens[::2]).tolist()) == {0} and set(np.asarray(tokens[1::2]).tolist()) == {
+        0,
+        1,
+        2,
+        3,
+    }
 
 
 @pytest.mark.parametrize("V", [3, 128, 1000])
@@ -145,7 +187,9 @@ def test_what_is_filtered_out_never_comes_whatever_the_uniform_number():
 
     weights = np.zeros((6, 300), np.float32)
     weights[:, [7, 140, 290]] = [0.1, 0.2, 0.7]
-    u = np.array([0.0, 0.0999, 0.1001, 0.2999, 0.3001, np.nextafter(np.float32(1), np.float32(0))], np.float32)
+    u = np.array(
+        [0.0, 0.0999, 0.1001, 0.2999, 0.3001, np.nextafter(np.float32(1), np.float32(0))], np.float32
+    )
     with np.errstate(divide="ignore"):
         logits = np.log(weights / 0.7)
     assert _draw(logits, u).tolist() == [7, 7, 140, 140, 290, 290]
@@ -162,14 +206,18 @@ def test_logits_that_are_no_numbers_lead_to_no_token_beyond_the_vocabulary():
 
 @pytest.mark.parametrize("V, half", [(2, 1), (256, 128)])
 def test_a_uniform_number_on_the_border_of_two_tokens_draws_the_second(V, half):
-    """u lies in [0, 1), so token i owns [P_{i-1}, P_i): within a block of the vocabulary, and between blocks."""
+    """u lies in [0, 1), so token i owns [P_{i-1}, P_i): within a block of the vocabulary, and between
+    blocks.
+    """
     u = np.array([0.0, 0.5, np.nextafter(np.float32(0.5), np.float32(0))], np.float32)
     tokens, _ = sample_tokens(np.zeros((3, V), np.float32), u, np.ones(3, np.float32))
     assert tokens.tolist() == [0, half, half - 1]
 
 
 def test_a_nucleus_that_is_full_takes_no_more():
-    """Two tokens of 1/2 each, the first by a hair likelier: at top_p 1/2 the first alone makes up the mass asked for."""
+    """Two tokens of 1/2 each, the first by a hair likelier: at top_p 1/2 the first alone makes up the mass
+    asked for.
+    """
     logits = np.array([[-1e-30, 0.0]], np.float32)
     kept = keep_likely(logits, np.array([0]), np.array([0.5], np.float32), np.array([0.0], np.float32))
     assert np.isfinite(kept).tolist() == [[False, True]]
@@ -189,5 +237,10 @@ def test_a_rows_draw_does_not_depend_on_its_neighbours():
     u = uniforms(jax.random.split(jax.random.key(1), 8), np.zeros(8, int))
     filters = (np.zeros(8, np.int32), np.full(8, 0.9, np.float32), np.zeros(8, np.float32))
     together, _ = sample_tokens(logits, u, np.ones(8, np.float32), filters)
-    part = lambda i: (logits[i : i + 1], u[i : i + 1], np.ones(1, np.float32), tuple(f[i : i + 1] for f in filters))  # noqa: E731
+    part = lambda i: (
+        logits[i : i + 1],
+        u[i : i + 1],
+        np.ones(1, np.float32),
+        tuple(f[i : i + 1] for f in filters),
+    )
     assert together.tolist() == [int(sample_tokens(*part(i))[0][0]) for i in range(8)]

@@ -4,7 +4,8 @@ import numpy as np
 
 from jaxrl.ops.value_loss import clipped_value_loss, explained_variance, is_value_clipped
 
-VALUES = np.array([[0.25, 2.0, 1.0, -1.0, -1.0]], np.float32)  # inside; left it past R; left it towards R, twice; left it away from R
+# inside; left it past R; left it towards R, twice; left it away from R
+VALUES = np.array([[0.25, 2.0, 1.0, -1.0, -1.0]], np.float32)
 RETURNS = np.array([[1.25, 1.0, 2.0, -3.0, 3.0]], np.float32)
 OLD = np.zeros_like(VALUES)
 
@@ -14,7 +15,9 @@ def rows(seed):
 
 
 def test_clip_hand_table_and_its_gradient():
-    """The range is -0.5 .. 0.5. Errors of the value 1, 1, 1, 2, 4; of the held value 1, 0.5, 1.5, 2.5, 3.5."""
+    """The range is -0.5 .. 0.5. Errors of the value 1, 1, 1, 2, 4; of the held value 1, 0.5, 1.5, 2.5,
+    3.5.
+    """
     for f in (clipped_value_loss, jax.jit(clipped_value_loss)):
         np.testing.assert_allclose(f(VALUES, OLD, RETURNS, 0.5), [[0.5, 0.5, 1.125, 3.125, 8.0]], rtol=1e-6)
     grad = jax.grad(lambda v: jnp.sum(clipped_value_loss(v, OLD, RETURNS, 0.5)))(VALUES)
@@ -23,7 +26,9 @@ def test_clip_hand_table_and_its_gradient():
 
 
 def test_without_a_clip_it_is_half_the_squared_error():
-    np.testing.assert_allclose(clipped_value_loss(VALUES, OLD, RETURNS, None), [[0.5, 0.5, 0.5, 2.0, 8.0]], rtol=1e-6)
+    np.testing.assert_allclose(
+        clipped_value_loss(VALUES, OLD, RETURNS, None), [[0.5, 0.5, 0.5, 2.0, 8.0]], rtol=1e-6
+    )
     grad = jax.grad(lambda v: jnp.sum(clipped_value_loss(v, OLD, RETURNS, None)))(VALUES)
     np.testing.assert_allclose(grad, VALUES - RETURNS, rtol=1e-6)
     assert not np.any(is_value_clipped(VALUES, OLD, RETURNS, None))
@@ -47,7 +52,9 @@ def test_like_the_loop_and_without_gradient_exactly_where_it_says():
 
 
 def test_explained_variance_by_hand():
-    """R = 1, 3 (variance 1), V = 1, 2: errors 0, 1 (variance 1/4). What stands outside the mask is not read."""
+    """R = 1, 3 (variance 1), V = 1, 2: errors 0, 1 (variance 1/4). What stands outside the mask is not
+    read.
+    """
     returns, values = np.array([[1.0, np.nan, 3.0]], np.float32), np.array([[1.0, 5.0, 2.0]], np.float32)
     mask = np.array([[True, False, True]])
     for f in (explained_variance, jax.jit(explained_variance)):

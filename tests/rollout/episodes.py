@@ -3,11 +3,23 @@
 from jaxrl.types import Completion, Group, Problem, StopReason, Trajectory, Verdict
 
 
-def trajectory(reward=0.0, uid="p", prompt=(1, 2), said=(3, 4, 5), cut=False, logprob=-1.0, parts=None, correct=None, error=None):
+def trajectory(
+    reward=0.0,
+    uid="p",
+    prompt=(1, 2),
+    said=(3, 4, 5),
+    cut=False,
+    logprob=-1.0,
+    parts=None,
+    correct=None,
+    error=None,
+):
     reason = StopReason.MAX_TOKENS if cut else StopReason.EOS
     completion = Completion(list(prompt), list(said), [logprob] * len(said), reason)
     correct = reward > 0 if correct is None else correct
-    return Trajectory(Problem(uid, (), {}), completion, Verdict(reward, correct, True, parts or {}, error=error), 0)
+    return Trajectory(
+        Problem(uid, (), {}), completion, Verdict(reward, correct, True, parts or {}, error=error), 0
+    )
 
 
 def group(*trajectories):

@@ -20,9 +20,12 @@ from jaxrl.train.step import make_grpo_step
 from jaxrl.types import Completion, Problem, StopReason, Trajectory, Verdict
 from tests.tiny import max_difference, one_device, policy_and_trees
 
+
 def with_advantage(t, advantage):
     sample = make_sample(t.completion)
-    return dataclasses.replace(sample, advantages=np.where(sample.completion_mask, advantage, 0).astype(np.float32))
+    return dataclasses.replace(
+        sample, advantages=np.where(sample.completion_mask, advantage, 0).astype(np.float32)
+    )
 
 
 def collate(trajectories, advantages, seq_len, microbatch):
@@ -44,7 +47,9 @@ def random_trajectories(count, seed=0, longest=10):
     made = []
     for _ in range(count):
         prompt, completion = (rng.integers(1, 64, rng.integers(1, longest + 1)).tolist() for _ in range(2))
-        made.append(trajectory(prompt, completion, (-rng.random(len(completion)).astype(np.float32)).tolist()))
+        made.append(
+            trajectory(prompt, completion, (-rng.random(len(completion)).astype(np.float32)).tolist())
+        )
     return made, rng.normal(size=count).astype(np.float32).tolist()
 
 
@@ -84,7 +89,9 @@ def test_two_trajectories_by_hand():
 
 def test_a_field_that_only_some_samples_have_is_zero_in_the_others():
     plain, other = (make_sample(trajectory([5, 6], [7], [-0.5]).completion) for _ in range(2))
-    other = dataclasses.replace(other, ref_logprobs=np.full(3, -2.0, np.float32), replay_mask=np.array([False, True, True]))
+    other = dataclasses.replace(
+        other, ref_logprobs=np.full(3, -2.0, np.float32), replay_mask=np.array([False, True, True])
+    )
     batch = collate_samples([plain, other], 5, seq_len=8, microbatch=1)
     assert batch.tokens.shape == (5, 1, 8)
     assert batch.ref_logprobs[0, 0].tolist() == [0, 0, 0, -2, -2, -2, 0, 0]
@@ -105,13 +112,22 @@ def test_a_field_that_is_needed_is_there_also_where_no_sample_has_it():
 def test_excluded_ids_go_to_their_tokens_as_bits():
     """Of a vocabulary of 20; prompts, padding, and samples without such ids exclude nothing."""
     bits = np.packbits(np.random.default_rng(0).random((2, 20)) < 0.5, axis=-1)
-    filtered = Completion([5, 6], [7, 8], [-0.5, -0.5], StopReason.EOS, excluded=[to_text(row) for row in bits])
+    filtered = Completion(
+        [5, 6], [7, 8], [-0.5, -0.5], StopReason.EOS, excluded=[to_text(row) for row in bits]
+    )
     samples = [make_sample(filtered), make_sample(trajectory([1], [2], [-1.0]).completion)]
     batch = collate_samples(samples, 3, seq_len=8, microbatch=2, set_bytes=3)
     assert batch.excluded.shape == (2, 2, 8, 3) and batch.excluded.dtype == np.uint8
     np.testing.assert_array_equal(batch.excluded[0, 0, 2:4], bits)
-    assert not batch.excluded[0, 0, :2].any() and not batch.excluded[0, 0, 4:].any() and not batch.excluded.reshape(-1, 3)[8:].any()
-    assert collate_samples(samples[1:], 3, 8, 2, set_bytes=3).excluded.shape == (2, 2, 8, 3) and collate_samples(samples[1:], 3, 8, 2).excluded is None
+    assert (
+        not batch.excluded[0, 0, :2].any()
+        and not batch.excluded[0, 0, 4:].any()
+        and not batch.excluded.reshape(-1, 3)[8:].any()
+    )
+    assert (
+        collate_samples(samples[1:], 3, 8, 2, set_bytes=3).excluded.shape == (2, 2, 8, 3)
+        and collate_samples(samples[1:], 3, 8, 2).excluded is None
+    )
     with pytest.raises(ValueError, match="none of a vocabulary of 0 bytes"):
         collate_samples(samples, 3, seq_len=8, microbatch=2)
 
@@ -160,7 +176,10 @@ def test_every_token_once_with_what_belongs_to_it(seed, microbatch):
     assert not any(np.any(getattr(batch, name)[outside]) for name in FIELDS)
 
 
-@pytest.mark.parametrize("lengths, microbatch, used", [([(4, 4)] * 6, 2, 3), ([(2, 2)] * 6, 2, 2), ([(2, 2)] * 6, 8, 1), ([(1, 1)], 4, 1)])
+@pytest.mark.parametrize(
+    "lengths, microbatch, used",
+    [([(4, 4)] * 6, 2, 3), ([(2, 2)] * 6, 2, 2), ([(2, 2)] * 6, 8, 1), ([(1, 1)], 4, 1)],
+)
 def test_shapes_depend_on_the_count_alone_and_microbatches_in_use_are_counted(lengths, microbatch, used):
     made = [trajectory([1] * p, [2] * c, [-1.0] * c) for p, c in lengths]
     batch = collate(made, [1.0] * len(made), seq_len=8, microbatch=microbatch)
@@ -168,7 +187,9 @@ def test_shapes_depend_on_the_count_alone_and_microbatches_in_use_are_counted(le
     assert {getattr(batch, name).shape for name in FIELDS} == {(-(-len(made) // microbatch), microbatch, 8)}
     assert not np.any(batch.segment_ids[used:]) and np.any(batch.segment_ids[used - 1])
     dtypes = {name: getattr(batch, name).dtype for name in FIELDS}
-    assert dtypes == dict.fromkeys(FIELDS[:3], np.int32) | {"completion_mask": bool} | dict.fromkeys(FIELDS[4:], np.float32)
+    assert dtypes == dict.fromkeys(FIELDS[:3], np.int32) | {"completion_mask": bool} | dict.fromkeys(
+        FIELDS[4:], np.float32
+    )
 
 
 def test_a_row_that_is_just_full():
@@ -177,7 +198,9 @@ def test_a_row_that_is_just_full():
 
 
 def test_what_does_not_fit_a_row_is_refused():
-    with pytest.raises(InputError, match="a trajectory of 9 tokens does not fit a row of 8; raise the stage's seq_len"):
+    with pytest.raises(
+        InputError, match="a trajectory of 9 tokens does not fit a row of 8; raise the stage's seq_len"
+    ):
         collate([trajectory([1] * 5, [2] * 4, [-1.0] * 4)], [1.0], seq_len=8, microbatch=1)
 
 
@@ -191,7 +214,13 @@ def test_packing_changes_nothing_in_the_gradient(aggregate):
     trajectories, advantages = random_trajectories(8, seed=9, longest=6)
     packed = collate(trajectories, advantages, seq_len=24, microbatch=2)
     alone = [collate([t], [a], seq_len=24, microbatch=1) for t, a in zip(trajectories, advantages)]
-    apart = PolicyBatch(np.int32(4), *(np.stack([getattr(batch, name) for batch in alone]).reshape(4, 2, 24) for name in (*FIELDS, "old_logprobs")))
+    apart = PolicyBatch(
+        np.int32(4),
+        *(
+            np.stack([getattr(batch, name) for batch in alone]).reshape(4, 2, 24)
+            for name in (*FIELDS, "old_logprobs")
+        ),
+    )
     assert packed.num_microbatches < 4 and np.max(packed.segment_ids) > 1
     policy, trainable, frozen = policy_and_trees()
     tx, mesh = optax.sgd(1.0), one_device()
@@ -199,7 +228,9 @@ def test_packing_changes_nothing_in_the_gradient(aggregate):
     step = make_grpo_step(policy, tx, algo, sample, place_state(trainable, tx, jax.random.key(0), mesh), mesh)
     changes, losses = [], []
     for batch in (packed, apart):
-        after, metrics = step(place_state(trainable, tx, jax.random.key(0), mesh), frozen, shard_batch(batch, mesh))
+        after, metrics = step(
+            place_state(trainable, tx, jax.random.key(0), mesh), frozen, shard_batch(batch, mesh)
+        )
         changes.append(jax.tree.map(lambda a, b: np.asarray(a) - np.asarray(b), after.trainable, trainable))
         losses.append(float(metrics["loss"]))
     size = max(float(np.abs(x).max()) for x in jax.tree.leaves(changes[1]))

@@ -29,8 +29,13 @@ def tokenizer():
 @pytest.fixture(scope="module")
 def engine_and_trees(tokenizer):
     policy, trainable, frozen = policy_and_trees(None, dataclasses.replace(CONFIG, vocab_size=len(tokenizer)))
-    sample = SampleSection(max_new_tokens=6, window=3, slots=8)  # 15 rows: two batches, groups that lie in both
-    return Engine(policy, sample, (tokenizer.eos_token_id,), tokenizer.decode, one_device()), trainable, frozen
+    # 15 rows: two batches, groups that lie in both
+    sample = SampleSection(max_new_tokens=6, window=3, slots=8)
+    return (
+        Engine(policy, sample, (tokenizer.eos_token_id,), tokenizer.decode, one_device()),
+        trainable,
+        frozen,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +45,11 @@ def pool():
 
 
 def problem(number):
-    return Problem(f"p{number}", ({"role": "user", "content": ("red", "green", "blue")[number % 3] * (number + 1)},), {"n": number})
+    return Problem(
+        f"p{number}",
+        ({"role": "user", "content": ("red", "green", "blue")[number % 3] * (number + 1)},),
+        {"n": number},
+    )
 
 
 PROBLEMS = [problem(number) for number in range(5)]
@@ -67,7 +76,10 @@ def test_a_verdict_belongs_to_its_text(groups):
         about = f"{trajectory.problem.uid}/{trajectory.completion.text}"
         number = zlib.crc32(about.encode())
         if number % 5 == 0:
-            assert trajectory.verdict.error.startswith("exception: ValueError") and trajectory.verdict.reward == -2.0
+            assert (
+                trajectory.verdict.error.startswith("exception: ValueError")
+                and trajectory.verdict.reward == -2.0
+            )
             failed += 1
         else:
             assert (trajectory.verdict.detail, trajectory.verdict.reward) == (about, number % 97)
@@ -76,13 +88,19 @@ def test_a_verdict_belongs_to_its_text(groups):
 
 def test_completions_are_those_of_the_engine(groups, engine_and_trees, tokenizer):
     engine, trainable, frozen = engine_and_trees
-    requests = [Request(render_for_sampling(tokenizer, p.messages), zlib.crc32(p.uid.encode()), G) for p in PROBLEMS]
+    requests = [
+        Request(render_for_sampling(tokenizer, p.messages), zlib.crc32(p.uid.encode()), G) for p in PROBLEMS
+    ]
     for sampled in engine.run(trainable, frozen, requests, KEY):
         assert groups[sampled.request].trajectories[sampled.index].completion == sampled.completion
     texts = {t.completion.text for group in groups for t in group.trajectories}
     assert len(texts) > G  # samples differ
     for completion in (t.completion for group in groups for t in group.trajectories):
-        spoken = completion.completion_ids[:-1] if completion.stop_reason is StopReason.EOS else completion.completion_ids
+        spoken = (
+            completion.completion_ids[:-1]
+            if completion.stop_reason is StopReason.EOS
+            else completion.completion_ids
+        )
         assert completion.text == tokenizer.decode(spoken)
 
 
@@ -104,9 +122,13 @@ def test_no_problems_give_no_groups(engine_and_trees, pool, tokenizer):
 def test_a_problem_that_comes_again_in_a_batch_goes_on_with_its_samples(engine_and_trees, pool, tokenizer):
     """Its groups are the samples 0 .. G - 1 and G .. 2 G - 1 of one stream."""
     engine, trainable, frozen = engine_and_trees
-    twice = collect(engine, pool, tokenizer, [PROBLEMS[0], PROBLEMS[1], PROBLEMS[0]], G, trainable, frozen, KEY, 0)
+    twice = collect(
+        engine, pool, tokenizer, [PROBLEMS[0], PROBLEMS[1], PROBLEMS[0]], G, trainable, frozen, KEY, 0
+    )
     prompt_ids = render_for_sampling(tokenizer, PROBLEMS[0].messages)
-    stream = engine.run(trainable, frozen, [Request(prompt_ids, zlib.crc32(PROBLEMS[0].uid.encode()), 2 * G)], KEY)
+    stream = engine.run(
+        trainable, frozen, [Request(prompt_ids, zlib.crc32(PROBLEMS[0].uid.encode()), 2 * G)], KEY
+    )
     expected = {sampled.index: sampled.completion.completion_ids for sampled in stream}
     found = [t.completion.completion_ids for group in (twice[0], twice[2]) for t in group.trajectories]
     assert found == [expected[index] for index in range(2 * G)]

@@ -6,9 +6,18 @@ import numpy as np
 import pytest
 
 from jaxrl.config_algo import GRPOSection, PPOSection
-from jaxrl.rollout.collate import make_sample
-from jaxrl.rollout.credit import critic_credit, group_credit, has_spread, is_cut, mean_k1, shaped_rewards, verified_parts, verified_rewards
 from jaxrl.errors import InputError
+from jaxrl.rollout.collate import make_sample
+from jaxrl.rollout.credit import (
+    critic_credit,
+    group_credit,
+    has_spread,
+    is_cut,
+    mean_k1,
+    shaped_rewards,
+    verified_parts,
+    verified_rewards,
+)
 from tests.rollout.episodes import group, group_of, trajectory
 
 
@@ -17,12 +26,20 @@ def samples_of(groups):
 
 
 def test_rewards_arrive_unrounded_and_those_that_are_no_numbers_do_not_count():
-    rewards, counts = shaped_rewards([group_of(0.25, -1.75), group_of(float("nan"), float("inf"))], GRPOSection(), 10)
+    rewards, counts = shaped_rewards(
+        [group_of(0.25, -1.75), group_of(float("nan"), float("inf"))], GRPOSection(), 10
+    )
     assert rewards.tolist() == [[0.25, -1.75], [0, 0]] and counts.tolist() == [[True, True], [False, False]]
 
 
 def test_completions_that_were_cut_are_kept_masked_or_punished():
-    groups = [group(trajectory(1.0, said=[3] * 10, cut=True), trajectory(1.0, said=[3] * 9), trajectory(1.0, said=[3] * 2))]
+    groups = [
+        group(
+            trajectory(1.0, said=[3] * 10, cut=True),
+            trajectory(1.0, said=[3] * 9),
+            trajectory(1.0, said=[3] * 2),
+        )
+    ]
     assert is_cut(groups).tolist() == [[True, False, False]]
     for overlong, reward, count in (
         ({}, [1, 1, 1], [True, True, True]),
@@ -35,9 +52,24 @@ def test_completions_that_were_cut_are_kept_masked_or_punished():
 
 def test_groups_without_spread_are_seen():
     nan = float("nan")
-    groups = [group_of(1.0, 1.0, 1.0), group_of(1.0, 0.5, 1.0), group_of(1.0, nan, 1.0), group_of(nan, nan, nan), group_of(2.0, nan, nan)]
-    groups += [group_of(-1.0, nan, -1.0), group_of(-1.0, nan, -2.0)]  # what does not count stands there as 0, which is above them
-    assert has_spread(*verified_rewards(groups, GRPOSection())).tolist() == [False, True, False, False, False, False, True]
+    groups = [
+        group_of(1.0, 1.0, 1.0),
+        group_of(1.0, 0.5, 1.0),
+        group_of(1.0, nan, 1.0),
+        group_of(nan, nan, nan),
+        group_of(2.0, nan, nan),
+    ]
+    # what does not count stands there as 0, which is above them
+    groups += [group_of(-1.0, nan, -1.0), group_of(-1.0, nan, -2.0)]
+    assert has_spread(*verified_rewards(groups, GRPOSection())).tolist() == [
+        False,
+        True,
+        False,
+        False,
+        False,
+        False,
+        True,
+    ]
 
 
 def test_lengths_alone_are_no_spread():
@@ -48,14 +80,18 @@ def test_lengths_alone_are_no_spread():
 
 
 def test_a_critic_of_cut_episodes_does_not_run_away():
-    """All episodes cut, all rewards 1: with the value beside the verdict V = 1 + V would grow with every batch."""
+    """All episodes cut, all rewards 1: with the value beside the verdict V = 1 + V would grow with every
+    batch.
+    """
     groups = [group_of(1.0, cut=True), group_of(1.0, cut=True)]
     samples, value = samples_of(groups), 0.0
     for bootstraps, limit in ((False, 1.0), (True, 0.0)):
         algo = PPOSection(bootstrap_truncated=bootstraps, whiten=False)
         for _ in range(5):
             after = [np.full(5, value, np.float32) for _ in samples]
-            credited, _ = critic_credit(samples, after, np.ones(2), np.ones(2, bool), np.ones(2, bool), algo, 0.0, seq_len=8)
+            credited, _ = critic_credit(
+                samples, after, np.ones(2), np.ones(2, bool), np.ones(2, bool), algo, 0.0, seq_len=8
+            )
             value = float(credited[0].returns[-1])
         assert value == pytest.approx(limit)
         value = 0.0
@@ -66,7 +102,12 @@ def test_group_credit_is_one_number_for_all_tokens_of_a_completion():
     rewards, counts = shaped_rewards(groups, GRPOSection(), 10)
     samples, advantages = group_credit(samples_of(groups), rewards, counts, GRPOSection(advantage="center"))
     np.testing.assert_allclose(advantages, [[0.5, -0.5], [0, 0]])
-    assert [s.advantages.tolist() for s in samples] == [[0, 0, 0.5, 0.5, 0.5], [0, 0, -0.5, -0.5, -0.5], [0] * 5, [0] * 5]
+    assert [s.advantages.tolist() for s in samples] == [
+        [0, 0, 0.5, 0.5, 0.5],
+        [0, 0, -0.5, -0.5, -0.5],
+        [0] * 5,
+        [0] * 5,
+    ]
 
 
 def test_kl_in_the_reward_is_summed_over_a_completion_before_groups_are_compared():
@@ -93,18 +134,29 @@ def naive_gae(rewards, values, end_value, gamma, lam):
 
 @pytest.mark.parametrize("bootstraps", [True, False])
 def test_critic_credit_against_a_naive_loop(bootstraps):
-    """Fractional and negative rewards on the last token, KL at every token, a value after the episode only where it was cut."""
+    """Fractional and negative rewards on the last token, KL at every token, a value after the episode only
+    where it was cut.
+    """
     groups = [group(trajectory(0.25)), group(trajectory(-1.5, prompt=[1], said=[2, 3, 4, 5, 6], cut=True))]
     rng = np.random.default_rng(0)
     samples = [
-        dataclasses.replace(s, **{name: rng.normal(size=len(s.tokens)).astype(np.float32) for name in ("old_logprobs", "ref_logprobs")})
+        dataclasses.replace(
+            s,
+            **{
+                name: rng.normal(size=len(s.tokens)).astype(np.float32)
+                for name in ("old_logprobs", "ref_logprobs")
+            },
+        )
         for s in samples_of(groups)
     ]
     values_after = [rng.normal(size=len(s.tokens)).astype(np.float32) for s in samples]
     algo = PPOSection(gamma=0.97, gae_lambda=0.9, whiten=False, kl_coef=0.3, bootstrap_truncated=bootstraps)
     cut = np.array([False, True])
-    replaces = cut & bootstraps  # the value of what would have come stands in place of the verdict, not beside it
-    credited, explained = critic_credit(samples, values_after, np.array([0.25, -1.5]), np.ones(2, bool), cut, algo, kl_coef=0.1, seq_len=12)
+    # the value of what would have come stands in place of the verdict, not beside it
+    replaces = cut & bootstraps
+    credited, explained = critic_credit(
+        samples, values_after, np.array([0.25, -1.5]), np.ones(2, bool), cut, algo, kl_coef=0.1, seq_len=12
+    )
     targets, predicted = [], []
     for sample, after, reward, replaced in zip(credited, values_after, (0.25, -1.5), replaces):
         emitted = np.flatnonzero(sample.completion_mask)
@@ -115,7 +167,10 @@ def test_critic_credit_against_a_naive_loop(bootstraps):
         np.testing.assert_allclose(sample.advantages[emitted], expected, rtol=1e-5, atol=1e-6)
         np.testing.assert_allclose(sample.returns[emitted], expected + values, rtol=1e-5, atol=1e-6)
         np.testing.assert_allclose(sample.old_values[emitted], values)
-        assert not sample.advantages[~sample.completion_mask].any() and not sample.returns[~sample.completion_mask].any()
+        assert (
+            not sample.advantages[~sample.completion_mask].any()
+            and not sample.returns[~sample.completion_mask].any()
+        )
         targets, predicted = [*targets, *expected + values], [*predicted, *values]
     assert explained == pytest.approx(1 - np.var(np.subtract(targets, predicted)) / np.var(targets), rel=1e-4)
 
@@ -125,7 +180,16 @@ def test_whitening_goes_over_the_tokens_that_count():
     samples = samples_of(groups)
     after = [np.zeros(5, np.float32) for _ in samples]
     counts = np.array([True, True, False])
-    credited, _ = critic_credit(samples, after, np.array([1.0, -1.0, 50.0]), counts, ~counts, PPOSection(gae_lambda=1.0), 0.0, seq_len=8)
+    credited, _ = critic_credit(
+        samples,
+        after,
+        np.array([1.0, -1.0, 50.0]),
+        counts,
+        ~counts,
+        PPOSection(gae_lambda=1.0),
+        0.0,
+        seq_len=8,
+    )
     np.testing.assert_allclose(credited[0].advantages, [0, 0, 1, 1, 1], atol=1e-4)
     np.testing.assert_allclose(credited[1].advantages, [0, 0, -1, -1, -1], atol=1e-4)
 
@@ -135,7 +199,9 @@ def test_what_the_critic_explains_is_told_of_the_samples_that_count():
     rewards, counts = np.array([0.5, -1.0, 50.0]), np.array([True, True, False])
     after = [np.random.default_rng(i).normal(size=5).astype(np.float32) for i in range(3)]
     algo = PPOSection(gae_lambda=1.0, whiten=False)
-    credited, explained = critic_credit(samples_of(groups), after, rewards, counts, ~counts, algo, 0.0, seq_len=8)
+    credited, explained = critic_credit(
+        samples_of(groups), after, rewards, counts, ~counts, algo, 0.0, seq_len=8
+    )
     emitted = [np.flatnonzero(s.completion_mask) for s in credited[:2]]
     returns = np.concatenate([s.returns[at] for s, at in zip(credited, emitted)])
     values = np.concatenate([v[at - 1] for v, at in zip(after, emitted)])
@@ -151,7 +217,10 @@ def judged(path, spam=0.0, **more):
 
 
 def test_parts_arrive_in_the_order_of_their_weights_and_those_that_are_no_numbers_do_not_count():
-    groups = [group(judged(0.25, 1.0), judged(0.5)), group(judged(float("nan")), judged(1.0, reward=float("inf")))]
+    groups = [
+        group(judged(0.25, 1.0), judged(0.5)),
+        group(judged(float("nan")), judged(1.0, reward=float("inf"))),
+    ]
     parts, counts = verified_parts(groups, verified_rewards(groups, GRPOSection())[1], WEIGHTS)
     assert parts.tolist() == [[[0.25, 0.5], [0, 0]], [[1.0, 0], [0, 0]]]
     assert counts.tolist() == [[True, True], [False, False]]
@@ -171,7 +240,9 @@ def test_a_part_that_no_verdict_has_is_named_with_those_there_are():
 
 
 def test_credit_by_parts_sees_the_honest_part_beside_the_lucky_one():
-    """The reward ranks by luck; with each part in its own units the completion with the path is the better one."""
+    """The reward ranks by luck; with each part in its own units the completion with the path is the better
+    one.
+    """
     luck, path = [3.0, 0.0, 0.0, 3.0], [0.0, 0.1, 0.1, 0.0]
     groups = [group(*(trajectory(a + b, parts={"luck": a, "path": b}) for a, b in zip(luck, path)))]
     rewards, counts = verified_rewards(groups, GRPOSection())

@@ -1,4 +1,6 @@
-"""The curriculum: rates worked out by hand; draws that follow the weights, miss nothing and depend on the arguments alone."""
+"""The curriculum: rates worked out by hand; draws that follow the weights, miss nothing and depend on the
+arguments alone.
+"""
 
 import dataclasses
 import itertools
@@ -19,7 +21,9 @@ DRAWS = 8000
 
 def group(uid, verdicts):
     problem, said = Problem(uid, (), {}), Completion([1], [2], [-0.5], StopReason.EOS)
-    return Group(problem, tuple(Trajectory(problem, said, Verdict(0.0, correct, True), 0) for correct in verdicts))
+    return Group(
+        problem, tuple(Trajectory(problem, said, Verdict(0.0, correct, True), 0) for correct in verdicts)
+    )
 
 
 def test_rates_by_hand():
@@ -33,8 +37,13 @@ def test_rates_by_hand():
 
 def test_what_could_not_be_judged_does_not_count():
     rates, whole = SuccessRates(), group("a", [True, True])
-    broken = [dataclasses.replace(t, verdict=Verdict(float("nan"), False, False, error="sandbox: no fork")) for t in group("a", [False] * 2).trajectories]
-    rates.update([Group(whole.problem, whole.trajectories + tuple(broken)), Group(Problem("b", (), {}), tuple(broken))])
+    broken = [
+        dataclasses.replace(t, verdict=Verdict(float("nan"), False, False, error="sandbox: no fork"))
+        for t in group("a", [False] * 2).trajectories
+    ]
+    rates.update(
+        [Group(whole.problem, whole.trajectories + tuple(broken)), Group(Problem("b", (), {}), tuple(broken))]
+    )
     assert (rates.rate("a"), rates.rate("b")) == (0.75, PRIOR)
 
 
@@ -43,7 +52,9 @@ def test_rates_stay_fractions_and_forget():
     for _ in range(200):
         before, verdicts = rates.rate("a"), (rng.random(8) < rng.random()).tolist()
         rates.update([group("a", verdicts)])
-        np.testing.assert_allclose(rates.rate("a"), DECAY * before + (1 - DECAY) * np.mean(verdicts), rtol=1e-12)
+        np.testing.assert_allclose(
+            rates.rate("a"), DECAY * before + (1 - DECAY) * np.mean(verdicts), rtol=1e-12
+        )
         assert 0 <= rates.rate("a") <= 1
     rates.update([group("a", [False])] * 20)
     assert rates.rate("a") < 1e-5
@@ -61,11 +72,15 @@ def test_rates_survive_json_exactly():
     third = SuccessRates(snapshot)
     for rates in (first, second, third):
         rates.update([group("problem 0", [True, False, False])])
-    assert third.state() == second.state() == first.state() != snapshot == json.loads(saved), "a state is a copy"
+    assert third.state() == second.state() == first.state() != snapshot == json.loads(saved), (
+        "a state is a copy"
+    )
 
 
 def test_single_draws_follow_the_weights_and_nothing_is_out_of_reach():
-    seen = np.bincount([choose(UIDS, SuccessRates(RATES), 1, (7, step))[0] for step in range(DRAWS)], minlength=5)
+    seen = np.bincount(
+        [choose(UIDS, SuccessRates(RATES), 1, (7, step))[0] for step in range(DRAWS)], minlength=5
+    )
     assert stats.chisquare(seen, DRAWS * WEIGHTS / WEIGHTS.sum()).pvalue > 1e-3
     assert seen.min() > 0 and UIDS[seen.argmax()] == "half"
 
@@ -108,7 +123,9 @@ def test_rounds_are_drawn_anew():
 
 
 def test_the_rest_beyond_whole_rounds_is_weighted_too():
-    last = np.bincount([choose(UIDS, SuccessRates(RATES), 11, (2, step))[-1] for step in range(DRAWS)], minlength=5)
+    last = np.bincount(
+        [choose(UIDS, SuccessRates(RATES), 11, (2, step))[-1] for step in range(DRAWS)], minlength=5
+    )
     assert stats.chisquare(last, DRAWS * WEIGHTS / WEIGHTS.sum()).pvalue > 1e-3
 
 

@@ -1,10 +1,14 @@
-"""Dynamic sampling: full batches where they can be had, never more rounds than allowed, nothing lost of what was sampled."""
+"""Dynamic sampling: full batches where they can be had, never more rounds than allowed, nothing lost of what
+was sampled.
+"""
 
 from jaxrl.rollout.gather import gather
 
 
 def run(outcomes, count, rounds):
-    """`outcomes`: for each problem in turn, whether its group has spread. Groups are stood for by their numbers."""
+    """`outcomes`: for each problem in turn, whether its group has spread. Groups are stood for by their
+    numbers.
+    """
     asked, stream = [], iter(range(len(outcomes)))
 
     def sample(n):

@@ -1,4 +1,6 @@
-"""The replay buffer: bounded, without doubles, the best kept, hard problems first, and the same after a save."""
+"""The replay buffer: bounded, without doubles, the best kept, hard problems first, and the same after a
+save.
+"""
 
 import dataclasses
 import itertools
@@ -68,14 +70,23 @@ def test_advantages_go_to_their_trajectories_past_those_that_stay_out():
     problems = [Problem("p", (), {}), Problem("q", (), {})]
     rows = [[([1], True), ([2], False), ([3], True)], [([1], False), ([2], True), ([3], True)]]
     groups = [
-        Group(p, tuple(Trajectory(p, offer("", ids)[0].completion, Verdict(1.0, right, True), 0) for ids, right in row))
+        Group(
+            p,
+            tuple(
+                Trajectory(p, offer("", ids)[0].completion, Verdict(1.0, right, True), 0)
+                for ids, right in row
+            ),
+        )
         for p, row in zip(problems, rows)
     ]
     buffer = ReplayBuffer(3, 10)
     assert buffer.add(groups, [[0.1, 0.2, 0.3], [0.4, 0.5, 0.6]], SuccessRates()) == 4
     assert [(e["uid"], e["completion_ids"][0], e["advantage"]) for e in buffer.state()] == [
-        ("p", 1, 0.1), ("p", 3, 0.3), ("q", 2, 0.5), ("q", 3, 0.6)
-    ]  # fmt: skip
+        ("p", 1, 0.1),
+        ("p", 3, 0.3),
+        ("q", 2, 0.5),
+        ("q", 3, 0.6),
+    ]
     with pytest.raises(ValueError):
         buffer.add(groups, [[0.1, 0.2], [0.4, 0.5]], SuccessRates())
 
@@ -106,17 +117,27 @@ def test_a_double_counts_once_and_only_a_newer_one_refreshes():
     (entry,) = buffer.draw(5, SuccessRates(), (0,))
     fresh = (5, advantage, trajectory.completion.sampler_logprobs)
     assert (entry.policy_version, entry.advantage, entry.sampler_logprobs) == fresh
-    assert add(buffer, [offer("another problem", [1, 2])]) == 1, "the same words about another problem are no double"
+    assert add(buffer, [offer("another problem", [1, 2])]) == 1, (
+        "the same words about another problem are no double"
+    )
 
 
 def test_the_best_are_those_with_more_reward_then_shorter_then_newer():
-    ranked = [("p", [9, 9], 0, 3.0), ("p", [4], 0, 2.0), ("p", [5, 6], 8, 2.0), ("p", [5, 7], 7, 2.0), ("p", [8], 9, 1.0)]
+    ranked = [
+        ("p", [9, 9], 0, 3.0),
+        ("p", [4], 0, 2.0),
+        ("p", [5, 6], 8, 2.0),
+        ("p", [5, 7], 7, 2.0),
+        ("p", [8], 9, 1.0),
+    ]
     for kept in range(1, 6):
         for order in itertools.permutations(ranked):
             buffer = ReplayBuffer(kept, 100)
             for one in order:
                 add(buffer, [offer(*one)])
-            assert sorted(e["completion_ids"] for e in buffer.state()) == sorted(ids for _, ids, _, _ in ranked[:kept])
+            assert sorted(e["completion_ids"] for e in buffer.state()) == sorted(
+                ids for _, ids, _, _ in ranked[:kept]
+            )
 
 
 @pytest.mark.parametrize("seed", range(10))
@@ -168,7 +189,11 @@ def test_the_order_of_arrival_does_not_matter(seed):
 
 def test_the_easiest_make_room_first_and_among_equals_the_oldest():
     rates = SuccessRates({"hard": 0.0, "middle": 0.5, "easy": 0.75, "solved": 1.0})
-    offers = [offer(uid, [i], version=v) for uid in ("solved", "hard", "easy", "middle") for i, v in [(1, 4), (2, 6)]]
+    offers = [
+        offer(uid, [i], version=v)
+        for uid in ("solved", "hard", "easy", "middle")
+        for i, v in [(1, 4), (2, 6)]
+    ]
     hardest_first = [(uid, (i,)) for uid in ("hard", "middle", "easy", "solved") for i in (2, 1)]
     for capacity in range(1, 9):
         at_once, one_by_one = ReplayBuffer(2, capacity), ReplayBuffer(2, capacity)
@@ -184,7 +209,9 @@ def test_among_the_equally_easy_and_old_the_names_decide_not_the_order_of_arriva
     for order in itertools.permutations(offers):
         buffer = ReplayBuffer(2, capacity)
         add(buffer, order)
-        assert list(held(buffer)) == [(t.problem.uid, tuple(t.completion.completion_ids)) for t, _ in offers[:capacity]]
+        assert list(held(buffer)) == [
+            (t.problem.uid, tuple(t.completion.completion_ids)) for t, _ in offers[:capacity]
+        ]
 
 
 def test_who_makes_room_goes_by_the_rates_of_now():
@@ -225,7 +252,11 @@ def test_saved_and_read_again_it_is_the_same_buffer(seed):
     add(first, offers, rates)
     saved = json.dumps(first.state(), allow_nan=False)
     second = ReplayBuffer(2, 7, entries=json.loads(saved))
-    assert second.state() == first.state() and json.dumps(second.state()) == saved and len(second) == len(first) > 0
+    assert (
+        second.state() == first.state()
+        and json.dumps(second.state()) == saved
+        and len(second) == len(first) > 0
+    )
     more = random_offers(rng, 10)
     for step in range(20):
         assert first.draw(3, rates, (seed, step)) == second.draw(3, rates, (seed, step))
@@ -247,7 +278,9 @@ def test_a_state_of_another_make_is_refused(change):
     state = buffer.state()
     change(state[1])
     assert buffer.state()[1] != state[1], "a state is a copy"
-    with pytest.raises(InputError, match="entry 1 of a saved replay buffer has .* where .* belong; resume with the version"):
+    with pytest.raises(
+        InputError, match="entry 1 of a saved replay buffer has .* where .* belong; resume with the version"
+    ):
         ReplayBuffer(2, 10, entries=state)
     with pytest.raises(InputError, match="entry 0 of a saved replay buffer has .'str'. where"):
         ReplayBuffer(2, 10, entries=["uid"])

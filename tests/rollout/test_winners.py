@@ -18,7 +18,9 @@ FATES = ("truncated", "errors", "non_finite", "rejected", "duplicates", "surplus
 def trajectory(ids, reward=1.0, correct=True, stop=EOS, error=None, uid="p"):
     problem = Problem(uid, ({"role": "user", "content": uid},), {})
     completion = Completion([1, 2], list(ids), [-0.5] * len(ids), stop, f"text {ids}\u2028\u00e9")
-    return Trajectory(problem, completion, Verdict(reward, correct, True, {"part": reward}, error=error), policy_version=3)
+    return Trajectory(
+        problem, completion, Verdict(reward, correct, True, {"part": reward}, error=error), policy_version=3
+    )
 
 
 def group(*trajectories):
@@ -34,15 +36,18 @@ def kept_ids(groups, keep_top=8, min_reward=None):
     [
         ([trajectory([7, 0]), trajectory([8, 0], correct=False)], None, [[7, 0]]),
         ([trajectory([7], 1.0), trajectory([8], 1.5)], None, [[8], [7]]),  # by reward,
-        ([trajectory([7], 1.0, correct=False), trajectory([8, 9], 1.0)], 0.5, [[8, 9], [7]]),  # then correctness,
+        # then correctness,
+        ([trajectory([7], 1.0, correct=False), trajectory([8, 9], 1.0)], 0.5, [[8, 9], [7]]),
         ([trajectory([7, 8, 9]), trajectory([5, 6])], None, [[5, 6], [7, 8, 9]]),  # then the shorter,
         ([trajectory([9, 9]), trajectory([8, 8])], None, [[9, 9], [8, 8]]),  # then the order sampled
         ([trajectory([7], -2.0)], 0.0, [[7]]),  # correct is enough
-        ([trajectory([7], 0.5, correct=False), trajectory([8], 0.51, correct=False)], 0.5, [[8]]),  # above, not at
+        # above, not at
+        ([trajectory([7], 0.5, correct=False), trajectory([8], 0.51, correct=False)], 0.5, [[8]]),
         ([trajectory([7], stop=CUT), trajectory([8], stop=STOP)], None, [[8]]),
         ([trajectory([7], error="timeout")], 0.0, []),
         ([trajectory([7], math.nan), trajectory([8], math.inf), trajectory([9], -math.inf)], -9.0, []),
-        ([trajectory([7, 8], 1.0), trajectory([9], 2.0), trajectory([7, 8], 1.0)], None, [[9], [7, 8]]),  # said twice
+        # said twice
+        ([trajectory([7, 8], 1.0), trajectory([9], 2.0), trajectory([7, 8], 1.0)], None, [[9], [7, 8]]),
     ],
 )
 def test_winners_of_one_problem(trajectories, min_reward, expected):
@@ -51,23 +56,47 @@ def test_winners_of_one_problem(trajectories, min_reward, expected):
 
 def test_statistics_by_hand():
     first = group(
-        trajectory([7, 0], 1.5), trajectory([7, 0], 1.5), trajectory([8, 8, 0], 1.0), trajectory([9] * 4, -2.0, False, CUT),
-        trajectory([6, 0], -1.0, False), trajectory([5, 0], -2.0, False, error="timeout"), trajectory([4, 0], math.nan),
-    )  # fmt: skip
+        trajectory([7, 0], 1.5),
+        trajectory([7, 0], 1.5),
+        trajectory([8, 8, 0], 1.0),
+        trajectory([9] * 4, -2.0, False, CUT),
+        trajectory([6, 0], -1.0, False),
+        trajectory([5, 0], -2.0, False, error="timeout"),
+        trajectory([4, 0], math.nan),
+    )
     second = group(trajectory([3, 0], -1.0, correct=False, uid="q"))
     winners, statistics = choose_winners([first, second], keep_top=1, min_reward=None)
     assert winners == [first.trajectories[0]]
     assert asdict(statistics) == dict(
-        asked=2, solved=1, sampled=8, correct=4, truncated=1, errors=1, non_finite=1, rejected=2, duplicates=1, surplus=1, winners=1,
-        reward_sampled=pytest.approx((1.5 + 1.5 + 1.0 - 2.0 - 1.0 - 2.0 - 1.0) / 7), reward_kept=1.5, length_kept=2.0,
-    )  # fmt: skip
+        asked=2,
+        solved=1,
+        sampled=8,
+        correct=4,
+        truncated=1,
+        errors=1,
+        non_finite=1,
+        rejected=2,
+        duplicates=1,
+        surplus=1,
+        winners=1,
+        reward_sampled=pytest.approx((1.5 + 1.5 + 1.0 - 2.0 - 1.0 - 2.0 - 1.0) / 7),
+        reward_kept=1.5,
+        length_kept=2.0,
+    )
 
 
 def random_groups(rng, problems, k):
     def one(uid):
         ids = [rng.randrange(3) for _ in range(rng.randint(1, 3))]
         reward = rng.choice([-2.0, -0.5, 0.5, 1.0, 1.5, math.nan])
-        return trajectory(ids, reward, rng.random() < 0.5, rng.choice([EOS, EOS, STOP, CUT]), rng.choice([None] * 4 + ["crash"]), uid)
+        return trajectory(
+            ids,
+            reward,
+            rng.random() < 0.5,
+            rng.choice([EOS, EOS, STOP, CUT]),
+            rng.choice([None] * 4 + ["crash"]),
+            uid,
+        )
 
     return [group(*(one(f"p{p}") for _ in range(k))) for p in range(problems)]
 
@@ -88,15 +117,24 @@ def test_laws(seed, keep_top, min_reward):
         places = [(-w.verdict.reward, not w.verdict.correct, len(w.completion.completion_ids)) for w in own]
         assert places == sorted(places)
         for w in own:
-            assert w.completion.stop_reason is not CUT and w.verdict.error is None and math.isfinite(w.verdict.reward)
+            assert (
+                w.completion.stop_reason is not CUT
+                and w.verdict.error is None
+                and math.isfinite(w.verdict.reward)
+            )
             assert w.verdict.correct or (min_reward is not None and w.verdict.reward > min_reward)
-    assert choose_winners(groups[::-1], keep_top, min_reward)[1].winners == statistics.winners  # problems do not compete
+    # problems do not compete
+    assert choose_winners(groups[::-1], keep_top, min_reward)[1].winners == statistics.winners
 
 
 def test_nothing_sampled_and_nothing_won():
     assert choose_winners([], 1, None)[1].reward_sampled is None
     winners, statistics = choose_winners([group(trajectory([7], math.nan))], 1, None)
-    assert winners == [] and (statistics.reward_sampled, statistics.reward_kept, statistics.length_kept) == (None, None, None)
+    assert winners == [] and (statistics.reward_sampled, statistics.reward_kept, statistics.length_kept) == (
+        None,
+        None,
+        None,
+    )
 
 
 def test_to_a_file_and_back(tmp_path):
@@ -106,7 +144,10 @@ def test_to_a_file_and_back(tmp_path):
     loaded, again = load_winners(path)
     assert again == statistics and len(loaded) == len(winners) > 2
     for line, winner in zip(loaded, winners):
-        assert (line.prompt_ids, line.completion_ids) == (winner.completion.prompt_ids, winner.completion.completion_ids)
+        assert (line.prompt_ids, line.completion_ids) == (
+            winner.completion.prompt_ids,
+            winner.completion.completion_ids,
+        )
         assert (line.sample["uid"], line.sample["completion"]) == (winner.problem.uid, winner.completion.text)
     assert [file.name for file in path.parent.iterdir()] == ["1.jsonl"]
 
@@ -117,7 +158,15 @@ def test_no_winners_have_a_file_too(tmp_path):
     assert load_winners(tmp_path / "1.jsonl") == ([], statistics)
 
 
-@pytest.mark.parametrize("damage", [lambda text: "", lambda text: text[: text.index("\n") + 1], lambda text: "{}\n" + text, lambda text: text[:-20] + "\n"])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda text: "",
+        lambda text: text[: text.index("\n") + 1],
+        lambda text: "{}\n" + text,
+        lambda text: text[:-20] + "\n",
+    ],
+)
 def test_a_broken_file_is_named(damage, tmp_path):
     path = tmp_path / "1.jsonl"
     save_winners(path, *choose_winners([group(trajectory([7]), trajectory([8]))], 2, None))

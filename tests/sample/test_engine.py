@@ -1,4 +1,6 @@
-"""Laws of sampling: a completion depends on its own prompt, key and index alone, and its logprobs are the trainer's."""
+"""Laws of sampling: a completion depends on its own prompt, key and index alone, and its logprobs are the
+trainer's.
+"""
 
 from dataclasses import replace
 
@@ -52,7 +54,9 @@ def ids_of(found):
 
 @pytest.fixture(scope="module")
 def plain():
-    """What the settings above give for all prompts, two samples each: what the other runs are compared with."""
+    """What the settings above give for all prompts, two samples each: what the other runs are compared
+    with.
+    """
     return completions(make_engine(), requests_for(PROMPTS))
 
 
@@ -113,8 +117,11 @@ def test_samples_differ_by_index_uid_and_key_and_by_nothing_else(plain):
     assert again[0, 0] != again[0, 1]
     assert ids_of(completions(engine, requests_for(prompt, first=1)))[0, 0] != again[0, 0]
     assert ids_of(completions(engine, requests_for(prompt), key=jax.random.key(5)))[0, 0] != again[0, 0]
-    more = ids_of(completions(engine, requests_for(prompt, num_samples=5)))  # the first two stay what they were
-    assert {place: more[place] for place in again} == again and len({tuple(ids) for ids in more.values()}) == 5
+    # the first two stay what they were
+    more = ids_of(completions(engine, requests_for(prompt, num_samples=5)))
+    assert {place: more[place] for place in again} == again and len(
+        {tuple(ids) for ids in more.values()}
+    ) == 5
 
 
 def test_greedy_is_the_likeliest_token_and_top_k_1_is_greedy():
@@ -130,25 +137,40 @@ def test_greedy_is_the_likeliest_token_and_top_k_1_is_greedy():
 
 
 def test_ids_that_no_token_has_are_never_drawn(plain):
-    """And the logprobs remain those of the model, unless what is drawn is to be learnt from; every second sample is greedy."""
+    """And the logprobs remain those of the model, unless what is drawn is to be learnt from; every second
+    sample is greedy.
+    """
     assert any(i >= 20 for c in plain.values() for i in c.completion_ids)
     policy, sample = replace(POLICY, num_tokens=20), make_engine().sample
     greedy = sample.model_copy(update={"temperature": 0.0})
     requests = [Request(prompt, i, 2, sample=greedy if i % 2 else sample) for i, prompt in enumerate(PROMPTS)]
-    told, recorded = (completions(Engine(policy, sample, (), letters, one_device(), records=records), requests) for records in (False, True))
+    told, recorded = (
+        completions(Engine(policy, sample, (), letters, one_device(), records=records), requests)
+        for records in (False, True)
+    )
     assert ids_of(told) == ids_of(recorded) and all(i < 20 for c in told.values() for i in c.completion_ids)
-    tokens = np.array([c.prompt_ids + c.completion_ids + [0] * (30 - len(c.prompt_ids) - 10) for c in told.values()])
-    hidden = POLICY.apply(TRAINABLE, FROZEN, tokens, np.broadcast_to(np.arange(30), tokens.shape), np.ones_like(tokens))
-    for ((number, index), completion), logits in zip(told.items(), np.asarray(POLICY.logits(TRAINABLE, FROZEN, hidden), np.float64)):
+    tokens = np.array(
+        [c.prompt_ids + c.completion_ids + [0] * (30 - len(c.prompt_ids) - 10) for c in told.values()]
+    )
+    hidden = POLICY.apply(
+        TRAINABLE, FROZEN, tokens, np.broadcast_to(np.arange(30), tokens.shape), np.ones_like(tokens)
+    )
+    for ((number, index), completion), logits in zip(
+        told.items(), np.asarray(POLICY.logits(TRAINABLE, FROZEN, hidden), np.float64)
+    ):
         start, said = len(completion.prompt_ids), np.array(completion.completion_ids)[:, None]
         scaled = logits[start - 1 : start + 9] / (1 if number % 2 else 0.7)
         chosen = np.take_along_axis(scaled, said, 1)[:, 0]
-        np.testing.assert_allclose(completion.sampler_logprobs, chosen - np.log(np.exp(scaled).sum(-1)), atol=1e-4)
+        np.testing.assert_allclose(
+            completion.sampler_logprobs, chosen - np.log(np.exp(scaled).sum(-1)), atol=1e-4
+        )
         among_tokens = 0 if number % 2 else chosen - np.log(np.exp(scaled[:, :20]).sum(-1))
         np.testing.assert_allclose(recorded[number, index].sampler_logprobs, among_tokens, atol=1e-4)
     assert all(c.excluded is None for c in (*told.values(), *recorded.values())), "nothing was filtered"
     with pytest.raises(InputError, match=r"sample.stop_ids \[20\] are outside the model's vocabulary, 0..19"):
-        Engine(policy, SampleSection(**SETTINGS, stop_ids=(20,)), (), letters, one_device()).check("prompt 0", Request([1], 0))
+        Engine(policy, SampleSection(**SETTINGS, stop_ids=(20,)), (), letters, one_device()).check(
+            "prompt 0", Request([1], 0)
+        )
 
 
 def test_what_was_left_out_ends_where_a_stop_text_ends_the_completion():
@@ -157,10 +179,14 @@ def test_what_was_left_out_ends_where_a_stop_text_ends_the_completion():
     assert row.stop_reason is None and row.excluded == ["a", "b", "c"]
     row.take([53, 54, 55, 56], [-4.0, -5.0, -6.0, -7.0], ["d", "e", "f", "g"], letters)
     completion = row.completion(letters)
-    assert (completion.text, completion.completion_ids, completion.excluded) == ("abc", [49, 50, 51, 53, 54], ["a", "b", "c", "d", "e"])
+    assert (completion.text, completion.completion_ids, completion.excluded) == (
+        "abc",
+        [49, 50, 51, 53, 54],
+        ["a", "b", "c", "d", "e"],
+    )
 
 
-# ------------------------------------------------------------------------------------------------------- where it ends
+# ---------------------------------------------------------------------------------------------- where it ends
 
 
 def test_max_tokens_are_never_exceeded(plain):
@@ -173,7 +199,9 @@ def test_max_tokens_are_never_exceeded(plain):
 def test_a_sampled_eos_ends_the_completion_and_belongs_to_it(plain):
     at_once, inside = plain[0, 0].completion_ids[0], plain[1, 0].completion_ids[5]
     at_the_limit, last = next(
-        (place, c.completion_ids[9]) for place, c in plain.items() if not {at_once, inside, c.completion_ids[9]} & set(c.completion_ids[:9])
+        (place, c.completion_ids[9])
+        for place, c in plain.items()
+        if not {at_once, inside, c.completion_ids[9]} & set(c.completion_ids[:9])
     )
     eos = (at_once, inside, last)
     found = completions(make_engine(eos=eos), requests_for(PROMPTS))
@@ -185,7 +213,9 @@ def test_a_sampled_eos_ends_the_completion_and_belongs_to_it(plain):
         ends = [t for t, token in enumerate(whole) if token in eos]
         kept = whole[: ends[0] + 1] if ends else whole
         assert completion.completion_ids == kept
-        np.testing.assert_allclose(completion.sampler_logprobs, plain[place].sampler_logprobs[: len(kept)], atol=1e-5)
+        np.testing.assert_allclose(
+            completion.sampler_logprobs, plain[place].sampler_logprobs[: len(kept)], atol=1e-5
+        )
         assert completion.stop_reason is (StopReason.EOS if ends else StopReason.MAX_TOKENS)
         assert completion.text == letters(kept[:-1] if ends else kept)
         reasons.add(completion.stop_reason)
@@ -208,10 +238,13 @@ def test_a_stop_string_cuts_after_the_token_that_completes_it(plain):
             assert len(completion.text) in {kept - len(stop) for stop in stops}
         else:
             assert completion.stop_reason is StopReason.MAX_TOKENS and completion.text == whole
-    assert found[0, 0].stop_reason is StopReason.STOP_STRING and found[1, 1].stop_reason is StopReason.STOP_STRING
+    assert (
+        found[0, 0].stop_reason is StopReason.STOP_STRING
+        and found[1, 1].stop_reason is StopReason.STOP_STRING
+    )
 
 
-# ---------------------------------------------------------------------------------------------------------- refusals
+# --------------------------------------------------------------------------------------------------- refusals
 
 
 @pytest.mark.parametrize(
@@ -224,7 +257,11 @@ def test_a_stop_string_cuts_after_the_token_that_completes_it(plain):
         ([1, [2]], {}, r"outside 0\.\.63, or something that is none"),
         ([1, 2.0], {}, r"outside 0\.\.63, or something that is none"),
         ([1, None], {}, r"outside 0\.\.63, or something that is none"),
-        ([1], {"stop_ids": (3, 64)}, r"prompt 0: sample\.stop_ids \[64\] are outside the model's vocabulary, 0\.\.63"),
+        (
+            [1],
+            {"stop_ids": (3, 64)},
+            r"prompt 0: sample\.stop_ids \[64\] are outside the model's vocabulary, 0\.\.63",
+        ),
         ([1] * 16, {"max_new_tokens": 4081}, "4096 positions"),
     ],
 )
@@ -260,7 +297,7 @@ def test_no_requests_give_no_completions():
     assert completions(make_engine(), []) == {}
 
 
-# ---------------------------------------------------------------------------------------------------------- programs
+# --------------------------------------------------------------------------------------------------- programs
 
 
 def test_programs_are_compiled_once_per_shape(plain):
@@ -275,7 +312,17 @@ def test_programs_are_compiled_once_per_shape(plain):
 
 def test_length_buckets_by_hand():
     assert [length_bucket(n) for n in (1, 16, 17, 64, 65, 80, 81, 127, 128, 129, 161)] == [
-        16, 16, 32, 64, 80, 80, 96, 128, 128, 160, 192,
-    ]  # fmt: skip
+        16,
+        16,
+        32,
+        64,
+        80,
+        80,
+        96,
+        128,
+        128,
+        160,
+        192,
+    ]
     for n in range(1, 5000, 7):
         assert n <= length_bucket(n) <= max(16, 1.25 * n + 15) and length_bucket(n) % 16 == 0

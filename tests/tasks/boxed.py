@@ -1,4 +1,6 @@
-"""For tests of tasks that run programs: tasks that take whatever level this machine offers, records, and a sandbox that fails."""
+"""For tests of tasks that run programs: tasks that take whatever level this machine offers, records, and a
+sandbox that fails.
+"""
 
 import gzip
 import json
@@ -13,7 +15,9 @@ from jaxrl.verify.sandbox import Sandbox, SandboxError
 
 needs_linux = pytest.mark.skipif(sys.platform != "linux", reason="programs are run on Linux only")
 HUMAN_EVAL = Path(__file__).parents[2].parent / "shared" / "data" / "humaneval" / "HumanEval.jsonl.gz"
-needs_human_eval = pytest.mark.skipif(not HUMAN_EVAL.exists(), reason="the HumanEval file is not at ../shared/data/humaneval")
+needs_human_eval = pytest.mark.skipif(
+    not HUMAN_EVAL.exists(), reason="the HumanEval file is not at ../shared/data/humaneval"
+)
 SECTIONS = {"abduction": AbductionSection, "code": CodeSection, "deduction": DeductionSection}
 
 

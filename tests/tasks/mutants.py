@@ -1,10 +1,19 @@
-"""Broken versions of right functions, made on the syntax tree: the body removed, a constant changed, a bound off by one."""
+"""Broken versions of right functions, made on the syntax tree: the body removed, a constant changed, a bound
+off by one.
+"""
 
 import ast
 import copy
 from collections.abc import Iterator
 
-SWAPPED = {ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq}
+SWAPPED = {
+    ast.Lt: ast.LtE,
+    ast.LtE: ast.Lt,
+    ast.Gt: ast.GtE,
+    ast.GtE: ast.Gt,
+    ast.Eq: ast.NotEq,
+    ast.NotEq: ast.Eq,
+}
 KINDS = ("body", "constant", "bound")
 
 
@@ -13,7 +22,9 @@ def mutants(source: str, name: str, kind: str) -> Iterator[str]:
     for number in range(1 if kind == "body" else 1000):
         tree = ast.parse(source)
         function = [node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == name][-1]
-        if not {"body": _without_body, "constant": _change_constant, "bound": _move_bound}[kind](function, number):
+        if not {"body": _without_body, "constant": _change_constant, "bound": _move_bound}[kind](
+            function, number
+        ):
             return
         yield ast.unparse(ast.fix_missing_locations(tree))
 
@@ -30,18 +41,28 @@ def _without_body(function: ast.FunctionDef, number: int) -> bool:
 
 
 def _change_constant(function: ast.FunctionDef, number: int) -> bool:
-    found = [node for node in _code(function) if isinstance(node, ast.Constant) and isinstance(node.value, (int, float, str))]
+    found = [
+        node
+        for node in _code(function)
+        if isinstance(node, ast.Constant) and isinstance(node.value, (int, float, str))
+    ]
     if number < len(found):
         value = found[number].value
-        found[number].value = not value if isinstance(value, bool) else value + "x" if isinstance(value, str) else value + 1
+        found[number].value = (
+            not value if isinstance(value, bool) else value + "x" if isinstance(value, str) else value + 1
+        )
     return number < len(found)
 
 
 def _move_bound(function: ast.FunctionDef, number: int) -> bool:
-    """A comparison that takes in its border or not, or one more round of a range, or one added to what is returned."""
+    """A comparison that takes in its border or not, or one more round of a range, or one added to what is
+    returned.
+    """
     nodes = _code(function)
     compares = [node for node in nodes if isinstance(node, ast.Compare) and type(node.ops[0]) in SWAPPED]
-    ranges = [node for node in nodes if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "range"]
+    ranges = [
+        node for node in nodes if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "range"
+    ]
     returns = [node for node in nodes if isinstance(node, ast.Return) and node.value is not None]
     found = compares + ranges + returns
     if number < len(found):

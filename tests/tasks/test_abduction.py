@@ -1,4 +1,6 @@
-"""Abduction as a whole: the program is the judge; demonstrations are right, those who have not read the program are not."""
+"""Abduction as a whole: the program is the judge; demonstrations are right, those who have not read the
+program are not.
+"""
 
 import json
 import math
@@ -11,7 +13,10 @@ from jaxrl.errors import InputError
 from jaxrl.tasks.code_files import Unfit
 from tests.tasks.boxed import break_sandbox, make, needs_linux, write_lines
 
-CONDITIONAL = "mode = input()\nif mode == 'two':\n    print(int(input()) + int(input()))\nelse:\n    print(int(input()))\n"
+CONDITIONAL = (
+    "mode = input()\nif mode == 'two':\n    print(int(input()) + int(input()))\nelse:\n   "
+    " print(int(input()))\n"
+)
 SPACES = "line = input()\nprint(len(line), line.count(' '))\n"
 WHILE = "total = 0\nwhile (line := input()) != 'end':\n    total += int(line)\nprint(total)\n"
 
@@ -30,7 +35,12 @@ def default():
 def test_demonstrations_are_right(default):
     for problem in default.problems("train"):
         verdict = default.verify(problem, default.demonstration(problem))
-        assert (verdict.reward, verdict.correct, verdict.format_ok, verdict.error) == (1.0, True, True, None), verdict
+        assert (verdict.reward, verdict.correct, verdict.format_ok, verdict.error) == (
+            1.0,
+            True,
+            True,
+            None,
+        ), verdict
 
 
 @needs_linux
@@ -50,7 +60,8 @@ def test_who_has_not_read_the_program_is_right_less_than_once_in_ten(default):
     "program, output, text, reward",
     [
         (CONDITIONAL, "5", "<INPUT>\ntwo\n2\n3\n</INPUT>", 1.0),
-        (CONDITIONAL, "5", "<INPUT>\none\n5\n</INPUT>", 1.0),  # fewer lines than there are input() in the source
+        # fewer lines than there are input() in the source
+        (CONDITIONAL, "5", "<INPUT>\none\n5\n</INPUT>", 1.0),
         (CONDITIONAL, "5", "<INPUT>\ntwo\n5\n</INPUT>", 0.0),  # EOFError
         (CONDITIONAL, "5", "<INPUT>\none\n5\n6\n7\n</INPUT>", 1.0),  # what is not read does not matter
         (CONDITIONAL, "5", "<INPUT>\none\nfive\n</INPUT>", 0.0),
@@ -62,7 +73,8 @@ def test_who_has_not_read_the_program_is_right_less_than_once_in_ten(default):
         (SPACES, "0 0", "<INPUT></INPUT>", 0.0),  # no line at all
         ("import sys\nprint(len(sys.stdin.read()))", "0", "<INPUT></INPUT>", 1.0),
         ("print(len(input()), len(input()))", "3 0", "<INPUT>\nabc\n\n</INPUT>", 1.0),  # an empty last line
-        ("print(1 / int(input()))", "0.3333", "<INPUT>3</INPUT>", 0.0),  # exactly what is asked for, to the letter
+        # exactly what is asked for, to the letter
+        ("print(1 / int(input()))", "0.3333", "<INPUT>3</INPUT>", 0.0),
         (WHILE, "6", "<INPUT>\n1\n2\n3\nend\n</INPUT>", 1.0),
         (WHILE, "6", "<INPUT>\n6\nend\n</INPUT>", 1.0),  # any input that gives the output
         (WHILE, "6", "<INPUT>\r\n6\r\nend\r\n</INPUT>", 1.0),
@@ -70,7 +82,8 @@ def test_who_has_not_read_the_program_is_right_less_than_once_in_ten(default):
         (WHILE, "6", "<INPUT>1\nend</INPUT> no, <INPUT>6\nend</INPUT>", 1.0),  # the last one
         (WHILE, "6", "<INPUT>6\nend</INPUT> no, <INPUT>1\nend</INPUT>", 0.0),
         (WHILE, "6", "<think><INPUT>6\nend</INPUT></think> <INPUT>1\nend</INPUT>", 0.0),
-        ("import sys\nprint(1)\nprint('careful', file=sys.stderr)", "1", "<INPUT></INPUT>", 1.0),  # stderr does not count
+        # stderr does not count
+        ("import sys\nprint(1)\nprint('careful', file=sys.stderr)", "1", "<INPUT></INPUT>", 1.0),
         ("print(1)\nraise ValueError", "1", "<INPUT></INPUT>", 0.0),
         ("n = int(input())\nwhile n: pass\nprint(1)", "1", "<INPUT>5</INPUT>", 0.0),
         ("n = int(input())\nprint('x' * n)", "x", "<INPUT>99999999</INPUT>", 0.0),
@@ -79,12 +92,19 @@ def test_who_has_not_read_the_program_is_right_less_than_once_in_ten(default):
 )
 def test_hand_table(program, output, text, reward):
     verdict = judge(program, output, text)
-    assert (verdict.reward, verdict.correct, verdict.format_ok, verdict.error) == (reward, bool(reward), True, None), verdict
+    assert (verdict.reward, verdict.correct, verdict.format_ok, verdict.error) == (
+        reward,
+        bool(reward),
+        True,
+        None,
+    ), verdict
     assert verdict.detail
 
 
 @needs_linux
-@pytest.mark.parametrize("text", ["", "5", "<INPUT>5", "5</INPUT>", "<think><INPUT>5</INPUT></think>", "</INPUT><INPUT>"])
+@pytest.mark.parametrize(
+    "text", ["", "5", "<INPUT>5", "5</INPUT>", "<think><INPUT>5</INPUT></think>", "</INPUT><INPUT>"]
+)
 def test_no_input_is_no_format(text):
     verdict = judge("print(input())", "5", text)
     assert (verdict.reward, verdict.correct, verdict.format_ok, verdict.error) == (0.0, False, False, None)
@@ -92,9 +112,18 @@ def test_no_input_is_no_format(text):
 
 @needs_linux
 def test_limits_are_named():
-    assert judge("while True: pass", "5", "<INPUT></INPUT>", wall_s=30.0).detail == "the program ran into the cpu limit"
-    assert judge("import time; time.sleep(9)", "5", "<INPUT></INPUT>", wall_s=0.5).detail == "the program ran into the wall limit"
-    assert judge("print('x' * 5000)", "5", "<INPUT></INPUT>", output_kb=1).detail == "the program ran into the output limit"
+    assert (
+        judge("while True: pass", "5", "<INPUT></INPUT>", wall_s=30.0).detail
+        == "the program ran into the cpu limit"
+    )
+    assert (
+        judge("import time; time.sleep(9)", "5", "<INPUT></INPUT>", wall_s=0.5).detail
+        == "the program ran into the wall limit"
+    )
+    assert (
+        judge("print('x' * 5000)", "5", "<INPUT></INPUT>", output_kb=1).detail
+        == "the program ran into the output limit"
+    )
 
 
 @needs_linux
@@ -117,7 +146,10 @@ def test_records_come_back_as_problems(default):
         assert set(record) == {"prompt", "program", "inputs", "output"}
         problem = default.problem(record)
         assert problem.messages[0]["content"] == record["prompt"]
-        assert problem.data["inputs"] not in record["prompt"].partition("It printed:")[2] or len(problem.data["inputs"]) < 5
+        assert (
+            problem.data["inputs"] not in record["prompt"].partition("It printed:")[2]
+            or len(problem.data["inputs"]) < 5
+        )
         assert json.loads(json.dumps(problem.data)) == problem.data
 
 
@@ -126,14 +158,26 @@ def test_the_splits_share_nothing(default):
     assert len(uids) == len(set(uids)) == 280
 
 
-EVALUATING = ["n = eval(input())\nprint(n)", "exec(input())", "f = eval\nprint(f(input()))", "print(*map(eval, [input()]))"]
+EVALUATING = [
+    "n = eval(input())\nprint(n)",
+    "exec(input())",
+    "f = eval\nprint(f(input()))",
+    "print(*map(eval, [input()]))",
+]
 
 
-@pytest.mark.parametrize("program", [*EVALUATING, "print(__import__(input()))", "exec(compile(input(), '', 'exec'))", "print 5"])
+@pytest.mark.parametrize(
+    "program", [*EVALUATING, "print(__import__(input()))", "exec(compile(input(), '', 'exec'))", "print 5"]
+)
 def test_programs_that_evaluate_their_input_judge_nothing(tmp_path, program):
-    honest = {"program": "import ast, re\nprint(re.compile('5').pattern, ast.literal_eval(input()))", "output": "5 5"}
+    honest = {
+        "program": "import ast, re\nprint(re.compile('5').pattern, ast.literal_eval(input()))",
+        "output": "5 5",
+    }
     file = write_lines(tmp_path / "rows.jsonl", [{"program": program, "output": "5"}, honest])
-    assert [problem.data["program"] for problem in make("abduction", test_file=file).problems("test")] == [honest["program"]]
+    assert [problem.data["program"] for problem in make("abduction", test_file=file).problems("test")] == [
+        honest["program"]
+    ]
     with pytest.raises(Unfit, match="uses|no Python"):
         make("abduction").problem({"program": program, "output": "5"})
 
@@ -143,7 +187,9 @@ def test_a_sandbox_that_fails_gives_no_reward(monkeypatch):
     task = make("abduction", wall_s=4.8)  # a sandbox that has remembered nothing
     break_sandbox(task, monkeypatch)
     verdict = task.verify(task.problem({"program": "print(input())", "output": "5"}), "<INPUT>5</INPUT>")
-    assert math.isnan(verdict.reward) and not verdict.correct and verdict.error == "sandbox: no processes left"
+    assert (
+        math.isnan(verdict.reward) and not verdict.correct and verdict.error == "sandbox: no processes left"
+    )
 
 
 @needs_linux

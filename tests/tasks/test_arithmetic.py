@@ -1,4 +1,6 @@
-"""Expressions to work out: answers against Python, difficulty as set, rewards exact, the same bytes everywhere."""
+"""Expressions to work out: answers against Python, difficulty as set, rewards exact, the same bytes
+everywhere.
+"""
 
 import pickle
 import random
@@ -35,7 +37,10 @@ def test_answers_are_those_of_python_and_difficulty_is_as_set():
         assert all(str(int(word)) == word for word in words[::2])
     assert (lengths, widths, operators) == ({2, 3, 4, 5}, {1, 2, 3}, {"+", "-", "*", "//"})
     small = make(terms=(3, 3), digits=(2, 2), operators=("+",), train=50)
-    assert all(re.fullmatch(r"\d\d \+ \d\d \+ \d\d", problem.data["expression"]) for problem in small.problems("train"))
+    assert all(
+        re.fullmatch(r"\d\d \+ \d\d \+ \d\d", problem.data["expression"])
+        for problem in small.problems("train")
+    )
 
 
 @pytest.mark.parametrize(
@@ -61,7 +66,13 @@ def test_rewards(text, correct, format_ok):
 
 
 def test_steps_work_out_one_operation_at_a_time():
-    assert steps_of("2 + 3 * 4 // 5 - 1") == ["2 + 3 * 4 // 5 - 1", "2 + 12 // 5 - 1", "2 + 2 - 1", "4 - 1", "3"]
+    assert steps_of("2 + 3 * 4 // 5 - 1") == [
+        "2 + 3 * 4 // 5 - 1",
+        "2 + 12 // 5 - 1",
+        "2 + 2 - 1",
+        "4 - 1",
+        "3",
+    ]
     assert steps_of("1 - 5 + 2") == ["1 - 5 + 2", "-4 + 2", "-2"]
     for problem in make(terms=(2, 6)).problems("val"):
         assert {eval(step) for step in steps_of(problem.data["expression"])} == {problem.data["answer"]}
@@ -82,17 +93,32 @@ def test_demonstrations_earn_all_and_baselines_little():
 def test_splits_never_share_an_expression_whatever_the_settings():
     tasks = [make(seed=seed, digits=(1, 1), train=400, val=40, test=40) for seed in (0, 1)]
     seen = {split: {p.data["expression"] for task in tasks for p in task.problems(split)} for split in SPLITS}
-    assert not seen["train"] & seen["val"] and not seen["train"] & seen["test"] and not seen["val"] & seen["test"]
+    assert (
+        not seen["train"] & seen["val"]
+        and not seen["train"] & seen["test"]
+        and not seen["val"] & seen["test"]
+    )
     for task in tasks:
         assert len({p.uid for split in SPLITS for p in task.problems(split)}) == 480
     assert make(digits=(1, 1), train=30).problems("train") == tasks[0].problems("train")[:30]
-    assert len(list(make().generate(200, seed=9))) == len({r["expression"] for r in make().generate(200, seed=9)}) == 200
+    assert (
+        len(list(make().generate(200, seed=9)))
+        == len({r["expression"] for r in make().generate(200, seed=9)})
+        == 200
+    )
 
 
 def test_asking_for_more_than_there_are_says_so():
-    with pytest.raises(InputError, match="task.train asks for 1000 different problems of arithmetic, and after 77 of them .* task.digits"):
+    with pytest.raises(
+        InputError,
+        match=(
+            "task.train asks for 1000 different problems of arithmetic, and after 77 of them .* task.digits"
+        ),
+    ):
         make(terms=(2, 2), digits=(1, 1), operators=("+",)).problems("train")
-    with pytest.raises(InputError, match="asked for 101 different problems of arithmetic, and after 100 of them"):
+    with pytest.raises(
+        InputError, match="asked for 101 different problems of arithmetic, and after 100 of them"
+    ):
         list(make(terms=(2, 2), digits=(1, 1), operators=("+",)).generate(101, seed=0))
 
 
@@ -100,10 +126,16 @@ def test_asking_for_more_than_there_are_says_so():
     "record, message",
     [
         ({"answer": 5}, "field 'expression' is missing"),
-        ({"expression": "2 + x", "answer": 5}, "field 'expression' is '2 \\+ x'; it should hold an expression of whole numbers"),
+        (
+            {"expression": "2 + x", "answer": 5},
+            "field 'expression' is '2 \\+ x'; it should hold an expression of whole numbers",
+        ),
         ({"expression": "1 / 2", "answer": 0}, "field 'expression'"),
         ({"expression": "2 + 3"}, "field 'answer' is missing"),
-        ({"expression": "2 + 3", "answer": 6}, "field 'answer' is 6; it should hold the value of 2 \\+ 3, which is 5"),
+        (
+            {"expression": "2 + 3", "answer": 6},
+            "field 'answer' is 6; it should hold the value of 2 \\+ 3, which is 5",
+        ),
         ({"expression": "2 + 3", "answer": "5"}, "field 'answer' is '5'"),
         ({"expression": "2 + 3", "answer": 5, "prompt": ""}, "field 'prompt'"),
     ],
@@ -113,7 +145,10 @@ def test_broken_records_are_named(record, message):
         make().problem(record)
 
 
-@pytest.mark.parametrize("values", [{"terms": (1, 3)}, {"digits": (1, 13)}, {"operators": ("/",)}, {"operators": ()}, {"terms": (3, 2)}])
+@pytest.mark.parametrize(
+    "values",
+    [{"terms": (1, 3)}, {"digits": (1, 13)}, {"operators": ("/",)}, {"operators": ()}, {"terms": (3, 2)}],
+)
 def test_impossible_sections_are_refused(values):
     with pytest.raises(ValidationError):
         ArithmeticSection(name="arithmetic", **values)

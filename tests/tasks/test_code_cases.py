@@ -28,7 +28,7 @@ def info(*cases):
     return {"verification_info": {"test_cases": list(cases)}}
 
 
-# ------------------------------------------------------------------------------------------------------------- comparing
+# -------------------------------------------------------------------------------------------------- comparing
 
 
 @pytest.mark.parametrize(
@@ -72,7 +72,7 @@ def test_values_are_compared_as_json_has_them(expected, value, same):
     assert same_value(expected, value) is same
 
 
-# --------------------------------------------------------------------------------------------------------------- running
+# ---------------------------------------------------------------------------------------------------- running
 
 
 def run(sandbox, program, *cases, total_s=60.0, stop_early=True):
@@ -93,14 +93,17 @@ def run(sandbox, program, *cases, total_s=60.0, stop_early=True):
         ("import os; os._exit(0)", STDIN, False),
         ("print('{\"passed\": true}')", STDIN, False),
         ("print(3, 4, sep='\\n')", STDIN, False),
-        ("a = input(); b = input(); print(len(a), len(b))", io_case("abc\n\n", "3 0"), True),  # an empty last line is a line
+        # an empty last line is a line
+        ("a = input(); b = input(); print(len(a), len(b))", io_case("abc\n\n", "3 0"), True),
         ("print(*[len(input()) for _ in range(int(input()))])", io_case("2\n\n\n", "0 0"), True),
         ("import sys; print(len(sys.stdin.read()))", io_case("", "0"), True),
         ("input()", io_case("", "0"), False),
         ("import sys; print(repr(sys.stdin.read()))", io_case("\n", r"'\n'"), True),
-        ("import sys; print(repr(sys.stdin.read()))", io_case("a\n\n b", r"'a\n\n b\n'"), True),  # but for a line end that is missing
+        # but for a line end that is missing
+        ("import sys; print(repr(sys.stdin.read()))", io_case("a\n\n b", r"'a\n\n b\n'"), True),
         ("print(1 / 2, 1 / 3, 0.1 + 0.2)", io_case("", "0.50 0.333333 0.3\n"), True),
-        ("print('9' * 5000 == str(10**5000 - 1), 10**5000 - 1)", io_case("", "True " + "9" * 5000), True),  # no limit on digits
+        # no limit on digits
+        ("print('9' * 5000 == str(10**5000 - 1), 10**5000 - 1)", io_case("", "True " + "9" * 5000), True),
         ("print(3); exit()", STDIN, True),
         ("print(3); quit(1)", STDIN, False),
         ("print(", STDIN, False),
@@ -112,11 +115,27 @@ def run(sandbox, program, *cases, total_s=60.0, stop_early=True):
         ("add = lambda *args: sum(args)", CALL, True),
         ("class Solution:\n    def add(self, a, b): return a + b", CALL, True),
         ("class Solution: pass", CALL, False),
-        ("class Solution:\n    def add(self, a: List[int], b: Optional[int]) -> int: return sum(deque([a, b]))", CALL, True),
-        ("class Solution:\n    def add(self, a, b): return math.gcd(a, b) + heapq.heappop([2]) + ListNode().val", CALL, True),
+        (
+            (
+                "class Solution:\n    def add(self, a: List[int], b: Optional[int]) -> int: return"
+                " sum(deque([a, b]))"
+            ),
+            CALL,
+            True,
+        ),
+        (
+            (
+                "class Solution:\n    def add(self, a, b): return math.gcd(a, b) + heapq.heappop([2]) +"
+                " ListNode().val"
+            ),
+            CALL,
+            True,
+        ),
         ("class Solution:\n    def add(self, a, b): return no_such_name", CALL, False),
-        ("def add(a: List[int], b: Dict[int, Set]) -> Optional[int]: return a + b", CALL, True),  # a signature as it was given
-        ("def add(a, b): return deque([a + b])[0]", CALL, False),  # but in plain Python nothing else is imported
+        # a signature as it was given
+        ("def add(a: List[int], b: Dict[int, Set]) -> Optional[int]: return a + b", CALL, True),
+        # but in plain Python nothing else is imported
+        ("def add(a, b): return deque([a + b])[0]", CALL, False),
         ("def add(a, b): return a + b\nassert add(1, 1) == 3", CALL, True),  # its own test is wrong
         ("def add(a, b): return a + b\nprint(add(1, 1))\nexit()", CALL, True),
         ("def add(a, b): return [a + b]", CALL, False),
@@ -131,7 +150,11 @@ def run(sandbox, program, *cases, total_s=60.0, stop_early=True):
         ("def add(a): pass", {**CALL, "input": [[]], "output": []}, False),
         ("def add(a, b): return a - b", {**CALL, "input": {"b": 1, "a": 4}}, True),
         ("class Yes:\n    def __eq__(self, other): return True\ndef add(a, b): return Yes()", CALL, False),
-        ("class Yes(int):\n    def __eq__(self, other): return True\ndef add(a, b): return Yes(9)", CALL, False),
+        (
+            "class Yes(int):\n    def __eq__(self, other): return True\ndef add(a, b): return Yes(9)",
+            CALL,
+            False,
+        ),
         ("def add(a, b): import os; os._exit(0)", CALL, False),
         ("print(3)", CALL, False),
         ("def add(a, b): return 10**5000", CALL, False),
@@ -166,9 +189,14 @@ def test_each_case_has_a_process_of_its_own(sandbox):
 
 @needs_linux
 def test_a_function_is_called_as_of_a_module_that_was_imported(sandbox):
-    guard = "def add(a, b): return a + b\nif __name__ == '__main__':\n    print(add(int(input()), int(input())))"
+    guard = (
+        "def add(a, b): return a + b\nif __name__ == '__main__':\n    print(add(int(input()), int(input())))"
+    )
     assert run(sandbox, guard, CALL).all and run(sandbox, guard, io_case("1\n2", "3")).all
-    own = "import sys, dataclasses\n@dataclasses.dataclass\nclass A: x: 'int'\ndef add(a, b): return A(sys.modules[__name__].A(3).x).x"
+    own = (
+        "import sys, dataclasses\n@dataclasses.dataclass\nclass A: x: 'int'\ndef add(a, b): return"
+        " A(sys.modules[__name__].A(3).x).x"
+    )
     assert run(sandbox, own, CALL).all
 
 

@@ -9,7 +9,11 @@ from tests.tasks.boxed import make, write_lines
 
 
 def record(n):
-    return {"prompt": f"Print {n}.", "test_cases": [{"type": "stdin_stdout", "input": "", "output": str(n)}], "program": f"print({n})"}
+    return {
+        "prompt": f"Print {n}.",
+        "test_cases": [{"type": "stdin_stdout", "input": "", "output": str(n)}],
+        "program": f"print({n})",
+    }
 
 
 def uids(task, split):
@@ -28,7 +32,9 @@ def test_a_twentieth_each_is_held_out_by_content(file, tmp_path):
     assert len(splits["train"]) > 300 and 5 < len(splits["val"]) < 40 and 5 < len(splits["test"]) < 40
     turned = write_lines(tmp_path / "turned.jsonl", [record(n) for n in reversed(range(400))])
     other = make("deduction", train_file=turned, train=50, val=None)
-    assert uids(other, "train") == splits["train"][::-1][:50] and set(uids(other, "val")) == set(splits["val"])
+    assert uids(other, "train") == splits["train"][::-1][:50] and set(uids(other, "val")) == set(
+        splits["val"]
+    )
 
 
 def test_a_test_file_is_the_whole_test_split_and_nothing_of_it_is_trained_on(file, tmp_path):
@@ -36,7 +42,9 @@ def test_a_test_file_is_the_whole_test_split_and_nothing_of_it_is_trained_on(fil
     task = make("deduction", train_file=file, test_file=test, val=None)
     assert uids(task, "test") == [task.problem(record(n)).uid for n in range(390, 420)]
     assert len(uids(task, "train")) + len(uids(task, "val")) == 390
-    assert not set(uids(task, "train")) & set(uids(task, "test")) and not set(uids(task, "val")) & set(uids(task, "test"))
+    assert not set(uids(task, "train")) & set(uids(task, "test")) and not set(uids(task, "val")) & set(
+        uids(task, "test")
+    )
 
 
 def test_parquet_and_saved_datasets_are_the_same_problems(file, tmp_path):
@@ -48,7 +56,9 @@ def test_parquet_and_saved_datasets_are_the_same_problems(file, tmp_path):
     assert make("deduction", train_file=str(tmp_path / "all.parquet")).problems("train") == expected
     assert make("deduction", hub=str(tmp_path / "saved"), hub_split="all").problems("train") == expected
     held_out = make("deduction", hub=str(tmp_path / "saved"), hub_split="all", hub_test_split="all", val=None)
-    assert len(held_out.problems("test")) == 400 and held_out.problems("train") == held_out.problems("val") == []
+    assert (
+        len(held_out.problems("test")) == 400 and held_out.problems("train") == held_out.problems("val") == []
+    )
 
 
 def test_the_same_problem_twice_is_one(tmp_path):
@@ -58,7 +68,9 @@ def test_the_same_problem_twice_is_one(tmp_path):
 
 
 def test_errors_name_the_place(file, tmp_path):
-    broken = write_lines(tmp_path / "broken.jsonl", [record(1), {**record(2), "test_cases": [{"type": "magic"}]}])
+    broken = write_lines(
+        tmp_path / "broken.jsonl", [record(1), {**record(2), "test_cases": [{"type": "magic"}]}]
+    )
     with pytest.raises(InputError, match=r"broken.jsonl, line 2: test_cases, case 1 has the type 'magic'"):
         make("deduction", train_file=broken).problems("train")
     with pytest.raises(InputError, match=r"broken.jsonl, line 2"):
@@ -71,7 +83,11 @@ def test_errors_name_the_place(file, tmp_path):
 
 
 def test_records_that_cannot_be_asked_are_counted(tmp_path, caplog):
-    rows = [{"program": "print(input())", "output": "1"}, {"program": None, "output": "1"}, {"program": "pass", "output": " \n"}]
+    rows = [
+        {"program": "print(input())", "output": "1"},
+        {"program": None, "output": "1"},
+        {"program": "pass", "output": " \n"},
+    ]
     task = make("abduction", test_file=write_lines(tmp_path / "some.jsonl", rows), check_programs=False)
     with caplog.at_level(logging.WARNING, logger="jaxrl"):
         assert len(task.problems("test")) == 1

@@ -28,7 +28,8 @@ def info(*cases):
         {"verification_info": repr({"test_cases": [STDIN, CALL]})},  # as a Python literal
         {"test_cases": [STDIN, CALL]},
         {"test_cases": json.dumps([STDIN, CALL]), "verification_info": None},
-        {"verification_info": {"test_cases": [STDIN, CALL]}, "test_cases": "nonsense"},  # the first of the two counts
+        # the first of the two counts
+        {"verification_info": {"test_cases": [STDIN, CALL]}, "test_cases": "nonsense"},
     ],
 )
 def test_the_schemas_spellings_are_one(record):
@@ -39,7 +40,14 @@ def test_the_schemas_spellings_are_one(record):
 
 @pytest.mark.parametrize(
     "given, text",
-    [("a\nb\n", "a\nb"), (["a", "b"], "a\nb"), ([["1 2"], 3, [4.5, None]], "1 2\n3\n4.5\nnull"), (3, "3"), (True, "true"), ([], "")],
+    [
+        ("a\nb\n", "a\nb"),
+        (["a", "b"], "a\nb"),
+        ([["1 2"], 3, [4.5, None]], "1 2\n3\n4.5\nnull"),
+        (3, "3"),
+        (True, "true"),
+        ([], ""),
+    ],
 )
 def test_inputs_and_outputs_that_are_no_text(given, text):
     (case,) = read_cases(info({"type": "stdin_stdout", "input": given, "output": given}))
@@ -48,7 +56,15 @@ def test_inputs_and_outputs_that_are_no_text(given, text):
 
 @pytest.mark.parametrize(
     "given, args, kwargs",
-    [([1, [2]], [1, [2]], {}), ({"a": 1}, [], {"a": 1}), (5, [5], {}), ("ab", ["ab"], {}), ([], [], {}), (None, [None], {}), (0, [0], {})],
+    [
+        ([1, [2]], [1, [2]], {}),
+        ({"a": 1}, [], {"a": 1}),
+        (5, [5], {}),
+        ("ab", ["ab"], {}),
+        ([], [], {}),
+        (None, [None], {}),
+        (0, [0], {}),
+    ],
 )
 def test_arguments_by_place_by_name_and_alone(given, args, kwargs):
     (case,) = read_cases(info({**CALL, "input": given}))
@@ -64,11 +80,17 @@ def test_arguments_by_place_by_name_and_alone(given, args, kwargs):
         ({"verification_info": "{1, 2}"}, "JSON or a Python literal"),
         ({"verification_info": "[" * 5000}, "JSON or a Python literal"),
         ({"verification_info": 3}, "at least one case"),
-        ({"verification_info": {"inputs": ["1"], "outputs": []}}, "as inputs and .* as outputs; give lists of equal length"),
+        (
+            {"verification_info": {"inputs": ["1"], "outputs": []}},
+            "as inputs and .* as outputs; give lists of equal length",
+        ),
         ({"input_output": {"inputs": "1", "outputs": ["2"]}}, "give lists of equal length"),
         ({"public_test_cases": "eJxLTAQAASUAwg=="}, "JSON or a Python literal"),
         (info(3), "case 1 is 3"),
-        (info(STDIN, {**STDIN, "type": "magic"}), "case 2 has the type 'magic'; the types are: stdin_stdout, function_call"),
+        (
+            info(STDIN, {**STDIN, "type": "magic"}),
+            "case 2 has the type 'magic'; the types are: stdin_stdout, function_call",
+        ),
         (info({"type": "stdin_stdout", "output": ""}), "case 1 has no 'input'"),
         (info({"type": "stdin_stdout", "input": ""}), "case 1 has no 'output'"),
         (info({**CALL, "fn_name": None}), "'fn_name' is None"),
@@ -101,19 +123,63 @@ def packed(value):
         ({"examples": PAIRS, "official_tests": None}, [IO]),
         ({"test_cases": [{**PAIRS[0], "input": None}]}, [{**IO, "input": ""}]),
         ({"verification_info": COLUMNS}, [IO, {**IO, "input": "a\n\nb\n", "output": "c\nd"}]),
-        ({"input_output": json.dumps(COLUMNS)}, [IO, {**IO, "input": "a\n\nb\n", "output": "c\nd"}]),  # APPS, TACO
-        ({"reward_model": {"ground_truth": json.dumps({"inputs": ["1\n"], "outputs": ["2\n"]}), "style": "rule"}}, [IO]),  # PRIME
-        ({"public_tests": {"input": ["1\n"], "output": ["2\n"]}, "private_tests": {"input": [], "output": []}}, [IO]),  # code_contests
-        ({"input_output": {"fn_name": "", "inputs": ["1\n"], "outputs": ["2\n"]}}, [{"type": "stdin_stdout", "input": "1\n", "output": "2"}]),
-        ({"input_output": {"fn_name": "f", "inputs": [[1, [2]]], "outputs": [[3]]}}, [call_case("f", [1, [2]], [3, [3]])]),
-        ({"input_output": {"inputs": ["[1]\n2"], "outputs": ["3"]}, "fn_name": "f"}, [call_case("f", [[1], 2], [3, "3"])]),
-        ({"input_output": {"fn_name": "f", "inputs": ["a b"], "outputs": ["c"]}}, [call_case("f", ["a b"], ["c", "c"])]),
-        ({"test_cases": [{**FUNCTIONAL[0], "metadata": {"func_name": "f"}}]}, [call_case("f", [[5, 3], 5], [1])]),  # LiveCodeBench
+        # APPS, TACO
+        ({"input_output": json.dumps(COLUMNS)}, [IO, {**IO, "input": "a\n\nb\n", "output": "c\nd"}]),
+        # PRIME
         (
-            {"public_test_cases": json.dumps(FUNCTIONAL), "private_test_cases": packed(json.dumps(FUNCTIONAL)), "metadata": '{"func_name": "f"}'},
+            {
+                "reward_model": {
+                    "ground_truth": json.dumps({"inputs": ["1\n"], "outputs": ["2\n"]}),
+                    "style": "rule",
+                }
+            },
+            [IO],
+        ),
+        # code_contests
+        (
+            {
+                "public_tests": {"input": ["1\n"], "output": ["2\n"]},
+                "private_tests": {"input": [], "output": []},
+            },
+            [IO],
+        ),
+        (
+            {"input_output": {"fn_name": "", "inputs": ["1\n"], "outputs": ["2\n"]}},
+            [{"type": "stdin_stdout", "input": "1\n", "output": "2"}],
+        ),
+        (
+            {"input_output": {"fn_name": "f", "inputs": [[1, [2]]], "outputs": [[3]]}},
+            [call_case("f", [1, [2]], [3, [3]])],
+        ),
+        (
+            {"input_output": {"inputs": ["[1]\n2"], "outputs": ["3"]}, "fn_name": "f"},
+            [call_case("f", [[1], 2], [3, "3"])],
+        ),
+        (
+            {"input_output": {"fn_name": "f", "inputs": ["a b"], "outputs": ["c"]}},
+            [call_case("f", ["a b"], ["c", "c"])],
+        ),
+        # LiveCodeBench
+        (
+            {"test_cases": [{**FUNCTIONAL[0], "metadata": {"func_name": "f"}}]},
+            [call_case("f", [[5, 3], 5], [1])],
+        ),
+        (
+            {
+                "public_test_cases": json.dumps(FUNCTIONAL),
+                "private_test_cases": packed(json.dumps(FUNCTIONAL)),
+                "metadata": '{"func_name": "f"}',
+            },
             [call_case("f", [[5, 3], 5], [1])] * 2,
         ),
-        ({"public_test_cases": json.dumps([{**PAIRS[0], "testtype": "stdin"}]), "private_test_cases": "", "metadata": "{}"}, [IO]),
+        (
+            {
+                "public_test_cases": json.dumps([{**PAIRS[0], "testtype": "stdin"}]),
+                "private_test_cases": "",
+                "metadata": "{}",
+            },
+            [IO],
+        ),
     ],
 )
 def test_shapes_of_other_data_sets(record, cases):
@@ -132,19 +198,28 @@ def test_a_pickle_that_is_more_than_a_text_is_refused_and_not_executed(tmp_path)
 
 
 def test_integers_of_many_digits_are_read():
-    (case,) = read_cases({"input_output": '{"fn_name": "f", "inputs": [[1]], "outputs": [' + "9" * 5000 + "]}"})
+    (case,) = read_cases(
+        {"input_output": '{"fn_name": "f", "inputs": [[1]], "outputs": [' + "9" * 5000 + "]}"}
+    )
     assert case["expected"] == [10**5000 - 1]
 
 
 def test_a_problem_in_words():
     for name in ("prompt", "question", "question_content", "description"):
         assert read_statement({name: "Add.", "starter_code": ""}) == ((), "Add.")
-    asked = read_statement({"question_content": "Add.", "starter_code": "class Solution:\n    def f(self):\n"})[1]
+    asked = read_statement(
+        {"question_content": "Add.", "starter_code": "class Solution:\n    def f(self):\n"}
+    )[1]
     assert asked == "Add.\n\n```python\nclass Solution:\n    def f(self):\n```"
     parts = {"description": "Add.", "input_format": "Two numbers.", "output_format": "Their sum."}
     assert read_statement(parts)[1] == "Add.\n\nInput:\nTwo numbers.\n\nOutput:\nTheir sum."
     system, user = {"role": "system", "content": "Think."}, {"role": "user", "content": "Add."}
     assert read_statement({"prompt": [system, user]}) == ((system,), "Add.")
-    for record, words in [({}, "'prompt' is missing"), ({"prompt": "Add.", "starter_code": 3}, "'starter_code' is 3"), ({"question": " "}, "'question' is ' '"), ({"prompt": [user, system]}, "ends with a message")]:
+    for record, words in [
+        ({}, "'prompt' is missing"),
+        ({"prompt": "Add.", "starter_code": 3}, "'starter_code' is 3"),
+        ({"question": " "}, "'question' is ' '"),
+        ({"prompt": [user, system]}, "ends with a message"),
+    ]:
         with pytest.raises(InputError, match=words):
             read_statement(record)

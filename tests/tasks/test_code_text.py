@@ -15,7 +15,8 @@ from jaxrl.tasks.code_text import MAX_CHARS, final_input, final_program, same_ou
         ("```\nx = 1\n```", "x = 1", True),
         ("``` Python title=a.py\nx = 1\n```", "x = 1", True),
         ("```python\nx = 1\n```\nbetter:\n```python\nx = 2\n```", "x = 2", True),
-        ("```python\nx = 1\n```\nwhich prints\n```\n3\n```", "x = 1", True),  # a marked block before one that is not
+        # a marked block before one that is not
+        ("```python\nx = 1\n```\nwhich prints\n```\n3\n```", "x = 1", True),
         ("```text\n3\n```\n```\nx = 1\n```", "x = 1", True),
         ("```python\r\nx = 1\r\ny = 2\r\n```", "x = 1\ny = 2", True),
         ("```python\nx = 1", "x = 1", True),  # cut off, or stopped at the fence
@@ -65,18 +66,33 @@ LEFT = 'def f(x):\n    """ As\n```\nf(1)\n```\n"""\n    return x'
         ("```python {.numberLines}\nx = 1\n```", "x = 1", True),
         ("```{python}\nx = 1\n```\n```text\n1\n```", "x = 1", True),
         ("Use `a`, ``` b ``` and ```c```:\n```py\nx = 1\n```", "x = 1", True),  # code within a sentence
-        ("- ```python\n  x = 1\n  ```\n- ```python\n  if 1:\n      f = 1\n  ```\nDone.", "if 1:\n    f = 1", True),  # a list's items
+        # a list's items
+        (
+            "- ```python\n  x = 1\n  ```\n- ```python\n  if 1:\n      f = 1\n  ```\nDone.",
+            "if 1:\n    f = 1",
+            True,
+        ),
         ("10. ```python\n    f = 1\n    ```", "f = 1", True),
-        ("```python\ns = \"\"\"\n- ```\n\"\"\"\nf = 1\n```", 's = """\n- ```\n"""\nf = 1', True),  # opens an item, closes nothing
+        # opens an item, closes nothing
+        ('```python\ns = """\n- ```\n"""\nf = 1\n```', 's = """\n- ```\n"""\nf = 1', True),
         (f"\ufeff{BODY}", BODY, False),
         # other marks
         ("So:\n\n> ```python\n> def f(x):\n>     return x\n> ```\n\nDone.", BODY, False),
-        (f"<pre><code class='language-python'>{BODY} &lt; 1\n</code></pre><p>Done.</p>", f"{BODY} < 1", False),
+        (
+            f"<pre><code class='language-python'>{BODY} &lt; 1\n</code></pre><p>Done.</p>",
+            f"{BODY} < 1",
+            False,
+        ),
         (f"It is:\n<PRE>\n{BODY}\n</PRE>", BODY, False),
         ("`f = abs`", "f = abs", False),
         ("```f = abs```", "f = abs", False),
-        ("Here it is:\n\n    import os\n\n    def f(x):\n        return x\n\nDone.", f"import os\n\n{BODY}", False),
-        ("def f(x:\n    return x", "def f(x:\n    return x", False),  # no Python, and its branch is not what was asked for
+        (
+            "Here it is:\n\n    import os\n\n    def f(x):\n        return x\n\nDone.",
+            f"import os\n\n{BODY}",
+            False,
+        ),
+        # no Python, and its branch is not what was asked for
+        ("def f(x:\n    return x", "def f(x:\n    return x", False),
         ("def f(x):\n    return '<pre>'", "def f(x):\n    return '<pre>'", False),
         # beyond it: where what is enclosed is no Python, the fence stood inside, or was closed carelessly
         (f"```python\n{LEFT}\n```\nDone.", LEFT, True),
@@ -91,7 +107,8 @@ LEFT = 'def f(x):\n    """ As\n```\nf(1)\n```\n"""\n    return x'
         (f"{BODY}\n~~~\nDone.", BODY, False),
         ("    return x\n\nExample usage:\n```python\nprint(f(1))\n```\n", "    return x", False),
         (f"{BODY}\n\nExample usage:\n```python\nprint(f(1))\n```\n", BODY, False),
-        (f"x = 1\ny = 2\nSo:\n```python\n{BODY}\n```\n", BODY, True),  # it begins as a program, but not as this one
+        # it begins as a program, but not as this one
+        (f"x = 1\ny = 2\nSo:\n```python\n{BODY}\n```\n", BODY, True),
         ("Answer\n```\nx = 1\n```", "x = 1", True),  # a word is Python, and no program
         ("Note: this\n```\nx = 1\n```", "x = 1", True),
         # a text that goes on, or is cut off
@@ -104,31 +121,51 @@ LEFT = 'def f(x):\n    """ As\n```\nf(1)\n```\n"""\n    return x'
         (f"````markdown\nSo:\n```python\n{BODY}\n```\n````\nDone.", BODY, True),
         (f"[PYTHON]\n{BODY}\n[/PYTHON]", BODY, False),
         ("I cannot.", "I cannot.", False),
-        (f"```python\n{BODY}\nprint(f(1)\n```", f"{BODY}\nprint(f(1)", True),  # whole, and no Python: it stays wrong
+        # whole, and no Python: it stays wrong
+        (f"```python\n{BODY}\nprint(f(1)\n```", f"{BODY}\nprint(f(1)", True),
     ],
 )
 def test_blocks_as_markdown_has_them(text, program, is_fenced):
     assert final_program(text, "f") == (program, is_fenced)
 
 
-HELPER = "```python\nimport math\nprint('no')\n\n@print\ndef g(x):\n    return math.floor(x) + ONE\n\nONE = 1\n```\n"
+HELPER = (
+    "```python\nimport math\nprint('no')\n\n@print\ndef g(x):\n    return math.floor(x) + ONE\n\nONE ="
+    " 1\n```\n"
+)
 CALLER = "```python\ndef f(x):\n    return g(x)\n```\n"
 
 
 @pytest.mark.parametrize(
     "text, program",
     [
-        (HELPER + "and\n" + CALLER, "import math\n@print\ndef g(x):\n    return math.floor(x) + ONE\nONE = 1\ndef f(x):\n    return g(x)"),
+        (
+            HELPER + "and\n" + CALLER,
+            (
+                "import math\n@print\ndef g(x):\n    return math.floor(x) + ONE\nONE = 1\ndef f(x):\n   "
+                " return g(x)"
+            ),
+        ),
         (CALLER + "where\n```\ndef g(x): return x\n```", "def g(x): return x\ndef f(x):\n    return g(x)"),
-        ("```python\ndef g(x): return 1\n```\n```python\ndef g(x): return 2\n```\n" + CALLER, "def g(x): return 2\ndef f(x):\n    return g(x)"),
-        (HELPER + "```python\ndef f(x):\n    return abs(x)\n```", "def f(x):\n    return abs(x)"),  # nothing is lacking
-        ("```python\ng = 3\n```\n```python\nfrom m import *\ndef f(x): return g(x)\n```", "g = 3\nfrom m import *\ndef f(x): return g(x)"),
+        (
+            "```python\ndef g(x): return 1\n```\n```python\ndef g(x): return 2\n```\n" + CALLER,
+            "def g(x): return 2\ndef f(x):\n    return g(x)",
+        ),
+        # nothing is lacking
+        (HELPER + "```python\ndef f(x):\n    return abs(x)\n```", "def f(x):\n    return abs(x)"),
+        (
+            "```python\ng = 3\n```\n```python\nfrom m import *\ndef f(x): return g(x)\n```",
+            "g = 3\nfrom m import *\ndef f(x): return g(x)",
+        ),
         (
             "```python\nfrom math import *\ndef g(x): return sqrt(x)\n```\n" + CALLER,
             "from math import *\ndef g(x): return sqrt(x)\ndef f(x):\n    return g(x)",
         ),
         (
-            "```python\nimport math\n```\n```python\nfrom __future__ import annotations\ndef f(x): return math.pi\n```",
+            (
+                "```python\nimport math\n```\n```python\nfrom __future__ import annotations\ndef f(x): return"
+                " math.pi\n```"
+            ),
             "from __future__ import annotations\nimport math\ndef f(x): return math.pi",
         ),
     ],
@@ -160,9 +197,14 @@ DEFINED = "```python\ndef f(x):\n    return x\n```\n"
         (DEFINED + "which prints\n```\n1\n```", "def f(x):\n    return x"),
         (DEFINED + "better:\n```python\nf = abs\n```", "f = abs"),  # the last that defines it
         ("```\nf = abs\n```\nExample:\n```python\nf(1)\n```", "f = abs"),
-        (DEFINED + "not\n```\nf = abs\n```", "def f(x):\n    return x"),  # a marked block before one that is not
-        ("```py\nclass A:\n    def f(self): pass\n```\n```py\nA().f()\n```", "class A:\n    def f(self): pass"),
-        ("```python\n    y = 1\n```\n```python\n    return g(f)\n```", "    return g(f)"),  # none does: the last
+        # a marked block before one that is not
+        (DEFINED + "not\n```\nf = abs\n```", "def f(x):\n    return x"),
+        (
+            "```py\nclass A:\n    def f(self): pass\n```\n```py\nA().f()\n```",
+            "class A:\n    def f(self): pass",
+        ),
+        # none does: the last
+        ("```python\n    y = 1\n```\n```python\n    return g(f)\n```", "    return g(f)"),
         ("def f(x): return x", "def f(x): return x"),
     ],
 )
@@ -283,19 +325,62 @@ def test_outputs_are_compared_as_judges_do(expected, printed, same):
 def test_texts_are_compared_line_by_line():
     for expected, printed in [("1\n2", b" 1  \n2\r\n\n"), ("\u00e9", "\u00e9".encode())]:
         assert same_text(expected, printed)
-    for expected, printed in [("1\n 2", b"1\n2"), ("1 2", b"1  2"), ("3", b"3.0"), ("0.6", b"0.6000000000000001"), ("?", b"\xff")]:
+    for expected, printed in [
+        ("1\n 2", b"1\n2"),
+        ("1 2", b"1  2"),
+        ("3", b"3.0"),
+        ("0.6", b"0.6000000000000001"),
+        ("?", b"\xff"),
+    ]:
         assert not same_text(expected, printed)
 
 
 @pytest.mark.parametrize(
     "text",
-    ["```" * 60_000, "```\n" * 40_000, "<INPUT>" * 20_000, "```a\n" + "```x" * 40_000, "\n" * 190_000, "</INPUT>" * 20_000]
-    + ["```" + "x" * 190_000, "```" + " " * 190_000, " " * 190_000 + "x", "\n```" * 40_000, f"<INPUT>{' ' * 180_000}</INPUT>"]
-    + ["x = 1\n" * 30_000 + "\n(", "```\n(\n" * 25_000, "~~~a\nx```\n" * 16_000, "~~~~\nx = 1\n~~~\n" * 10_000, "    x\n" * 30_000 + "x\n("]
-    + ["def f():\n" * 20_000, "import x\n(\n" * 15_000, "f(" * 90_000, "```python\ndef f(): g()\n```\n" * 7_000, "9" * 190_000, "-" * 190_000]
-    + ["<pre>" * 30_000, "<pre " * 30_000, "<pre>" + " " * 180_000, "> ```\n" * 30_000, "- ```\n" * 30_000, "(\n    f = 1\n" * 10_000]
+    [
+        "```" * 60_000,
+        "```\n" * 40_000,
+        "<INPUT>" * 20_000,
+        "```a\n" + "```x" * 40_000,
+        "\n" * 190_000,
+        "</INPUT>" * 20_000,
+    ]
+    + [
+        "```" + "x" * 190_000,
+        "```" + " " * 190_000,
+        " " * 190_000 + "x",
+        "\n```" * 40_000,
+        f"<INPUT>{' ' * 180_000}</INPUT>",
+    ]
+    + [
+        "x = 1\n" * 30_000 + "\n(",
+        "```\n(\n" * 25_000,
+        "~~~a\nx```\n" * 16_000,
+        "~~~~\nx = 1\n~~~\n" * 10_000,
+        "    x\n" * 30_000 + "x\n(",
+    ]
+    + [
+        "def f():\n" * 20_000,
+        "import x\n(\n" * 15_000,
+        "f(" * 90_000,
+        "```python\ndef f(): g()\n```\n" * 7_000,
+        "9" * 190_000,
+        "-" * 190_000,
+    ]
+    + [
+        "<pre>" * 30_000,
+        "<pre " * 30_000,
+        "<pre>" + " " * 180_000,
+        "> ```\n" * 30_000,
+        "- ```\n" * 30_000,
+        "(\n    f = 1\n" * 10_000,
+    ]
     + ["\n".join(f"{'`' * n}md" for n in range(600, 3, -1))]
-    + ["```python\n" + "``` " * 40_000, "<INPUT>```\n" + "``` " * 40_000 + "</INPUT>", "```\n" + " " * 180_000 + "x"],
+    + [
+        "```python\n" + "``` " * 40_000,
+        "<INPUT>```\n" + "``` " * 40_000 + "</INPUT>",
+        "```\n" + " " * 180_000 + "x",
+    ],
     ids=lambda text: repr(text[:20]),
 )
 def test_hostile_texts_take_no_time(text):

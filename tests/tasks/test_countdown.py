@@ -1,4 +1,6 @@
-"""Countdown: every problem can be solved, which an independent search shows; only the given numbers count, exactly."""
+"""Countdown: every problem can be solved, which an independent search shows; only the given numbers count,
+exactly.
+"""
 
 import itertools
 import pickle
@@ -27,7 +29,9 @@ def make(**values):
 
 
 def reachable(numbers):
-    """All values that some of the numbers give, each used at most once: every way of joining two of them, over and over."""
+    """All values that some of the numbers give, each used at most once: every way of joining two of them,
+    over and over.
+    """
     found, todo = set(), {tuple(sorted(map(Fraction, numbers)))}
     while todo:
         values = todo.pop()
@@ -46,7 +50,9 @@ def test_every_problem_can_be_solved_and_not_by_a_given_number_alone():
         for problem in task.problems(split):
             numbers, target = problem.data["numbers"], problem.data["target"]
             assert target in reachable(numbers) and target not in numbers
-            assert len(numbers) in (3, 4) and all(1 <= number <= 99 for number in numbers) and 10 <= target <= 99
+            assert (
+                len(numbers) in (3, 4) and all(1 <= number <= 99 for number in numbers) and 10 <= target <= 99
+            )
 
 
 def test_difficulty_is_as_set():
@@ -102,11 +108,34 @@ def judged(text, numbers=(3, 3, 8, 8), target=24):
         "#### 8 + 8\n<ANSWER> 8 * 3 </ANSWER>",
         "#### `8 * 3`.",
         # marks of emphasis and mathematics, fences, labels
-        *("#### **8*3**", "**8*3**", "*8 * 3*", "**8*3 = 24**", r"\(8*3\)", r"#### \[8*3\]", "```\n8*3\n```", "####\n```text\n8*3\n```\n"),
-        *("Expression: 8*3", "The answer: 3 * 8", "**Expression:** 8*3", "**Final answer: 8*3**", "#### The answer is $8*3$."),
+        *(
+            "#### **8*3**",
+            "**8*3**",
+            "*8 * 3*",
+            "**8*3 = 24**",
+            r"\(8*3\)",
+            r"#### \[8*3\]",
+            "```\n8*3\n```",
+            "####\n```text\n8*3\n```\n",
+        ),
+        *(
+            "Expression: 8*3",
+            "The answer: 3 * 8",
+            "**Expression:** 8*3",
+            "**Final answer: 8*3**",
+            "#### The answer is $8*3$.",
+        ),
         *("#### -8 * -3", "#### 3 * -(-8)"),
         # another times, and either side of an equation
-        *("#### 8 x 3", "#### 8x3", "#### (8) X (3)", "8*3 = 12*2 = 24", "24 = 8*3", "#### 24 = 3 * 8 = 24", "#### 24 = 8 x 3"),
+        *(
+            "#### 8 x 3",
+            "#### 8x3",
+            "#### (8) X (3)",
+            "8*3 = 12*2 = 24",
+            "24 = 8*3",
+            "#### 24 = 3 * 8 = 24",
+            "#### 24 = 8 x 3",
+        ),
     ],
 )
 def test_right_answers(text):
@@ -139,10 +168,27 @@ def test_wrong_answers(text, legal):
 @pytest.mark.parametrize(
     "text",
     [
-        *("", "no idea", "####", "#### 8 ** 3", "#### 9**9**9", "#### 9^9^9", "#### 8 // 3", "#### 3 * 8 or 8 + 8"),
+        *(
+            "",
+            "no idea",
+            "####",
+            "#### 8 ** 3",
+            "#### 9**9**9",
+            "#### 9^9^9",
+            "#### 8 // 3",
+            "#### 3 * 8 or 8 + 8",
+        ),
         *("#### 3 * 8 = 25", "#### 24 = 3 * 8 = 25", "#### 3 * 8 = = 24", "Expression: 3 * 8 *"),
         *("#### 8 / (3 - 3)", "#### ８ * 3", "#### eval('24')", "#### __import__('os')"),
-        *("<answer>3 * 8", "<think>3 * 8", r"\boxed{3 * 8", "My guess: 3 * 8", "#### **3 * 8", "#### 8 y 3", "8 * 3" + " = 24" * 300),
+        *(
+            "<answer>3 * 8",
+            "<think>3 * 8",
+            r"\boxed{3 * 8",
+            "My guess: 3 * 8",
+            "#### **3 * 8",
+            "#### 8 y 3",
+            "8 * 3" + " = 24" * 300,
+        ),
         *("#### (((3 * 8", "#### 3 8 *", "#### 8.0 * 3"),
         *("#### " + "(" * 10**6, "#### " + "9" * 10**6, "<answer>" * 10**5, "8*" * 10**6),
     ],
@@ -154,7 +200,10 @@ def test_what_cannot_be_read(text):
 
 
 def test_rounding_is_no_way_to_a_target():
-    assert not judged("#### 10 / 3 * 3 + 1", (10, 3, 3, 1), 12).correct and judged("#### 10 / 3 * 3 + 1", (10, 3, 3, 1), 11).correct
+    assert (
+        not judged("#### 10 / 3 * 3 + 1", (10, 3, 3, 1), 12).correct
+        and judged("#### 10 / 3 * 3 + 1", (10, 3, 3, 1), 11).correct
+    )
     assert not judged("#### 7 / 2", (7, 2), 3).correct
 
 
@@ -177,28 +226,46 @@ def test_a_tokenizer_made_for_the_task_gives_every_text_back():
 
 def test_records_of_other_makers_are_read_and_order_does_not_matter():
     task = make()
-    assert task.problem({"nums": [3, 8], "target": 24}).uid == task.problem({"numbers": [8, 3], "target": 24, "split": "x"}).uid
-    assert task.problem({"nums": [3, 8], "target": 24}).uid != task.problem({"nums": [3, 8], "target": 11}).uid
+    assert (
+        task.problem({"nums": [3, 8], "target": 24}).uid
+        == task.problem({"numbers": [8, 3], "target": 24, "split": "x"}).uid
+    )
+    assert (
+        task.problem({"nums": [3, 8], "target": 24}).uid != task.problem({"nums": [3, 8], "target": 11}).uid
+    )
     prompt = task.problem({"nums": [3, 8], "target": 24}).messages[0]["content"]
     assert "Make 24 out of the numbers 3, 8" in prompt
 
 
 def test_splits_never_share_a_problem_whatever_the_settings():
-    tasks = [make(seed=seed, numbers=(2, 3), largest=9, targets=(10, 30), train=200, val=30, test=30) for seed in (0, 1)]
+    tasks = [
+        make(seed=seed, numbers=(2, 3), largest=9, targets=(10, 30), train=200, val=30, test=30)
+        for seed in (0, 1)
+    ]
     seen = {split: {p.uid for task in tasks for p in task.problems(split)} for split in SPLITS}
-    assert not seen["train"] & seen["val"] and not seen["train"] & seen["test"] and not seen["val"] & seen["test"]
+    assert (
+        not seen["train"] & seen["val"]
+        and not seen["train"] & seen["test"]
+        and not seen["val"] & seen["test"]
+    )
     assert all(len({p.uid for split in SPLITS for p in task.problems(split)}) == 260 for task in tasks)
 
 
 def test_targets_out_of_reach_are_said():
-    with pytest.raises(InputError, match="no new one that fits; ask for fewer, or change task.numbers, task.largest or task.targets"):
+    with pytest.raises(
+        InputError,
+        match="no new one that fits; ask for fewer, or change task.numbers, task.largest or task.targets",
+    ):
         make(numbers=(2, 2), largest=3, targets=(500, 600)).problems("test")
 
 
 @pytest.mark.parametrize(
     "record, message",
     [
-        ({"target": 24}, "field 'numbers' is missing; it should hold a list of at most 20 positive whole numbers"),
+        (
+            {"target": 24},
+            "field 'numbers' is missing; it should hold a list of at most 20 positive whole numbers",
+        ),
         ({"numbers": [], "target": 24}, "field 'numbers'"),
         ({"numbers": [3, 0], "target": 24}, "field 'numbers'"),
         ({"numbers": [3, 8.0], "target": 24}, "field 'numbers'"),
@@ -212,7 +279,9 @@ def test_broken_records_are_named(record, message):
         make().problem(record)
 
 
-@pytest.mark.parametrize("values", [{"numbers": (1, 3)}, {"numbers": (3, 7)}, {"largest": 1}, {"targets": (99, 10)}])
+@pytest.mark.parametrize(
+    "values", [{"numbers": (1, 3)}, {"numbers": (3, 7)}, {"largest": 1}, {"targets": (99, 10)}]
+)
 def test_impossible_sections_are_refused(values):
     with pytest.raises(ValidationError):
         CountdownSection(name="countdown", **values)

@@ -1,4 +1,6 @@
-"""A user's own task: what its file says, in this process and in verifier processes; what it leaves out; what is wrong with it."""
+"""A user's own task: what its file says, in this process and in verifier processes; what it leaves out; what
+is wrong with it.
+"""
 
 import pickle
 import random
@@ -35,7 +37,7 @@ def verdicts_of(task, problem, *texts):
         return pool.gather([pool.submit(problem, text) for text in texts])
 
 
-# ------------------------------------------------------------------------------------------------------------- example
+# ---------------------------------------------------------------------------------------------------- example
 
 
 def test_the_example_is_short():
@@ -61,23 +63,38 @@ def test_the_example_is_a_whole_task():
 
 def test_options_reach_the_class(tmp_path):
     assert len(make(EXAMPLES / "sort.py", "options.length=2").problems("test")[0].data["right"]) == 2
-    with pytest.raises(InputError, match=r"task.options \{'lenght': 2\} do not fit .*sort.py: got an unexpected keyword argument 'lenght'"):
+    with pytest.raises(
+        InputError,
+        match=(
+            r"task.options \{'lenght': 2\} do not fit .*sort.py: got an unexpected keyword argument 'lenght'"
+        ),
+    ):
         make(EXAMPLES / "sort.py", "options.lenght=2")
     sections = [make_task_section("custom", ["file=a.py", f"options={{n: [{n}]}}"]) for n in (1, 1, 2)]
     assert sections[0] == sections[1] != sections[2] and hash(sections[0]) == hash(sections[1])
     assert type(sections[0]).model_validate(sections[0].model_dump(mode="json")) == sections[0]
 
 
-# ------------------------------------------------------------------------------------------------------------ defaults
+# --------------------------------------------------------------------------------------------------- defaults
 
 
 def test_a_file_with_verify_alone_takes_its_problems_from_records(tmp_path):
-    (tmp_path / "train.jsonl").write_text('{"prompt": "1 + 1", "answer": "2"}\n{"prompt": "1 + 2", "answer": "3", "id": 7}\n')
+    (tmp_path / "train.jsonl").write_text(
+        '{"prompt": "1 + 1", "answer": "2"}\n{"prompt": "1 + 2", "answer": "3", "id": 7}\n'
+    )
     task = make(written(tmp_path, VERIFY), f"train={tmp_path / 'train.jsonl'}")
     first, second = task.problems("train")
-    assert first.messages == ({"role": "user", "content": "1 + 1"},) and first.data == {"prompt": "1 + 1", "answer": "2"}
+    assert first.messages == ({"role": "user", "content": "1 + 1"},) and first.data == {
+        "prompt": "1 + 1",
+        "answer": "2",
+    }
     assert second.uid == "7" and len(first.uid) == 16 and task.problems("train") == [first, second]
-    assert task.problems("val") == [] and task.demonstration(first) is None and task.baselines() == {} and task.failure_reward == 0.0
+    assert (
+        task.problems("val") == []
+        and task.demonstration(first) is None
+        and task.baselines() == {}
+        and task.failure_reward == 0.0
+    )
     assert list(task.texts()) == ["1 + 1", "1 + 2"]
     assert [verdict.correct for verdict in verdicts_of(task, second, "3", "2")] == [True, False]
     with pytest.raises(InputError, match="unknown split 'dev'"):
@@ -88,13 +105,15 @@ def test_a_file_with_verify_alone_takes_its_problems_from_records(tmp_path):
 
 def test_broken_records_are_named(tmp_path):
     (tmp_path / "train.jsonl").write_text('{"prompt": "1 + 1"}\n{"question": "?"}\n')
-    with pytest.raises(InputError, match="train.jsonl, line 2: field 'prompt' is missing; it should hold a text"):
+    with pytest.raises(
+        InputError, match="train.jsonl, line 2: field 'prompt' is missing; it should hold a text"
+    ):
         make(written(tmp_path, VERIFY), f"train={tmp_path / 'train.jsonl'}").problems("train")
     with pytest.raises(InputError, match="no `problems`, and no file of records is named; set task.train"):
         make(written(tmp_path, VERIFY)).problems("train")
 
 
-# --------------------------------------------------------------------------------------------------------------- files
+# ------------------------------------------------------------------------------------------------------ files
 
 
 def test_files_of_one_name_and_neighbours_do_not_get_in_each_others_way(tmp_path):
@@ -103,7 +122,9 @@ def test_files_of_one_name_and_neighbours_do_not_get_in_each_others_way(tmp_path
         folder = tmp_path / str(number)
         folder.mkdir()
         written(folder, f"NUMBER = {number}", f"neighbour_{number}.py")
-        text = f"from neighbour_{number} import NUMBER\n" + VERIFY.replace("True)", "True, {'number': NUMBER})")
+        text = f"from neighbour_{number} import NUMBER\n" + VERIFY.replace(
+            "True)", "True, {'number': NUMBER})"
+        )
         tasks.append(make(written(folder, text, "json.py")))  # nor in the way of the library of that name
     problem = Problem("p", (), {"answer": "x"})
     assert [verdicts_of(task, problem, "x")[0].parts["number"] for task in tasks] == [1, 2]
@@ -119,7 +140,9 @@ def test_a_file_is_run_once(tmp_path):
 def test_another_name_of_the_file(tmp_path):
     file = written(tmp_path, VERIFY + "class Other(Task):\n    failure_reward = -3.0\n")
     assert make(f"{file}:Other").failure_reward == -3.0
-    with pytest.raises(InputError, match="mine.py has no 'Third'; define it, or name another as .*mine.py:NAME"):
+    with pytest.raises(
+        InputError, match="mine.py has no 'Third'; define it, or name another as .*mine.py:NAME"
+    ):
         make(f"{file}:Third")
 
 
@@ -142,7 +165,7 @@ def test_what_is_wrong_with_a_file_is_one_clear_error(tmp_path, text, reason):
 
 
 def test_what_its_methods_raise_is_one_clear_error(tmp_path):
-    methods = '''
+    methods = """
     def __init__(self, size=1):
         self.size = 1 / size
     def problems(self, split):
@@ -154,7 +177,7 @@ def test_what_its_methods_raise_is_one_clear_error(tmp_path):
         return map(int, ["1", "x"])
     def baselines(self):
         raise InputError("the baselines are out")
-'''
+"""
     file = written(tmp_path, "from jaxrl.errors import InputError\n" + VERIFY + methods)
     with pytest.raises(InputError, match="mine.py, line 9: ZeroDivisionError"):
         make(file, "options.size=0")
@@ -181,7 +204,10 @@ def test_a_file_that_is_not_there(tmp_path):
 
 def test_what_cannot_be_pickled_is_said_with_its_name(tmp_path):
     task = make(written(tmp_path, VERIFY + "    def __init__(self):\n        self.file = open(__file__)\n"))
-    with pytest.raises(InputError, match="verify function 'Task.verify' cannot be used in worker processes: it cannot be pickled"):
+    with pytest.raises(
+        InputError,
+        match="verify function 'Task.verify' cannot be used in worker processes: it cannot be pickled",
+    ):
         VerifierPool(task.verify, 1, 10.0, 0.0)
     assert task.verify(Problem("p", (), {"answer": "x"}), "x").correct, "though here it works"
 

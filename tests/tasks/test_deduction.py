@@ -1,4 +1,6 @@
-"""Deduction as a whole: demonstrations pass, those who know nothing fail, no text breaks it, the same bytes everywhere."""
+"""Deduction as a whole: demonstrations pass, those who know nothing fail, no text breaks it, the same bytes
+everywhere.
+"""
 
 import json
 import math
@@ -18,7 +20,12 @@ ROW = {
     "inputs": "1 2",
     "output": "3",
     "verification_info": json.dumps(
-        {"test_cases": [{"type": "stdin_stdout", "input": f"{a} {b}\n", "output": f"{a + b}\n"} for a, b in ((1, 2), (0, 0), (-5, 3))]}
+        {
+            "test_cases": [
+                {"type": "stdin_stdout", "input": f"{a} {b}\n", "output": f"{a + b}\n"}
+                for a, b in ((1, 2), (0, 0), (-5, 3))
+            ]
+        }
     ),
     "difficulty": "introductory",
 }
@@ -34,7 +41,12 @@ def test_demonstrations_pass_and_baselines_fail(default):
     rng = random.Random(0)
     for problem in default.problems("test"):
         verdict = default.verify(problem, default.demonstration(problem))
-        assert (verdict.reward, verdict.correct, verdict.format_ok, verdict.error) == (1.0, True, True, None), verdict
+        assert (verdict.reward, verdict.correct, verdict.format_ok, verdict.error) == (
+            1.0,
+            True,
+            True,
+            None,
+        ), verdict
         for name, baseline in default.baselines().items():
             verdict = default.verify(problem, baseline(problem, rng))
             assert (verdict.reward, verdict.correct, verdict.error) == (0.0, False, None), (name, verdict)
@@ -43,7 +55,11 @@ def test_demonstrations_pass_and_baselines_fail(default):
 
 def test_the_splits_share_nothing_and_stages_agree(default):
     splits = {split: default.problems(split) for split in ("train", "val", "test")}
-    assert {split: len(problems) for split, problems in splits.items()} == {"train": 60, "val": 20, "test": 40}
+    assert {split: len(problems) for split, problems in splits.items()} == {
+        "train": 60,
+        "val": 20,
+        "test": 40,
+    }
     uids = [problem.uid for problems in splits.values() for problem in problems]
     assert len(set(uids)) == 120
     assert [p.uid for p in make("deduction", train=30).problems("train")] == uids[:30]
@@ -81,16 +97,26 @@ def test_an_example_of_its_use_behind_a_function():
     task = make("deduction")
     case = {"type": "function_call", "fn_name": "double", "input": [2], "output": 4}
     problem = task.problem({"prompt": "Double it.", "test_cases": [case]})
-    assert task.verify(problem, f"{fenced('def double(x): return 2 * x')}\nExample:\n{fenced('print(double(2))')}").correct
+    assert task.verify(
+        problem, f"{fenced('def double(x): return 2 * x')}\nExample:\n{fenced('print(double(2))')}"
+    ).correct
 
 
 @needs_linux
 def test_rl_python_rows(tmp_path):
-    task = make("deduction", train_file=write_lines(tmp_path / "rows.jsonl", [ROW]), test_file=write_lines(tmp_path / "test.jsonl", [ROW]))
+    task = make(
+        "deduction",
+        train_file=write_lines(tmp_path / "rows.jsonl", [ROW]),
+        test_file=write_lines(tmp_path / "test.jsonl", [ROW]),
+    )
     (problem,) = task.problems("test")
     assert task.problems("train") == []  # it is tested
     content = problem.messages[0]["content"]
-    assert content.startswith(ROW["prompt"]) and "standard input" in content and "verification_info" not in problem.data
+    assert (
+        content.startswith(ROW["prompt"])
+        and "standard input" in content
+        and "verification_info" not in problem.data
+    )
     assert task.verify(problem, task.demonstration(problem)).correct
     assert task.verify(problem, "print(sum(map(int, input().split())))").correct  # without a fence
     assert not task.verify(problem, fenced("print(3)")).correct
@@ -118,7 +144,12 @@ def test_rl_python_rows(tmp_path):
 def test_texts_that_are_wrong_get_0_and_no_error(text, format_ok):
     task = make("deduction")
     verdict = task.verify(task.problem(ROW), text)
-    assert (verdict.reward, verdict.correct, verdict.format_ok, verdict.error) == (0.0, False, format_ok, None)
+    assert (verdict.reward, verdict.correct, verdict.format_ok, verdict.error) == (
+        0.0,
+        False,
+        format_ok,
+        None,
+    )
     assert verdict.detail
 
 
@@ -129,7 +160,11 @@ def test_partial_credit_runs_all_cases():
     problem = strict.problem(ROW)
     assert strict.verify(problem, partly).reward == 0.0
     verdict = partial.verify(problem, partly)
-    assert verdict.reward == pytest.approx(0.3 * 2 / 3) and not verdict.correct and verdict.parts == {"all": 0.0, "share": 2 / 3}
+    assert (
+        verdict.reward == pytest.approx(0.3 * 2 / 3)
+        and not verdict.correct
+        and verdict.parts == {"all": 0.0, "share": 2 / 3}
+    )
     assert partial.verify(problem, fenced(ROW["program"])).reward == 1.0
     assert partial.verify(problem, fenced("print('x')")).reward == 0.0
 
@@ -139,7 +174,9 @@ def test_functions(tmp_path):
     call = {"type": "function_call", "fn_name": "majority"}
     cases = [{**call, "input": [[3, 2, 3]], "output": 3}, {**call, "input": [[1]], "output": [1]}]
     task = make("deduction")
-    problem = task.problem({"prompt": "The number that occurs most.", "verification_info": {"test_cases": cases}})
+    problem = task.problem(
+        {"prompt": "The number that occurs most.", "verification_info": {"test_cases": cases}}
+    )
     assert "function `majority`" in problem.messages[0]["content"] and task.demonstration(problem) is None
     assert task.verify(problem, fenced("def majority(nums): return max(nums, key=nums.count)")).correct
     assert not task.verify(problem, fenced("def majority(nums): return 3")).correct
@@ -151,7 +188,9 @@ def test_a_sandbox_that_fails_gives_no_reward(monkeypatch):
     problem = task.problem(ROW)
     break_sandbox(task, monkeypatch)
     verdict = task.verify(problem, fenced(ROW["program"]))
-    assert math.isnan(verdict.reward) and not verdict.correct and verdict.error == "sandbox: no processes left"
+    assert (
+        math.isnan(verdict.reward) and not verdict.correct and verdict.error == "sandbox: no processes left"
+    )
 
 
 @needs_linux

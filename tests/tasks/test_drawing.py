@@ -1,4 +1,6 @@
-"""Drawing: distinct problems, splits by content alone, prefixes that stay, and an end where there is nothing more."""
+"""Drawing: distinct problems, splits by content alone, prefixes that stay, and an end where there is nothing
+more.
+"""
 
 import itertools
 import random
@@ -23,17 +25,33 @@ def drawn(most, seed=0, sizes=None, **counts):
         return draw
 
     counts = {"train": 0, "val": 0, "test": 0} | counts
-    return Drawn("numbers", "task.most", seed, counts, make_draw, lambda record: Problem(str(record["number"]), (), record))
+    return Drawn(
+        "numbers",
+        "task.most",
+        seed,
+        counts,
+        make_draw,
+        lambda record: Problem(str(record["number"]), (), record),
+    )
 
 
 def test_every_number_is_in_one_split_and_about_eight_of_ten_in_train():
-    splits = {split: {int(p.uid) for p in drawn(1000, train=780, val=80, test=80).problems(split)} for split in SPLITS}
+    splits = {
+        split: {int(p.uid) for p in drawn(1000, train=780, val=80, test=80).problems(split)}
+        for split in SPLITS
+    }
     for seed in range(1, 4):
         for split in SPLITS:
-            splits[split] |= {int(p.uid) for p in drawn(1000, seed=seed, train=780, val=80, test=80).problems(split)}
+            splits[split] |= {
+                int(p.uid) for p in drawn(1000, seed=seed, train=780, val=80, test=80).problems(split)
+            }
     for one, other in itertools.combinations(SPLITS, 2):
         assert not splits[one] & splits[other]
-    assert 780 <= len(splits["train"]) <= 840 and 80 <= len(splits["val"]) <= 130 and 80 <= len(splits["test"]) <= 130
+    assert (
+        780 <= len(splits["train"]) <= 840
+        and 80 <= len(splits["val"]) <= 130
+        and 80 <= len(splits["test"]) <= 130
+    )
 
 
 def test_problems_are_distinct_in_order_and_fewer_are_the_first_of_more():
@@ -64,7 +82,10 @@ def test_the_caller_cannot_spoil_what_is_kept():
 
 
 def test_there_is_an_end():
-    message = f"asked for 6 different problems of numbers, and after 5 of them {MAX_DRAWS:,} draws gave no new one that fits; .* task.most"
+    message = (
+        f"asked for 6 different problems of numbers, and after 5 of them {MAX_DRAWS:,} draws gave no new one"
+        " that fits; .* task.most"
+    )
     with pytest.raises(InputError, match=message):
         list(drawn(5).generate(6, seed=0))
     with pytest.raises(InputError, match="unknown split 'dev'; the splits are: train, val, test"):

@@ -1,4 +1,6 @@
-"""Generated graphs keep their laws at every size; graph files are read whole or refused with the place of the fault."""
+"""Generated graphs keep their laws at every size; graph files are read whole or refused with the place of the
+fault.
+"""
 
 import json
 from collections import Counter
@@ -19,14 +21,25 @@ VALUES = {
 
 @pytest.mark.parametrize(
     "entities, relations, seed",
-    [(8, 2, 0), (8, 4, 1), (9, 4, 2), (20, 16, 0), (25, 4, 3), (48, 4, 0), (50, 5, 7), (101, 9, 1), (500, 4, 0)],
+    [
+        (8, 2, 0),
+        (8, 4, 1),
+        (9, 4, 2),
+        (20, 16, 0),
+        (25, 4, 3),
+        (48, 4, 0),
+        (50, 5, 7),
+        (101, 9, 1),
+        (500, 4, 0),
+    ],
 )
 def test_generated_graphs_are_total_functions_on_a_ring_of_types(entities, relations, seed):
     graph = generate_graph(entities, relations, seed)
     assert len(graph.types) == entities and graph.domain == GENERATED
     assert len(graph.edges) == len(set(graph.edges)) == entities * relations
     for edges in graph.edges_from.values():
-        assert [edge.rel for edge in edges] == sorted(graph.relations)  # exactly one destination for each relation
+        # exactly one destination for each relation
+        assert [edge.rel for edge in edges] == sorted(graph.relations)
         assert len({edge.dst for edge in edges}) == relations  # and all different
         assert all(edge.src != edge.dst for edge in edges)
     successors = {(graph.types[edge.src], graph.types[edge.dst]) for edge in graph.edges}
@@ -55,7 +68,9 @@ def test_relations_read_as_english_after_is():
     assert len(set(RELATIONS)) == 16 and all(relation.endswith("_by") for relation in RELATIONS)
 
 
-@pytest.mark.parametrize("entities, relations, says", [(8, 5, "at least 9"), (48, 17, "at most 16"), (4000, 4, "at most 3136")])
+@pytest.mark.parametrize(
+    "entities, relations, says", [(8, 5, "at least 9"), (48, 17, "at most 16"), (4000, 4, "at most 3136")]
+)
 def test_impossible_graphs_are_refused(entities, relations, says):
     with pytest.raises(InputError, match=says):
         generate_graph(entities, relations, 0)

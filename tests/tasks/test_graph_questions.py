@@ -1,4 +1,6 @@
-"""Records: their texts, their options, and files that are read whole or refused with file, line and column."""
+"""Records: their texts, their options, and files that are read whole or refused with file, line and
+column.
+"""
 
 import json
 
@@ -30,18 +32,26 @@ def test_the_texts_of_a_generated_question():
     question = f"Start at {first.src} and follow: {relations[0]}, {relations[1]}. Where do you arrive?"
     options = record["options"]
     assert record["question"] == question
-    assert record["prompt"] == (
-        "You must follow the exact output format.\n\nOUTPUT FORMAT:\nTRACE: <one or two sentences explaining your reasoning>\n"
-        f"ANSWER: <A|B|C|D>\n\nQuestion: {question}\nA) {options['A']}\nB) {options['B']}\nC) {options['C']}\nD) {options['D']}\n"
+    assert (
+        record["prompt"]
+        == "You must follow the exact output format.\n\nOUTPUT FORMAT:\nTRACE: <one or two sentences"
+        f" explaining your reasoning>\nANSWER: <A|B|C|D>\n\nQuestion: {question}\nA) {options['A']}\nB)"
+        f" {options['B']}\nC) {options['C']}\nD) {options['D']}\n"
     )
-    assert record["ref"]["trace"] == (
-        f"TRACE: {first.src} is {relations[0]} {first.dst}, and {first.dst} is {relations[1]} {second.dst}\n"
+    assert (
+        record["ref"]["trace"]
+        == f"TRACE: {first.src} is {relations[0]} {first.dst}, and {first.dst} is {relations[1]}"
+        f" {second.dst}\n"
         f"ANSWER: {record['answer_star']}"
     )
     assert options[record["answer_star"]] == second.dst
     assert record["path_star"]["entities"] == [first.src, first.dst, second.dst]
     assert walk_of(record) == (first, second)
-    assert record["hop_len"] == 2 and record["meta"]["difficulty"] == "easy" and record["meta"]["topic"] == first.rel
+    assert (
+        record["hop_len"] == 2
+        and record["meta"]["difficulty"] == "easy"
+        and record["meta"]["topic"] == first.rel
+    )
     assert json.loads(json.dumps(record)) == record
 
 
@@ -65,7 +75,10 @@ def test_options_fall_back_to_other_types_where_there_are_too_few():
 
 
 def test_unknown_relations_have_a_question_too():
-    assert make_record(GRAPH, EDGES[3:4], "train", "0")["question"] == "Which of these is reached from S by way of 'uses tool'?"
+    assert (
+        make_record(GRAPH, EDGES[3:4], "train", "0")["question"]
+        == "Which of these is reached from S by way of 'uses tool'?"
+    )
 
 
 def test_options_depend_on_walk_and_seed_alone():
@@ -105,7 +118,11 @@ def test_what_can_be_worked_out_may_be_missing(tmp_path):
         ({"path_star": {"entities": []}}, "path_star", "must have the lists"),
         ({"path_star": {"entities": [], "edges": []}}, "path_star", "lead over"),
         ({"path_star": RECORD["path_star"] | {"entities": ["P", "Q", "R"]}}, "path_star", "lead over"),
-        ({"path_star": RECORD["path_star"] | {"edges": [{"src": "P"}]}}, "path_star", "is not an edge of the graph"),
+        (
+            {"path_star": RECORD["path_star"] | {"edges": [{"src": "P"}]}},
+            "path_star",
+            "is not an edge of the graph",
+        ),
         ({"ref": {}}, "ref", "a text `trace`"),
         ({"meta": 3}, "meta", "must be dict, but is 3"),
     ],
@@ -115,12 +132,16 @@ def test_faulty_records_are_refused_with_file_line_and_column(tmp_path, change, 
     path.write_text(json.dumps(RECORD) + "\n" + json.dumps(RECORD | {"id": "other"} | change) + "\n")
     with pytest.raises(InputError) as raised:
         read_records(path, GRAPH)
-    assert str(raised.value).startswith(f"{path}, line 2, column '{column}': ") and reason in str(raised.value)
+    assert str(raised.value).startswith(f"{path}, line 2, column '{column}': ") and reason in str(
+        raised.value
+    )
 
 
 @pytest.mark.parametrize("column", ["id", "question", "hop_len", "options", "answer_star", "path_star"])
 def test_missing_columns_are_named(tmp_path, column):
-    (tmp_path / "test.jsonl").write_text(json.dumps({key: value for key, value in RECORD.items() if key != column}))
+    (tmp_path / "test.jsonl").write_text(
+        json.dumps({key: value for key, value in RECORD.items() if key != column})
+    )
     with pytest.raises(InputError, match=f"line 1, column '{column}': is missing"):
         read_records(tmp_path / "test.jsonl", GRAPH)
 
@@ -129,11 +150,17 @@ def test_other_faults_of_files(tmp_path):
     path = tmp_path / "test.jsonl"
     with pytest.raises(InputError, match="cannot be read"):
         read_records(path, GRAPH)
-    for text, says in [(b"", "holds no questions"), (b"{", "line 1, column 2: not JSON"), (b"[1]", "must be a JSON object"), (b'"\xff"', "not UTF-8")]:
+    for text, says in [
+        (b"", "holds no questions"),
+        (b"{", "line 1, column 2: not JSON"),
+        (b"[1]", "must be a JSON object"),
+        (b'"\xff"', "not UTF-8"),
+    ]:
         path.write_bytes(text)
         with pytest.raises(InputError, match=says):
             read_records(path, GRAPH)
-    path.write_text(json.dumps(RECORD | {"question": "Where\u2028to?"}, ensure_ascii=False))  # a line's end to Python, not to JSON
+    # a line's end to Python, not to JSON
+    path.write_text(json.dumps(RECORD | {"question": "Where\u2028to?"}, ensure_ascii=False))
     assert read_records(path, GRAPH)[0]["question"] == "Where\u2028to?"
     write_rows(path, [RECORD, RECORD])
     with pytest.raises(InputError, match="line 2, column 'id': .* occurs twice"):

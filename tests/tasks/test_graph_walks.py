@@ -32,7 +32,9 @@ for _hops in (1, 2, 3, 4):
 
 
 def parts_of(walks, shortest):
-    return {piece for walk in walks for length in range(shortest, len(walk) + 1) for piece in pieces(walk, length)}
+    return {
+        piece for walk in walks for length in range(shortest, len(walk) + 1) for piece in pieces(walk, length)
+    }
 
 
 def test_every_single_edge_is_for_training():
@@ -78,7 +80,9 @@ def test_lengths_are_shared_evenly_until_one_runs_out():
 @pytest.mark.parametrize("split", ["train", "val", "test"])
 def test_all_walks_can_be_had_and_not_one_more(split):
     available = sum(len(walk) <= 3 for walk in BY_SPLIT[split])
-    assert set(choose_walks(RULES, split, (1, 2, 3), available, "s")) == {w for w in BY_SPLIT[split] if len(w) <= 3}
+    assert set(choose_walks(RULES, split, (1, 2, 3), available, "s")) == {
+        w for w in BY_SPLIT[split] if len(w) <= 3
+    }
     with pytest.raises(InputError, match=rf"only {available} walks.*task.{split} to at most {available}"):
         choose_walks(RULES, split, (1, 2, 3), available + 1, "s")
 

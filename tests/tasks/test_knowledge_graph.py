@@ -1,4 +1,6 @@
-"""The task as a whole: generated questions cannot be guessed, splits never mix, runs repeat, the original files fit."""
+"""The task as a whole: generated questions cannot be guessed, splits never mix, runs repeat, the original
+files fit.
+"""
 
 import json
 import os
@@ -37,7 +39,11 @@ def large():
 
 def test_the_splits_have_their_sizes_and_lengths(large):
     _, splits = large
-    assert {split: len(problems) for split, problems in splits.items()} == {"train": 1700, "val": 300, "test": 400}
+    assert {split: len(problems) for split, problems in splits.items()} == {
+        "train": 1700,
+        "val": 300,
+        "test": 400,
+    }
     lengths = {split: {problem.data["hop_len"] for problem in problems} for split, problems in splits.items()}
     assert lengths == {"train": {1, 2, 3}, "val": {2, 3, 4}, "test": {2, 3, 4}}
     uids = [problem.uid for problems in splits.values() for problem in problems]
@@ -51,7 +57,9 @@ def test_records_are_problems_and_problems_are_records(large):
     for problem in splits["train"][:50] + splits["test"][:50]:
         assert task.problem(json.loads(json.dumps(problem.data))) == problem
     records = list(task.generate(40, 5))
-    assert records == list(make().generate(40, 5)) != list(task.generate(40, 6)), "whatever the sizes of the splits are"
+    assert records == list(make().generate(40, 5)) != list(task.generate(40, 6)), (
+        "whatever the sizes of the splits are"
+    )
     assert {record["split"] for record in records} == {"train"}
     for problem in map(task.problem, records):
         assert task.verify(problem, task.demonstration(problem)).reward == 1.5
@@ -73,8 +81,13 @@ def test_questions_have_one_answer_and_options_of_one_type(large):
     task, splits = large
     for problem in splits["train"] + splits["test"]:
         walk, options = walk_of(problem.data), problem.data["options"]
-        assert task.graph.ends(walk[0].src, tuple(edge.rel for edge in walk)) == {options[problem.data["answer_star"]]}
-        assert len(set(options.values())) == 4 and len({task.graph.types[entity] for entity in options.values()}) == 1
+        assert task.graph.ends(walk[0].src, tuple(edge.rel for edge in walk)) == {
+            options[problem.data["answer_star"]]
+        }
+        assert (
+            len(set(options.values())) == 4
+            and len({task.graph.types[entity] for entity in options.values()}) == 1
+        )
         assert len(set(options.values()) & set(problem.data["path_star"]["entities"])) == 1
 
 
@@ -141,9 +154,18 @@ def test_splits_never_share_a_path_whatever_the_settings():
         task = make(question_seed=seed, hops=hops, train=size, val=20, test=size // 3)
         for split, walks in seen.items():
             walks |= {walk_of(problem.data) for problem in task.problems(split)}
-    assert not seen["train"] & seen["val"] and not seen["train"] & seen["test"] and not seen["val"] & seen["test"]
+    assert (
+        not seen["train"] & seen["val"]
+        and not seen["train"] & seen["test"]
+        and not seen["val"] & seen["test"]
+    )
     evaluation = seen["val"] | seen["test"]
-    inside = {piece for walk in seen["train"] for length in range(2, len(walk) + 1) for piece in pieces(walk, length)}
+    inside = {
+        piece
+        for walk in seen["train"]
+        for length in range(2, len(walk) + 1)
+        for piece in pieces(walk, length)
+    }
     assert not inside & evaluation
 
 
@@ -160,7 +182,9 @@ def test_sizes_from_small_to_large_work():
 
 
 def test_asking_too_much_says_how_much_there_is():
-    with pytest.raises(InputError, match="100000 different train questions .* only 192 walks .* task.train to at most 192"):
+    with pytest.raises(
+        InputError, match="100000 different train questions .* only 192 walks .* task.train to at most 192"
+    ):
         make(hops=(1,), train=100_000).problems("train")
     with pytest.raises(InputError, match="set task.eval_hops, or set task.test to 0"):
         make(hops=(1,)).problems("test")
@@ -204,7 +228,20 @@ def test_what_is_written_can_be_read_as_the_files_of_another_config(tmp_path):
 
 
 def test_the_script_writes_the_same_files(tmp_path):
-    arguments = ["--out", str(tmp_path / "a"), "--entities", "20", "--seed", "3", "--train", "50", "--val", "5", "--test", "5"]
+    arguments = [
+        "--out",
+        str(tmp_path / "a"),
+        "--entities",
+        "20",
+        "--seed",
+        "3",
+        "--train",
+        "50",
+        "--val",
+        "5",
+        "--test",
+        "5",
+    ]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     script = [sys.executable, str(ROOT / "scripts" / "generate_kg.py")]
     subprocess.run([*script, *arguments], check=True, env=environment, capture_output=True)
@@ -213,7 +250,9 @@ def test_the_script_writes_the_same_files(tmp_path):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
     too_much = [*script, "--out", str(tmp_path), "--train", "9999999"]
     ended = subprocess.run(too_much, env=environment, capture_output=True, text=True)
-    assert ended.returncode == 2 and "task.train to at most" in ended.stderr and "Traceback" not in ended.stderr
+    assert (
+        ended.returncode == 2 and "task.train to at most" in ended.stderr and "Traceback" not in ended.stderr
+    )
 
 
 # Of this configuration; a change of it changes every generated data set, and must be meant.
@@ -236,7 +275,7 @@ def test_the_same_config_gives_the_same_bytes_everywhere(hash_seed):
     assert output_of(PROGRAM, hash_seed) == DIGEST
 
 
-# ------------------------------------------------------------------------------------- the files of multi-hop-reasoning
+# --------------------------------------------------------------------------- the files of multi-hop-reasoning
 
 
 @needs_files
@@ -248,7 +287,11 @@ def test_all_original_references_earn_the_full_reward(file, count, match):
     assert len(problems) == count
     for problem in problems:
         verdict = task.verify(problem, task.demonstration(problem))
-        assert (verdict.reward, verdict.parts["correctness"], verdict.parts["path_coverage"]) == (1.5, 1.0, 1.0)
+        assert (verdict.reward, verdict.parts["correctness"], verdict.parts["path_coverage"]) == (
+            1.5,
+            1.0,
+            1.0,
+        )
 
 
 @needs_files
@@ -266,7 +309,9 @@ def test_our_texts_are_those_of_the_original_files(file):
 
 @needs_files
 def test_training_questions_on_the_original_graph_keep_clear_of_the_evaluation():
-    task = make(graph=str(KG / "kg.json"), eval_file=str(KG / "eval.jsonl"), hops=(1, 2, 3, 4), train=500, val=60)
+    task = make(
+        graph=str(KG / "kg.json"), eval_file=str(KG / "eval.jsonl"), hops=(1, 2, 3, 4), train=500, val=60
+    )
     tests = [walk_of(problem.data) for problem in task.problems("test")]
     pieces_of_tests = {piece for walk in tests for length in (3, 4, 5) for piece in pieces(walk, length)}
     splits = {split: task.problems(split) for split in ("train", "val")}

@@ -1,4 +1,6 @@
-"""Mathematics from files: every answer of the real GSM8K against itself and its neighbour, the fields of MATH, splits, errors."""
+"""Mathematics from files: every answer of the real GSM8K against itself and its neighbour, the fields of
+MATH, splits, errors.
+"""
 
 import json
 import pickle
@@ -16,12 +18,19 @@ from jaxrl.verify.pool import VerifierPool
 from tests.tasks.fresh import output_of
 
 GSM8K = Path(__file__).parents[2].parent / "shared" / "data" / "gsm8k"
-needs_files = pytest.mark.skipif(not (GSM8K / "train.jsonl").exists(), reason="GSM8K is not at ../shared/data/gsm8k")
+needs_files = pytest.mark.skipif(
+    not (GSM8K / "train.jsonl").exists(), reason="GSM8K is not at ../shared/data/gsm8k"
+)
 
 QUESTIONS = [
-    {"question": f"What is {i} + {i}?", "answer": f"{i} + {i} = <<{i}+{i}={2 * i}>>{2 * i}\n#### {2 * i:,}"} for i in range(600, 1000)
+    {"question": f"What is {i} + {i}?", "answer": f"{i} + {i} = <<{i}+{i}={2 * i}>>{2 * i}\n#### {2 * i:,}"}
+    for i in range(600, 1000)
 ]
-MATH = {"problem": "Find $x$.", "level": "Level 1", "solution": r"As $2x=1$, $x=\boxed{1}$, no: $x=\boxed{\frac{1}{2}}$."}
+MATH = {
+    "problem": "Find $x$.",
+    "level": "Level 1",
+    "solution": r"As $2x=1$, $x=\boxed{1}$, no: $x=\boxed{\frac{1}{2}}$.",
+}
 MATH_500 = MATH | {"answer": r"\frac{1}{2}", "subject": "Algebra", "level": 1, "unique_id": "a/1.json"}
 
 
@@ -34,7 +43,7 @@ def write(path, records):
     return str(path)
 
 
-# --------------------------------------------------------------------------------------------------------- the real GSM8K
+# --------------------------------------------------------------------------------------------- the real GSM8K
 
 
 @pytest.fixture(scope="module")
@@ -46,12 +55,34 @@ def gsm8k():
 def renderings(gold):
     number = int(gold.replace(",", ""))
     return [
-        *(gold, str(number), f"{number:,}", f"#### {gold}", f"\\boxed{{{gold}}}", f"${gold}", f"{number}.0", f"{number:,}.00"),
-        *(f"{gold}.", f"So the answer is {gold}.", f"She pays ${number:,} in all.", f"12 + 3 = 15\n#### {number}\n"),
+        *(
+            gold,
+            str(number),
+            f"{number:,}",
+            f"#### {gold}",
+            f"\\boxed{{{gold}}}",
+            f"${gold}",
+            f"{number}.0",
+            f"{number:,}.00",
+        ),
+        *(
+            f"{gold}.",
+            f"So the answer is {gold}.",
+            f"She pays ${number:,} in all.",
+            f"12 + 3 = 15\n#### {number}\n",
+        ),
         f"**{number}**",
-        *(f"$\\boxed{{{number:,}}}$.", f"\\boxed{{{number}\\text{{ dollars}}}}", f"<think>#### 0.5</think>\n{number}"),
+        *(
+            f"$\\boxed{{{number:,}}}$.",
+            f"\\boxed{{{number}\\text{{ dollars}}}}",
+            f"<think>#### 0.5</think>\n{number}",
+        ),
         f"x = {number}",
-        *(f"#### The answer is {number}.", f"#### ${number}/week</s>", f"\\boxed{{{number:,}\\text{{ m}}^2}}"),
+        *(
+            f"#### The answer is {number}.",
+            f"#### ${number}/week</s>",
+            f"\\boxed{{{number:,}\\text{{ m}}^2}}",
+        ),
         f"{number} miles.",
     ]
 
@@ -59,7 +90,11 @@ def renderings(gold):
 @needs_files
 def test_all_of_gsm8k_is_there_once(gsm8k):
     _, splits = gsm8k
-    assert {split: len(problems) for split, problems in splits.items()} == {"train": 7109, "val": 364, "test": 1319}
+    assert {split: len(problems) for split, problems in splits.items()} == {
+        "train": 7109,
+        "val": 364,
+        "test": 1319,
+    }
     assert len({problem.uid for problems in splits.values() for problem in problems}) == 8792
 
 
@@ -74,7 +109,10 @@ def test_every_gold_answer_verifies_against_itself_and_no_other_does(gsm8k):
         for text in renderings(problem.data["gold"]):
             assert task.verify(problem, text).correct, (problem.data["gold"], text)
         for text in renderings(problem.data["gold"])[::4]:
-            assert task.verify(other, text).correct == (numbers[i] == numbers[i - 1]), (other.data["gold"], text)
+            assert task.verify(other, text).correct == (numbers[i] == numbers[i - 1]), (
+                other.data["gold"],
+                text,
+            )
     assert sum(a == b for a, b in zip(numbers, numbers[1:])) < 300
 
 
@@ -86,7 +124,11 @@ def test_every_solution_of_gsm8k_is_a_demonstration(gsm8k, answer_format):
         text = task.demonstration(problem)
         verdict = task.verify(problem, text)
         assert verdict.reward == 1.0 and verdict.parts["marked"] == 1.0
-        assert "<<" not in text and ("####" in text) == (answer_format == "hashes") and ("\\boxed" in text) == (answer_format == "boxed")
+        assert (
+            "<<" not in text
+            and ("####" in text) == (answer_format == "hashes")
+            and ("\\boxed" in text) == (answer_format == "boxed")
+        )
 
 
 @needs_files
@@ -98,7 +140,7 @@ def test_numbers_of_the_question_are_seldom_the_answer(gsm8k):
         assert sum(verdict.reward for verdict in verdicts) / len(verdicts) < 0.05
 
 
-# --------------------------------------------------------------------------------------------------------------- rewards
+# ---------------------------------------------------------------------------------------------------- rewards
 
 
 @pytest.mark.parametrize(
@@ -133,7 +175,11 @@ def test_rewards(gold, text, correct, format_ok, is_marked):
     task = make()
     verdict = task.verify(task.problem({"question": "?", "answer": gold}), text)
     assert (verdict.reward, verdict.correct, verdict.format_ok) == (float(correct), correct, format_ok)
-    assert verdict.parts == {"correct": float(correct), "format": float(format_ok), "marked": float(is_marked)}
+    assert verdict.parts == {
+        "correct": float(correct),
+        "format": float(format_ok),
+        "marked": float(is_marked),
+    }
     assert verdict.detail and verdict.error is None
 
 
@@ -142,7 +188,11 @@ def test_rewards(gold, text, correct, format_ok, is_marked):
     [
         *(("What percentage of them left?", "50%", True), ("By what percent?", r"50\%", True)),
         ("In percent?", "50 per cent", True),
-        *(("What is his new win percentage?", "50%", True), ("What percent?", "50", True), ("What percent?", "0.5%", False)),
+        *(
+            ("What is his new win percentage?", "50%", True),
+            ("What percent?", "50", True),
+            ("What percent?", "0.5%", False),
+        ),
         *(("The tax is 5%. How much is it?", "50%", False), ("What is half of 1?", "0.5", False)),
         ("What percent?", "5000%", False),
         ("A tax of 5 percent is paid in May. What is left?", "50%", False),
@@ -150,7 +200,9 @@ def test_rewards(gold, text, correct, format_ok, is_marked):
 )
 def test_a_percentage_is_the_plain_number_where_it_was_asked_for(question, answer, correct):
     task = make()
-    assert task.verify(task.problem({"question": question, "answer": "50"}), f"#### {answer}").correct is correct
+    assert (
+        task.verify(task.problem({"question": question, "answer": "50"}), f"#### {answer}").correct is correct
+    )
 
 
 @pytest.mark.parametrize(
@@ -158,21 +210,33 @@ def test_a_percentage_is_the_plain_number_where_it_was_asked_for(question, answe
     [
         *(("Which are the roots?", "5, 3", True), ("List them in descending order.", "5, 3", False)),
         ("What are p and q, respectively?", "5, 3", False),
-        *(("Name them from least to greatest.", "5, 3", False), ("In order to win, which must he draw?", "5, 3", True)),
+        *(
+            ("Name them from least to greatest.", "5, 3", False),
+            ("In order to win, which must he draw?", "5, 3", True),
+        ),
         *(("What is the correct order?", "5, 3", False), ("Arrange them.", "5, 3", False)),
         ("What is the order of the group?", "5, 3", True),
     ],
 )
 def test_the_order_of_a_list_counts_where_it_was_asked_for(question, answer, correct):
     task = make()
-    assert task.verify(task.problem({"question": question, "answer": "3, 5"}), f"#### {answer}").correct is correct
+    assert (
+        task.verify(task.problem({"question": question, "answer": "3, 5"}), f"#### {answer}").correct
+        is correct
+    )
 
 
 def test_symbolic_comparison_runs_inside_the_pool_and_survives_hostile_answers():
     pytest.importorskip("mpmath", reason="the extra `math` is not installed")
     task = make(symbolic=True)
     gold = task.problem({"problem": "?", "answer": r"2\sqrt{3}"})
-    texts = [r"\boxed{\sqrt{12}}", r"\boxed{9^{9^{9^9}}}", r"\boxed{\sqrt{12}}", r"\boxed{\sqrt{13}}", r"\boxed{2\sqrt{3}}"]
+    texts = [
+        r"\boxed{\sqrt{12}}",
+        r"\boxed{9^{9^{9^9}}}",
+        r"\boxed{\sqrt{12}}",
+        r"\boxed{\sqrt{13}}",
+        r"\boxed{2\sqrt{3}}",
+    ]
     with VerifierPool(task.verify, 1, 30.0, task.failure_reward) as pool:
         verdicts = pool.gather([pool.submit(gold, text) for text in texts])
     assert [verdict.correct for verdict in verdicts] == [True, False, True, False, True]
@@ -181,11 +245,14 @@ def test_symbolic_comparison_runs_inside_the_pool_and_survives_hostile_answers()
 
 def test_symbolic_without_its_library_says_what_to_install(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(InputError, match=r"task.symbolic needs the mpmath library; install it with: pip install 'jaxrl\[math\]'"):
+    with pytest.raises(
+        InputError,
+        match=r"task.symbolic needs the mpmath library; install it with: pip install 'jaxrl\[math\]'",
+    ):
         make(symbolic=True)
 
 
-# --------------------------------------------------------------------------------------------------------------- records
+# ---------------------------------------------------------------------------------------------------- records
 
 
 @pytest.mark.parametrize(
@@ -196,7 +263,10 @@ def test_symbolic_without_its_library_says_what_to_install(monkeypatch):
         ({"question": "?", "answer": 12}, "12"),
         ({"question": "?", "answer": 27.0}, "27.0"),
         ({"question": "?", "answer": "27\r\n"}, "27"),
-        ({"question": "?", "answer": "\\begin{pmatrix}\n1 \\\\\n2\n\\end{pmatrix}\n"}, r"\begin{pmatrix} 1 \\ 2 \end{pmatrix}"),
+        (
+            {"question": "?", "answer": "\\begin{pmatrix}\n1 \\\\\n2\n\\end{pmatrix}\n"},
+            r"\begin{pmatrix} 1 \\ 2 \end{pmatrix}",
+        ),
         ({"problem": "?", "solution": "\\boxed{\n\\frac{1}{2}\n}"}, r"\frac{1}{2}"),
         ({"problem": "?", "solution": r"So $\boxed{1}$ and $\boxed{-2}$."}, "1, -2"),
         ({"question": "?", "answer": "step 3\n#### -7"}, "-7"),
@@ -228,7 +298,10 @@ def test_where_the_right_answer_is(record, gold):
         ({"question": "?", "answer": "#### "}, "field 'answer' is '#### '"),
         ({"question": "?", "answer": "12\n####"}, "field 'answer'"),
         ({"question": "?", "answer": "a long text\nwithout a mark: 12"}, "field 'answer'"),
-        ({"problem": "?", "solution": "it is 12"}, "field 'solution' is 'it is 12'; it should hold a text that ends with"),
+        (
+            {"problem": "?", "solution": "it is 12"},
+            "field 'solution' is 'it is 12'; it should hold a text that ends with",
+        ),
         ({"problem": "?", "solution": r"\boxed{12"}, "field 'solution'"),
     ],
 )
@@ -237,7 +310,7 @@ def test_broken_records_are_named(record, message):
         make().problem(record)
 
 
-# ---------------------------------------------------------------------------------------------------------------- splits
+# ----------------------------------------------------------------------------------------------------- splits
 
 
 def test_val_is_a_twentieth_of_the_train_file_by_content_and_test_is_kept_out(tmp_path):
@@ -247,7 +320,9 @@ def test_val_is_a_twentieth_of_the_train_file_by_content_and_test_is_kept_out(tm
     assert splits["test"] == [record["question"] for record in QUESTIONS[:50]]
     assert sorted(splits["train"] + splits["val"]) == sorted(record["question"] for record in QUESTIONS[50:])
     assert 5 <= len(splits["val"]) <= 35
-    reordered = make(train_file=write(tmp_path / "again.jsonl", QUESTIONS[::-1] + QUESTIONS[:3]), test_file=test, val=None)
+    reordered = make(
+        train_file=write(tmp_path / "again.jsonl", QUESTIONS[::-1] + QUESTIONS[:3]), test_file=test, val=None
+    )
     assert [p.data["question"] for p in reordered.problems("val")] == splits["val"][::-1]
     few = make(train_file=train, test_file=test, train=7, val=2, test=3)
     for split, count in (("train", 7), ("val", 2), ("test", 3)):
@@ -276,7 +351,10 @@ def test_a_broken_line_is_named(tmp_path):
 
 def test_a_saved_dataset_is_read(tmp_path):
     datasets = pytest.importorskip("datasets")
-    parts = {"train": datasets.Dataset.from_list(QUESTIONS[5:]), "test": datasets.Dataset.from_list(QUESTIONS[:5])}
+    parts = {
+        "train": datasets.Dataset.from_list(QUESTIONS[5:]),
+        "test": datasets.Dataset.from_list(QUESTIONS[:5]),
+    }
     datasets.DatasetDict(parts).save_to_disk(tmp_path / "saved")
     task = make(hub=str(tmp_path / "saved"), val=None)
     assert len(task.problems("train")) + len(task.problems("val")) == 395 and len(task.problems("test")) == 5
@@ -287,7 +365,7 @@ def test_a_saved_dataset_is_read(tmp_path):
         make(hub=str(tmp_path / "train_only")).problems("train")
 
 
-# ------------------------------------------------------------------------------------------------------------- processes
+# -------------------------------------------------------------------------------------------------- processes
 
 
 def test_what_verifier_processes_receive_is_small_and_loads_nothing_heavy():

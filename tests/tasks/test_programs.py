@@ -1,4 +1,6 @@
-"""The bundled small programs: what they print is what their steps mean; every step is seen, counts, and is said."""
+"""The bundled small programs: what they print is what their steps mean; every step is seen, counts, and is
+said.
+"""
 
 import ast
 import io
@@ -11,7 +13,16 @@ import pytest
 
 from jaxrl.tasks.program_inputs import INPUTS
 from jaxrl.tasks.program_meanings import MEANINGS
-from jaxrl.tasks.programs import MIN_OUTPUTS, NUM_CASES, STEPS, VARIABLES, draw_program, hard_to_guess, output_of, write_source
+from jaxrl.tasks.programs import (
+    MIN_OUTPUTS,
+    NUM_CASES,
+    STEPS,
+    VARIABLES,
+    draw_program,
+    hard_to_guess,
+    output_of,
+    write_source,
+)
 
 
 @pytest.fixture(scope="module")
@@ -45,13 +56,20 @@ def test_programs_print_what_their_steps_mean(programs, monkeypatch):
 
 def test_every_way_to_write_every_step_means_the_same(programs, monkeypatch):
     for step in STEPS:
-        some = [program for program in programs if step.name in [other.name for other, _ in program.steps]][:5]
+        some = [program for program in programs if step.name in [other.name for other, _ in program.steps]][
+            :5
+        ]
         assert some, f"{step.name} is never drawn"
         for program in some:
             for form in step.forms:
-                steps = tuple((replace(other, forms=(form,)) if other == step else other, k) for other, k in program.steps)
+                steps = tuple(
+                    (replace(other, forms=(form,)) if other == step else other, k)
+                    for other, k in program.steps
+                )
                 source = write_source(steps, random.Random(0))
-                assert all(printed(source, f"{case.input}\n", monkeypatch) == case.output for case in program.cases), source
+                assert all(
+                    printed(source, f"{case.input}\n", monkeypatch) == case.output for case in program.cases
+                ), source
 
 
 def test_tables_and_meanings_have_the_same_steps():
@@ -71,7 +89,11 @@ def test_a_step_cannot_overwrite_a_programs_variables():
 def test_outputs_differ_and_no_step_is_idle(programs):
     for program in programs:
         outputs = [case.output for case in program.cases]
-        assert len(outputs) == NUM_CASES and len(set(outputs)) >= MIN_OUTPUTS and all(output.strip() for output in outputs)
+        assert (
+            len(outputs) == NUM_CASES
+            and len(set(outputs)) >= MIN_OUTPUTS
+            and all(output.strip() for output in outputs)
+        )
         for i, (step, _) in enumerate(program.steps):
             if step.takes == step.gives:
                 without = program.steps[:i] + program.steps[i + 1 :]
@@ -82,7 +104,10 @@ def test_outputs_differ_and_no_step_is_idle(programs):
 def test_statements_say_every_step_and_show_the_first_case(programs):
     for program in programs[:300]:
         assert all(step.says.replace("{k}", str(k)) in program.statement for step, k in program.steps)
-        assert f"```\n{program.cases[0].input}\n```" in program.statement and f"```\n{program.cases[0].output}\n```" in program.statement
+        assert (
+            f"```\n{program.cases[0].input}\n```" in program.statement
+            and f"```\n{program.cases[0].output}\n```" in program.statement
+        )
 
 
 def test_there_is_variety(programs):
@@ -90,7 +115,17 @@ def test_there_is_variety(programs):
     assert {step.name for program in programs for step, _ in program.steps} == {step.name for step in STEPS}
     assert {len(program.steps) for program in programs} == {3, 4, 5, 6}
     nodes = {type(node) for program in programs[:500] for node in ast.walk(ast.parse(program.source))}
-    assert {ast.For, ast.While, ast.If, ast.FunctionDef, ast.Import, ast.ListComp, ast.Dict, ast.Lambda} <= nodes
-    conditional = [p for p in programs if p.steps[0][0].name in ("one_or_many", "operation")]  # input() under an if
+    assert {
+        ast.For,
+        ast.While,
+        ast.If,
+        ast.FunctionDef,
+        ast.Import,
+        ast.ListComp,
+        ast.Dict,
+        ast.Lambda,
+    } <= nodes
+    # input() under an if
+    conditional = [p for p in programs if p.steps[0][0].name in ("one_or_many", "operation")]
     assert len(conditional) > 50
     assert any(case.input.startswith(" ") for program in programs for case in program.cases)

@@ -1,4 +1,6 @@
-"""A task is named in three places, which must agree: what makes it, its section, and the names that errors leave out."""
+"""A task is named in three places, which must agree: what makes it, its section, and the names that errors
+leave out.
+"""
 
 from typing import get_args
 
@@ -9,7 +11,10 @@ from jaxrl.config_tasks import AnyTaskSection, TaskSection
 from jaxrl.tasks import TASKS
 from jaxrl.tasks.base import Task
 
-SECTIONS = {get_args(section.model_fields["name"].annotation)[0]: section for section in get_args(get_args(TaskSection)[0])}
+SECTIONS = {
+    get_args(section.model_fields["name"].annotation)[0]: section
+    for section in get_args(get_args(TaskSection)[0])
+}
 
 
 def test_the_names_agree():

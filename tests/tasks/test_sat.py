@@ -1,4 +1,6 @@
-"""The task as a whole: true labels, formulas that cannot be guessed, the original's instances bit for bit, the same bytes everywhere."""
+"""The task as a whole: true labels, formulas that cannot be guessed, the original's instances bit for bit,
+the same bytes everywhere.
+"""
 
 import hashlib
 import json
@@ -34,7 +36,9 @@ def default():
 
 def solved(task, problems, baseline):
     rng = random.Random(0)
-    return sum(task.verify(problem, task.baselines()[baseline](problem, rng)).correct for problem in problems) / len(problems)
+    return sum(
+        task.verify(problem, task.baselines()[baseline](problem, rng)).correct for problem in problems
+    ) / len(problems)
 
 
 def test_no_baseline_solves_more_than_15_percent_of_the_default_set(default):
@@ -72,7 +76,8 @@ def test_records_are_what_the_section_says(default):
     for problem in splits["train"]:
         record = problem.data
         assert set(record) == {"prompt", "clauses", "satisfiable", "solution"}
-        assert {len({abs(literal) for literal in clause}) for clause in record["clauses"]} == {3}  # different variables
+        # different variables
+        assert {len({abs(literal) for literal in clause}) for clause in record["clauses"]} == {3}
         assert len(record["clauses"]) in {round(4.26 * n) for n in range(10, 21)}
         assert formula_text(record["clauses"]) in problem.messages[0]["content"] == record["prompt"]
     sizes = Counter(len(problem.data["solution"]) for problem in splits["train"] if problem.data["solution"])
@@ -113,7 +118,7 @@ def test_demonstrations_are_right_and_best(default):
     assert task.demonstration(task.problem({"clauses": [[1], [-1]], "satisfiable": True})) is None
 
 
-# ---------------------------------------------------------------------------------------------------- the original's form
+# ---------------------------------------------------------------------------------------- the original's form
 
 
 # Of the original's own generator (affinetes, `sat.py`), run on these task ids: its clauses as JSON, hashed.
@@ -128,7 +133,11 @@ ORIGINAL = {
 @pytest.mark.parametrize("n, k, task_id", ORIGINAL)
 def test_affine_planting_gives_the_instances_of_the_original(n, k, task_id):
     *_, record = make(planting="affine", variables=(n, n), clause_sizes=(k,)).generate(task_id + 1, seed=0)
-    assert record["task_id"] == task_id and record["satisfiable"] and satisfies(record["solution"], record["clauses"])
+    assert (
+        record["task_id"] == task_id
+        and record["satisfiable"]
+        and satisfies(record["solution"], record["clauses"])
+    )
     assert hashlib.sha256(json.dumps(record["clauses"]).encode()).hexdigest()[:16] == ORIGINAL[n, k, task_id]
 
 
@@ -138,27 +147,40 @@ def test_affine_seeds_do_not_overlap():
     assert ids == [*range(5), *range(2**32, 2**32 + 5), *range((2**32 - 1) * 2**32, (2**32 - 1) * 2**32 + 5)]
 
 
-# -------------------------------------------------------------------------------------------------------------- splits
+# ----------------------------------------------------------------------------------------------------- splits
 
 
 @pytest.mark.parametrize("planting", ["quiet", "none", "affine"])
 def test_splits_never_share_a_formula_whatever_seeds_and_sizes(planting):
-    tasks = [make(planting=planting, variables=(5, 6), seed=seed, train=60, val=10, test=10) for seed in (0, 1)]
+    tasks = [
+        make(planting=planting, variables=(5, 6), seed=seed, train=60, val=10, test=10) for seed in (0, 1)
+    ]
     seen = {split: {p.uid for task in tasks for p in task.problems(split)} for split in SPLITS}
-    assert not seen["train"] & seen["val"] and not seen["train"] & seen["test"] and not seen["val"] & seen["test"]
+    assert (
+        not seen["train"] & seen["val"]
+        and not seen["train"] & seen["test"]
+        and not seen["val"] & seen["test"]
+    )
     for task in tasks:
         uids = [p.uid for split in SPLITS for p in task.problems(split)]
         assert len(set(uids)) == len(uids) == 80
-    assert make(planting=planting, variables=(5, 6), train=20).problems("train") == tasks[0].problems("train")[:20]
+    assert (
+        make(planting=planting, variables=(5, 6), train=20).problems("train")
+        == tasks[0].problems("train")[:20]
+    )
 
 
 def test_the_same_formula_in_another_order_is_the_same_problem():
     task = make()
     one, other = ({"clauses": c, "satisfiable": True} for c in ([[1, 2], [-1, 3]], [[3, -1], [2, 1]]))
-    assert task.problem(one).uid == task.problem(other).uid != task.problem({"clauses": [[1, 2], [1, 3]], "satisfiable": True}).uid
+    assert (
+        task.problem(one).uid
+        == task.problem(other).uid
+        != task.problem({"clauses": [[1, 2], [1, 3]], "satisfiable": True}).uid
+    )
 
 
-# -------------------------------------------------------------------------------------------------------------- errors
+# ----------------------------------------------------------------------------------------------------- errors
 
 
 @pytest.mark.parametrize(
@@ -172,7 +194,10 @@ def test_the_same_formula_in_another_order_is_the_same_problem():
         ({"clauses": [[True]], "satisfiable": True}, "field 'clauses'"),
         ({"clauses": [["1"]], "satisfiable": True}, "field 'clauses'"),
         ({"clauses": "x1", "satisfiable": True}, "field 'clauses'"),
-        ({"clauses": [[1]], "satisfiable": "yes"}, "field 'satisfiable' is 'yes'; it should hold true or false"),
+        (
+            {"clauses": [[1]], "satisfiable": "yes"},
+            "field 'satisfiable' is 'yes'; it should hold true or false",
+        ),
         ({"clauses": [[1]], "satisfiable": True, "prompt": 3}, "field 'prompt' is 3; it should hold a text"),
     ],
 )
@@ -182,7 +207,9 @@ def test_broken_records_are_named(record, message):
 
 
 def test_what_there_is_no_formula_for_is_said():
-    with pytest.raises(InputError, match="20,000 draws gave no new one that fits; ask for fewer, or change task.variables"):
+    with pytest.raises(
+        InputError, match="20,000 draws gave no new one that fits; ask for fewer, or change task.variables"
+    ):
         list(make(ratio=0.1, unsatisfiable=1.0).generate(1, seed=0))
     with pytest.raises(InputError, match="task.val asks for 100 different problems of sat"):
         make(variables=(2, 2), clause_sizes=(2,), ratio=0.5, unsatisfiable=0).problems("val")
@@ -193,7 +220,10 @@ def test_what_there_is_no_formula_for_is_said():
 @pytest.mark.parametrize(
     "values, message",
     [
-        ({"variables": (4, 9), "clause_sizes": (3, 5)}, "a clause of 5 different variables does not fit a formula of 4"),
+        (
+            {"variables": (4, 9), "clause_sizes": (3, 5)},
+            "a clause of 5 different variables does not fit a formula of 4",
+        ),
         ({"planting": "affine", "unsatisfiable": 0.5}, "planting: affine always has a solution"),
         ({"variables": (9, 4)}, r"\[9, 4\] must be the smallest and the largest number"),
     ],
@@ -203,7 +233,7 @@ def test_impossible_sections_are_refused(values, message):
         SatSection(name="sat", **values)
 
 
-# ----------------------------------------------------------------------------------------------------------- processes
+# -------------------------------------------------------------------------------------------------- processes
 
 
 def test_what_verifier_processes_receive_is_small():

@@ -1,4 +1,6 @@
-"""The solver against the definition: every formula tried by hand or by enumeration, and the laws of what it learns."""
+"""The solver against the definition: every formula tried by hand or by enumeration, and the laws of what it
+learns.
+"""
 
 import itertools
 import random
@@ -10,7 +12,10 @@ from jaxrl.tasks.sat_solver import Undecided, satisfies, solve
 
 def solutions(clauses, n):
     """All assignments that make every clause true, found by trying them all."""
-    every = (tuple(v if bit else -v for v, bit in enumerate(bits, start=1)) for bits in itertools.product((False, True), repeat=n))
+    every = (
+        tuple(v if bit else -v for v, bit in enumerate(bits, start=1))
+        for bits in itertools.product((False, True), repeat=n)
+    )
     return [literals for literals in every if all(set(clause) & set(literals) for clause in clauses)]
 
 
@@ -19,10 +24,16 @@ def random_formula(rng, n, k, m):
 
 
 def pigeons(holes):
-    """One pigeon more than holes: each sits somewhere, no two together. Without a solution, and without a short proof."""
+    """One pigeon more than holes: each sits somewhere, no two together. Without a solution, and without a
+    short proof.
+    """
     sits = {(p, h): 1 + p * holes + h for p in range(holes + 1) for h in range(holes)}
     somewhere = [[sits[p, h] for h in range(holes)] for p in range(holes + 1)]
-    return somewhere + [[-sits[p, h], -sits[q, h]] for h in range(holes) for p, q in itertools.combinations(range(holes + 1), 2)]
+    return somewhere + [
+        [-sits[p, h], -sits[q, h]]
+        for h in range(holes)
+        for p, q in itertools.combinations(range(holes + 1), 2)
+    ]
 
 
 def test_it_agrees_with_enumeration_on_formulas_of_all_shapes():
@@ -30,13 +41,18 @@ def test_it_agrees_with_enumeration_on_formulas_of_all_shapes():
     for _ in range(1500):
         n = rng.randint(1, 8)
         # Repeated literals, x and not x in one clause, clauses of one literal: whatever comes.
-        clauses = [[rng.choice((-1, 1)) * rng.randint(1, n) for _ in range(rng.randint(1, 4))] for _ in range(rng.randint(0, 30))]
+        clauses = [
+            [rng.choice((-1, 1)) * rng.randint(1, n) for _ in range(rng.randint(1, 4))]
+            for _ in range(rng.randint(0, 30))
+        ]
         solution, expected = solve(clauses), solutions(clauses, n)
         found[bool(expected)] += 1
         assert (solution is not None) == bool(expected), clauses
         if solution is not None:
             assert satisfies(solution, clauses)
-            assert [abs(literal) for literal in solution] == list(range(1, max((abs(x) for c in clauses for x in c), default=0) + 1))
+            assert [abs(literal) for literal in solution] == list(
+                range(1, max((abs(x) for c in clauses for x in c), default=0) + 1)
+            )
     assert min(found.values()) > 300
 
 

@@ -1,4 +1,6 @@
-"""The three games: the optimum is 1, chance is what the docstring says, splits never mix, rewards are exact."""
+"""The three games: the optimum is 1, chance is what the docstring says, splits never mix, rewards are
+exact.
+"""
 
 import itertools
 import pickle
@@ -41,7 +43,7 @@ def questions(task):
     return {problem.data["ask"]: problem for problem in task.problems("test")}.values()
 
 
-# ------------------------------------------------------------------------------------------------------------- rewards
+# ---------------------------------------------------------------------------------------------------- rewards
 
 
 @each_game
@@ -52,7 +54,11 @@ def test_the_optimum_is_one_and_nothing_is_above_it(game):
         verdicts = {text: task.verify(problem, text) for text in WELL_FORMED[game]}
         assert max(verdict.reward for verdict in verdicts.values()) == 1.0
         best = [text for text, verdict in verdicts.items() if verdict.reward == 1.0]
-        assert best == [text for text, verdict in verdicts.items() if verdict.correct] == [optimum(problem, random.Random(0))]
+        assert (
+            best
+            == [text for text, verdict in verdicts.items() if verdict.correct]
+            == [optimum(problem, random.Random(0))]
+        )
     for split in SPLITS:
         assert all(task.verify(p, optimum(p, random.Random(0))).reward == 1.0 for p in task.problems(split))
 
@@ -69,16 +75,21 @@ def test_chance_is_the_mean_over_all_well_formed_answers(game):
     rewards = [reward for seen in twenty_fourths.values() for reward in seen]
     assert Fraction(sum(rewards), 24 * len(rewards)) == Fraction(CHANCE[game])
     blind = max(Fraction(sum(seen), 24 * len(seen)) for seen in twenty_fourths.values())
-    assert blind == {"letter": 1, "echo": Fraction(1, 8), "count": Fraction(1, 2)}[game]  # as the docstring says
+    # as the docstring says
+    assert blind == {"letter": 1, "echo": Fraction(1, 8), "count": Fraction(1, 2)}[game]
 
 
 @each_game
 def test_the_chance_baseline_is_at_chance(game):
     task = make(game, train=768)
     rng = random.Random(0)
-    verdicts = [task.verify(p, task.baselines()["chance"](p, rng)) for p in task.problems("train") for _ in range(5)]
+    verdicts = [
+        task.verify(p, task.baselines()["chance"](p, rng)) for p in task.problems("train") for _ in range(5)
+    ]
     assert all(verdict.format_ok for verdict in verdicts)
-    assert sum(verdict.reward for verdict in verdicts) / len(verdicts) == pytest.approx(CHANCE[game], abs=0.03)
+    assert sum(verdict.reward for verdict in verdicts) / len(verdicts) == pytest.approx(
+        CHANCE[game], abs=0.03
+    )
 
 
 @pytest.mark.parametrize(
@@ -88,7 +99,8 @@ def test_the_chance_baseline_is_at_chance(game):
         ("letter", "", "a b c d e f", 1 / 6, False, True, {"words": 6, "hits": 1}),
         ("letter", "", "h g a a a b", 3 / 6, False, True, {"words": 6, "hits": 3}),
         ("letter", "", "h g b b b b", 0.0, False, True, {"words": 6, "hits": 0}),
-        ("letter", "", "b a a a a a a", 5 / 6, False, False, {"words": 7, "hits": 5}),  # what follows the sixth does not count
+        # what follows the sixth does not count
+        ("letter", "", "b a a a a a a", 5 / 6, False, False, {"words": 7, "hits": 5}),
         ("letter", "", "a a a", 3 / 6, False, False, {"words": 3, "hits": 3}),
         ("letter", "", "a a a a a i", 5 / 6, False, False, {"words": 6, "hits": 5}),
         ("letter", "", "aaaaaa", 0.0, False, False, {"words": 1, "hits": 0}),
@@ -113,7 +125,12 @@ def test_the_chance_baseline_is_at_chance(game):
 )
 def test_hand_table(game, ask, text, reward, correct, format_ok, parts):
     verdict = judge(game, ask, text)
-    assert (verdict.reward, verdict.correct, verdict.format_ok, verdict.parts) == (reward, correct, format_ok, parts)
+    assert (verdict.reward, verdict.correct, verdict.format_ok, verdict.parts) == (
+        reward,
+        correct,
+        format_ok,
+        parts,
+    )
     assert verdict.detail and verdict.error is None
 
 
@@ -133,7 +150,7 @@ def test_an_unreadable_answer_gets_the_failure_reward(game):
     assert task.failure_reward == {"letter": 0.0, "echo": -1.0, "count": -1.0}[game]
 
 
-# ------------------------------------------------------------------------------------------------------------ problems
+# --------------------------------------------------------------------------------------------------- problems
 
 
 @each_game
@@ -146,20 +163,29 @@ def test_splits_never_share_a_prompt_whatever_the_sizes(game):
     for split in SPLITS:
         few = other.problems(split)
         assert few == seen[split][: len(few)] and len(few) in (48, 16, 500)
-    words = [{word for p in problems for word in p.messages[0]["content"].split(":")[0].split()} for problems in seen.values()]
+    words = [
+        {word for p in problems for word in p.messages[0]["content"].split(":")[0].split()}
+        for problems in seen.values()
+    ]
     assert words[0] == words[1] == words[2]  # the test split has no word that training has not
 
 
 @each_game
 def test_every_eight_problems_ask_everything_once(game):
     problems, asks = make(game, train=MOST[game]).problems("train"), GAMES[game].asks
-    assert all(8 % len(asks) == 0 and problem.data["ask"] == asks[i % len(asks)] for i, problem in enumerate(problems))
+    assert all(
+        8 % len(asks) == 0 and problem.data["ask"] == asks[i % len(asks)]
+        for i, problem in enumerate(problems)
+    )
 
 
 @each_game
 def test_asking_too_much_says_how_much_there_is(game):
     most = MOST[game]
-    message = f"task.val asks for {most + 1} problems of the game {game}.*only {most}; set task.val to at most {most}"
+    message = (
+        f"task.val asks for {most + 1} problems of the game {game}.*only {most}; set task.val to at most"
+        f" {most}"
+    )
     with pytest.raises(InputError, match=message):
         make(game, val=most + 1).problems("val")
     assert make(game, val=0).problems("val") == []
@@ -185,7 +211,8 @@ def test_demonstrations_are_well_formed_know_nothing_and_repeat(game):
     else:
         counts = Counter(texts)
         assert set(counts) == set(WELL_FORMED[game])
-    assert all(abs(count - 96) < 4 * (768 * 7 / 64) ** 0.5 for count in counts.values())  # each 1/8, within 4 deviations
+    # each 1/8, within 4 deviations
+    assert all(abs(count - 96) < 4 * (768 * 7 / 64) ** 0.5 for count in counts.values())
 
 
 @each_game
@@ -198,34 +225,48 @@ def test_records_are_problems_and_problems_are_records(game):
     for problem in map(task.problem, records):
         assert task.verify(problem, optimum(problem, random.Random(0))).correct
     for problem in task.problems("test"):
-        assert task.problem({"uid": problem.uid, "prompt": problem.messages[0]["content"], **problem.data}) == problem
+        assert (
+            task.problem({"uid": problem.uid, "prompt": problem.messages[0]["content"], **problem.data})
+            == problem
+        )
 
 
-@pytest.mark.parametrize("record, field", [({"prompt": "say c"}, "ask"), ({"ask": "c"}, "prompt"), ({"prompt": "say 3", "ask": "3"}, "ask"), ({"prompt": ["c"], "ask": "c"}, "prompt")])
+@pytest.mark.parametrize(
+    "record, field",
+    [
+        ({"prompt": "say c"}, "ask"),
+        ({"ask": "c"}, "prompt"),
+        ({"prompt": "say 3", "ask": "3"}, "ask"),
+        ({"prompt": ["c"], "ask": "c"}, "prompt"),
+    ],
+)
 def test_a_record_that_is_none_of_the_games_is_refused(record, field):
     with pytest.raises(InputError, match=f"field '{field}' is .*; it should hold "):
         make("echo").problem(record)
 
 
-# ----------------------------------------------------------------------------------------------------------- tokenizer
+# -------------------------------------------------------------------------------------------------- tokenizer
 
 
 @each_game
 def test_prompts_are_short_and_every_demonstration_survives_the_tokenizer(game):
     task = make(game, train=768, val=768)
-    tokenizer = train_tokenizer(make(game, train=0, val=0, test=0).texts(), task.phrases())  # of the words, not of the sizes
+    # of the words, not of the sizes
+    tokenizer = train_tokenizer(make(game, train=0, val=0, test=0).texts(), task.phrases())
     assert len(tokenizer) < 400
     for problem in task.problems("train") + task.problems("val"):
         prompt, text = render_for_sampling(tokenizer, problem.messages), task.demonstration(problem)
         assert len(prompt) <= 12
-        ids, mask = render_for_training(tokenizer, [*problem.messages, Message(role="assistant", content=text)])
+        ids, mask = render_for_training(
+            tokenizer, [*problem.messages, Message(role="assistant", content=text)]
+        )
         completion = [token for token, is_trained in zip(ids, mask) if is_trained]
         assert ids == prompt + completion and completion[-1] == tokenizer.eos_token_id
         assert tokenizer.decode(completion[:-1]) == text
         assert len(completion) == len(text.split()) + 1  # a word is a token
 
 
-# ----------------------------------------------------------------------------------------------------------- processes
+# -------------------------------------------------------------------------------------------------- processes
 
 
 @each_game
@@ -234,7 +275,9 @@ def test_what_verifier_processes_receive_is_small(game):
     assert len(pickle.dumps(task.verify)) < 100
     verify = pickle.loads(pickle.dumps(task.verify))
     for problem in questions(task):
-        assert verify(problem, task.demonstration(problem)) == task.verify(problem, task.demonstration(problem))
+        assert verify(problem, task.demonstration(problem)) == task.verify(
+            problem, task.demonstration(problem)
+        )
 
 
 def test_fractions_and_negatives_come_back_from_the_processes_as_they_are():

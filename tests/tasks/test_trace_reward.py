@@ -36,9 +36,11 @@ def judge(text, match="word", answer_pays="alone"):
         ("TRACE: Disk Cache Other Other Other\nANSWER: B", 0.75, 0.5),  # off the path too
         ("TRACE: Other Other Other\nANSWER: D", -2.5, 0.0),
         ("TRACE: Disk Disk Cache Cache\nANSWER: B", 1.25, 0.5),  # twice is not
-        ("thinking aloud: Queue. TRACE: Disk\n and Cache\n\nANSWER: B and some more, ANSWER: C", 1.25, 0.5),  # first wins
+        # first wins
+        ("thinking aloud: Queue. TRACE: Disk\n and Cache\n\nANSWER: B and some more, ANSWER: C", 1.25, 0.5),
         ("TRACE: Disk and Cache ANSWER:B", 1.25, 0.5),
-        ("TRACE: Disk ANSWER: C TRACE: Cache Queue ANSWER: B", -2.0, 0.25),  # text after the first answer is ignored
+        # text after the first answer is ignored
+        ("TRACE: Disk ANSWER: C TRACE: Cache Queue ANSWER: B", -2.0, 0.25),
         ("ANSWER: B\nTRACE: Disk and Cache", 1.25, 0.5),  # the order is free, as in the source
         ("TRACE: disk and cache\nANSWER: B", 1.0, 0.0),  # names are case-sensitive
         ("TRACE: Disks and DiskFull and Cache\nANSWER: B", 1.0, 0.25),  # whole words
@@ -61,9 +63,11 @@ def test_hand_table(text, reward, coverage):
     [
         (FULL + "ANSWER: B", 1.5, True),
         ("TRACE: Queue, Cache, Disk, Broker\nANSWER: B", 1.5, True),
-        (FULL.strip() + ", and Broker is fed by Disk\nANSWER: B", -1.5, True),  # round to the path again: no step of it
+        # round to the path again: no step of it
+        (FULL.strip() + ", and Broker is fed by Disk\nANSWER: B", -1.5, True),
         (FULL + "ANSWER: C", -1.5, False),
-        ("TRACE: Disk, Cache, Queue\nANSWER: B", -1.625, True),  # right by luck: nothing but the path's three quarters
+        # right by luck: nothing but the path's three quarters
+        ("TRACE: Disk, Cache, Queue\nANSWER: B", -1.625, True),
         ("TRACE: Disk, Cache, Queue, Broker, Other\nANSWER: B", -1.5, True),  # one step too far, and lucky
         ("TRACE: nothing known\nANSWER: B", -2.0, True),
         ("TRACE: Disk, Cache, Queue, Broker, Broker, Broker\nANSWER: B", 1.0, True),
@@ -72,7 +76,10 @@ def test_hand_table(text, reward, coverage):
 def test_an_answer_that_pays_with_its_path_only(text, reward, correct):
     verdict = judge(text, answer_pays="with_path")
     assert verdict.reward == pytest.approx(reward, abs=1e-12) and verdict.correct == correct
-    assert verdict.reward == verdict.parts["correctness"] + 0.5 * verdict.parts["path_reward"] - verdict.parts["spam_penalty"]
+    assert (
+        verdict.reward
+        == verdict.parts["correctness"] + 0.5 * verdict.parts["path_reward"] - verdict.parts["spam_penalty"]
+    )
 
 
 @pytest.mark.parametrize(
@@ -91,7 +98,12 @@ def test_an_answer_that_pays_with_its_path_only(text, reward, correct):
 )
 def test_format_failures_cost_two_and_have_no_coverage(text, missing):
     verdict = judge(text)
-    assert (verdict.reward, verdict.correct, verdict.format_ok, verdict.detail) == (-2.0, False, False, missing)
+    assert (verdict.reward, verdict.correct, verdict.format_ok, verdict.detail) == (
+        -2.0,
+        False,
+        False,
+        missing,
+    )
     assert verdict.parts["path_coverage"] == 0.0
 
 

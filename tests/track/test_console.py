@@ -5,7 +5,15 @@ import pytest
 
 from jaxrl.track.console import Console
 
-METRICS = {"loss": 0.4375, "reward/mean": 0.6123, "kl/ref": 0.00312, "clip_fraction": 0.012, "grad_norm": 0.84, "train/tokens_per_s": 48_200.0, "other": 1.0}
+METRICS = {
+    "loss": 0.4375,
+    "reward/mean": 0.6123,
+    "kl/ref": 0.00312,
+    "clip_fraction": 0.012,
+    "grad_norm": 0.84,
+    "train/tokens_per_s": 48_200.0,
+    "other": 1.0,
+}
 
 
 class Clock:
@@ -29,8 +37,10 @@ def test_plain_lines():
     heading, first, second, third = run([1, 2, 3]).splitlines()
     assert heading == "── grpo · 100 steps · 16 x 8 completions ──"
     assert first.startswith("grpo    1/100  eta -:--:--  ")
-    assert third == (
-        "grpo    3/100  eta 0:03:14  reward   0.612  loss   0.438  kl   0.003  clip    1.2%  grad   0.840  tok/s   48.2k  gpu 12.0 GiB"
+    assert (
+        third
+        == "grpo    3/100  eta 0:03:14  reward   0.612  loss   0.438  kl   0.003  clip    1.2%  grad   0.840 "
+        " tok/s   48.2k  gpu 12.0 GiB"
     )
     assert "\x1b" not in first + second + third
 
@@ -86,7 +96,10 @@ def test_notes_and_tables_in_plain_text():
     console.note("resumed [from] step 3")
     console.warn("look here")
     console.table("Evaluation", ["model", "n"], [["base", "7"]])
-    assert stream.getvalue() == "resumed [from] step 3\nwarning: look here\n\nEvaluation\nmodel  n\n─────  ─\nbase   7\n\n"
+    assert (
+        stream.getvalue()
+        == "resumed [from] step 3\nwarning: look here\n\nEvaluation\nmodel  n\n─────  ─\nbase   7\n\n"
+    )
 
 
 def test_terminal(monkeypatch):
@@ -120,7 +133,9 @@ def test_a_console_that_nobody_reads_falls_silent_and_stops_nothing(is_terminal,
                 console.progress(step, METRICS)
             console.note("a")
             console.table("t", ["a"], [["b"]])
-    assert [record.getMessage().split(";")[0] for record in caplog.records] == ["the console is lost (Broken pipe)"]
+    assert [record.getMessage().split(";")[0] for record in caplog.records] == [
+        "the console is lost (Broken pipe)"
+    ]
 
 
 def test_a_disk_that_takes_no_more_lines(caplog):

@@ -5,7 +5,6 @@ import pytest
 from jaxrl.config_sections import ExpectSection
 from jaxrl.track.expected import compare
 
-
 EXPECT = ExpectSection(accuracy={"before": (0.1, 0.3), "after": (0.95, 1.0)}, runs=15)
 
 
@@ -14,7 +13,13 @@ EXPECT = ExpectSection(accuracy={"before": (0.1, 0.3), "after": (0.95, 1.0)}, ru
     [
         (95, "after: 95.0% is in the normal range, 95.0% to 100.0% of the 15 runs that were measured"),
         (100, "after: 100.0% is in the normal range"),
-        (94, "after: 94.0% is below the normal range, 95.0% to 100.0% of the 15 runs that were measured; try another seed"),
+        (
+            94,
+            (
+                "after: 94.0% is below the normal range, 95.0% to 100.0% of the 15 runs that were measured;"
+                " try another seed"
+            ),
+        ),
     ],
 )
 def test_the_ends_of_the_range_belong_to_it_and_outside_there_is_a_remedy(correct, words):

@@ -2,24 +2,53 @@ import math
 
 import pytest
 
-from jaxrl.track.format import compact, data_size, duration, evaluation_cells, markdown_table, percent, sparkline, text_table
+from jaxrl.track.format import (
+    compact,
+    data_size,
+    duration,
+    evaluation_cells,
+    markdown_table,
+    percent,
+    sparkline,
+    text_table,
+)
 
 
 @pytest.mark.parametrize(
     "value, text",
     [
-        (None, "–"), (0, "0"), (7, "7"), (-12, "-12"), (0.0, "0"), (0.6123, "0.612"), (-0.6123, "-0.612"), (1.5, "1.500"),
-        (12.345, "12.35"), (123.456, "123.5"), (9999.0, "9999.0"), (48_200, "48.2k"), (1_250_000.0, "1.2M"), (3e9, "3.0G"),
-        (0.000031, "3.1e-5"), (math.nan, "nan"), (-math.inf, "-inf"),
+        (None, "–"),
+        (0, "0"),
+        (7, "7"),
+        (-12, "-12"),
+        (0.0, "0"),
+        (0.6123, "0.612"),
+        (-0.6123, "-0.612"),
+        (1.5, "1.500"),
+        (12.345, "12.35"),
+        (123.456, "123.5"),
+        (9999.0, "9999.0"),
+        (48_200, "48.2k"),
+        (1_250_000.0, "1.2M"),
+        (3e9, "3.0G"),
+        (0.000031, "3.1e-5"),
+        (math.nan, "nan"),
+        (-math.inf, "-inf"),
     ],
-)  # fmt: skip
+)
 def test_compact(value, text):
     assert compact(value) == text
     assert len(text) <= 7
 
 
 def test_units():
-    assert [duration(s) for s in (None, 0, 59.6, 3661, 360000)] == ["-:--:--", "0:00:00", "0:01:00", "1:01:01", "100:00:00"]
+    assert [duration(s) for s in (None, 0, 59.6, 3661, 360000)] == [
+        "-:--:--",
+        "0:00:00",
+        "0:01:00",
+        "1:01:01",
+        "100:00:00",
+    ]
     assert [percent(p) for p in (None, 0.0123, 1)] == ["–", "1.2%", "100.0%"]
     assert [data_size(b) for b in (0, 3 * 2**20, 12.4 * 2**30)] == ["0 MiB", "3 MiB", "12.4 GiB"]
 
@@ -39,7 +68,17 @@ def test_tables():
 
 
 def test_coverage_is_shown_where_there_is_one():
-    row = {"name": "base", "n": 4, "accuracy": 0.5, "ci80": [0.2, 0.8], "ci95": [0.1, 0.9], "mean_reward": 1.0, "coverage": None, "format_rate": 1.0, "errors": 0}
+    row = {
+        "name": "base",
+        "n": 4,
+        "accuracy": 0.5,
+        "ci80": [0.2, 0.8],
+        "ci95": [0.1, 0.9],
+        "mean_reward": 1.0,
+        "coverage": None,
+        "format_rate": 1.0,
+        "errors": 0,
+    }
     assert "coverage" not in evaluation_cells([row])[0]
     header, cells = evaluation_cells([row, {**row, "coverage": 0.25}])
     assert [line[header.index("coverage")] for line in cells] == ["–", "25.0%"]

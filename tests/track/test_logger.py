@@ -26,12 +26,34 @@ def fill(folder, *rows):
 
 def test_rows_are_on_disk_at_once(tmp_path):
     logger = RunLogger(tmp_path)
-    logger.log("sft", 1, {"loss": np.float32(0.5), "tokens": np.array(7), "bad": float("nan"), "worse": np.inf, "n": 3, "word": "x"})
+    logger.log(
+        "sft",
+        1,
+        {
+            "loss": np.float32(0.5),
+            "tokens": np.array(7),
+            "bad": float("nan"),
+            "worse": np.inf,
+            "n": 3,
+            "word": "x",
+        },
+    )
     logger.log_samples("sft", 1, [{"text": "line\n\u2028é", "reward": np.float32(1)}])
     (row,) = read_jsonl(tmp_path / "metrics.jsonl")
     assert row.pop("time") > 0
-    assert row == {"stage": "sft", "step": 1, "loss": 0.5, "tokens": 7.0, "bad": None, "worse": None, "n": 3, "word": "x"}
-    assert read_jsonl(tmp_path / "samples.jsonl") == [{"stage": "sft", "step": 1, "text": "line\n\u2028é", "reward": 1.0}]
+    assert row == {
+        "stage": "sft",
+        "step": 1,
+        "loss": 0.5,
+        "tokens": 7.0,
+        "bad": None,
+        "worse": None,
+        "n": 3,
+        "word": "x",
+    }
+    assert read_jsonl(tmp_path / "samples.jsonl") == [
+        {"stage": "sft", "step": 1, "text": "line\n\u2028é", "reward": 1.0}
+    ]
     logger.close()
 
 
@@ -43,7 +65,12 @@ def test_names_of_the_place_are_taken(tmp_path):
 def test_truncate_after_drops_what_comes_again(tmp_path):
     rows = [("sft", 1), ("sft", 2), ("eval", 0), ("grpo", 1), ("grpo", 2), ("grpo", 3)]
     order = ["sft", "eval", "grpo"]
-    for limit, kept in [(("grpo", 2), rows[:5]), (("grpo", 0), rows[:3]), (("sft", 1), rows[:1]), (("sft", -1), [])]:
+    for limit, kept in [
+        (("grpo", 2), rows[:5]),
+        (("grpo", 0), rows[:3]),
+        (("sft", 1), rows[:1]),
+        (("sft", -1), []),
+    ]:
         for name in ("metrics.jsonl", "samples.jsonl"):
             (tmp_path / name).unlink(missing_ok=True)
         fill(tmp_path, *rows)
@@ -73,7 +100,12 @@ def test_broken_line_in_the_middle_is_an_error(tmp_path):
 
 @pytest.mark.parametrize(
     "tail, kept",
-    [(b'{"stage": "a", "st', 1), (b'{"stage": "\xc3', 1), (b"\0" * 100, 1), (b'{"stage": "a", "step": 2, "time": 0}', 2)],
+    [
+        (b'{"stage": "a", "st', 1),
+        (b'{"stage": "\xc3', 1),
+        (b"\0" * 100, 1),
+        (b'{"stage": "a", "step": 2, "time": 0}', 2),
+    ],
 )
 def test_what_a_dead_process_left_of_its_last_row_is_repaired(tail, kept, tmp_path, caplog):
     path = tmp_path / "metrics.jsonl"
@@ -88,16 +120,25 @@ def test_what_a_dead_process_left_of_its_last_row_is_repaired(tail, kept, tmp_pa
 @pytest.mark.parametrize(
     "line, reason",
     [
-        (b"[1]", "line 2: must be a JSON object"), (b"null", "must be a JSON object"), (b"{}", "'stage' is None"),
-        (b"\xff", "line 2: not UTF-8"), (b'{"stage": 1, "step": 1, "time": 0}', "'stage' is 1"), (b'{"stage": "a", "time": 0}', "'step' is None"),
-        (b'{"stage": "a", "step": "1", "time": 0}', "'step' is '1'"), (b'{"stage": "a", "step": 1}', "'time' is None"),
-        (b'{"stage": "a", "step": 1, "time": 0, "loss": [1]}', "'loss' is .1."), (b"[" * 100_000, "line 2"), (b"1" * 5000, "line 2"),
+        (b"[1]", "line 2: must be a JSON object"),
+        (b"null", "must be a JSON object"),
+        (b"{}", "'stage' is None"),
+        (b"\xff", "line 2: not UTF-8"),
+        (b'{"stage": 1, "step": 1, "time": 0}', "'stage' is 1"),
+        (b'{"stage": "a", "time": 0}', "'step' is None"),
+        (b'{"stage": "a", "step": "1", "time": 0}', "'step' is '1'"),
+        (b'{"stage": "a", "step": 1}', "'time' is None"),
+        (b'{"stage": "a", "step": 1, "time": 0, "loss": [1]}', "'loss' is .1."),
+        (b"[" * 100_000, "line 2"),
+        (b"1" * 5000, "line 2"),
     ],
-)  # fmt: skip
+)
 @pytest.mark.parametrize("end", [b"\n", b"\n{}"])
 def test_rows_that_no_run_writes(line, reason, end, tmp_path):
     path = tmp_path / "metrics.jsonl"
-    path.write_bytes(b'{"stage": "a", "step": 1, "time": 0.5, "loss": null, "word": "x", "flag": true}\n' + line + end)
+    path.write_bytes(
+        b'{"stage": "a", "step": 1, "time": 0.5, "loss": null, "word": "x", "flag": true}\n' + line + end
+    )
     with pytest.raises(InputError, match=f"metrics.jsonl, .*{reason}"):
         read_rows(path)
 
@@ -139,7 +180,9 @@ def test_files_that_go_while_they_are_written_are_missed(again, tmp_path):
             lambda: logger.log_samples("sft", 2, [{}]),
             lambda: logger.truncate_after(["sft"], "sft", 0),
         ):
-            with pytest.raises(InputError, match="metrics.jsonl was deleted or replaced while the run was at work"):
+            with pytest.raises(
+                InputError, match="metrics.jsonl was deleted or replaced while the run was at work"
+            ):
                 write()
     assert {path: path.read_bytes() for path in folder.glob("*")} == before
 
@@ -151,7 +194,9 @@ def test_a_full_disk_is_told_and_what_was_written_stays(tmp_path):
         limits = resource.getrlimit(resource.RLIMIT_FSIZE)
         resource.setrlimit(resource.RLIMIT_FSIZE, (size + 20, limits[1]))
         try:
-            with pytest.raises(InputError, match="metrics.jsonl cannot be written: File too large; make room"):
+            with pytest.raises(
+                InputError, match="metrics.jsonl cannot be written: File too large; make room"
+            ):
                 logger.log("sft", 2, {"loss": 1.0})
             logger.close()
         finally:
@@ -193,7 +238,14 @@ def test_sample_row_is_plain_json():
         policy_version=4,
     )
     row = json.loads(json.dumps(sample_row(trajectory)))
-    assert (row["uid"], row["completion"], row["num_tokens"], row["stop_reason"], row["reward"], row["parts"]) == ("kg-1", "a", 2, "eos", 0.5, {"answer": 1.0})
+    assert (
+        row["uid"],
+        row["completion"],
+        row["num_tokens"],
+        row["stop_reason"],
+        row["reward"],
+        row["parts"],
+    ) == ("kg-1", "a", 2, "eos", 0.5, {"answer": 1.0})
 
 
 def test_wandb_missing(tmp_path, monkeypatch):
@@ -205,16 +257,22 @@ def test_wandb_missing(tmp_path, monkeypatch):
 def test_wandb_gets_each_stage_on_its_own_axis(tmp_path, monkeypatch):
     calls = []
     run = types.SimpleNamespace(
-        define_metric=lambda *a, **k: calls.append(("define", *a, k)), log=lambda row: calls.append(("log", row)), finish=lambda: calls.append(("finish",))
+        define_metric=lambda *a, **k: calls.append(("define", *a, k)),
+        log=lambda row: calls.append(("log", row)),
+        finish=lambda: calls.append(("finish",)),
     )
     fake = types.ModuleType("wandb")
     fake.Error = RuntimeError
     fake.init = lambda **options: calls.append(("init", options)) or run
     monkeypatch.setitem(sys.modules, "wandb", fake)
     for step in (1, 2):  # the second is the same run, resumed
-        with RunLogger(tmp_path, TrackSection(wandb=WandbSection(project="p")), name="n", config={"seed": 0}) as logger:
+        with RunLogger(
+            tmp_path, TrackSection(wandb=WandbSection(project="p")), name="n", config={"seed": 0}
+        ) as logger:
             logger.log("sft", step, {"loss": 0.5, "bad": float("nan")})
     inits = [call[1] for call in calls if call[0] == "init"]
     assert inits[0] == inits[1] and inits[0]["mode"] == "offline" and inits[0]["resume"] == "allow"
-    assert [call[1] for call in calls if call[0] == "log"] == [{"sft/step": s, "sft/loss": 0.5} for s in (1, 2)]
+    assert [call[1] for call in calls if call[0] == "log"] == [
+        {"sft/step": s, "sft/loss": 0.5} for s in (1, 2)
+    ]
     assert calls.count(("define", "sft/*", {"step_metric": "sft/step"})) == calls.count(("finish",)) == 2

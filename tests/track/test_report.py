@@ -24,24 +24,62 @@ CONFIG = {
 
 
 def evaluation_row(name, accuracy, low, high):
-    return {"name": name, "n": 100, "correct": 50, "accuracy": accuracy, "ci80": [low, high], "ci95": [low, high], "mean_reward": 0.25,
-            "coverage": 0.75, "format_rate": 1.0, "errors": 2}  # fmt: skip
+    return {
+        "name": name,
+        "n": 100,
+        "correct": 50,
+        "accuracy": accuracy,
+        "ci80": [low, high],
+        "ci95": [low, high],
+        "mean_reward": 0.25,
+        "coverage": 0.75,
+        "format_rate": 1.0,
+        "errors": 2,
+    }
 
 
 def make_run(folder, spread=0.5, stop_reason="eos"):
     (folder / "config.yaml").write_text(dump_config(validate_config(CONFIG, "test")))
-    (folder / "eval.json").write_text(json.dumps([evaluation_row("oracle", 0.9, 0.8, 0.95), evaluation_row("base", 0.1, 0.05, 0.17), evaluation_row("random", 0.0, 0.0, 0.05), evaluation_row("after-grpo", 0.5, 0.4, 0.6)]))
+    (folder / "eval.json").write_text(
+        json.dumps(
+            [
+                evaluation_row("oracle", 0.9, 0.8, 0.95),
+                evaluation_row("base", 0.1, 0.05, 0.17),
+                evaluation_row("random", 0.0, 0.0, 0.05),
+                evaluation_row("after-grpo", 0.5, 0.4, 0.6),
+            ]
+        )
+    )
     with RunLogger(folder) as logger:
         for step in range(1, 11):
             logger.log("sft", step, {"loss": 3.0 / step, "train/tokens_per_s": 1000.0, "time/step_s": 60.0})
         for step in range(1, 101):
-            logger.log("grpo", step, {"loss": 0.0, "reward/mean": step / 100, "reward/flat_groups": float(spread == 0), "kl/ref": 0.01})
+            logger.log(
+                "grpo",
+                step,
+                {
+                    "loss": 0.0,
+                    "reward/mean": step / 100,
+                    "reward/flat_groups": float(spread == 0),
+                    "kl/ref": 0.01,
+                },
+            )
             texts = ["wrong ``` and", "nearly |", "right\n````\n# no heading"]
             logger.log_samples(
-                "grpo", step,
-                [{"uid": f"kg-{r}", "prompt": "question?", "completion": text, "reward": r * spread,
-                  "parts": {"answer": r, "path": 0.5}, "stop_reason": stop_reason} for r, text in enumerate(texts)],
-            )  # fmt: skip
+                "grpo",
+                step,
+                [
+                    {
+                        "uid": f"kg-{r}",
+                        "prompt": "question?",
+                        "completion": text,
+                        "reward": r * spread,
+                        "parts": {"answer": r, "path": 0.5},
+                        "stop_reason": stop_reason,
+                    }
+                    for r, text in enumerate(texts)
+                ],
+            )
     return folder
 
 
@@ -49,12 +87,20 @@ def test_report_of_a_run(tmp_path):
     text = write_report(make_run(tmp_path)).read_text()
     assert text.startswith("# demo\n")
     for part in [
-        "- seed: 3", "LoRA of rank 8", "jaxrl run config.yaml", "| base | 100 | 10.0% | 5.0 – 17.0% |", "| after-grpo | 100 | 50.0% |",
-        "## sft\n\nsteps 1 to 10, wall time 0:10:00, 1000.0 tokens/s (median)", "| loss (`loss`) | 3.000 | 0.300 | 0.300 |",
-        "| reward (`reward/mean`) | 0.010 | 1.000 | 1.000 |", "## Completions of grpo, step 100",
-        "### best: kg-2\n\nreward 1.000, answer 2, path 0.500, stopped by eos", "### median: kg-1", "### worst: kg-0",
+        "- seed: 3",
+        "LoRA of rank 8",
+        "jaxrl run config.yaml",
+        "| base | 100 | 10.0% | 5.0 – 17.0% |",
+        "| after-grpo | 100 | 50.0% |",
+        "## sft\n\nsteps 1 to 10, wall time 0:10:00, 1000.0 tokens/s (median)",
+        "| loss (`loss`) | 3.000 | 0.300 | 0.300 |",
+        "| reward (`reward/mean`) | 0.010 | 1.000 | 1.000 |",
+        "## Completions of grpo, step 100",
+        "### best: kg-2\n\nreward 1.000, answer 2, path 0.500, stopped by eos",
+        "### median: kg-1",
+        "### worst: kg-0",
         "`````text\nright\n````\n# no heading\n`````",
-    ]:  # fmt: skip
+    ]:
         assert part in text, part
     assert "Alarms" not in text
     curve = next(line for line in text.splitlines() if line.startswith("reward  "))
@@ -63,7 +109,11 @@ def test_report_of_a_run(tmp_path):
 
 def test_alarms_in_words(tmp_path):
     make_run(tmp_path, spread=0.0, stop_reason="max_tokens")
-    rows = [evaluation_row("base", 0.5, 0.4, 0.6), evaluation_row("after-sft", 0.45, 0.35, 0.55), evaluation_row("after-grpo", 0.1, 0.05, 0.17)]
+    rows = [
+        evaluation_row("base", 0.5, 0.4, 0.6),
+        evaluation_row("after-sft", 0.45, 0.35, 0.55),
+        evaluation_row("after-grpo", 0.1, 0.05, 0.17),
+    ]
     (tmp_path / "eval.json").write_text(json.dumps(rows))
     text = write_report(tmp_path).read_text()
     for alarm in [
@@ -77,7 +127,10 @@ def test_alarms_in_words(tmp_path):
 
 
 def test_alarms_of_numbers():
-    stages = {"sft": [{"step": 1, "loss": 1.0}, {"step": 2, "loss": None}], "grpo": [{"sample/truncated": 1.0}]}
+    stages = {
+        "sft": [{"step": 1, "loss": 1.0}, {"step": 2, "loss": None}],
+        "grpo": [{"sample/truncated": 1.0}],
+    }
     assert [alarm.split(":")[0] for alarm in find_alarms(stages, [], [])] == ["sft", "grpo"]
 
 

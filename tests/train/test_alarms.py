@@ -5,14 +5,23 @@ import pytest
 from jaxrl.train.alarms import find_alarms
 
 HEALTHY = {
-    "reward/mean": 0.4, "reward/std": 0.3, "reward/flat_groups": 0.2, "reward/not_finite": 0.0, "entropy": 0.7, "sampler_mismatch/p99": 1e-5,
-    "sample/truncated": 0.1, "groups/used": 8, "groups/dropped": 12,
-}  # fmt: skip
+    "reward/mean": 0.4,
+    "reward/std": 0.3,
+    "reward/flat_groups": 0.2,
+    "reward/not_finite": 0.0,
+    "entropy": 0.7,
+    "sampler_mismatch/p99": 1e-5,
+    "sample/truncated": 0.1,
+    "groups/used": 8,
+    "groups/dropped": 12,
+}
 
 
 def test_a_healthy_step_is_silent():
     assert find_alarms(HEALTHY) == {}
-    assert find_alarms({k: v for k, v in HEALTHY.items() if k not in ("entropy", "sampler_mismatch/p99")}) == {}, "a step without an update"
+    assert (
+        find_alarms({k: v for k, v in HEALTHY.items() if k not in ("entropy", "sampler_mismatch/p99")}) == {}
+    ), "a step without an update"
 
 
 @pytest.mark.parametrize(
@@ -24,7 +33,11 @@ def test_a_healthy_step_is_silent():
         ("mismatch", {"sampler_mismatch/p99": 0.5}, "0.50 nats"),
         ("truncated", {"sample/truncated": 1.0}, "max_new_tokens"),
         ("not finite", {"reward/not_finite": 3.0}, "3 rewards are not finite"),
-        ("not finite", {"reward/not_finite": 3.0, "reward/std": 0.0, "reward/mean": 0.0}, "mend the verifier"),
+        (
+            "not finite",
+            {"reward/not_finite": 3.0, "reward/std": 0.0, "reward/mean": 0.0},
+            "mend the verifier",
+        ),
         ("verifier errors", {"verify/errors": 3}, "3 samples have no verdict"),
         ("skipped", {"skipped": 1.0}, "1 updates changed nothing, because a loss"),
         ("few groups", {"groups/used": 1.0, "groups/dropped": 31.0}, "only 1 of 32 groups"),

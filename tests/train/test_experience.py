@@ -30,17 +30,31 @@ SEQ_LEN = 16
 def groups(rewards=((1.0, 0.0), (0.0, 1.0), (1.0, 0.0), (0.0, 1.0))):
     rng = np.random.default_rng(0)
     return [
-        group(*(trajectory(r, uid=f"p{p}", prompt=rng.integers(1, 60, 3), said=rng.integers(1, 60, rng.integers(2, 6))) for r in rewards_G))
+        group(
+            *(
+                trajectory(
+                    r,
+                    uid=f"p{p}",
+                    prompt=rng.integers(1, 60, 3),
+                    said=rng.integers(1, 60, rng.integers(2, 6)),
+                )
+                for r in rewards_G
+            )
+        )
         for p, rewards_G in enumerate(rewards)
     ]
 
 
 def credit(algo, groups=groups(), entries=(), reference=None, kl_coef=None):
     is_ppo = isinstance(algo, PPOSection)
-    trainable = TRAINABLE | ({"value_head": noisy(init_value_head(jax.random.key(0), 32), 1)} if is_ppo else {})
+    trainable = TRAINABLE | (
+        {"value_head": noisy(init_value_head(jax.random.key(0), 32), 1)} if is_ppo else {}
+    )
     state = place_state(trainable, optax.sgd(1.0), jax.random.key(0), MESH, reference)
     scorers = Scorers(MESH, SEQ_LEN, algo, FROZEN, SCORE_WITH_VALUES if is_ppo else SCORE, SCORE)
-    return give_credit(groups, entries, scorers, state, algo.kl_coef if kl_coef is None else kl_coef, max_new_tokens=8)
+    return give_credit(
+        groups, entries, scorers, state, algo.kl_coef if kl_coef is None else kl_coef, max_new_tokens=8
+    )
 
 
 def scored(samples, trainable=TRAINABLE):
@@ -57,7 +71,9 @@ def test_one_update_needs_no_old_logprobs_and_more_have_the_trainers():
         np.testing.assert_allclose(sample.old_logprobs, expected, atol=1e-5)
         assert sample.old_logprobs[sample.completion_mask].max() < 0
     first, second = minibatches(two, algo, (0, 0, 1))
-    assert all(np.isnan(s.old_logprobs).all() for s in first), "the policy has not moved: its ratio is exactly 1"
+    assert all(np.isnan(s.old_logprobs).all() for s in first), (
+        "the policy has not moved: its ratio is exactly 1"
+    )
     assert not any(np.isnan(s.old_logprobs).any() for s in second)
 
 
@@ -65,31 +81,55 @@ def no_pass(*args):
     raise AssertionError("a scoring pass")
 
 
-@pytest.mark.parametrize("settings", [{"updates_per_batch": 2}, {"kl_in": "reward", "kl_estimator": "k1", "kl_coef": 0.1}])
+@pytest.mark.parametrize(
+    "settings", [{"updates_per_batch": 2}, {"kl_in": "reward", "kl_estimator": "k1", "kl_coef": 0.1}]
+)
 def test_the_samplers_logprobs_take_the_place_of_a_pass_where_they_are_asked_for(settings):
     algo = GRPOSection(problems_per_batch=4, group_size=2, old_logprobs="sampler", **settings)
     reference = {"lora": noisy(TRAINABLE["lora"], 9)}
     state = place_state(TRAINABLE, optax.sgd(1.0), jax.random.key(0), MESH, reference)
-    experience = give_credit(groups(), (), Scorers(MESH, SEQ_LEN, algo, FROZEN, no_pass, SCORE), state, algo.kl_coef, max_new_tokens=8)
+    experience = give_credit(
+        groups(),
+        (),
+        Scorers(MESH, SEQ_LEN, algo, FROZEN, no_pass, SCORE),
+        state,
+        algo.kl_coef,
+        max_new_tokens=8,
+    )
     for sample in experience.fresh:
         assert sample.old_logprobs is sample.sampler_logprobs
     if algo.kl_coef:
-        masks, old, ref = zip(*((s.completion_mask, s.sampler_logprobs, s.ref_logprobs) for s in experience.fresh))
+        masks, old, ref = zip(
+            *((s.completion_mask, s.sampler_logprobs, s.ref_logprobs) for s in experience.fresh)
+        )
         k1 = np.concatenate([(o - r)[m] for m, o, r in zip(masks, old, ref)])
         assert experience.metrics["kl/ref"] == pytest.approx(k1.mean(), rel=1e-4)
     first, *later = minibatches(experience, algo, (0, 0, 1))
-    assert all(np.isnan(s.old_logprobs).all() for s in first), "no pass is needed for the first update, and its ratio is 1"
+    assert all(np.isnan(s.old_logprobs).all() for s in first), (
+        "no pass is needed for the first update, and its ratio is 1"
+    )
     assert all(s.old_logprobs is s.sampler_logprobs for part in later for s in part)
 
 
 def test_where_sampler_and_trainer_agree_it_does_not_matter_whose_logprobs_are_the_old_ones():
     by_trainer = credit(GRPOSection(problems_per_batch=4, group_size=2, updates_per_batch=2))
     agreeing = [
-        group(*(dataclasses.replace(t, completion=dataclasses.replace(t.completion, sampler_logprobs=s.old_logprobs[s.completion_mask].tolist()))
-                for t, s in zip(g.trajectories, samples, strict=True)))
+        group(
+            *(
+                dataclasses.replace(
+                    t,
+                    completion=dataclasses.replace(
+                        t.completion, sampler_logprobs=s.old_logprobs[s.completion_mask].tolist()
+                    ),
+                )
+                for t, s in zip(g.trajectories, samples, strict=True)
+            )
+        )
         for g, samples in zip(groups(), np.reshape(np.array(by_trainer.fresh, object), (4, 2)))
-    ]  # fmt: skip
-    by_sampler = credit(GRPOSection(problems_per_batch=4, group_size=2, updates_per_batch=2, old_logprobs="sampler"), agreeing)
+    ]
+    by_sampler = credit(
+        GRPOSection(problems_per_batch=4, group_size=2, updates_per_batch=2, old_logprobs="sampler"), agreeing
+    )
     for a, b in zip(by_trainer.fresh, by_sampler.fresh, strict=True):
         np.testing.assert_array_equal(a.tokens, b.tokens)
         np.testing.assert_array_equal(a.old_logprobs[a.completion_mask], b.old_logprobs[b.completion_mask])
@@ -117,7 +157,10 @@ def test_the_reference_is_scored_where_there_is_a_kl_term():
 
 def test_rewards_that_are_no_numbers_leave_their_sample_out():
     nan = float("nan")
-    for algo in (GRPOSection(problems_per_batch=4, group_size=2), PPOSection(problems_per_batch=4, group_size=2)):
+    for algo in (
+        GRPOSection(problems_per_batch=4, group_size=2),
+        PPOSection(problems_per_batch=4, group_size=2),
+    ):
         experience = credit(algo, groups(((1.0, 0.0), (nan, 1.0), (nan, nan), (0.0, 1.0))))
         assert len(experience.fresh) == 5 and experience.metrics["sample/left_out"] == 3
         assert all(np.isfinite(s.advantages).all() for s in experience.fresh)
@@ -127,7 +170,10 @@ def test_rewards_that_are_no_numbers_leave_their_sample_out():
 def test_by_parts_the_reward_itself_is_not_learnt_from_and_a_part_that_is_no_number_leaves_its_sample_out():
     nan = float("nan")
     judged = [[(9.0, 0.0), (0.0, 0.5)], [(1.0, 0.5), (1.0, nan)]]  # (reward, its part `path`)
-    parts = [group(*(trajectory(r, prompt=[5, 6], said=[7, 8], parts={"path": part}) for r, part in pairs)) for pairs in judged]
+    parts = [
+        group(*(trajectory(r, prompt=[5, 6], said=[7, 8], parts={"path": part}) for r, part in pairs))
+        for pairs in judged
+    ]
     algo = GRPOSection(problems_per_batch=4, group_size=2, advantage="gdpo", part_weights={"path": 1.0})
     experience = credit(algo, parts)
     assert (np.sign(experience.advantages_P_G) == [[-1, 1], [0, 0]]).all()
@@ -152,28 +198,60 @@ def test_replayed_samples_to_imitate_take_no_part_in_the_policy_loss():
 @pytest.mark.parametrize("section", [GRPOSection, PPOSection])
 def test_a_minibatch_of_replayed_samples_alone_is_a_batch_like_any_other(section):
     """Where all rewards are no numbers, say: the run goes on, with what there is to imitate."""
-    algo = section(problems_per_batch=4, group_size=2, updates_per_batch=1, kl_coef=0.1, kl_in="loss", replay=ReplaySection(ratio=0.2))
+    algo = section(
+        problems_per_batch=4,
+        group_size=2,
+        updates_per_batch=1,
+        kl_coef=0.1,
+        kl_in="loss",
+        replay=ReplaySection(ratio=0.2),
+    )
     nan = float("nan")
-    trainable = TRAINABLE | ({"value_head": init_value_head(jax.random.key(0), 32)} if section is PPOSection else {})
+    trainable = TRAINABLE | (
+        {"value_head": init_value_head(jax.random.key(0), 32)} if section is PPOSection else {}
+    )
     experience = credit(algo, groups(((nan, nan),) * 4), [ENTRY], reference=TRAINABLE)
     (samples,) = list(minibatches(experience, algo, (0, 0, 1)))[:1]
     assert not experience.fresh and len(samples) == 1
     state = place_state(trainable, optax.sgd(1.0), jax.random.key(0), MESH, TRAINABLE)
     make_step = make_ppo_step if section is PPOSection else make_grpo_step
     step = make_step(POLICY, optax.sgd(1.0), algo, SampleSection(max_new_tokens=8), state, MESH)
-    batch = collate(samples, algo.rows_per_update, SEQ_LEN, policy_microbatch(algo, SEQ_LEN, MESH), fields_of(algo))
+    batch = collate(
+        samples, algo.rows_per_update, SEQ_LEN, policy_microbatch(algo, SEQ_LEN, MESH), fields_of(algo)
+    )
     after, metrics = step(state, FROZEN, shard_batch(batch, MESH))
-    assert metrics["skipped"] == 0 and metrics["tokens"] == 0 and metrics["grad_norm"] > 0 and metrics["loss/imitation"] > 0
-    full = collate(credit(algo, entries=[ENTRY], reference=TRAINABLE).fresh, algo.rows_per_update, SEQ_LEN, policy_microbatch(algo, SEQ_LEN, MESH), fields_of(algo))
+    assert (
+        metrics["skipped"] == 0
+        and metrics["tokens"] == 0
+        and metrics["grad_norm"] > 0
+        and metrics["loss/imitation"] > 0
+    )
+    full = collate(
+        credit(algo, entries=[ENTRY], reference=TRAINABLE).fresh,
+        algo.rows_per_update,
+        SEQ_LEN,
+        policy_microbatch(algo, SEQ_LEN, MESH),
+        fields_of(algo),
+    )
     assert jax.tree.map(np.shape, full) == jax.tree.map(np.shape, batch), "one compiled step serves both"
 
 
 @pytest.mark.parametrize("section", [GRPOSection, PPOSection])
 def test_off_policy_samples_keep_the_logprobs_of_their_time(section):
-    algo = section(problems_per_batch=4, group_size=2, updates_per_batch=1, replay=ReplaySection(ratio=0.2, use="off_policy"))
+    algo = section(
+        problems_per_batch=4,
+        group_size=2,
+        updates_per_batch=1,
+        replay=ReplaySection(ratio=0.2, use="off_policy"),
+    )
     experience = credit(algo, entries=[ENTRY])
     (replayed,) = experience.replayed
-    assert replayed.old_logprobs.tolist() == [0, 0, -0.25, -0.5] and replayed.completion_mask.tolist() == [False, False, True, True]
+    assert replayed.old_logprobs.tolist() == [0, 0, -0.25, -0.5] and replayed.completion_mask.tolist() == [
+        False,
+        False,
+        True,
+        True,
+    ]
     if section is GRPOSection:
         assert replayed.advantages.tolist() == [0, 0, 1.5, 1.5]
     else:  # its credit is the critic's of today
@@ -186,8 +264,11 @@ def test_off_policy_samples_keep_the_logprobs_of_their_time(section):
 def test_a_critic_gives_returns_and_old_values():
     experience = credit(PPOSection(problems_per_batch=4, group_size=2, gae_lambda=1.0, whiten=False))
     for sample, reward in zip(experience.fresh, (1, 0, 0, 1, 1, 0, 0, 1), strict=True):
-        np.testing.assert_allclose(sample.returns[sample.completion_mask], reward, atol=1e-5)  # gamma 1: what is still to come
-        np.testing.assert_allclose((sample.advantages + sample.old_values)[sample.completion_mask], reward, atol=1e-5)
+        # gamma 1: what is still to come
+        np.testing.assert_allclose(sample.returns[sample.completion_mask], reward, atol=1e-5)
+        np.testing.assert_allclose(
+            (sample.advantages + sample.old_values)[sample.completion_mask], reward, atol=1e-5
+        )
     assert "value/explained_variance" in experience.metrics
 
 

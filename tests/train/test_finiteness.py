@@ -1,4 +1,6 @@
-"""Updates that are not sound: whatever part of one is not finite, nothing but the count of steps changes, and a run gives up."""
+"""Updates that are not sound: whatever part of one is not finite, nothing but the count of steps changes, and
+a run gives up.
+"""
 
 import dataclasses
 
@@ -14,7 +16,14 @@ from jaxrl.errors import InputError
 from jaxrl.ops.kl import adapt_kl_coef
 from jaxrl.sharding import shard_batch
 from jaxrl.train.loop import MAX_SKIPPED, FinitenessGuard
-from jaxrl.train.state import MAX_WEIGHT, all_finite, all_within, make_actor_critic_optimizer, make_optimizer, place_state
+from jaxrl.train.state import (
+    MAX_WEIGHT,
+    all_finite,
+    all_within,
+    make_actor_critic_optimizer,
+    make_optimizer,
+    place_state,
+)
 from jaxrl.train.step import _jit_step, make_grpo_step
 from tests.tiny import one_device, policy_and_trees, policy_batch, sft_batch
 
@@ -26,19 +35,29 @@ def assert_skipped(step, state, frozen, batch):
     before = jax.tree.map(np.array, (state.trainable, state.opt_state))
     after, metrics = step(state, frozen, shard_batch(batch, one_device()))
     assert metrics["skipped"] == 1 and int(after.step) == 1
-    for old, new in zip(jax.tree.leaves(before), jax.tree.leaves((after.trainable, after.opt_state)), strict=True):
+    for old, new in zip(
+        jax.tree.leaves(before), jax.tree.leaves((after.trainable, after.opt_state)), strict=True
+    ):
         assert old.tobytes() == np.asarray(new).tobytes()
     return metrics
 
 
 def test_a_finite_loss_with_a_gradient_that_is_not_is_skipped():
-    """Advantages of 1e30: their sum is a float32, the square of the gradient is none. This optimiser would not notice."""
+    """Advantages of 1e30: their sum is a float32, the square of the gradient is none. This optimiser would
+    not notice.
+    """
     policy, trainable, frozen = policy_and_trees()
-    keep_gradient = optax.GradientTransformation(zeros_like, lambda gradient, *_: (zeros_like(gradient), gradient))
+    keep_gradient = optax.GradientTransformation(
+        zeros_like, lambda gradient, *_: (zeros_like(gradient), gradient)
+    )
     state = place_state(trainable, keep_gradient, jax.random.key(0), one_device())
     step = make_grpo_step(policy, keep_gradient, GRPOSection(), SAMPLE, state, one_device())
-    batch = dataclasses.replace(policy_batch(1), **dict.fromkeys(("ref_logprobs", "replay_mask", "old_values", "returns")))
-    metrics = assert_skipped(step, state, frozen, dataclasses.replace(batch, advantages=np.float32(1e30) * batch.advantages))
+    batch = dataclasses.replace(
+        policy_batch(1), **dict.fromkeys(("ref_logprobs", "replay_mask", "old_values", "returns"))
+    )
+    metrics = assert_skipped(
+        step, state, frozen, dataclasses.replace(batch, advantages=np.float32(1e30) * batch.advantages)
+    )
     assert np.isfinite(metrics["loss"]) and not np.isfinite(metrics["grad_norm"])
 
 
@@ -57,15 +76,22 @@ RESULTS = {
     "weights that overflow": make_optimizer(OptimSection(learning_rate=1e39), 10),
     "weights beyond all measure": make_optimizer(OptimSection(learning_rate=2 * MAX_WEIGHT), 10),
     "the critic's weights alone": make_actor_critic_optimizer(OptimSection(learning_rate=1e-3), PPO, 10),
-    "the optimiser's state alone": optax.GradientTransformation(zeros_like, lambda g, *_: (zeros_like(g), jax.tree.map(lambda x: x / 0, g))),
+    "the optimiser's state alone": optax.GradientTransformation(
+        zeros_like, lambda g, *_: (zeros_like(g), jax.tree.map(lambda x: x / 0, g))
+    ),
 }
 
 
 @pytest.mark.parametrize("name", [*RESULTS, None])
 def test_a_result_that_is_not_sound_is_skipped(name):
-    """Loss and gradient are finite in all of them. What every loss has in common, with a loss that compiles at once."""
+    """Loss and gradient are finite in all of them. What every loss has in common, with a loss that compiles
+    at once.
+    """
     tx = RESULTS.get(name, make_optimizer(OptimSection(), 10))
-    trainable = {"lora": {"layers": {"q": {"lora_a": jnp.ones((2, 3))}}}, "value_head": {"kernel": jnp.ones(3)}}
+    trainable = {
+        "lora": {"layers": {"q": {"lora_a": jnp.ones((2, 3))}}},
+        "value_head": {"kernel": jnp.ones(3)},
+    }
     state = place_state(trainable, tx, jax.random.key(0), one_device())
     step = _jit_step(weighted_sum, lambda batch: {}, tx, state, one_device())
     batch = sft_batch(policy_batch(1))
@@ -78,14 +104,19 @@ def test_a_result_that_is_not_sound_is_skipped(name):
 
 
 def test_finite_and_within_by_hand():
-    tree = {"a": jnp.array([1.0, -3.0]), "b": jnp.bfloat16(2.0), "count": jnp.int32(2**31 - 1), "key": jax.random.key(0)}
+    tree = {
+        "a": jnp.array([1.0, -3.0]),
+        "b": jnp.bfloat16(2.0),
+        "count": jnp.int32(2**31 - 1),
+        "key": jax.random.key(0),
+    }
     assert all_finite(tree) and all_within(tree, 3.0) and not all_within(tree, 2.9) and all_finite({})
     for x in (jnp.nan, jnp.inf, -jnp.inf):
         assert not all_finite(tree | {"c": jnp.array([0.0, x])})
         assert not all_finite(tree | {"c": jnp.array([0.0, x], jnp.bfloat16)})
 
 
-# --------------------------------------------------------------------------------------------------------------- guard
+# ------------------------------------------------------------------------------------------------------ guard
 
 SOUND, SKIPPED, NOTHING = ({"skipped": s, "grad_norm": g} for s, g in ((0, 0.5), (1, np.nan), (0, 0.0)))
 

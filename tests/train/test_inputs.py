@@ -17,10 +17,25 @@ from jaxrl.train import inputs as inputs_module
 from jaxrl.train.inputs import INPUTS, TASK_FILES, TASK_PROGRAMS, check_inputs, keep_inputs
 
 FILES = (
-    "model/config.json", "model/model.safetensors", "model/tokenizer.json", "model/chat_template.jinja", "model/additional_chat_templates/tools.jinja", "adapter/adapter_config.json",
-    "adapter/adapter_model.safetensors", "tokenizer/tokenizer.json", "own.jinja", "sft.jsonl", "saved/train/data.arrow", "kg.json",
-    "questions.jsonl", "examples.jsonl", "train.jsonl", "test.jsonl.gz", "words.txt", "val.parquet",
-)  # fmt: skip
+    "model/config.json",
+    "model/model.safetensors",
+    "model/tokenizer.json",
+    "model/chat_template.jinja",
+    "model/additional_chat_templates/tools.jinja",
+    "adapter/adapter_config.json",
+    "adapter/adapter_model.safetensors",
+    "tokenizer/tokenizer.json",
+    "own.jinja",
+    "sft.jsonl",
+    "saved/train/data.arrow",
+    "kg.json",
+    "questions.jsonl",
+    "examples.jsonl",
+    "train.jsonl",
+    "test.jsonl.gz",
+    "words.txt",
+    "val.parquet",
+)
 PROGRAMS = {
     "task.py": "import helper\nfrom parts import more\n",
     "helper.py": "import json\ndef f():\n    import late\n",
@@ -35,17 +50,36 @@ PROGRAMS = {
 NO_FILES = (".", "model", "long " * 999, "\0")  # texts of a user's options that name none
 OTHER = ("unused.py", "model/notes.md", "other.jsonl")
 VALUES = {
-    "name": "x", "runs_dir": "runs",
+    "name": "x",
+    "runs_dir": "runs",
     "model": {"path": "model", "adapter": "adapter", "tokenizer": "tokenizer", "chat_template": "own.jinja"},
-    "task": {"name": "knowledge_graph", "graph": "kg.json", "eval_file": "questions.jsonl", "examples_file": "examples.jsonl"},
+    "task": {
+        "name": "knowledge_graph",
+        "graph": "kg.json",
+        "eval_file": "questions.jsonl",
+        "examples_file": "examples.jsonl",
+    },
     "stages": [
         {"kind": "sft", "data": {"file": "sft.jsonl"}},
         {"kind": "sft", "name": "more", "data": {"hub": "saved"}},
-        {"kind": "eval", "name": "a", "task": {"name": "math", "train_file": "train.jsonl", "test_file": "test.jsonl.gz"}},
+        {
+            "kind": "eval",
+            "name": "a",
+            "task": {"name": "math", "train_file": "train.jsonl", "test_file": "test.jsonl.gz"},
+        },
         {"kind": "eval", "name": "b", "task": {"reward": "brief.py:reward"}},
-        {"kind": "eval", "name": "c", "task": {"name": "custom", "file": "task.py", "val": "val.parquet", "options": {"a": [{"b": "words.txt"}, *NO_FILES]}}},
+        {
+            "kind": "eval",
+            "name": "c",
+            "task": {
+                "name": "custom",
+                "file": "task.py",
+                "val": "val.parquet",
+                "options": {"a": [{"b": "words.txt"}, *NO_FILES]},
+            },
+        },
     ],
-}  # fmt: skip
+}
 
 
 @pytest.fixture
@@ -71,17 +105,25 @@ def begin(config, folder):
 
 def test_every_file_that_a_run_reads_is_kept_and_no_other(begun):
     _, folder = begun
-    assert {file["path"] for file in json.loads((folder / INPUTS).read_text())["files"].values()} == {*FILES, *PROGRAMS}
+    assert {file["path"] for file in json.loads((folder / INPUTS).read_text())["files"].values()} == {
+        *FILES,
+        *PROGRAMS,
+    }
 
 
 @pytest.mark.parametrize("name", [*FILES, *PROGRAMS])
 def test_a_file_that_has_changed_is_named(name, begun):
-    """One byte, with the size and the time of before; then the file is gone; then it is back, and the run goes on."""
+    """One byte, with the size and the time of before; then the file is gone; then it is back, and the run
+    goes on.
+    """
     config, folder = begun
     text, before = Path(name).read_bytes(), os.stat(name)
     Path(name).write_bytes(text[:-1] + b"~")
     os.utime(name, ns=(before.st_atime_ns, before.st_mtime_ns))
-    with pytest.raises(InputError, match=f"(?s)other files than there are now:\n  {name} has changed .*put back what was there") as error:
+    with pytest.raises(
+        InputError,
+        match=f"(?s)other files than there are now:\n  {name} has changed .*put back what was there",
+    ) as error:
         check_inputs(config, folder)
     assert str(error.value).count("\n") == 2
     if "import" not in PROGRAMS.get(name, ""):  # without a program, what it imports is not known either
@@ -110,7 +152,9 @@ def test_files_that_were_copied_touched_or_do_not_matter_change_nothing(begun):
     Path("sft.jsonl").write_bytes(text)
     os.utime("kg.json", ns=(1, 1))
     now = check_inputs(config, folder)
-    assert now.began == kept.began and {n: f.digest for n, f in now.files.items()} == {n: f.digest for n, f in kept.files.items()}
+    assert now.began == kept.began and {n: f.digest for n, f in now.files.items()} == {
+        n: f.digest for n, f in kept.files.items()
+    }
 
 
 def test_files_that_lie_elsewhere_are_the_same_files_and_others_in_their_place_are_not(begun):
@@ -126,7 +170,10 @@ def test_files_that_lie_elsewhere_are_the_same_files_and_others_in_their_place_a
     values["task"]["graph"] = "moved/kg.json"
     values["stages"][0]["data"]["file"], values["stages"][1]["data"]["hub"] = "moved/sft.jsonl", "moved/saved"
     values["stages"][3]["task"]["reward"] = "moved/brief.py:reward"
-    values["stages"][4]["task"] |= {"file": "moved/task.py", "options": {"a": [{"b": "moved/words.txt"}, *NO_FILES]}}
+    values["stages"][4]["task"] |= {
+        "file": "moved/task.py",
+        "options": {"a": [{"b": "moved/words.txt"}, *NO_FILES]},
+    }
     values |= {"runs_dir": "moved/runs", "name": "renamed"}  # the folder itself
     config = validate_config(values, "test")
     refuse_other_config(folder, config)
@@ -146,7 +193,9 @@ def test_a_file_whose_stamp_is_the_one_kept_is_not_read(begun, monkeypatch):
     config, folder = begun
     os.utime("kg.json", ns=(1, 1))
     read = []
-    monkeypatch.setattr(inputs_module, "sha256_of_all", lambda paths: [read.append(str(p)) or "other" for p in paths])
+    monkeypatch.setattr(
+        inputs_module, "sha256_of_all", lambda paths: [read.append(str(p)) or "other" for p in paths]
+    )
     with pytest.raises(InputError, match="kg.json has changed"):
         check_inputs(config, folder)
     assert set(read) == {"kg.json"}
@@ -154,7 +203,11 @@ def test_a_file_whose_stamp_is_the_one_kept_is_not_read(begun, monkeypatch):
 
 def test_the_tokenizer_that_a_run_has_made_is_an_input_of_its_going_on(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    values = {"name": "x", "model": {"architecture": {}}, "stages": [{"kind": "eval", "task": {"name": "tiny"}}]}
+    values = {
+        "name": "x",
+        "model": {"architecture": {}},
+        "stages": [{"kind": "eval", "task": {"name": "tiny"}}],
+    }
     config, folder = validate_config(values, "test"), Path("runs/x")
     found = check_inputs(config, folder)
     (folder / "tokenizer").mkdir(parents=True)
@@ -187,7 +240,14 @@ def test_a_start_that_died_before_its_config_was_written_is_not_believed(begun):
 
 
 @pytest.mark.parametrize(
-    "damage", [lambda b: b.replace(b"20", b"19", 1), lambda b: b[:-9], lambda b: b"[1]", lambda b: b"\xff" + b, lambda b: b"{}"]
+    "damage",
+    [
+        lambda b: b.replace(b"20", b"19", 1),
+        lambda b: b[:-9],
+        lambda b: b"[1]",
+        lambda b: b"\xff" + b,
+        lambda b: b"{}",
+    ],
 )
 def test_inputs_that_are_not_as_they_were_written_are_one_clear_error(damage, begun):
     config, folder = begun
@@ -199,12 +259,29 @@ def test_inputs_that_are_not_as_they_were_written_are_one_clear_error(damage, be
 def test_every_text_of_a_config_is_known_to_be_a_file_or_not_to_be_one():
     """A new key that names a file must be among the inputs, or be said not to be one here."""
     known = {*TASK_FILES, *TASK_PROGRAMS, "name", "hub_config", "hub_split", "hub_test_split", "packages"}
-    sections = {s for base in AnyTaskSection.__subclasses__() for s in (base, *base.__subclasses__())} | {AnyTaskSection}
+    sections = {s for base in AnyTaskSection.__subclasses__() for s in (base, *base.__subclasses__())} | {
+        AnyTaskSection
+    }
     sections |= {s for section in sections for s in section.__subclasses__()}
-    texts = {key for section in sections for key, field in section.model_fields.items() if str in _types(field.annotation)}
+    texts = {
+        key
+        for section in sections
+        for key, field in section.model_fields.items()
+        if str in _types(field.annotation)
+    }
     assert texts - known == set()
-    assert {key for key, f in ModelSection.model_fields.items() if str in _types(f.annotation)} == {"path", "adapter", "tokenizer", "chat_template"}
-    stage_texts = {key for stage in STAGES.values() for key, field in stage.model_fields.items() if str in _types(field.annotation)}
+    assert {key for key, f in ModelSection.model_fields.items() if str in _types(f.annotation)} == {
+        "path",
+        "adapter",
+        "tokenizer",
+        "chat_template",
+    }
+    stage_texts = {
+        key
+        for stage in STAGES.values()
+        for key, field in stage.model_fields.items()
+        if str in _types(field.annotation)
+    }
     assert stage_texts - {"name"} == set()
 
 

@@ -19,16 +19,22 @@ from jaxrl.train.state import init_state
 from jaxrl.train.step import make_sft_step
 from tests.tiny import CONFIG, LORA, one_device
 
-MODEL = dataclasses.replace(CONFIG, vocab_size=512, d_model=128, num_layers=6, num_heads=4, head_dim=32, d_ff=384, max_positions=512)
+MODEL = dataclasses.replace(
+    CONFIG, vocab_size=512, d_model=128, num_layers=6, num_heads=4, head_dim=32, d_ff=384, max_positions=512
+)
 ROWS, SEQ_LEN = 8, 256
 
 
 def shapes(lora=LORA, remat="none", config=MODEL, dtype="float32"):
     """(policy, trainable, frozen), arrays as shapes alone."""
     policy = Policy(config, lora, dtype, remat)
-    held = lambda key: jax.tree.map(lambda x: x.astype(dtype if lora else "float32"), policy.init_model(key))  # noqa: E731
+    held = lambda key: jax.tree.map(lambda x: x.astype(dtype if lora else "float32"), policy.init_model(key))
     model = {"model": jax.eval_shape(held, jax.random.key(0))}
-    return (policy, {"lora": jax.eval_shape(policy.init_lora, jax.random.key(0))}, model) if lora else (policy, model, {})
+    return (
+        (policy, {"lora": jax.eval_shape(policy.init_lora, jax.random.key(0))}, model)
+        if lora
+        else (policy, model, {})
+    )
 
 
 @pytest.fixture
@@ -45,7 +51,9 @@ def test_the_estimate_is_near_what_the_compiled_step_holds_and_not_below(lora, r
     state = jax.eval_shape(lambda trainable: init_state(trainable, tx, jax.random.key(0), {}), trainable)
     integers, flags = (jax.ShapeDtypeStruct((1, ROWS, SEQ_LEN), dtype) for dtype in ("int32", "bool"))
     batch = SFTBatch(jax.ShapeDtypeStruct((), "int32"), integers, integers, integers, flags)
-    held = make_sft_step(policy, tx, state, one_device()).lower(state, frozen, batch).compile().memory_analysis()
+    held = (
+        make_sft_step(policy, tx, state, one_device()).lower(state, frozen, batch).compile().memory_analysis()
+    )
     needed = plan_update(remat, policy, trainable, frozen, ROWS, SEQ_LEN, one_device()).needed
     assert 0.9 < needed / (held.temp_size_in_bytes + held.argument_size_in_bytes) < 2
 
@@ -55,11 +63,15 @@ def test_auto_is_selective_where_that_fits_and_full_elsewhere(device_of):
         device_of(available)
         return plan_update("auto", *shapes(), ROWS, SEQ_LEN, one_device()).remat
 
-    selective, full = (plan_update(remat, *shapes(), ROWS, SEQ_LEN, one_device()) for remat in ("selective", "full"))
+    selective, full = (
+        plan_update(remat, *shapes(), ROWS, SEQ_LEN, one_device()) for remat in ("selective", "full")
+    )
     assert full.needed < selective.needed
     assert chosen(selective.needed + 9) == "selective" and chosen(selective.needed - 9) == "full" == chosen(0)
     for asked in ("none", "selective", "full"):
-        assert plan_update(asked, *shapes(), ROWS, SEQ_LEN, one_device()).remat == asked, "what was asked for, fit or not"
+        assert plan_update(asked, *shapes(), ROWS, SEQ_LEN, one_device()).remat == asked, (
+            "what was asked for, fit or not"
+        )
 
 
 def test_what_does_not_fit_is_told_with_a_microbatch_that_does(device_of):
@@ -71,15 +83,23 @@ def test_what_does_not_fit_is_told_with_a_microbatch_that_does(device_of):
     assert plan_update("auto", *shapes(), 4, SEQ_LEN, one_device()).fits
     spread = plan_update("full", *shapes(), ROWS, SEQ_LEN, make_mesh(MeshSection(data=4)))
     device_of(spread.needed - spread.activations // 4)
-    assert "set the microbatch to 4" in plan_update("auto", *shapes(), ROWS, SEQ_LEN, make_mesh(MeshSection(data=4))).warning(), "not 6"
+    assert (
+        "set the microbatch to 4"
+        in plan_update("auto", *shapes(), ROWS, SEQ_LEN, make_mesh(MeshSection(data=4))).warning()
+    ), "not 6"
     device_of(full.needed - full.activations)
-    assert "hold the weights in bfloat16 or cut them over mesh.fsdp" in plan_update("auto", *shapes(), ROWS, SEQ_LEN, one_device()).warning()
+    assert (
+        "hold the weights in bfloat16 or cut them over mesh.fsdp"
+        in plan_update("auto", *shapes(), ROWS, SEQ_LEN, one_device()).warning()
+    )
 
 
 def test_the_line_says_what_is_chosen_and_what_it_takes(device_of):
     device_of(2**31)
     line = plan_update("auto", *shapes(), ROWS, SEQ_LEN, one_device()).line()
-    assert line.startswith("remat selective: a microbatch of 8 x 256 tokens keeps ") and line.endswith(" of 2.0 GiB")
+    assert line.startswith("remat selective: a microbatch of 8 x 256 tokens keeps ") and line.endswith(
+        " of 2.0 GiB"
+    )
 
 
 def test_devices_share_the_rows_and_fsdp_the_weights():
@@ -88,11 +108,14 @@ def test_devices_share_the_rows_and_fsdp_the_weights():
     cut = plan_update("selective", *shapes(None), ROWS, SEQ_LEN, make_mesh(MeshSection(fsdp=2)))
     assert spread.activations == cut.activations == alone.activations / 2
     weights = sum(x.size * 4 for x in jax.tree.leaves(shapes(None)[1]))
-    assert spread.needed - cut.needed == pytest.approx(COPIES * weights / 2, rel=0.01)  # norms are whole everywhere
+    # norms are whole everywhere
+    assert spread.needed - cut.needed == pytest.approx(COPIES * weights / 2, rel=0.01)
 
 
 def test_a_reference_is_one_more_copy_of_what_is_trained():
-    without, with_one = (plan_update("full", *shapes(None), ROWS, SEQ_LEN, one_device(), references=n) for n in (0, 1))
+    without, with_one = (
+        plan_update("full", *shapes(None), ROWS, SEQ_LEN, one_device(), references=n) for n in (0, 1)
+    )
     assert with_one.needed - without.needed == sum(x.size * 4 for x in jax.tree.leaves(shapes(None)[1]))
 
 
@@ -107,19 +130,35 @@ STAGES = [
 
 @pytest.mark.parametrize("stage, rows, seq_len", list(zip(STAGES, (4, 6, 3, 4, 3), (32, 48, 40, 64, 256))))
 def test_the_plan_of_a_stage_is_of_its_microbatch(stage, rows, seq_len):
-    sizes = {"model": {"architecture": {}}, "lora": {}, "task": {"name": "tiny"}, "sample": {"max_prompt_tokens": 30, "max_new_tokens": 10}}
+    sizes = {
+        "model": {"architecture": {}},
+        "lora": {},
+        "task": {"name": "tiny"},
+        "sample": {"max_prompt_tokens": 30, "max_new_tokens": 10},
+    }
     config = validate_config({"name": "test", **sizes, "stages": [stage]}, "test")
     weights = Weights(*shapes())
     plan = plan_stage("auto", config.stages[0], weights, one_device())
     assert (plan.rows, plan.seq_len, plan.remat) == (rows, seq_len, "selective")
-    assert fit_to_memory("full", config.stages[0], weights, one_device()).policy == dataclasses.replace(weights.policy, remat="full")
+    assert fit_to_memory("full", config.stages[0], weights, one_device()).policy == dataclasses.replace(
+        weights.policy, remat="full"
+    )
 
 
 def test_a_filter_is_a_bit_for_each_id_and_token_of_an_update():
     def stage(sample):
         algo = {"problems_per_batch": 4, "group_size": 5, "updates_per_batch": 2, "microbatch": 4}
         stages = [{"kind": "grpo", "seq_len": 100, "algo": algo, "sample": sample}]
-        return validate_config({"name": "test", "model": {"architecture": {}}, "lora": {}, "task": {"name": "tiny"}, "stages": stages}, "test").stages[0]
+        return validate_config(
+            {
+                "name": "test",
+                "model": {"architecture": {}},
+                "lora": {},
+                "task": {"name": "tiny"},
+                "stages": stages,
+            },
+            "test",
+        ).stages[0]
 
     filtered, plain = stage({"top_p": 0.9}), stage({})
     assert excluded_bytes(plain, 1001, one_device()) == 0
@@ -130,7 +169,9 @@ def test_a_filter_is_a_bit_for_each_id_and_token_of_an_update():
 
 def test_the_memory_is_the_devices_or_the_hosts_or_the_containers(tmp_path):
     device = one_device().devices.flat[0]
-    assert device.memory_stats() is None and device_memory(device) == host_memory() // jax.local_device_count()
+    assert (
+        device.memory_stats() is None and device_memory(device) == host_memory() // jax.local_device_count()
+    )
     limit, missing = tmp_path / "memory.max", tmp_path / "missing"
     machine = host_memory(missing)
     for text, expected in (("max\n", machine), (f"{2**20}\n", 2**20), (f"{2**60}\n", machine)):
@@ -142,4 +183,7 @@ def test_the_first_policy_has_what_the_config_says_of_remat_and_attention():
     architecture = {"d_model": 32, "num_heads": 4}
     base = load_base(ModelSection(architecture=architecture), 8, one_device(), 0)
     assert (base.policy.attention, base.policy.remat, base.policy.mesh) == ("xla", "selective", one_device())
-    assert load_base(ModelSection(architecture=architecture, remat="none"), 8, one_device(), 0).policy.remat == "none"
+    assert (
+        load_base(ModelSection(architecture=architecture, remat="none"), 8, one_device(), 0).policy.remat
+        == "none"
+    )

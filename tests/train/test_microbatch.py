@@ -13,10 +13,15 @@ from jaxrl.train.microbatch import policy_microbatch, stage_microbatch
 
 def mesh(platform, row_shards=1):
     """As much of a mesh as is looked at."""
-    return SimpleNamespace(devices=np.array([SimpleNamespace(platform=platform)]), shape={"data": row_shards, "fsdp": 1, "tensor": 1})
+    return SimpleNamespace(
+        devices=np.array([SimpleNamespace(platform=platform)]),
+        shape={"data": row_shards, "fsdp": 1, "tensor": 1},
+    )
 
 
-@pytest.mark.parametrize("platform, expected", [("gpu", [64, 5, 4, 1]), ("tpu", [64, 5, 4, 1]), ("cpu", [16, 2, 1, 1])])
+@pytest.mark.parametrize(
+    "platform, expected", [("gpu", [64, 5, 4, 1]), ("tpu", [64, 5, 4, 1]), ("cpu", [16, 2, 1, 1])]
+)
 def test_of_a_batch_of_experience(platform, expected):
     algo = GRPOSection(problems_per_batch=64, group_size=8)
     assert [policy_microbatch(algo, tokens, mesh(platform)) for tokens in (64, 1000, 1024, 9000)] == expected
@@ -51,7 +56,8 @@ def test_of_sft_pieces_are_few_and_even_and_spread_over_the_shards(platform, row
     [
         (SFTStage(kind="sft", rows=2, microbatch=2), 1, "set microbatch to 1, or"),
         (SFTStage(kind="sft", rows=24, microbatch=24), 4, "set microbatch to 12, or"),
-        (SFTStage(kind="sft", rows=12, microbatch=12), 4, "set microbatch to 4, or"),  # 6 rows do not spread over 4 shards
+        # 6 rows do not spread over 4 shards
+        (SFTStage(kind="sft", rows=12, microbatch=12), 4, "set microbatch to 4, or"),
         (SFTStage(kind="sft", rows=4, microbatch=4), 4, "hold the weights"),
     ],
 )

@@ -1,8 +1,10 @@
-"""The objectives as they are put together, sign by sign: against TRL's losses (tests/golden/losses.json), and by hand.
+"""The objectives as they are put together, sign by sign: against TRL's losses (tests/golden/losses.json), and
+by hand.
 
-`tests/ops/test_loss_goldens.py` has the same goldens for the pieces; here they go through the settings of a config, `weigh`,
-and the two objectives. Whatever stands outside of the completions is made to be wrong, so that nothing of it may be read.
-By hand, one sequence: a prompt token, `N` completion tokens, one place of padding.
+`tests/ops/test_loss_goldens.py` has the same goldens for the pieces; here they go through the settings of a
+config, `weigh`, and the two objectives. Whatever stands outside of the completions is made to be wrong, so
+that nothing of it may be read. By hand, one sequence: a prompt token, `N` completion tokens, one place of
+padding.
 """
 
 import dataclasses
@@ -19,20 +21,28 @@ from tests.ops.test_loss_goldens import AGGREGATE, GOLDEN, arrays, lay_out, ppo
 
 MAX_LEN = GOLDEN["max_completion_length"]
 # (layout, microbatches, dtype, rtol, atol); the weights are float32 whatever the rest is.
-NEAR = [("rows", 2, np.float64, 1e-6, 1e-8), ("packed", 1, np.float64, 1e-6, 1e-8), ("packed", 1, np.float32, 1e-5, 1e-7)]
+NEAR = [
+    ("rows", 2, np.float64, 1e-6, 1e-8),
+    ("packed", 1, np.float64, 1e-6, 1e-8),
+    ("packed", 1, np.float32, 1e-5, 1e-7),
+]
 JUNK = -100.0  # logprobs of what is not part of a completion; its ratio to anything has no float32
-close = lambda found, expected: np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)  # noqa: E731
+close = lambda found, expected: np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
 
 
-# ------------------------------------------------------------------------------------------------------------ goldens
+# ---------------------------------------------------------------------------------------------------- goldens
 
 
 def from_settings(settings: dict) -> GRPOSection:
-    """TRL's settings in ours. TRL bounds the weight of CISPO by the number itself, ours by a distance from 1."""
+    """TRL's settings in ours. TRL bounds the weight of CISPO by the number itself, ours by a distance
+    from 1.
+    """
     is_cispo, correction = settings["loss_type"] == "cispo", None
     if settings["use_vllm"]:
         level, how = settings["vllm_importance_sampling_mode"].split("_")
-        correction = CorrectionSection(level=level, how=how, cap=settings["vllm_importance_sampling_clip_max"])
+        correction = CorrectionSection(
+            level=level, how=how, cap=settings["vllm_importance_sampling_clip_max"]
+        )
     return GRPOSection(
         loss="cispo" if is_cispo else "clip",
         aggregate=AGGREGATE[settings["loss_type"]],
@@ -61,21 +71,31 @@ def policy_batch(mask, segment_ids, **fields) -> PolicyBatch:
 def piece(batch: PolicyBatch, m: int) -> PolicyBatch:
     """One microbatch."""
     fields = {f.name: getattr(batch, f.name) for f in dataclasses.fields(batch)}
-    return PolicyBatch(**{name: x if x is None or name == "num_microbatches" else x[m] for name, x in fields.items()})
+    return PolicyBatch(
+        **{name: x if x is None or name == "num_microbatches" else x[m] for name, x in fields.items()}
+    )
 
 
 def over_pieces(objective, algo, batch: PolicyBatch, *inputs):
-    """(loss, gradients with regard to the inputs, metric sums) of all microbatches, added up as the update does."""
+    """(loss, gradients with regard to the inputs, metric sums) of all microbatches, added up as the update
+    does.
+    """
     weights = weigh(algo, MAX_LEN, batch)
 
     def loss(*inputs):
         parts = [
-            objective(algo, *(x[m] for x in inputs), piece(batch, m), {name: w[m] for name, w in weights.items()})
+            objective(
+                algo, *(x[m] for x in inputs), piece(batch, m), {name: w[m] for name, w in weights.items()}
+            )
             for m in range(len(batch.tokens))
         ]
-        return sum(part for part, _ in parts), {name: sum(metrics[name] for _, metrics in parts) for name in parts[0][1]}
+        return sum(part for part, _ in parts), {
+            name: sum(metrics[name] for _, metrics in parts) for name in parts[0][1]
+        }
 
-    (total, metrics), grads = jax.jit(jax.value_and_grad(loss, argnums=tuple(range(len(inputs))), has_aux=True))(*inputs)
+    (total, metrics), grads = jax.jit(
+        jax.value_and_grad(loss, argnums=tuple(range(len(inputs))), has_aux=True)
+    )(*inputs)
     return total, grads, metrics
 
 
@@ -86,17 +106,26 @@ def test_loss_and_gradient_of_the_settings_are_those_of_trl(name, layout, M, dty
     counts, share = present, 1.0
     if case["settings"]["mask_truncated_completions"]:
         counts = present & ~np.array(GOLDEN["truncated"])[:, None]
-        share = counts.any(axis=1).mean()  # TRL divides by all sequences, ours by those that have a token that counts
+        # TRL divides by all sequences, ours by those that have a token that counts
+        share = counts.any(axis=1).mean()
     algo = from_settings(case["settings"])
     mask = lay_out(counts, present, layout)
     x = {key: cut(value, M, dtype) for key, value in arrays(layout).items()}
-    advantages = lay_out(np.broadcast_to(np.array(case["advantages"])[:, None], present.shape), present, layout)
+    advantages = lay_out(
+        np.broadcast_to(np.array(case["advantages"])[:, None], present.shape), present, layout
+    )
     outside = {"logprobs": JUNK, "old_logprobs": np.nan, "sampler_logprobs": 0.0, "ref_logprobs": JUNK + 5}
-    said = {key: np.where(cut(mask, M, bool), x[key], np.asarray(value, dtype)) for key, value in outside.items()}
+    said = {
+        key: np.where(cut(mask, M, bool), x[key], np.asarray(value, dtype)) for key, value in outside.items()
+    }
     logprobs = said.pop("logprobs")
     with jax.enable_x64(dtype == np.float64):
-        batch = policy_batch(cut(mask, M, bool), x["segment_ids"], advantages=cut(advantages, M, dtype), **said)
-        loss, (grad, by_entropy), metrics = over_pieces(policy_objective, algo, batch, logprobs, np.ones_like(logprobs))
+        batch = policy_batch(
+            cut(mask, M, bool), x["segment_ids"], advantages=cut(advantages, M, dtype), **said
+        )
+        loss, (grad, by_entropy), metrics = over_pieces(
+            policy_objective, algo, batch, logprobs, np.ones_like(logprobs)
+        )
     assert loss.dtype == grad.dtype == dtype
     np.testing.assert_allclose(share * np.asarray(loss), case["loss"], rtol=rtol, atol=10 * atol)
     golden_grad = cut(lay_out(case["grad"], present, layout), M, np.float64)
@@ -110,17 +139,28 @@ def test_loss_and_gradient_of_the_settings_are_those_of_trl(name, layout, M, dty
 @pytest.mark.parametrize("layout, M, dtype, rtol, atol", NEAR)
 def test_losses_and_gradients_of_ppo_are_those_of_the_naive_loops(layout, M, dtype, rtol, atol):
     (x, golden), section, vf_coef = ppo(layout), GOLDEN["ppo"], 0.3
-    algo = PPOSection(**{key: section["settings"][key] for key in ("clip_low", "clip_high", "value_clip")}, vf_coef=vf_coef)
+    algo = PPOSection(
+        **{key: section["settings"][key] for key in ("clip_low", "clip_high", "value_clip")}, vf_coef=vf_coef
+    )
     x = {key: cut(value, M, dtype) for key, value in x.items()}
     mask = x["mask"]
-    wrong = {key: np.where(mask, x[key], np.asarray(JUNK, dtype)) for key in ("logprobs", "values", "old_values")}
+    wrong = {
+        key: np.where(mask, x[key], np.asarray(JUNK, dtype)) for key in ("logprobs", "values", "old_values")
+    }
     returns = np.where(mask, cut(golden["returns"], M, dtype), np.asarray(-JUNK, dtype))
     with jax.enable_x64(dtype == np.float64):
         batch = policy_batch(
-            mask, x["segment_ids"], advantages=cut(golden["whitened"], M, dtype), sampler_logprobs=x["old_logprobs"],
-            old_logprobs=x["old_logprobs"], old_values=wrong["old_values"], returns=returns,
-        )  # fmt: skip
-        policy_loss, (policy_grad, _), _ = over_pieces(policy_objective, algo, batch, wrong["logprobs"], np.ones_like(returns))
+            mask,
+            x["segment_ids"],
+            advantages=cut(golden["whitened"], M, dtype),
+            sampler_logprobs=x["old_logprobs"],
+            old_logprobs=x["old_logprobs"],
+            old_values=wrong["old_values"],
+            returns=returns,
+        )
+        policy_loss, (policy_grad, _), _ = over_pieces(
+            policy_objective, algo, batch, wrong["logprobs"], np.ones_like(returns)
+        )
         value_loss, (value_grad,), metrics = over_pieces(value_objective, algo, batch, wrong["values"])
     near = dict(rtol=rtol, atol=atol)
     np.testing.assert_allclose(policy_loss, section["policy_loss"], rtol=rtol, atol=10 * atol)
@@ -130,29 +170,47 @@ def test_losses_and_gradients_of_ppo_are_those_of_the_naive_loops(layout, M, dty
     np.testing.assert_allclose(value_grad, vf_coef * cut(golden["grad_values"], M, np.float64), **near)
 
 
-# ------------------------------------------------------------------------------------------------------------ by hand
+# ---------------------------------------------------------------------------------------------------- by hand
 
 
 def padded(x, fill) -> np.ndarray:
-    """[1, 1, 1 + N + 1]: the completion's values between those of a prompt token and of a place of padding."""
+    """[1, 1, 1 + N + 1]: the completion's values between those of a prompt token and of a place of
+    padding.
+    """
     return np.array([fill, *x, fill], np.asarray(x).dtype)[None, None]
 
 
 def by_hand(advantages, replayed=None, in_loss=None, **fields) -> PolicyBatch:
-    """One sequence; `fields` are lists of N floats. in_loss: the completion tokens that the policy loss is taken on."""
+    """One sequence; `fields` are lists of N floats. in_loss: the completion tokens that the policy loss is
+    taken on.
+    """
     count = len(advantages)
     mask = padded(np.ones(count, bool) if in_loss is None else np.array(in_loss, bool), False)
     segment_ids = np.array([[[1] * (count + 1) + [0]]], np.int32)
-    fields = {"sampler_logprobs": [0.0] * count, "old_logprobs": [math.nan] * count, "advantages": advantages} | fields
-    fields = {name: padded(np.array(x, np.float32), np.nan if name == "old_logprobs" else 0.0) for name, x in fields.items()}
-    return policy_batch(mask, segment_ids, replay_mask=None if replayed is None else padded(np.array(replayed, bool), False), **fields)
+    fields = {
+        "sampler_logprobs": [0.0] * count,
+        "old_logprobs": [math.nan] * count,
+        "advantages": advantages,
+    } | fields
+    fields = {
+        name: padded(np.array(x, np.float32), np.nan if name == "old_logprobs" else 0.0)
+        for name, x in fields.items()
+    }
+    return policy_batch(
+        mask,
+        segment_ids,
+        replay_mask=None if replayed is None else padded(np.array(replayed, bool), False),
+        **fields,
+    )
 
 
 def policy(algo, batch: PolicyBatch, logprobs, entropy=None):
     """(loss, gradient by logprobs [N], gradient by entropy [N], metrics)."""
     logprobs = np.array(logprobs, np.float32)
     entropy = np.ones_like(logprobs) if entropy is None else np.array(entropy, np.float32)
-    loss, grads, metrics = over_pieces(policy_objective, algo, batch, padded(logprobs, JUNK), padded(entropy, 9.0))
+    loss, grads, metrics = over_pieces(
+        policy_objective, algo, batch, padded(logprobs, JUNK), padded(entropy, 9.0)
+    )
     for grad in grads:
         assert not np.any(grad[0, 0, [0, -1]]), "prompts and padding have no gradient"
     return (loss, *(grad[0, 0, 1:-1] for grad in grads), metrics)
@@ -206,7 +264,9 @@ def test_dual_clip_bounds_the_loss_of_bad_tokens_that_became_likelier():
 
 
 def test_dual_clip_has_no_say_over_good_tokens():
-    """Good tokens above it and below 1 + clip_high have all of their gradient, and are not told as clipped."""
+    """Good tokens above it and below 1 + clip_high have all of their gradient, and are not told as
+    clipped.
+    """
     loss, grad, _, metrics = policy(GRPOSection(**PLAIN, **CLIP, dual_clip=1.2), *moved(np.ones(8)))
     close(loss, -np.mean([0.7, 0.8, 0.8, 0.95, 1.4, 1.4, 1.5, 1.5]))
     close(grad, -RATIOS * [1, 1, 1, 1, 1, 1, 0, 0] / 8)
@@ -225,7 +285,9 @@ def test_cispo_bounds_the_weight_of_every_token_and_leaves_its_gradient():
 def test_the_kl_from_the_policy_that_sampled_is_a_mean_over_what_it_sampled():
     """KL(old || new), estimated from tokens of old: r - 1 - log r."""
     batch, logprobs = moved()
-    close(policy(GRPOSection(**PLAIN), batch, logprobs)[-1]["mean/kl/old"], np.sum(RATIOS - 1 - np.log(RATIOS)))
+    close(
+        policy(GRPOSection(**PLAIN), batch, logprobs)[-1]["mean/kl/old"], np.sum(RATIOS - 1 - np.log(RATIOS))
+    )
 
 
 @pytest.mark.parametrize("how, above_the_cap", [("truncate", 2.0), ("mask", 0.0)])
@@ -235,7 +297,8 @@ def test_a_token_that_the_sampler_found_less_likely_than_the_trainer_counts_more
     old = np.array([-2.0, -2.0, -2.0])
     algo = GRPOSection(**PLAIN, sampler_correction=CorrectionSection(level="token", how=how, cap=2.0))
     expected = np.array([math.exp(0.3), math.exp(-0.3), above_the_cap])
-    # The policy as it stands takes the place of old logprobs that there are not; elsewhere its moving on changes no weight.
+    # The policy as it stands takes the place of old logprobs that there are not; elsewhere its moving on
+    # changes no weight.
     for old_logprobs, ratio in ((old, 1.1), ([math.nan] * 3, 1.0)):
         batch = by_hand([1.0, 1.0, 1.0], old_logprobs=old_logprobs, sampler_logprobs=old - gaps)
         loss, grad, _, metrics = policy(algo, batch, old + math.log(ratio))
@@ -255,12 +318,16 @@ def test_the_gap_to_the_sampler_is_left_alone_unless_it_is_to_be_corrected():
     np.testing.assert_allclose(metrics["p99/sampler_mismatch/p99"], padded([1.0, 1.0], np.nan)[0])
 
 
-@pytest.mark.parametrize("aggregate, share", [("token_mean", 1 / 4), ("sequence_mean", 1 / 4), ("constant", 1 / MAX_LEN)])
+@pytest.mark.parametrize(
+    "aggregate, share", [("token_mean", 1 / 4), ("sequence_mean", 1 / 4), ("constant", 1 / MAX_LEN)]
+)
 def test_the_entropy_bonus_lowers_the_loss(aggregate, share):
     entropy, logprobs = np.array([0.5, 1.0, 2.0, 4.0]), [-1.0, -2.0, -3.0, -0.5]
     batch = by_hand([1.0, -2.0, 0.5, 0.0])
     without, grad_without, _, _ = policy(GRPOSection(**PLAIN, aggregate=aggregate), batch, logprobs, entropy)
-    loss, grad, by_entropy, metrics = policy(GRPOSection(**PLAIN, aggregate=aggregate, entropy_coef=0.1), batch, logprobs, entropy)
+    loss, grad, by_entropy, metrics = policy(
+        GRPOSection(**PLAIN, aggregate=aggregate, entropy_coef=0.1), batch, logprobs, entropy
+    )
     close(loss, without - 0.1 * share * entropy.sum())
     close(by_entropy, [-0.1 * share] * 4)
     close(grad, grad_without)
@@ -277,7 +344,9 @@ def test_the_entropy_bonus_lowers_the_loss(aggregate, share):
     ],
 )
 def test_the_kl_term_draws_the_policy_to_its_reference(estimator, value, slope):
-    """d = logprobs - ref_logprobs; descent on k2 and k3 makes less likely what is likelier than under the reference."""
+    """d = logprobs - ref_logprobs; descent on k2 and k3 makes less likely what is likelier than under the
+    reference.
+    """
     logprobs, reference = np.array([-1.0, -2.0, -3.0, -0.5]), np.array([-1.5, -1.0, -3.0, -2.5])
     batch, d = by_hand([1.0, -2.0, 0.5, 0.0], ref_logprobs=reference), logprobs - reference
     without, grad_without, _, said = policy(GRPOSection(**PLAIN), batch, logprobs)
@@ -324,7 +393,7 @@ def test_sampler_correction_leaves_the_kl_term_alone():
     close(policy(corrected, batch, [-1.0, -2.0])[0], policy(GRPOSection(**settings), batch, [-1.0, -2.0])[0])
 
 
-# ------------------------------------------------------------------------------------------------------------- replay
+# ----------------------------------------------------------------------------------------------------- replay
 
 
 REPLAYED, LOGPROBS = np.array([False, False, True, True]), np.array([-1.0, -2.0, -3.0, -0.5])
@@ -333,7 +402,12 @@ METRICS_OF_TOKENS = ("tokens", "entropy", "clip_fraction", "ratio/mean", "kl/old
 
 
 def replay(use: str) -> GRPOSection:
-    return GRPOSection(problems_per_batch=4, group_size=4, entropy_coef=0.1, replay=ReplaySection(ratio=0.5, use=use, coef=0.25))
+    return GRPOSection(
+        problems_per_batch=4,
+        group_size=4,
+        entropy_coef=0.1,
+        replay=ReplaySection(ratio=0.5, use=use, coef=0.25),
+    )
 
 
 def same_metrics_of_tokens(found: dict, expected: dict) -> None:
@@ -359,20 +433,25 @@ def test_what_is_replayed_off_policy_goes_through_the_policy_loss_and_is_left_ou
     advantages, old = np.array([1.0, -2.0, 3.0, 0.5]), LOGPROBS - np.log([1.0, 1.0, 1.1, 1.9])
     batch = by_hand(advantages, replayed=REPLAYED, old_logprobs=old, sampler_logprobs=old)
     loss, grad, _, metrics = policy(replay("off_policy"), batch, LOGPROBS, [1.0, 1.0, 5.0, 5.0])
-    held = np.array([1.0, 1.0, 1.1, 1.2])  # the last is clipped: an old, good token that is already much likelier
+    # the last is clipped: an old, good token that is already much likelier
+    held = np.array([1.0, 1.0, 1.1, 1.2])
     close(loss, -np.mean(advantages * held) - 0.1 * 3.0)
     close(grad, -advantages * held * [1, 1, 1, 0] / 4)
     assert "sum/loss/imitation" not in metrics
     fresh = by_hand(advantages[:2], old_logprobs=old[:2], sampler_logprobs=old[:2])
     same_metrics_of_tokens(metrics, policy(GRPOSection(**PLAIN, entropy_coef=0.1), fresh, LOGPROBS[:2])[-1])
-    np.testing.assert_array_equal(np.isnan(metrics["p99/sampler_mismatch/p99"])[0], [True, False, False, True, True, True])
+    np.testing.assert_array_equal(
+        np.isnan(metrics["p99/sampler_mismatch/p99"])[0], [True, False, False, True, True, True]
+    )
 
 
-# -------------------------------------------------------------------------------------------------------------- value
+# ------------------------------------------------------------------------------------------------------ value
 
 
 def value(algo: PPOSection, batch: PolicyBatch, values):
-    loss, (grad,), metrics = over_pieces(value_objective, algo, batch, padded(np.array(values, np.float32), JUNK))
+    loss, (grad,), metrics = over_pieces(
+        value_objective, algo, batch, padded(np.array(values, np.float32), JUNK)
+    )
     assert not np.any(grad[0, 0, [0, -1]]), "prompts and padding have no gradient"
     return loss, grad[0, 0, 1:-1], metrics
 
@@ -390,7 +469,9 @@ def test_the_value_loss_draws_values_to_returns_with_the_weight_asked_for(vf_coe
 
 
 def test_a_value_that_has_moved_far_enough_towards_its_return_rests():
-    """Clipped: moved by more than 0.2, and the value held at 0.2 errs more. Moved far away from its return, it is drawn back."""
+    """Clipped: moved by more than 0.2, and the value held at 0.2 errs more. Moved far away from its return,
+    it is drawn back.
+    """
     old, moved_by, returns = np.zeros(4), np.array([0.5, 0.5, 0.1, -0.5]), np.array([1.0, -1.0, 1.0, -1.0])
     batch = by_hand([0.0] * 4, old_values=old, returns=returns)
     loss, grad, metrics = value(PPOSection(vf_coef=1.0, value_clip=0.2), batch, moved_by)
@@ -408,19 +489,27 @@ def test_values_of_what_is_replayed_are_learned_and_left_out_of_the_metrics():
     assert metrics["mean/value/clip_fraction"] == 1
 
 
-# ------------------------------------------------------------------------------------------------------------ weights
+# ---------------------------------------------------------------------------------------------------- weights
 
 
 @pytest.mark.parametrize("aggregate", ["token_mean", "sequence_mean", "constant"])
 def test_each_term_has_the_weights_of_its_own_tokens(aggregate):
-    """Lengths 3 and 1, replayed ones 1 and 2, in two microbatches; the critic's and the imitation's terms are means over tokens whatever the policy's is."""
+    """Lengths 3 and 1, replayed ones 1 and 2, in two microbatches; the critic's and the imitation's terms are
+    means over tokens whatever the policy's is.
+    """
     mask = np.array([[[1, 1, 1, 0, 0]], [[1, 0, 0, 0, 0]]], bool)
     replayed = np.array([[[0, 0, 0, 0, 1]], [[0, 0, 1, 1, 0]]], bool)
     segment_ids = np.array([[[1, 1, 1, 1, 2]], [[1, 1, 2, 2, 0]]], np.int32)
     zeros = np.zeros(mask.shape, np.float32)
     fields = dict(advantages=zeros, sampler_logprobs=zeros, old_logprobs=zeros, replay_mask=replayed)
-    weights = weigh(PPOSection(aggregate=aggregate, replay=ReplaySection()), 10, policy_batch(mask, segment_ids, **fields, returns=zeros))
-    share = {"token_mean": [1 / 4, 1 / 4], "sequence_mean": [1 / 6, 1 / 2], "constant": [1 / 20, 1 / 20]}[aggregate]
+    weights = weigh(
+        PPOSection(aggregate=aggregate, replay=ReplaySection()),
+        10,
+        policy_batch(mask, segment_ids, **fields, returns=zeros),
+    )
+    share = {"token_mean": [1 / 4, 1 / 4], "sequence_mean": [1 / 6, 1 / 2], "constant": [1 / 20, 1 / 20]}[
+        aggregate
+    ]
     close(weights["policy"], mask * np.array(share)[:, None, None])
     close(weights["value"], mask / 4)
     close(weights["imitation"], replayed / 3)

@@ -1,4 +1,6 @@
-"""Looking ahead: what a stage would stumble over is refused before a run writes anything, and so is training on an evaluation."""
+"""Looking ahead: what a stage would stumble over is refused before a run writes anything, and so is training
+on an evaluation.
+"""
 
 import json
 
@@ -55,7 +57,13 @@ def check(monkeypatch):
     monkeypatch.setitem(TASKS, "knowledge_graph", Overlapping)
     tokenizer = train_tokenizer(["red green blue yes"])
 
-    def check(stages, train=(("a", "red"), ("b", "green")), test=(("c", "blue"), ("d", "blue red")), mesh=None, **sections):
+    def check(
+        stages,
+        train=(("a", "red"), ("b", "green")),
+        test=(("c", "blue"), ("d", "blue red")),
+        mesh=None,
+        **sections,
+    ):
         monkeypatch.setattr(Overlapping, "splits", {"train": list(train), "val": [], "test": list(test)})
         config = validate_config(parse_yaml(CONFIG) | sections | {"stages": stages}, "test")
         model = fresh_model_config(config.model.architecture, len(tokenizer))
@@ -64,7 +72,7 @@ def check(monkeypatch):
     return check
 
 
-# --------------------------------------------------------------------------------------------- training on evaluations
+# ------------------------------------------------------------------------------------ training on evaluations
 
 
 @pytest.mark.parametrize("stage", [SFT, RSFT, GRPO, PPO])
@@ -72,7 +80,13 @@ def check(monkeypatch):
 @pytest.mark.parametrize("order", [1, -1])
 def test_a_problem_of_an_evaluation_is_never_trained_on(check, stage, leak, mark, order):
     check([stage, EVAL])
-    with pytest.raises(InputError, match=f"stage {stage['kind']} would train on problem '{leak[0]}', which eval stage final asks too .the same {mark}.*; set "):
+    with pytest.raises(
+        InputError,
+        match=(
+            f"stage {stage['kind']} would train on problem '{leak[0]}', which eval stage final asks too .the"
+            f" same {mark}.*; set "
+        ),
+    ):
         check([stage, EVAL][::order], train=[("a", "red"), leak])
 
 
@@ -94,12 +108,17 @@ def test_records_are_held_against_evaluations_and_not_the_task_beside_them(check
     stage = SFT | {"data": {"file": str(tmp_path / "data.jsonl")}, "val_fraction": 0}
     (tmp_path / "data.jsonl").write_text('{"prompt": "red", "completion": "yes"}\n')
     check([stage, EVAL], train=[("d", "blue red")])
-    (tmp_path / "data.jsonl").write_text('{"prompt": "red", "completion": "yes"}\n{"prompt": "blue red", "completion": "no"}\n')
-    with pytest.raises(InputError, match="would train on problem 'record 2', which eval stage final asks too .the same messages"):
+    (tmp_path / "data.jsonl").write_text(
+        '{"prompt": "red", "completion": "yes"}\n{"prompt": "blue red", "completion": "no"}\n'
+    )
+    with pytest.raises(
+        InputError,
+        match="would train on problem 'record 2', which eval stage final asks too .the same messages",
+    ):
         check([stage, EVAL])
 
 
-# ------------------------------------------------------------------------------------------------------------ sampling
+# --------------------------------------------------------------------------------------------------- sampling
 
 
 @pytest.mark.parametrize("stage", [GRPO, PPO])
@@ -107,7 +126,10 @@ def test_records_are_held_against_evaluations_and_not_the_task_beside_them(check
 def test_filters_whose_ids_would_not_fit_are_refused_with_what_to_change(check, stage, settings, monkeypatch):
     monkeypatch.setattr("jaxrl.train.memory.device_memory", lambda device: 1 << 17)
     check([stage])
-    message = rf"stage {stage['kind']}: top_k, top_p or min_p need a bit for each of \d+ ids and each token of an update.*; raise algo.updates_per_batch"
+    message = (
+        rf"stage {stage['kind']}: top_k, top_p or min_p need a bit for each of \d+ ids and each token of an"
+        r" update.*; raise algo.updates_per_batch"
+    )
     with pytest.raises(InputError, match=message):
         check([stage | {"sample": settings}])
     check([stage | {"sample": settings, "algo": {"problems_per_batch": 2, "group_size": 2}}])
@@ -128,14 +150,16 @@ def test_a_system_prompt_makes_no_other_question_of_one(check, tmp_path):
 
 
 def test_questions_that_are_system_prompts_alone_are_not_all_the_same(check, monkeypatch):
-    problem = lambda uid, text: Problem(uid, ({"role": "system", "content": text},), {})  # noqa: E731
-    monkeypatch.setattr(Overlapping, "problems", lambda self, split: [problem(uid, text) for uid, text in self.splits[split]])
+    problem = lambda uid, text: Problem(uid, ({"role": "system", "content": text},), {})
+    monkeypatch.setattr(
+        Overlapping, "problems", lambda self, split: [problem(uid, text) for uid, text in self.splits[split]]
+    )
     check([GRPO, EVAL])
     with pytest.raises(InputError, match="would train on problem 'a'"):
         check([GRPO, EVAL], test=[("c", "red")])
 
 
-# ------------------------------------------------------------------------------------------------------- chat templates
+# --------------------------------------------------------------------------------------------- chat templates
 
 
 def rows_of(template, records, tmp_path, **model):
@@ -147,24 +171,30 @@ def rows_of(template, records, tmp_path, **model):
     tokenizer = train_tokenizer(["red green blue yes"])
     tokenizer.chat_template = template
     config = validate_config(values | {"stages": [stage]}, "test")
-    return preflight(config, tokenizer, fresh_model_config(config.model.architecture, len(tokenizer)), one_device())["sft"][0]
+    return preflight(
+        config, tokenizer, fresh_model_config(config.model.architecture, len(tokenizer)), one_device()
+    )["sft"][0]
 
 
 def test_a_training_template_serves_unless_it_is_turned_off(tmp_path):
     turn = [{"role": "user", "content": "red"}, {"role": "assistant", "content": "yes", "thinking": "blue"}]
     (template,) = THINKING["Qwen3"]
     assert rows_of(template, [{"messages": turn * 2}], tmp_path).loss_mask.any()
-    with pytest.raises(InputError, match="stage sft, record 1: message 3: the chat template breaks the prefix property"):
+    with pytest.raises(
+        InputError, match="stage sft, record 1: message 3: the chat template breaks the prefix property"
+    ):
         rows_of(template, [{"messages": turn * 2}], tmp_path, training_template=False)
 
 
 def test_a_record_that_the_template_does_not_render_is_named(tmp_path):
     good = {"prompt": "red", "completion": "yes"}
-    with pytest.raises(InputError, match="stage sft, record 2: message 0: the chat template does not render `tools`"):
+    with pytest.raises(
+        InputError, match="stage sft, record 2: message 0: the chat template does not render `tools`"
+    ):
         rows_of(CHATML, [good, good | {"tools": [{"name": "look"}]}, good], tmp_path)
 
 
-# ---------------------------------------------------------------------------------------------------------------- RSFT
+# ------------------------------------------------------------------------------------------------------- RSFT
 
 
 @pytest.mark.parametrize(
@@ -175,7 +205,10 @@ def test_a_record_that_the_template_does_not_render_is_named(tmp_path):
         ({"seq_len": 10}, r"do not fit a row of seq_len=10; set it to at least \d+"),
         ({"sample": {"max_new_tokens": 64}, "seq_len": 128}, "more than the model's 64 positions"),
         ({"sample": {"max_prompt_tokens": 2}}, r"prompt 0 has \d+ tokens and sample.max_prompt_tokens is 2"),
-        ({"sample": {"stop_ids": [9999]}}, r"stage rsft: sample.stop_ids \[9999\] are outside the model's vocabulary"),
+        (
+            {"sample": {"stop_ids": [9999]}},
+            r"stage rsft: sample.stop_ids \[9999\] are outside the model's vocabulary",
+        ),
     ],
 )
 def test_rsft_settings_that_cannot_work_are_named(check, changes, message):
@@ -190,7 +223,15 @@ def test_nothing_to_train_on_is_named(check, stage):
         check([stage], train=[])
 
 
-@pytest.mark.parametrize("changes", [RSFT | {"rows": 5}, RSFT | {"microbatch": 1}, GRPO | {"algo": {"microbatch": 1}}, PPO | {"algo": {"microbatch": 1}}])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        RSFT | {"rows": 5},
+        RSFT | {"microbatch": 1},
+        GRPO | {"algo": {"microbatch": 1}},
+        PPO | {"algo": {"microbatch": 1}},
+    ],
+)
 def test_rows_are_spread_over_the_mesh(check, changes):
     with pytest.raises(InputError, match="cannot be split over 2 row shards"):
         check([changes], mesh=make_mesh(MeshSection(data=2)))

@@ -1,4 +1,6 @@
-"""Whole RSFT stages with a very small model: what they learn from, what they leave behind, and that stopping them changes nothing."""
+"""Whole RSFT stages with a very small model: what they learn from, what they leave behind, and that stopping
+them changes nothing.
+"""
 
 import io
 import json
@@ -72,7 +74,7 @@ def starts(folder: Path) -> list[dict]:
     return [row for row in lines(folder, "metrics.jsonl") if "rsft/iteration" in row]
 
 
-# -------------------------------------------------------------------------------------------------------- what it does
+# ----------------------------------------------------------------------------------------------- what it does
 
 
 def test_every_iteration_trains_on_its_winners_and_says_so(whole):
@@ -81,13 +83,20 @@ def test_every_iteration_trains_on_its_winners_and_says_so(whole):
     assert [row["rsft/iteration"] for row in first_rows] == [1, 2] and first_rows[0]["step"] == 1
     for i, row in enumerate(first_rows, start=1):
         winners, statistics = load_winners(whole / "checkpoints" / "0_rsft_winners" / f"{i}.jsonl")
-        assert statistics.asked == row["rsft/problems_asked"] <= 24 and statistics.sampled == 4 * statistics.asked
+        assert (
+            statistics.asked == row["rsft/problems_asked"] <= 24
+            and statistics.sampled == 4 * statistics.asked
+        )
         assert len(winners) == row["rsft/winners"] == row["rsft/problems_solved"] > 0  # keep_top is 1
         assert row["rsft/reward_kept"] > row["reward/mean"] == statistics.reward_sampled
         assert row["sample/accuracy"] == statistics.correct / statistics.sampled
         assert all(winner.sample["correct"] and winner.sample["stop_reason"] == "eos" for winner in winners)
         assert {winner.sample["policy_version"] for winner in winners} == {row["step"] - 1}
-        shown = [sample for sample in lines(whole, "samples.jsonl") if (sample["stage"], sample["step"]) == ("rsft", row["step"])]
+        shown = [
+            sample
+            for sample in lines(whole, "samples.jsonl")
+            if (sample["stage"], sample["step"]) == ("rsft", row["step"])
+        ]
         assert [{"stage": "rsft", "step": row["step"], **winner.sample} for winner in winners[:16]] == shown
 
 
@@ -101,12 +110,20 @@ def test_every_iteration_has_a_schedule_of_its_own(whole):
 def test_what_is_trained_on_are_the_ids_that_were_sampled(load, monkeypatch):
     seen = []
     update = rsft_module.update
-    monkeypatch.setattr(rsft_module, "update", lambda step, state, frozen, rows, *rest: seen.append(rows) or update(step, state, frozen, rows, *rest))
+    monkeypatch.setattr(
+        rsft_module,
+        "update",
+        lambda step, state, frozen, rows, *rest: (
+            seen.append(rows) or update(step, state, frozen, rows, *rest)
+        ),
+    )
     folder = run(load(iterations=1, epochs=1, packing=False), io.StringIO())
     winners, _ = load_winners(folder / "checkpoints" / "0_rsft_winners" / "1.jsonl")
     prompts_and_completions = {(tuple(winner.prompt_ids), tuple(winner.completion_ids)) for winner in winners}
     trained = set()
-    for tokens, segments, mask in ((r.tokens[i], r.segment_ids[i], r.loss_mask[i]) for r in seen for i in range(len(r))):
+    for tokens, segments, mask in (
+        (r.tokens[i], r.segment_ids[i], r.loss_mask[i]) for r in seen for i in range(len(r))
+    ):
         trained.add((tuple(tokens[(segments > 0) & ~mask].tolist()), tuple(tokens[mask].tolist())))
     assert trained == prompts_and_completions
 
@@ -126,7 +143,12 @@ def test_problems_of_an_iteration():
     section = {"name": "knowledge_graph"}
 
     def asked(count, iteration):
-        return choose_problems(problems, make_section(RSFTStage, "test", kind="rsft", task=section, problems=count), seed=1, iteration=iteration)
+        return choose_problems(
+            problems,
+            make_section(RSFTStage, "test", kind="rsft", task=section, problems=count),
+            seed=1,
+            iteration=iteration,
+        )
 
     assert asked(None, 0) == asked(None, 7) == problems
     assert sorted(asked(5, 0) + asked(5, 1)) == problems  # the permutation goes on
@@ -136,7 +158,9 @@ def test_problems_of_an_iteration():
 
 @pytest.mark.slow
 def test_it_learns_from_its_own_answers_what_no_demonstration_showed(tmp_path):
-    """`echo` with demonstrations of random letters: SFT leaves the policy at chance, 1/8, its own correct answers teach the rest."""
+    """`echo` with demonstrations of random letters: SFT leaves the policy at chance, 1/8, its own correct
+    answers teach the rest.
+    """
     text = """
     name: echo
     model: {architecture: {d_model: 64, num_layers: 2, num_heads: 4, num_kv_heads: 2, d_ff: 128}}
@@ -155,7 +179,7 @@ def test_it_learns_from_its_own_answers_what_no_demonstration_showed(tmp_path):
     assert accuracy["before"] < 0.3 and accuracy["after"] > 0.9
 
 
-# ------------------------------------------------------------------------------------------------------- few and none
+# ----------------------------------------------------------------------------------------------- few and none
 
 
 def test_a_handful_of_winners_is_warned_of(load):
@@ -182,18 +206,24 @@ def test_an_iteration_without_winners_trains_nothing_and_the_run_goes_on(load, m
     stream = io.StringIO()
     folder = run(load(iterations=3, steps=2), stream)
     assert stream.getvalue().count("no winner, so this iteration trains nothing") == 2
-    assert [(row["step"], row.get("rsft/iteration")) for row in lines(folder, "metrics.jsonl")] == [(1, 2), (2, None)]
+    assert [(row["step"], row.get("rsft/iteration")) for row in lines(folder, "metrics.jsonl")] == [
+        (1, 2),
+        (2, None),
+    ]
     run(load(iterations=3, steps=2), io.StringIO())
     assert len(choices) == 3  # that nobody won is known: nothing was sampled again
 
 
 def test_no_winners_at_all_is_an_error(load, monkeypatch):
     nobody_wins(monkeypatch, {0, 1})
-    with pytest.raises(InputError, match="stage rsft: no completion won in 2 iteration.*nothing was trained; put a stage before it"):
+    with pytest.raises(
+        InputError,
+        match="stage rsft: no completion won in 2 iteration.*nothing was trained; put a stage before it",
+    ):
         run(load(), io.StringIO())
 
 
-# ------------------------------------------------------------------------------------------------- stopping and going on
+# -------------------------------------------------------------------------------------- stopping and going on
 
 
 class Killed(BaseException):
@@ -231,10 +261,19 @@ def at_winners(patch, iteration: int, stop) -> None:
 
 
 OFTEN = [("step 1", ctrl_c), ("step 3", kill), ("end of iteration 1", ctrl_c), ("winners 2", kill)]
-SELDOM = [("step 1", kill), ("step 3", ctrl_c), ("end of iteration 1", kill), ("winners 1", ctrl_c), ("winners 1", kill), ("winners 2", ctrl_c)]
+SELDOM = [
+    ("step 1", kill),
+    ("step 3", ctrl_c),
+    ("end of iteration 1", kill),
+    ("winners 1", ctrl_c),
+    ("winners 1", kill),
+    ("winners 2", ctrl_c),
+]
 
 
-@pytest.mark.parametrize("where, stop", [*OFTEN, *(pytest.param(*case, marks=pytest.mark.slow) for case in SELDOM)])
+@pytest.mark.parametrize(
+    "where, stop", [*OFTEN, *(pytest.param(*case, marks=pytest.mark.slow) for case in SELDOM)]
+)
 def test_interrupted_and_resumed_is_uninterrupted(where, stop, whole, load, tmp_path, monkeypatch):
     """A checkpoint every two steps, so that a kill after the third takes a step back."""
     config, number = load(), where.split()[-1]
@@ -249,12 +288,21 @@ def test_interrupted_and_resumed_is_uninterrupted(where, stop, whole, load, tmp_
     folder = run(config, io.StringIO())
     for name in ("metrics.jsonl", "samples.jsonl"):
         assert lines(folder, name) == lines(whole, name)
-    for name in ("adapter/adapter_model.safetensors", "eval.json", "checkpoints/0_rsft_winners/1.jsonl", "checkpoints/0_rsft_winners/2.jsonl"):
+    for name in (
+        "adapter/adapter_model.safetensors",
+        "eval.json",
+        "checkpoints/0_rsft_winners/1.jsonl",
+        "checkpoints/0_rsft_winners/2.jsonl",
+    ):
         assert (folder / name).read_bytes() == (whole / name).read_bytes(), name
 
 
 def test_the_same_command_again_changes_nothing(whole, base):
-    files = [path for path in whole.rglob("*") if path.is_file() and path.suffix in (".jsonl", ".json", ".safetensors", ".md", ".yaml")]
+    files = [
+        path
+        for path in whole.rglob("*")
+        if path.is_file() and path.suffix in (".jsonl", ".json", ".safetensors", ".md", ".yaml")
+    ]
     before = {path: path.read_bytes() for path in files}
     run(rsft_config(base, whole.parent), io.StringIO())
     assert [path for path in files if path.read_bytes() != before[path]] == []

@@ -34,7 +34,9 @@ def adapted(dtype: str = "float32") -> Weights:
 
 def logits(weights: Weights):
     positions = np.broadcast_to(np.arange(10), (2, 10))
-    hidden = weights.policy.apply(weights.trainable, weights.frozen, TOKENS, positions, np.ones((2, 10), np.int32))
+    hidden = weights.policy.apply(
+        weights.trainable, weights.frozen, TOKENS, positions, np.ones((2, 10), np.int32)
+    )
     return weights.policy.logits(weights.trainable, weights.frozen, hidden)
 
 
@@ -48,10 +50,17 @@ def test_dropout_and_the_order_of_targets_do_not_make_other_adapters():
     weights = adapted()
     same = LORA.model_copy(update={"dropout": 0.1, "targets": LORA.targets[::-1]})
     entered = enter_stage(weights, same, "float32", one_device(), KEY)
-    assert entered.trainable is weights.trainable and entered.frozen is weights.frozen and not entered.is_new_base
+    assert (
+        entered.trainable is weights.trainable
+        and entered.frozen is weights.frozen
+        and not entered.is_new_base
+    )
     assert entered.policy == dataclasses.replace(weights.policy, lora=same)
     for other in ({"alpha": 9.0}, {"rslora": True}, {"targets": LORA.targets[:-1]}):
-        assert enter_stage(weights, LORA.model_copy(update=other), "float32", one_device(), KEY).trainable is not weights.trainable
+        assert (
+            enter_stage(weights, LORA.model_copy(update=other), "float32", one_device(), KEY).trainable
+            is not weights.trainable
+        )
 
 
 def test_a_loaded_base_is_not_copied_for_its_first_adapters():
@@ -73,7 +82,9 @@ def test_other_adapters_and_none_start_from_the_same_policy():
 
 
 def test_a_small_adapter_survives_the_merge_of_a_bfloat16_base():
-    """W + delta in bfloat16 would round most of a small delta away; the trained base is float32, so nothing is lost."""
+    """W + delta in bfloat16 would round most of a small delta away; the trained base is float32, so nothing
+    is lost.
+    """
     weights = adapted("bfloat16")
     small = Weights(weights.policy, jax.tree.map(lambda x: 0.1 * x, weights.trainable), weights.frozen)
     entered = enter_stage(small, None, "bfloat16", one_device(), KEY)
@@ -83,15 +94,20 @@ def test_a_small_adapter_survives_the_merge_of_a_bfloat16_base():
     assert max_difference(exact, base) > 1e-4
 
 
-# ------------------------------------------------------------------------------------------------------ model.adapter
+# ---------------------------------------------------------------------------------------------- model.adapter
 
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory) -> tuple[Weights, Path]:
     """A policy with adapters, and the folder where `model` and `adapter` are."""
-    weights, folder = Weights(*policy_and_trees(config=dataclasses.replace(CONFIG, qkv_bias=False))), tmp_path_factory.mktemp("saved")
+    weights, folder = (
+        Weights(*policy_and_trees(config=dataclasses.replace(CONFIG, qkv_bias=False))),
+        tmp_path_factory.mktemp("saved"),
+    )
     save_model(weights.frozen["model"], weights.policy.config, folder / "model", "float32", eos_ids=(2,))
-    save_adapter(weights.trainable["lora"], LORA, weights.policy.config, folder / "adapter", str(folder / "model"))
+    save_adapter(
+        weights.trainable["lora"], LORA, weights.policy.config, folder / "adapter", str(folder / "model")
+    )
     return weights, folder
 
 
@@ -104,7 +120,10 @@ def test_an_adapter_is_loaded_with_its_base(saved):
     weights, folder = saved
     loaded = load(folder, folder / "adapter")
     assert loaded.policy.lora == LORA and not loaded.is_new_base
-    assert max_difference(loaded.trainable, weights.trainable) == 0 and max_difference(loaded.frozen, weights.frozen) == 0
+    assert (
+        max_difference(loaded.trainable, weights.trainable) == 0
+        and max_difference(loaded.frozen, weights.frozen) == 0
+    )
     np.testing.assert_array_equal(logits(loaded), logits(weights))
     assert enter_stage(loaded, LORA, "float32", one_device(), KEY).trainable is loaded.trainable
     merged = enter_stage(loaded, LoraSection(rank=2), "float32", one_device(), KEY)
@@ -116,7 +135,9 @@ def test_adapters_that_do_not_fit_are_named(saved, tmp_path):
     with pytest.raises(InputError, match="adapter_config.json"):
         load(folder, tmp_path)
     shallow = dataclasses.replace(weights.policy.config, num_layers=1)
-    save_adapter(jax.tree.map(lambda x: x[:1], weights.trainable["lora"]), LORA, shallow, tmp_path / "adapter", None)
+    save_adapter(
+        jax.tree.map(lambda x: x[:1], weights.trainable["lora"]), LORA, shallow, tmp_path / "adapter", None
+    )
     with pytest.raises(InputError, match="the adapter is not one for this model"):
         load(folder, tmp_path / "adapter")
 
@@ -142,26 +163,42 @@ def test_a_run_starts_from_the_adapter_of_another(tmp_path):
 
     sft = {"kind": "sft", "rows": 16, "seq_len": 64}
     evaluation = {"kind": "eval", "name": "after"}
-    first = start("first", None, sft | {"name": "base", "lora": None, "steps": 30}, sft | {"name": "adapter", "steps": 10}, evaluation)
+    first = start(
+        "first",
+        None,
+        sft | {"name": "base", "lora": None, "steps": 30},
+        sft | {"name": "adapter", "steps": 10},
+        evaluation,
+    )
     model = {"path": str(first / "model"), "adapter": str(first / "adapter")}
     assert last_row(start("second", model, evaluation)) == last_row(first)
     trained = load_file(first / "adapter" / "adapter_model.safetensors")
     still = start("third", model, sft | {"steps": 1, "optim": {"learning_rate": 1e-30}})
-    assert not (still / "model").exists() and json.loads((still / "adapter" / "adapter_config.json").read_text())["base_model_name_or_path"] == model["path"]
+    assert (
+        not (still / "model").exists()
+        and json.loads((still / "adapter" / "adapter_config.json").read_text())["base_model_name_or_path"]
+        == model["path"]
+    )
     for name, tensor in load_file(still / "adapter" / "adapter_model.safetensors").items():
         np.testing.assert_allclose(tensor, trained[name], rtol=0, atol=1e-29)
-    assert any(np.abs(tensor).max() > 1e-3 for name, tensor in trained.items() if "lora_B" in name)  # it had learnt something
+    # it had learnt something
+    assert any(np.abs(tensor).max() > 1e-3 for name, tensor in trained.items() if "lora_B" in name)
 
 
 def test_a_compilation_cache_that_takes_nothing_is_told_once(tmp_path, monkeypatch, caplog):
     """JAX would warn of every program."""
     monkeypatch.setattr(jax.config, "update", lambda *_: None)
     (tmp_path / "file").touch()
-    for folder, reason in [(tmp_path / "file" / "x", "Not a directory"), (tmp_path / "read-only", "it is read-only")]:
+    for folder, reason in [
+        (tmp_path / "file" / "x", "Not a directory"),
+        (tmp_path / "read-only", "it is read-only"),
+    ]:
         with monkeypatch.context() as patch, warnings.catch_warnings(record=True) as caught:
             patch.setattr(os, "access", lambda path, mode: False)
             set_up_jax(str(folder))
-            warnings.warn("Error writing persistent compilation cache entry for 'jit_x': OSError", stacklevel=1)
+            warnings.warn(
+                "Error writing persistent compilation cache entry for 'jit_x': OSError", stacklevel=1
+            )
         assert f"{folder} cannot be written ({reason}" in caplog.text and not caught
     caplog.clear()
     set_up_jax(str(tmp_path / "new"))

@@ -9,12 +9,18 @@ from jaxrl.train.state import make_optimizer, make_schedule
 from tests.tiny import LORA, policy_and_trees
 
 
-@pytest.mark.parametrize("schedule, middle, end", [("constant", 1.0, 1.0), ("linear", 0.6, 0.2), ("cosine", 0.6, 0.2)])
+@pytest.mark.parametrize(
+    "schedule, middle, end", [("constant", 1.0, 1.0), ("linear", 0.6, 0.2), ("cosine", 0.6, 0.2)]
+)
 def test_schedules_by_hand(schedule, middle, end):
     """Every rate is a multiple of the learning rate, the floor too."""
     for rate in (1.0, 0.003):
-        f = make_schedule(OptimSection(learning_rate=rate, schedule=schedule, warmup_steps=4, min_ratio=0.2), 24)
-        np.testing.assert_allclose([f(0), f(3), f(14), f(24)], rate * np.array([0.25, 1.0, middle, end]), rtol=1e-5)
+        f = make_schedule(
+            OptimSection(learning_rate=rate, schedule=schedule, warmup_steps=4, min_ratio=0.2), 24
+        )
+        np.testing.assert_allclose(
+            [f(0), f(3), f(14), f(24)], rate * np.array([0.25, 1.0, middle, end]), rtol=1e-5
+        )
 
 
 @pytest.mark.parametrize("schedule", ["constant", "linear", "cosine"])
@@ -22,7 +28,9 @@ def test_updates_that_are_held_come_before_the_whole_of_the_schedule(schedule):
     optim = OptimSection(learning_rate=0.5, schedule=schedule, warmup_steps=2, min_ratio=0.1)
     held, plain = make_schedule(optim, 12 + 5, held=5), make_schedule(optim, 12)
     assert [float(held(step)) for step in range(5)] == [0.0] * 5
-    np.testing.assert_allclose([held(5 + step) for step in range(13)], [plain(step) for step in range(13)], rtol=1e-6)
+    np.testing.assert_allclose(
+        [held(5 + step) for step in range(13)], [plain(step) for step in range(13)], rtol=1e-6
+    )
     np.testing.assert_allclose(held(17), 0.5 if schedule == "constant" else 0.05, rtol=1e-5)
 
 

@@ -1,4 +1,6 @@
-"""Laws of the update: the same gradient however the batch is cut, ordered and spread; rewards decide its sign."""
+"""Laws of the update: the same gradient however the batch is cut, ordered and spread; rewards decide its
+sign.
+"""
 
 import dataclasses
 
@@ -18,8 +20,11 @@ from jaxrl.train.state import make_actor_critic_optimizer, make_optimizer, place
 from jaxrl.train.step import make_critic_fn, make_grpo_step, make_ppo_step, make_score_fn, make_sft_step
 from tests.tiny import LORA, noisy, one_device, policy_and_trees, policy_batch, relative_difference, sft_batch
 
-# Keeps the gradient as its state, untouched: the change of the parameters would be the gradient rounded to their size.
-KEEP_GRADIENT = optax.GradientTransformation(lambda params: jax.tree.map(jnp.zeros_like, params), lambda grads, *_: (grads, grads))
+# Keeps the gradient as its state, untouched: the change of the parameters would be the gradient rounded to
+# their size.
+KEEP_GRADIENT = optax.GradientTransformation(
+    lambda params: jax.tree.map(jnp.zeros_like, params), lambda grads, *_: (grads, grads)
+)
 SAMPLE = SampleSection(max_new_tokens=12)
 REPLAY = ReplaySection(coef=0.3)
 ALGOS = {
@@ -30,12 +35,21 @@ ALGOS = {
     "gspo": GRPOSection(ratio_level="sequence", aggregate="sequence_mean", clip_low=0.03, clip_high=0.04),
     "cispo": GRPOSection(loss="cispo", clip_low=1.0, clip_high=0.1),
     "k1": GRPOSection(kl_coef=0.3, kl_estimator="k1", entropy_coef=0.1),
-    "k2 corrected": GRPOSection(kl_coef=0.3, kl_estimator="k2", sampler_correction=CorrectionSection(level="sequence", cap=1.2)),
+    "k2 corrected": GRPOSection(
+        kl_coef=0.3, kl_estimator="k2", sampler_correction=CorrectionSection(level="sequence", cap=1.2)
+    ),
     "token corrected": GRPOSection(sampler_correction=CorrectionSection(cap=1.2, how="mask")),
     "replay": GRPOSection(replay=REPLAY),
     "everything": GRPOSection(
-        ratio_level="sequence", aggregate="constant", clip_low=0.05, clip_high=0.06, dual_clip=1.05, kl_coef=0.1, entropy_coef=0.1,
-        sampler_correction=CorrectionSection(level="sequence", cap=1.2), replay=REPLAY,
+        ratio_level="sequence",
+        aggregate="constant",
+        clip_low=0.05,
+        clip_high=0.06,
+        dual_clip=1.05,
+        kl_coef=0.1,
+        entropy_coef=0.1,
+        sampler_correction=CorrectionSection(level="sequence", cap=1.2),
+        replay=REPLAY,
     ),
     "ppo": PPOSection(entropy_coef=0.05, kl_in="loss", kl_estimator="k3", kl_coef=0.1),
     "ppo separate": PPOSection(critic="separate", value_clip=None, replay=REPLAY),
@@ -45,7 +59,9 @@ ALGOS = {
 def trees_for(algo, lora=LORA):
     policy, trainable, frozen = policy_and_trees(lora)
     if isinstance(algo, PPOSection):
-        trainable = trainable | {"value_head": noisy(init_value_head(jax.random.key(5), policy.config.d_model), 6)}
+        trainable = trainable | {
+            "value_head": noisy(init_value_head(jax.random.key(5), policy.config.d_model), 6)
+        }
         if algo.critic == "separate":
             trainable = trainable | {"critic_lora": noisy(policy.init_lora(jax.random.key(7)), 8)}
     return policy, trainable, frozen
@@ -89,7 +105,9 @@ def unpacked(batch):
         first[:, :10], second[:, :9] = x[:, :10], x[:, 10:19]
         return np.concatenate([first, second])[None]
 
-    return dataclasses.replace(jax.tree.map(lambda x: split(x) if np.ndim(x) == 2 else x, rows), num_microbatches=np.int32(1))
+    return dataclasses.replace(
+        jax.tree.map(lambda x: split(x) if np.ndim(x) == 2 else x, rows), num_microbatches=np.int32(1)
+    )
 
 
 def variants_of(make_batch):
@@ -105,7 +123,9 @@ WHOLE = [("sft", LORA), ("everything", LORA), ("ppo separate", LORA), ("sft", No
 
 @pytest.mark.parametrize("name, lora", WHOLE)
 def test_cutting_order_padding_packing_and_mesh_change_nothing(name, lora):
-    """The gradient of whole steps to 3e-6 of its size (float32 sums in another order; 1.02e-6 was met on one machine), and every metric. What each loss makes of it is tested below."""
+    """The gradient of whole steps to 3e-6 of its size (float32 sums in another order; 1.02e-6 was met on one
+    machine), and every metric. What each loss makes of it is tested below.
+    """
     algo = ALGOS[name]
     whole, metrics = update(algo, policy_batch(1), lora=lora)
     assert metrics["grad_norm"] > 1e-3
@@ -115,7 +135,9 @@ def test_cutting_order_padding_packing_and_mesh_change_nothing(name, lora):
         gradient, other = update(algo, batch, mesh, lora)
         assert relative_difference(gradient, whole) < 3e-6, variant
         for metric in sorted(metrics):
-            np.testing.assert_allclose(other[metric], metrics[metric], rtol=1e-4, atol=1e-6, err_msg=f"{variant}, {metric}")
+            np.testing.assert_allclose(
+                other[metric], metrics[metric], rtol=1e-4, atol=1e-6, err_msg=f"{variant}, {metric}"
+            )
 
 
 @pytest.mark.parametrize("name", [name for name, algo in ALGOS.items() if algo is not None])
@@ -128,14 +150,24 @@ def test_no_loss_depends_on_how_its_batch_is_cut(name):
         for what, gradients in token_gradients(algo, batch).items():
             assert gradients.keys() == whole[what].keys()
             np.testing.assert_allclose(
-                list(gradients.values()), [whole[what][at] for at in gradients], rtol=1e-6, atol=1e-9, err_msg=f"{variant}, {what}"
+                list(gradients.values()),
+                [whole[what][at] for at in gradients],
+                rtol=1e-6,
+                atol=1e-9,
+                err_msg=f"{variant}, {what}",
             )
 
 
 def token_gradients(algo, batch):
-    """{"logprobs" and so on: {a token's own name: gradient}}. A token is named by its return, which no other one has."""
+    """{"logprobs" and so on: {a token's own name: gradient}}. A token is named by its return, which no other
+    one has.
+    """
     names, batch = batch.returns.astype(np.float64), only_what_is_used(algo, batch)
-    logprobs, entropy, values = -4 + 0.1 * np.sin(999 * names), np.abs(np.cos(999 * names)), np.sin(777 * names)
+    logprobs, entropy, values = (
+        -4 + 0.1 * np.sin(999 * names),
+        np.abs(np.cos(999 * names)),
+        np.sin(777 * names),
+    )
 
     def loss(logprobs, entropy, values):
         total, weights = 0.0, weigh(algo, SAMPLE.max_new_tokens, batch)
@@ -147,10 +179,15 @@ def token_gradients(algo, batch):
                 total += value_objective(algo, values[m], rows, own)[0]
         return total
 
-    gradients = jax.jit(jax.grad(loss, argnums=(0, 1, 2)))(*(x.astype(np.float32) for x in (logprobs, entropy, values)))
+    gradients = jax.jit(jax.grad(loss, argnums=(0, 1, 2)))(
+        *(x.astype(np.float32) for x in (logprobs, entropy, values))
+    )
     used = {"logprobs": True, "entropy": algo.entropy_coef > 0, "values": isinstance(algo, PPOSection)}
     is_token = names != 0
-    named = {what: dict(zip(names[is_token].tolist(), np.asarray(g)[is_token].tolist())) for what, g in zip(used, gradients)}
+    named = {
+        what: dict(zip(names[is_token].tolist(), np.asarray(g)[is_token].tolist()))
+        for what, g in zip(used, gradients)
+    }
     return {what: gradients for what, gradients in named.items() if used[what]}
 
 
@@ -177,7 +214,9 @@ def test_gradient_flips_with_the_advantages_and_vanishes_with_them(name):
 
 @pytest.mark.parametrize("name", ["grpo", "gspo", "cispo", "ppo"])
 def test_ratio_is_exactly_one_when_the_policy_has_not_moved(name):
-    """NaN for old logprobs is: as they are now. Scored by the trainer beforehand they are the same to rounding."""
+    """NaN for old logprobs is: as they are now. Scored by the trainer beforehand they are the same to
+    rounding.
+    """
     algo, mesh, batch = ALGOS[name], one_device(), policy_batch(2)
     policy, trainable, frozen = trees_for(algo)
     on_policy = dataclasses.replace(batch, old_logprobs=np.full_like(batch.old_logprobs, np.nan))
@@ -197,8 +236,12 @@ def test_values_and_logprobs_come_in_one_pass():
     algo, mesh, batch = ALGOS["ppo separate"], one_device(), shard_batch(policy_batch(2), one_device())
     policy, trainable, frozen = trees_for(algo)
     logprobs, values = make_critic_fn(policy, mesh)(trainable, frozen, batch)
-    np.testing.assert_array_equal(logprobs, make_score_fn(policy, mesh)(policy_part(trainable), frozen, batch))
-    _, shared = make_critic_fn(policy, mesh)({k: v for k, v in trainable.items() if k != "critic_lora"}, frozen, batch)
+    np.testing.assert_array_equal(
+        logprobs, make_score_fn(policy, mesh)(policy_part(trainable), frozen, batch)
+    )
+    _, shared = make_critic_fn(policy, mesh)(
+        {k: v for k, v in trainable.items() if k != "critic_lora"}, frozen, batch
+    )
     assert np.abs(np.asarray(values) - np.asarray(shared)).max() > 1e-3, "the critic reads its own adapters"
 
 
@@ -208,7 +251,9 @@ def test_a_kl_term_without_a_reference_is_refused():
     state = place_state(trainable, KEEP_GRADIENT, jax.random.key(0), one_device())
     step = make_grpo_step(policy, KEEP_GRADIENT, algo, SAMPLE, state, one_device())
     with pytest.raises(ValueError, match="kl_coef=0.1 and the batch has no ref_logprobs"):
-        step(state, frozen, shard_batch(dataclasses.replace(policy_batch(2), ref_logprobs=None), one_device()))
+        step(
+            state, frozen, shard_batch(dataclasses.replace(policy_batch(2), ref_logprobs=None), one_device())
+        )
 
 
 def test_a_separate_critic_leaves_the_policy_alone():
@@ -217,7 +262,9 @@ def test_a_separate_critic_leaves_the_policy_alone():
     batch = dataclasses.replace(batch, advantages=0 * batch.advantages)
     separate = update(PPOSection(critic="separate"), batch)[0]
     assert not any(np.any(x) for x in jax.tree.leaves(separate["lora"]))
-    assert all(any(np.any(x) for x in jax.tree.leaves(separate[part])) for part in ("critic_lora", "value_head"))
+    assert all(
+        any(np.any(x) for x in jax.tree.leaves(separate[part])) for part in ("critic_lora", "value_head")
+    )
     assert any(np.any(x) for x in jax.tree.leaves(update(PPOSection(), batch)[0]["lora"]))
 
 
@@ -235,11 +282,15 @@ def test_the_policy_holds_still_while_the_critic_warms_up():
         change = jax.tree.map(lambda a, b: float(np.abs(np.asarray(a) - b).max()), state.trainable, before)
         moved.append({part: max(jax.tree.leaves(tree)) for part, tree in change.items()})
     assert [bool(m["lora"]) for m in moved] == [False, False, True]
-    assert all(0.005 < m["value_head"] < 0.011 for m in moved), "its own learning rate, which Adam's first steps have the size of"
+    assert all(0.005 < m["value_head"] < 0.011 for m in moved), (
+        "its own learning rate, which Adam's first steps have the size of"
+    )
 
 
 def test_gradient_agrees_with_finite_differences():
-    """The direction of the gradient, against the loss itself: an end-to-end check of forward, mask and weights."""
+    """The direction of the gradient, against the loss itself: an end-to-end check of forward, mask and
+    weights.
+    """
     batch = policy_batch(1)
     change, metrics = update(None, batch)
     policy, trainable, frozen = policy_and_trees()
@@ -254,7 +305,9 @@ def test_gradient_agrees_with_finite_differences():
 
 def test_not_finite_updates_are_skipped_and_counted():
     batch = policy_batch(2)
-    broken = dataclasses.replace(batch, advantages=np.where(batch.completion_mask, np.nan, 0).astype(np.float32))
+    broken = dataclasses.replace(
+        batch, advantages=np.where(batch.completion_mask, np.nan, 0).astype(np.float32)
+    )
     change, metrics = update(GRPOSection(), broken)
     assert metrics["skipped"] == 1 and all(not np.any(x) for x in jax.tree.leaves(change))
 

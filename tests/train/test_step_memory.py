@@ -25,7 +25,9 @@ TX = optax.adam(1e-3)
 
 
 def program(algo, lora, is_filtered=False):
-    """The compiled step, its arguments being shapes alone. is_filtered: with the ids that a filter of the sampler left out."""
+    """The compiled step, its arguments being shapes alone. is_filtered: with the ids that a filter of the
+    sampler left out.
+    """
     policy = Policy(MODEL, lora)
 
     def trees(key):
@@ -35,8 +37,12 @@ def program(algo, lora, is_filtered=False):
         return init_state(trainable | critic, TX, key, {}), frozen
 
     state, frozen = jax.eval_shape(trees, jax.random.key(0))
-    floats, integers, flags = (jax.ShapeDtypeStruct((2, B, T), dtype) for dtype in ("float32", "int32", "bool"))
-    batch = PolicyBatch(jax.ShapeDtypeStruct((), "int32"), integers, integers, integers, flags, floats, floats, floats, floats)
+    floats, integers, flags = (
+        jax.ShapeDtypeStruct((2, B, T), dtype) for dtype in ("float32", "int32", "bool")
+    )
+    batch = PolicyBatch(
+        jax.ShapeDtypeStruct((), "int32"), integers, integers, integers, flags, floats, floats, floats, floats
+    )
     if isinstance(algo, PPOSection):
         batch = dataclasses.replace(batch, old_values=floats, returns=floats)
     if is_filtered:
@@ -58,14 +64,30 @@ def program(algo, lora, is_filtered=False):
         (None, LORA, False),
         (None, LORA, True),
     ],
-    ids=["grpo", "entropy bonus", "filtered entropy bonus", "everything trained", "ppo", "scorer", "filtered scorer"],
+    ids=[
+        "grpo",
+        "entropy bonus",
+        "filtered entropy bonus",
+        "everything trained",
+        "ppo",
+        "scorer",
+        "filtered scorer",
+    ],
 )
 def test_no_array_of_rows_tokens_and_vocabulary_is_live(algo, lora, is_filtered):
     compiled = program(algo, lora, is_filtered)
-    arrays = [(dtype, math.prod(map(int, shape.split(",")))) for dtype, shape in re.findall(r"\b([a-z]+\d+)\[([\d,]+)\]", compiled.as_text())]
+    arrays = [
+        (dtype, math.prod(map(int, shape.split(","))))
+        for dtype, shape in re.findall(r"\b([a-z]+\d+)\[([\d,]+)\]", compiled.as_text())
+    ]
     bits = 2 * B * T * V // 8  # a thirty-second of the logits of the whole batch, as bytes
     assert max(size for dtype, size in arrays if dtype != "u8") <= CHUNK_ELEMENTS < B * T * V / 30
-    assert max(size for dtype, size in arrays if dtype == "u8") == bits if is_filtered else all(dtype != "u8" for dtype, _ in arrays)
-    # Two to four float32 arrays of a chunk of logits, the attention scores of 8 x 2 x 1024 x 1024, and what is as large as
-    # the embedding (its gradient and moments where everything is trained). All logits at once would be 4.98 GB.
+    assert (
+        max(size for dtype, size in arrays if dtype == "u8") == bits
+        if is_filtered
+        else all(dtype != "u8" for dtype, _ in arrays)
+    )
+    # Two to four float32 arrays of a chunk of logits, the attention scores of 8 x 2 x 1024 x 1024, and what
+    # is as large as the embedding (its gradient and moments where everything is trained). All logits at once
+    # would be 4.98 GB.
     assert compiled.memory_analysis().temp_size_in_bytes < 4 * B * T * V / 4

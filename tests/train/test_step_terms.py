@@ -1,4 +1,6 @@
-"""Every term of a step's loss reaches its gradient: against the same loss written out over all logits, and by taking terms apart."""
+"""Every term of a step's loss reaches its gradient: against the same loss written out over all logits, and by
+taking terms apart.
+"""
 
 import dataclasses
 
@@ -42,7 +44,9 @@ def test_on_a_shared_trunk_the_gradients_of_policy_and_critic_add_up():
 
 
 def written_out(batch, temperature, entropy_coef):
-    """Gradient of -mean(A * logprob) - entropy_coef * mean(H) over the completion tokens, from softmax(logits / temperature)."""
+    """Gradient of -mean(A * logprob) - entropy_coef * mean(H) over the completion tokens, from softmax(logits
+    / temperature).
+    """
     policy, trainable, frozen = policy_and_trees()
     weights = loss_weights(batch.completion_mask, batch.segment_ids, "token_mean")[0]
 
@@ -60,26 +64,38 @@ def written_out(batch, temperature, entropy_coef):
 def test_on_policy_the_gradient_is_that_of_reinforce_at_the_samplers_temperature(temperature, entropy_coef):
     batch = policy_batch(1)
     batch = dataclasses.replace(
-        batch, old_logprobs=np.full_like(batch.old_logprobs, np.nan),
-        ref_logprobs=None, old_values=None, returns=None, replay_mask=None,
-    )  # fmt: skip
+        batch,
+        old_logprobs=np.full_like(batch.old_logprobs, np.nan),
+        ref_logprobs=None,
+        old_values=None,
+        returns=None,
+        replay_mask=None,
+    )
     policy, trainable, frozen = trees_for(None)
     state = place_state(trainable, KEEP_GRADIENT, jax.random.key(0), one_device())
     algo, sample = GRPOSection(entropy_coef=entropy_coef), SampleSection(temperature=temperature)
     step = make_grpo_step(policy, KEEP_GRADIENT, algo, sample, state, one_device())
     after, metrics = step(state, frozen, shard_batch(batch, one_device()))
     assert metrics["grad_norm"] > 1e-3
-    assert relative_difference(jax.device_get(after.opt_state), written_out(batch, temperature, entropy_coef)) < 1e-4
+    assert (
+        relative_difference(jax.device_get(after.opt_state), written_out(batch, temperature, entropy_coef))
+        < 1e-4
+    )
 
 
 def test_dropout_draws_anew_for_every_step_and_every_microbatch():
-    """Two equal microbatches: without dropout their mean gradient is that of one of them; with it, it is not."""
+    """Two equal microbatches: without dropout their mean gradient is that of one of them; with it, it is
+    not.
+    """
     single = sft_batch(policy_batch(1))
     two = dataclasses.replace(
-        jax.tree.map(lambda x: np.concatenate([x, x]) if np.ndim(x) == 3 else x, single), num_microbatches=np.int32(2)
+        jax.tree.map(lambda x: np.concatenate([x, x]) if np.ndim(x) == 3 else x, single),
+        num_microbatches=np.int32(2),
     )
     blank = np.zeros_like(single.loss_mask)  # the second is not run: one shape, one program
-    one = dataclasses.replace(two, loss_mask=np.concatenate([single.loss_mask, blank]), num_microbatches=np.int32(1))
+    one = dataclasses.replace(
+        two, loss_mask=np.concatenate([single.loss_mask, blank]), num_microbatches=np.int32(1)
+    )
     gradients = {}
     for dropout in (0.0, 0.5):
         policy, trainable, frozen = policy_and_trees(LoraSection(rank=4, alpha=8.0, dropout=dropout))
@@ -89,7 +105,12 @@ def test_dropout_draws_anew_for_every_step_and_every_microbatch():
             state = dataclasses.replace(state, step=jnp.int32(at_step))
             return jax.device_get(step(state, frozen, shard_batch(batch, one_device()))[0].opt_state)
 
-        step = make_sft_step(policy, KEEP_GRADIENT, place_state(trainable, KEEP_GRADIENT, jax.random.key(0), one_device()), one_device())
+        step = make_sft_step(
+            policy,
+            KEEP_GRADIENT,
+            place_state(trainable, KEEP_GRADIENT, jax.random.key(0), one_device()),
+            one_device(),
+        )
         gradients[dropout] = [gradient(one), gradient(one), gradient(one, at_step=1), gradient(two)]
     first, again, later, of_two = gradients[0.0]
     for other in (again, later, of_two):

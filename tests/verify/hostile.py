@@ -1,4 +1,6 @@
-"""Verify functions that misbehave, for the pool's tests. What one does is chosen by the text, so that one pool meets them all."""
+"""Verify functions that misbehave, for the pool's tests. What one does is chosen by the text, so that one
+pool meets them all.
+"""
 
 import ctypes
 import os
@@ -26,7 +28,13 @@ def verify(problem, text):
     """The text's length as reward, unless the text is the name of a misdeed."""
     if text in MISDEEDS:
         return MISDEEDS[text]()
-    return Verdict(reward=float(len(text)), correct=True, format_ok=True, parts={"length": float(len(text))}, detail=problem.uid)
+    return Verdict(
+        reward=float(len(text)),
+        correct=True,
+        format_ok=True,
+        parts={"length": float(len(text))},
+        detail=problem.uid,
+    )
 
 
 def fast(problem, text):
@@ -49,7 +57,9 @@ def start_grandchild(problem, text):
 
 
 def escaping(problem, text):
-    """Two processes in sessions of their own, one whose parent is gone at once; then the text is a misdeed or nothing."""
+    """Two processes in sessions of their own, one whose parent is gone at once; then the text is a misdeed or
+    nothing.
+    """
     if text in MISDEEDS:
         return MISDEEDS[text]()
     if text != "start":
@@ -77,16 +87,23 @@ def given_reward(problem, text):
 
 
 def environment_names(problem, text):
-    """The names of all variables; or the one that the text names, which may be missing; or what it says, in an error."""
+    """The names of all variables; or the one that the text names, which may be missing; or what it says, in
+    an error.
+    """
     if text.startswith("tell "):
         raise RuntimeError(f"refused: {os.environ[text[5:]]}")
-    return Verdict(reward=0.0, correct=True, format_ok=True, detail=os.environ[text] if text else " ".join(os.environ))
+    return Verdict(
+        reward=0.0, correct=True, format_ok=True, detail=os.environ[text] if text else " ".join(os.environ)
+    )
 
 
 def descriptors_of_a_program(problem, text):
     """What is open in a program that is started without care."""
-    listed = subprocess.run(["ls", "/proc/self/fd"], close_fds=False, stdout=subprocess.PIPE, text=True, check=True).stdout.split()
-    return Verdict(reward=0.0, correct=True, format_ok=True, detail=" ".join(listed[:-1]))  # the last is the folder that `ls` reads
+    listed = subprocess.run(
+        ["ls", "/proc/self/fd"], close_fds=False, stdout=subprocess.PIPE, text=True, check=True
+    ).stdout.split()
+    # the last is the folder that `ls` reads
+    return Verdict(reward=0.0, correct=True, format_ok=True, detail=" ".join(listed[:-1]))
 
 
 def environment(problem, text):
@@ -156,11 +173,15 @@ MISDEEDS = {
     "object": lambda: Verdict(reward=object(), correct=True, format_ok=True),
     "not a verdict": lambda: {"reward": 1.0},
     "none": lambda: None,
-    "many parts": lambda: Verdict(reward=1.0, correct=True, format_ok=True, parts={str(i): 0.0 for i in range(10_000)}),
+    "many parts": lambda: Verdict(
+        reward=1.0, correct=True, format_ok=True, parts={str(i): 0.0 for i in range(10_000)}
+    ),
     "socket": _write_to_socket,
     "close": _close_all,
     "print": _print_much,
-    "long detail": lambda: Verdict(reward=1.0, correct=True, format_ok=True, detail="\udcff" + "x" * 10_000_000),
+    "long detail": lambda: Verdict(
+        reward=1.0, correct=True, format_ok=True, detail="\udcff" + "x" * 10_000_000
+    ),
 }
 
 

@@ -1,9 +1,11 @@
-"""Programs that attack the sandbox, each with what must happen. `test_sandbox_hostile.py` runs them at every level of the machine.
+"""Programs that attack the sandbox, each with what must happen. `test_sandbox_hostile.py` runs them at every
+level of the machine.
 
-A section is `=== NAME -> ENDING | ENDING ; OPTIONS` and a program. Endings are `reason`, `reason code` or `exit code: stdout`; any of them
-will do. Options are limits, `machine`, and `stdin` (so many bytes). The attacks (ON_..., with `tools` before them) say `held` where
-everything that they tried was refused, and print what went through otherwise; that is their ending unless another is written.
-PATTERN, PATH and PARENT are replaced by a pattern of the text that must not be found (which it does not match itself), by a file that
+A section is `=== NAME -> ENDING | ENDING ; OPTIONS` and a program. Endings are `reason`, `reason code` or
+`exit code: stdout`; any of them will do. Options are limits, `machine`, and `stdin` (so many bytes). The
+attacks (ON_..., with `tools` before them) say `held` where everything that they tried was refused, and print
+what went through otherwise; that is their ending unless another is written. PATTERN, PATH and PARENT are
+replaced by a pattern of the text that must not be found (which it does not match itself), by a file that
 holds that text, and by the number of the trusted process.
 """
 
@@ -34,7 +36,9 @@ def found(name, function):
 
 @dataclass(frozen=True)
 class Hostile:
-    """A program; endings: what may happen; least: below this level it is not run; machine: the only one it is for."""
+    """A program; endings: what may happen; least: below this level it is not run; machine: the only one it is
+    for.
+    """
 
     name: str
     program: str
@@ -54,15 +58,20 @@ def programs(text: str, least: Level, tools: bool = False, **defaults: float) ->
         name, _, endings = title.partition(" -> ")
         options = dict(option.split("=") for option in rest.split())
         stdin, machine = b"y" * int(options.pop("stdin", 0)), options.pop("machine", "")
-        limits = Limits(**defaults, **{key: float(value) if key.endswith("_s") else int(value) for key, value in options.items()})
-        expected = tuple(ending.replace("\\n", "\n") for ending in endings.split(" | ")) if endings else (HELD,)
+        limits = Limits(
+            **defaults,
+            **{key: float(value) if key.endswith("_s") else int(value) for key, value in options.items()},
+        )
+        expected = (
+            tuple(ending.replace("\\n", "\n") for ending in endings.split(" | ")) if endings else (HELD,)
+        )
         if tools:
             program = f"{TOOLS}{program}\nprint('held')\n"
         found.append(Hostile(name, program, expected, limits, least, stdin, machine))
     return found
 
 
-# ------------------------------------------------------------------------- what limits and a separate process alone must hold
+# --------------------------------------------------------- what limits and a separate process alone must hold
 
 ON_LIMITS = r"""
 === memory: list -> memory ; memory_mb=128
@@ -147,7 +156,8 @@ names = '\n'.join(f'    x{n} = {n}' for n in range(100_000))
 exec(f'def f():\n{names}\n    return x99999\nprint(f())')
 """
 
-ON_ENDINGS = r"""
+ON_ENDINGS = (
+    r"""
 === os._exit(0) -> exit 0:
 import os
 os._exit(0)
@@ -173,7 +183,9 @@ ctypes.string_at(0)
 import os
 os.kill(os.getpid(), 9)
 === a NUL in the program -> exit 1
-print(1""" + "\0" + r""")
+print(1"""
+    + "\0"
+    + r""")
 === closes 0, 1, 2 -> exit 120 | exit 1
 import os
 for n in range(3): os.close(n)
@@ -207,6 +219,7 @@ print('x')
 import sys
 sys.stdout.buffer.write(bytes([255, 0, 13, 27]) + '\u202e\uff11'.encode())
 """
+)
 
 ON_OWN_PROCESS = r"""
 === many descriptors
@@ -252,7 +265,7 @@ import importlib
 for name in ('numpy', 'jax', 'jaxrl', 'pip', '_pytest'): refused(name, importlib.import_module, name)
 """
 
-# ----------------------------------------------------------------------------------------- what the kernel's filters must hold
+# ------------------------------------------------------------------------ what the kernel's filters must hold
 
 ON_PROCESSES = r"""
 === fork bomb -> exit 1
@@ -438,7 +451,7 @@ ctypes.CFUNCTYPE(ctypes.c_int)(ctypes.addressof(ctypes.c_char.from_buffer(code))
 libc.syscall(0x40000000 + 39)
 """
 
-# ------------------------------------------------------------------------------------------------ what namespaces must hold
+# ---------------------------------------------------------------------------------- what namespaces must hold
 
 ON_EVERYONE = r"""
 === kills everything
@@ -485,7 +498,7 @@ os.mkdir('d')
 assert open('b.txt').read() == 'text' and sorted(os.listdir()) == ['b.txt', 'd']
 """
 
-# ------------------------------------------------------------------------------------------------------- what must not suffer
+# --------------------------------------------------------------------------------------- what must not suffer
 
 HONEST = r"""
 === threads -> exit 0: 45\n

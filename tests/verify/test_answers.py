@@ -5,8 +5,8 @@ from fractions import Fraction
 
 import pytest
 
-from jaxrl.verify.answers import MAX_CHARS, Answer, final_answer, read_number, unit_of, without_reasoning
 from jaxrl.verify.alike import equal
+from jaxrl.verify.answers import MAX_CHARS, Answer, final_answer, read_number, unit_of, without_reasoning
 
 
 def marked(text):
@@ -43,7 +43,11 @@ def said(text):
         ("Day 3.\n#### Monday\n</s>", marked("Monday")),
         ("\\boxed{3}\n#### \\pi", marked("\\pi")),
         # up to a token that ends the text
-        *(("#### 42</s>", marked("42")), ("#### 42<|im_end|>", marked("42")), ("#### 42 <|eot_id|>\n", marked("42"))),
+        *(
+            ("#### 42</s>", marked("42")),
+            ("#### 42<|im_end|>", marked("42")),
+            ("#### 42 <|eot_id|>\n", marked("42")),
+        ),
         *(("#### 42<end_of_turn>", marked("42")), ("42</s>", bare("42")), ("#### </s>", None)),
         # the box, to its own brace; the last one
         (r"\boxed{42}", marked("42")),
@@ -67,14 +71,45 @@ def said(text):
         (r"The area is \(\frac{\pi}{2}\).", said(r"\frac{\pi}{2}")),
         (r"\boxed{41} because it is $42$.", marked("41")),
         (r"The point is $(7, 6)$. Then we add 2 to get 9.", bare("9")),
-        *(("The final answer is not $42$.", None), ("It is false that it is $42$.", None), ("It costs $5 and it is $7.", bare("7"))),
+        *(
+            ("The final answer is not $42$.", None),
+            ("It is false that it is $42$.", None),
+            ("It costs $5 and it is $7.", bare("7")),
+        ),
         # a comma may be a decimal point; the last number of a pair or a list is none
-        *(("It costs 2,74 in all.", bare("2,74")), ("The point is (7, 6).", None), ("The roots are 3, 42.", None), ("In [1, 42]", None)),
+        *(
+            ("It costs 2,74 in all.", bare("2,74")),
+            ("The point is (7, 6).", None),
+            ("The roots are 3, 42.", None),
+            ("In [1, 42]", None),
+        ),
         # bounds, doubts and questions
-        *(("x > 42", None), ("$x \\ne 42$", None), ("x<42", None), ("It is over 42.", None), ("up to 42", None), ("is it 42?", None)),
-        *(("Anything but 42", None), ("It is unlikely to be 42", None), ("Wrong: 42", None), ("42 is too small", None)),
-        *(("a ratio of 1:42", None), ("41 and/or 42", None), ("Answer:42", bare("42")), ("=> 42", bare("42")), ("<b>42</b>", bare("42"))),
-        *((">>42 clips", bare("42")), ("This adds up to 42.", bare("42")), ("No doubt it is 42.", bare("42"))),
+        *(
+            ("x > 42", None),
+            ("$x \\ne 42$", None),
+            ("x<42", None),
+            ("It is over 42.", None),
+            ("up to 42", None),
+            ("is it 42?", None),
+        ),
+        *(
+            ("Anything but 42", None),
+            ("It is unlikely to be 42", None),
+            ("Wrong: 42", None),
+            ("42 is too small", None),
+        ),
+        *(
+            ("a ratio of 1:42", None),
+            ("41 and/or 42", None),
+            ("Answer:42", bare("42")),
+            ("=> 42", bare("42")),
+            ("<b>42</b>", bare("42")),
+        ),
+        *(
+            (">>42 clips", bare("42")),
+            ("This adds up to 42.", bare("42")),
+            ("No doubt it is 42.", bare("42")),
+        ),
         # boxes that are one answer
         (r"\boxed{1}, \boxed{2}, \text{ and } \boxed{3}", marked("1, 2, 3")),
         (r"The roots are $\boxed{1}$ and $\boxed{-2}$.", marked("1, -2")),
@@ -98,16 +133,83 @@ def said(text):
         ("6 * 7 = 42", bare("42")),
         ("It costs $1,234.50.", bare("1,234.50")),
         ("That is -$5", bare("-5")),
-        *(("That is 5kg.", bare("5")), ("the 5th of them", bare("5")), ("so 42, and that is all", bare("42"))),
-        *(("= - 5", bare("- 5")), ("x is - 5.", bare("- 5")), ("the answer - 5", bare("5")), ("–5", bare("-5"))),
+        *(
+            ("That is 5kg.", bare("5")),
+            ("the 5th of them", bare("5")),
+            ("so 42, and that is all", bare("42")),
+        ),
+        *(
+            ("= - 5", bare("- 5")),
+            ("x is - 5.", bare("- 5")),
+            ("the answer - 5", bare("5")),
+            ("–5", bare("-5")),
+        ),
         # not where it is part of something
-        *((text, None) for text in ("10 - 5", "7-5", "x + 5", "2x + 5", r"2\cdot5", "2 * 5", "x/5", "(a + 1) * 5", "3–5")),
-        *((text, None) for text in (r"\sqrt{5}", r"\sqrt[3]{5}", "√5", "±5", r"\pm 5", "5!", "5²", "5 * x", "5x", r"5\pi")),
-        *((text, None) for text in ("5 million", "5 and a half", "5 squared", "5 tenths", "5 point five", "5 choose two", "5 ½")),
+        *(
+            (text, None)
+            for text in ("10 - 5", "7-5", "x + 5", "2x + 5", r"2\cdot5", "2 * 5", "x/5", "(a + 1) * 5", "3–5")
+        ),
+        *(
+            (text, None)
+            for text in (
+                r"\sqrt{5}",
+                r"\sqrt[3]{5}",
+                "√5",
+                "±5",
+                r"\pm 5",
+                "5!",
+                "5²",
+                "5 * x",
+                "5x",
+                r"5\pi",
+            )
+        ),
+        *(
+            (text, None)
+            for text in (
+                "5 million",
+                "5 and a half",
+                "5 squared",
+                "5 tenths",
+                "5 point five",
+                "5 choose two",
+                "5 ½",
+            )
+        ),
         # nor where it is denied, bounded, or one of several
-        *((text, None) for text in ("surely not 42.", "It isn't 42", "It can't be 42.", "it is never 42", "neither 41 nor 42", "42 is wrong.")),
-        *((text, None) for text in ("42 is not the answer", "It is 42. No, wait.", "The answer is incorrect: not 42", "42 isn't right", "Is it 42? No.")),
-        *((text, None) for text in ("either 41 or 42.", "41 or 42", "41 apples or 42 apples", "maybe 41, or 42", "42 or so", "41 and 42", "between 41 and 42")),
+        *(
+            (text, None)
+            for text in (
+                "surely not 42.",
+                "It isn't 42",
+                "It can't be 42.",
+                "it is never 42",
+                "neither 41 nor 42",
+                "42 is wrong.",
+            )
+        ),
+        *(
+            (text, None)
+            for text in (
+                "42 is not the answer",
+                "It is 42. No, wait.",
+                "The answer is incorrect: not 42",
+                "42 isn't right",
+                "Is it 42? No.",
+            )
+        ),
+        *(
+            (text, None)
+            for text in (
+                "either 41 or 42.",
+                "41 or 42",
+                "41 apples or 42 apples",
+                "maybe 41, or 42",
+                "42 or so",
+                "41 and 42",
+                "between 41 and 42",
+            )
+        ),
         *((text, None) for text in ("more than 42", "at least 42 apples", "fewer than $42", "at most 42")),
         ("It is not 41, it is 42.", bare("42")),
         ("not 41 but 42", bare("42")),
@@ -195,12 +297,67 @@ def test_where_the_answer_stands(text, expected):
         ("**42**", 42),
         (" 42\n", 42),
         # units, close by and after a space
-        *((text, 5) for text in ("5kg", "5 kg", "5cm", "5 L", "5L", "5 m", r"5\text{ m}", r"5 \text{ g}", "5th", "5 °C", "5°")),
-        *((text, 25) for text in ("25 cm^2", "25cm²", r"25\text{ cm}^2", r"25 \text{ cm}^{2}", r"25\text{ m/s}^2", "25 sq. ft")),
-        *((text, 42) for text in ("$42/week", "$42 a week", "$42 per week", "42 / week", "42 dollars/week", "42 miles an hour")),
-        *((text, 42) for text in ("42 times", "42 more apples", "42 left over", "42 points", "42 point", "42 cents", "**42** apples")),
+        *(
+            (text, 5)
+            for text in (
+                "5kg",
+                "5 kg",
+                "5cm",
+                "5 L",
+                "5L",
+                "5 m",
+                r"5\text{ m}",
+                r"5 \text{ g}",
+                "5th",
+                "5 °C",
+                "5°",
+            )
+        ),
+        *(
+            (text, 25)
+            for text in (
+                "25 cm^2",
+                "25cm²",
+                r"25\text{ cm}^2",
+                r"25 \text{ cm}^{2}",
+                r"25\text{ m/s}^2",
+                "25 sq. ft",
+            )
+        ),
+        *(
+            (text, 42)
+            for text in (
+                "$42/week",
+                "$42 a week",
+                "$42 per week",
+                "42 / week",
+                "42 dollars/week",
+                "42 miles an hour",
+            )
+        ),
+        *(
+            (text, 42)
+            for text in (
+                "42 times",
+                "42 more apples",
+                "42 left over",
+                "42 points",
+                "42 point",
+                "42 cents",
+                "**42** apples",
+            )
+        ),
         # names, currencies, brackets, signs, spaces
-        *((text, 42) for text in ("The answer is 42", "The final answer is: 42.", "**Answer:** 42", "x is $42$", "USD 42")),
+        *(
+            (text, 42)
+            for text in (
+                "The answer is 42",
+                "The final answer is: 42.",
+                "**Answer:** 42",
+                "x is $42$",
+                "USD 42",
+            )
+        ),
         *((text, -7) for text in ("(-7)", "–7", "- 7", "= - 7", r"\(-7\)", "x = −7", "-$7")),
         *((text, 1234) for text in ("1 234", "1\u00a0234", "1\u202f234", "1 234.00", "$1 234 dollars")),
         *((text, Fraction(1, 20)) for text in ("5 per cent", "5 percent", "5%")),
@@ -215,20 +372,141 @@ def test_which_number_it_is(text, value):
 @pytest.mark.parametrize(
     "text",
     [
-        *("", "-", ".", "$", "forty-two", "x", "nan", "inf", "-inf", "Infinity", "∞", "½", "４２", "4２", "٤٢"),
-        *("1,23", "1234,567", "1,2345", "12,34", "1.2.3", "1_000", "0x10", "0b1", "1e", "--5", "5-", "5+5", "3*14", "7-5", "5!"),
-        *("1/0", "0/0", "1 1/0", "0^{-1}", "1e1000", "1e999999999", "9^9^9", "9^{9^{9}}", "9**9**9", "2^1000", "2^{1.5}"),
-        *("42 or 43", "42, 43", "(42, 43)", "[42]", "{42}", "42 and a half", "5 million", "two 2", "42; 43", "42\n43", "x > 42"),
-        *("3x", "2\\pi", "\\sqrt{4}", "\\frac{1}{x}", "\\frac{1}{0}", "not 42", "about 42", "x != 42", "42 = 43", "\\text{42"),
-        *("5 squared", "5 cubed", "5 factorial", "5 point five", "5 tenths", "5 lakh", "5 pairs", "5 choose two"),
+        *(
+            "",
+            "-",
+            ".",
+            "$",
+            "forty-two",
+            "x",
+            "nan",
+            "inf",
+            "-inf",
+            "Infinity",
+            "∞",
+            "½",
+            "４２",
+            "4２",
+            "٤٢",
+        ),
+        *(
+            "1,23",
+            "1234,567",
+            "1,2345",
+            "12,34",
+            "1.2.3",
+            "1_000",
+            "0x10",
+            "0b1",
+            "1e",
+            "--5",
+            "5-",
+            "5+5",
+            "3*14",
+            "7-5",
+            "5!",
+        ),
+        *(
+            "1/0",
+            "0/0",
+            "1 1/0",
+            "0^{-1}",
+            "1e1000",
+            "1e999999999",
+            "9^9^9",
+            "9^{9^{9}}",
+            "9**9**9",
+            "2^1000",
+            "2^{1.5}",
+        ),
+        *(
+            "42 or 43",
+            "42, 43",
+            "(42, 43)",
+            "[42]",
+            "{42}",
+            "42 and a half",
+            "5 million",
+            "two 2",
+            "42; 43",
+            "42\n43",
+            "x > 42",
+        ),
+        *(
+            "3x",
+            "2\\pi",
+            "\\sqrt{4}",
+            "\\frac{1}{x}",
+            "\\frac{1}{0}",
+            "not 42",
+            "about 42",
+            "x != 42",
+            "42 = 43",
+            "\\text{42",
+        ),
+        *(
+            "5 squared",
+            "5 cubed",
+            "5 factorial",
+            "5 point five",
+            "5 tenths",
+            "5 lakh",
+            "5 pairs",
+            "5 choose two",
+        ),
         "5 modulo seven",
         *("5 hundred", "5 billion", "5 mod seven", "5 base six", "5 plus x", "5 times six", "5 over nine"),
         "5 dollars and ten cents",
-        *("not: 5", "less than: 5", "not = 5", "about: 5", "minus: 5", "It isn't: 5", "the answer is not 5", "negative x = 5"),
-        *("5m", "5k", "5M", "5xy", "5 x", "5 k", "5/x", "5/ab", "±5", r"\pm 5", "5²", "5^{x}", "5kgx", "(5", "5)", "(5)(6)"),
+        *(
+            "not: 5",
+            "less than: 5",
+            "not = 5",
+            "about: 5",
+            "minus: 5",
+            "It isn't: 5",
+            "the answer is not 5",
+            "negative x = 5",
+        ),
+        *(
+            "5m",
+            "5k",
+            "5M",
+            "5xy",
+            "5 x",
+            "5 k",
+            "5/x",
+            "5/ab",
+            "±5",
+            r"\pm 5",
+            "5²",
+            "5^{x}",
+            "5kgx",
+            "(5",
+            "5)",
+            "(5)(6)",
+        ),
         "(5)!",
-        *("1 23", "1 2345", "12 34", "1 234 56", "1234 567", "5–7", "5 + x", "5 cm^9", "5 cm^22", "5 a", "5 ½", "5½"),
-        *("9" * (MAX_CHARS + 1), "1" + ",000" * 200, "\x0042", "__import__('os')", "(" * 300 + "42" + ")" * 199),
+        *(
+            "1 23",
+            "1 2345",
+            "12 34",
+            "1 234 56",
+            "1234 567",
+            "5–7",
+            "5 + x",
+            "5 cm^9",
+            "5 cm^22",
+            "5 a",
+            "5 ½",
+            "5½",
+        ),
+        *(
+            "9" * (MAX_CHARS + 1),
+            "1" + ",000" * 200,
+            "\x0042",
+            "__import__('os')",
+            "(" * 300 + "42" + ")" * 199,
+        ),
     ],
 )
 def test_what_is_no_number(text):
@@ -238,11 +516,30 @@ def test_what_is_no_number(text):
 @pytest.mark.parametrize(
     "text, unit",
     [
-        *((" cm", "cm"), ("cm^2", "cm^2"), (" square feet", "ft^2"), (" sq. ft", "ft^2"), (" cubic meters", "m^3")),
+        *(
+            (" cm", "cm"),
+            ("cm^2", "cm^2"),
+            (" square feet", "ft^2"),
+            (" sq. ft", "ft^2"),
+            (" cubic meters", "m^3"),
+        ),
         *((" m²", "m^2"), (" cm ^2", "cm^2")),
-        *((" km/h", "km/h"), (" miles per hour", "mi/h"), (" feet long", "ft"), ("°", "degree"), (" degrees", "degree")),
+        *(
+            (" km/h", "km/h"),
+            (" miles per hour", "mi/h"),
+            (" feet long", "ft"),
+            ("°", "degree"),
+            (" degrees", "degree"),
+        ),
         *((" hours", "h"), (" Hours", "h")),
-        *((" apples", ""), ("", ""), (" left over", ""), (" dollars a week", "dollar"), ("/week", ""), (" dollars/week", "dollar/week")),
+        *(
+            (" apples", ""),
+            ("", ""),
+            (" left over", ""),
+            (" dollars a week", "dollar"),
+            ("/week", ""),
+            (" dollars/week", "dollar/week"),
+        ),
     ],
 )
 def test_units_of_measure_have_one_spelling(text, unit):
@@ -253,7 +550,8 @@ def test_reasoning_ends_where_it_says():
     assert without_reasoning("a</think>b") == "b"
     assert without_reasoning("a") == "a"
     assert without_reasoning("<think>a") == ""
-    assert without_reasoning("İ" * 100 + "</THINK>b") == "b"  # characters that change their length with their case
+    # characters that change their length with their case
+    assert without_reasoning("İ" * 100 + "</THINK>b") == "b"
 
 
 MILLION = 1_000_000

@@ -1,4 +1,6 @@
-"""Tests that hold the answers, on hostile and honest programs: verdicts are those of a plain run, and forging gains nothing."""
+"""Tests that hold the answers, on hostile and honest programs: verdicts are those of a plain run, and forging
+gains nothing.
+"""
 
 import sys
 
@@ -10,11 +12,19 @@ from jaxrl.verify.sandbox import Level, Limits, Sandbox
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="programs are run on Linux only")
 
 ADD = "def add(a, b): return a + b"
-TESTS = ["assert add(1, 2) == 3", "assert add(-1, 1) == 0", "assert add([1], [2]) == [1, 2]", "assert add('a', 'b') == 'ab'"]
+TESTS = [
+    "assert add(1, 2) == 3",
+    "assert add(-1, 1) == 0",
+    "assert add([1], [2]) == [1, 2]",
+    "assert add('a', 'b') == 'ab'",
+]
 SECRET = "expected-4711-" + "x" * 8
 
 
-YES = "class Yes(KIND):\n    def __eq__(self, other): return True\n    def __bool__(self): return True\ndef add(a, b): return "
+YES = (
+    "class Yes(KIND):\n    def __eq__(self, other): return True\n    def __bool__(self): return True\ndef"
+    " add(a, b): return "
+)
 FLOOD = """
 import os
 def add(a, b):
@@ -79,7 +89,8 @@ def test_an_honest_program_passes(sandbox):
         ("def add(a, b): return 'x' * (1 << 30)", ""),
         ("def add(a, b):\n    print('x' * (1 << 22)); return a + b", "output limit"),
         ("def add(a, b): return lambda: 3", "unserialisable"),
-        *((f"def add(a, b):\n    for _ in range({n}): a = [a]\n    return a", "") for n in range(90, 103)),  # too deep somewhere on the way
+        # too deep somewhere on the way
+        *((f"def add(a, b):\n    for _ in range({n}): a = [a]\n    return a", "") for n in range(90, 103)),
         ("", "NameError"),
         (YES.replace("(KIND)", "") + "Yes()", "unserialisable"),
         (YES.replace("KIND", "int") + "Yes(7)", "AssertionError"),  # arrives as 7
@@ -90,7 +101,10 @@ def test_an_honest_program_passes(sandbox):
         ("def add(a, b): raise KeyboardInterrupt", "KeyboardInterrupt"),
         ("import builtins\nbuiltins.AssertionError = ValueError\ndef add(a, b): return 0", "AssertionError"),
         ("import sys\nsys.modules['__main__'].add = None\nadd = 3", "TypeError"),
-        ("def check(*_): return ('passed',)\nstart = go_on = check\ndef add(a, b): return ('passed',)", "AssertionError"),
+        (
+            "def check(*_): return ('passed',)\nstart = go_on = check\ndef add(a, b): return ('passed',)",
+            "AssertionError",
+        ),
         (FLOOD, ""),
         (MEDDLE, ""),
     ],
@@ -131,13 +145,18 @@ def test_what_is_expected_is_nowhere_near_the_program(sandbox):
     setup = f"SECRET = {SECRET!r}\ndef helper(): return SECRET"
     checked = check(sandbox, HUNT, tests, setup)
     assert not checked.passed and checked.calls == 2 and "test 2: AssertionError" in checked.failure
-    hunts_itself = HUNT.replace("expected-", "hu").replace("4711-", "nts_itself") + "\nkept = 'hunts_itself' + 'x' * 50"
+    hunts_itself = (
+        HUNT.replace("expected-", "hu").replace("4711-", "nts_itself") + "\nkept = 'hunts_itself' + 'x' * 50"
+    )
     assert check(sandbox, hunts_itself, ["assert add(1, 2) != 'nothing'"]).passed  # it finds what is there
 
 
 def test_helpers_come_from_the_set_up_and_calls_may_hang_on_earlier_results(sandbox):
     setup = "def helper(n): return add(n, 1)\ndef add(a, b): raise AssertionError('the stub')"
-    tests = ["values = [helper(n) for n in range(3)]\nassert add(values[1], values[2]) == 5", "assert add(b=1, a=2) == 3"]
+    tests = [
+        "values = [helper(n) for n in range(3)]\nassert add(values[1], values[2]) == 5",
+        "assert add(b=1, a=2) == 3",
+    ]
     assert check(sandbox, ADD, tests, setup).calls == 5
     forged = "def helper(n): return 0\n" + ADD  # the program's helper is not the tests'
     assert check(sandbox, forged, ["assert helper(2) == 3"], setup).passed
@@ -150,15 +169,23 @@ def test_values_arrive_as_they_left(sandbox):
 def test_exceptions_that_tests_expect_arrive_by_name(sandbox):
     assert check(sandbox, "def add(a, b): return 1 / 0", [EXPECTED]).passed
     assert not check(sandbox, "def add(a, b): raise ValueError", [EXPECTED]).passed
-    assert not check(sandbox, "raise ZeroDivisionError('division by zero')", [EXPECTED]).passed  # there is no `add` that raises it
-    assert not check(sandbox, "class ZeroDivisionError(Exception): pass\ndef add(a, b): return 0", [EXPECTED]).passed
+    # there is no `add` that raises it
+    assert not check(sandbox, "raise ZeroDivisionError('division by zero')", [EXPECTED]).passed
+    assert not check(
+        sandbox, "class ZeroDivisionError(Exception): pass\ndef add(a, b): return 0", [EXPECTED]
+    ).passed
 
 
 @pytest.mark.parametrize("kind", ["StopIteration", "StopAsyncIteration", "GeneratorExit"])
 def test_no_exception_of_the_program_ends_an_iteration_of_the_tests(sandbox, kind):
     tests = ["assert all(map(lambda n: add(n, n) == 2 * n, [1, 2, 3]))", "assert [*map(add, [], [])] == []"]
     checked = check(sandbox, f"def add(*_): raise {kind}", tests)
-    assert not checked.passed and checked.calls == 1 and checked.failure.startswith("test 1: ") and kind in checked.failure
+    assert (
+        not checked.passed
+        and checked.calls == 1
+        and checked.failure.startswith("test 1: ")
+        and kind in checked.failure
+    )
     assert check(sandbox, ADD, tests).calls == 3
 
 

@@ -1,4 +1,6 @@
-"""Giving up on a verifier: by the share of missing verdicts over the last batches, never for wrong answers."""
+"""Giving up on a verifier: by the share of missing verdicts over the last batches, never for wrong
+answers.
+"""
 
 import math
 
@@ -9,7 +11,10 @@ from jaxrl.types import Verdict
 from jaxrl.verify.guard import BATCHES, MIN_SAMPLES, ErrorGuard
 
 RIGHT, WRONG = Verdict(1.0, True, True), Verdict(0.0, False, False)
-TIMEOUT, SANDBOX = Verdict(0.0, False, False, error="timeout"), Verdict(math.nan, False, False, error="sandbox: no memory")
+TIMEOUT, SANDBOX = (
+    Verdict(0.0, False, False, error="timeout"),
+    Verdict(math.nan, False, False, error="sandbox: no memory"),
+)
 
 
 def test_wrong_answers_are_no_errors():
@@ -20,7 +25,9 @@ def test_wrong_answers_are_no_errors():
 
 def test_the_share_must_be_passed_not_reached():
     ErrorGuard(0.5).check([TIMEOUT, RIGHT] * 50)
-    with pytest.raises(InputError, match="50% of the last 101 samples have no verdict, and verify.max_error_share is 0.5"):
+    with pytest.raises(
+        InputError, match="50% of the last 101 samples have no verdict, and verify.max_error_share is 0.5"
+    ):
         ErrorGuard(0.5).check([TIMEOUT, RIGHT] * 50 + [TIMEOUT])
 
 

@@ -1,4 +1,6 @@
-"""The pool's promises: order, one sample lost per misdeed, deadlines, no process left behind, clear errors at the start."""
+"""The pool's promises: order, one sample lost per misdeed, deadlines, no process left behind, clear errors at
+the start.
+"""
 
 import math
 import os
@@ -63,7 +65,10 @@ def wait_until(condition, seconds=5.0):
 
 
 def test_what_a_verifier_says_of_its_place_of_work_is_said_unchanged():
-    with pytest.raises(InputError, match="^set min_level to KERNEL$"), VerifierPool(hostile.Refuses("set min_level to KERNEL"), 1, 5.0, 0.0) as pool:
+    with (
+        pytest.raises(InputError, match="^set min_level to KERNEL$"),
+        VerifierPool(hostile.Refuses("set min_level to KERNEL"), 1, 5.0, 0.0) as pool,
+    ):
         pool.gather([pool.submit(PROBLEM, "")])
 
 
@@ -79,7 +84,11 @@ def test_a_reward_that_is_no_number_arrives_as_what_it_is():
     """It is no judgement, good or bad: the sample is to be left out, not to be given the failure reward."""
     with make_pool() as pool:
         (verdict,) = pool.gather([pool.submit(PROBLEM, "nan")])
-    assert math.isnan(verdict.reward) and not verdict.correct and verdict.error == "reward: nan is not a finite number"
+    assert (
+        math.isnan(verdict.reward)
+        and not verdict.correct
+        and verdict.error == "reward: nan is not a finite number"
+    )
 
 
 def test_every_misdeed_costs_one_sample_and_the_order_holds():
@@ -92,12 +101,17 @@ def test_every_misdeed_costs_one_sample_and_the_order_holds():
     assert [verdict.reward for verdict in verdicts[2::3]] == [5.0] * len(names)
     assert all(verdict.reward == 4.0 for verdict in again)
     for name, verdict in zip(names, verdicts[1::3]):
-        assert verdict.error is not None and re.fullmatch(EXPECTED[name], verdict.error, re.DOTALL), (name, verdict)
+        assert verdict.error is not None and re.fullmatch(EXPECTED[name], verdict.error, re.DOTALL), (
+            name,
+            verdict,
+        )
         assert (verdict.reward, verdict.correct, verdict.format_ok) == (-2.0, False, False), name
     kinds = [pattern.split(":")[0] for pattern in EXPECTED.values()]
     assert pool.counts == {
-        "timeouts": kinds.count("timeout"), "crashes": kinds.count("crash"), "exceptions": kinds.count("exception")
-    }  # fmt: skip
+        "timeouts": kinds.count("timeout"),
+        "crashes": kinds.count("crash"),
+        "exceptions": kinds.count("exception"),
+    }
 
 
 def test_much_output_costs_nothing_and_long_details_are_cut():
@@ -132,7 +146,10 @@ def test_poll_advances_without_waiting():
 
 def test_results_come_as_they_are_ready():
     with make_pool(hostile.slow, workers=2, timeout_s=60) as pool:
-        assert list(pool.results([pool.submit(PROBLEM, seconds) for seconds in ("0.1", "0")])) == [hostile.GOOD] * 2
+        assert (
+            list(pool.results([pool.submit(PROBLEM, seconds) for seconds in ("0.1", "0")]))
+            == [hostile.GOOD] * 2
+        )
         results = pool.results([pool.submit(PROBLEM, "0"), pool.submit(PROBLEM, "30")])
         assert next(results) == hostile.GOOD
         assert pool.poll() == 1, "the second goes on"
@@ -174,7 +191,12 @@ def test_a_batch_has_a_deadline_and_what_was_done_by_then_counts():
         begun = time.monotonic()
         verdicts = pool.gather(batch)
         assert 0.4 < time.monotonic() - begun < 3
-        assert [verdict.error for verdict in verdicts] == [None, "timeout", "timeout: the batch's", "timeout: the batch's"]
+        assert [verdict.error for verdict in verdicts] == [
+            None,
+            "timeout",
+            "timeout: the batch's",
+            "timeout: the batch's",
+        ]
         assert [verdict.reward for verdict in verdicts[1:]] == [-2.0] * 3 and pool.counts["timeouts"] == 3
         assert pool.gather(later) == [hostile.GOOD] and pool.poll() == 0
 
@@ -182,16 +204,24 @@ def test_a_batch_has_a_deadline_and_what_was_done_by_then_counts():
 def test_workers_are_recycled_without_losing_a_sample():
     with make_pool(hostile.pid_of_worker, workers=1, recycle_after=3) as pool:
         pids = [verdict.reward for verdict in pool.gather([pool.submit(PROBLEM, "") for _ in range(10)])]
-    assert [pids.count(pid) for pid in dict.fromkeys(pids)] == [3, 3, 3, 1] and pids == sorted(pids, key=pids.index)
+    assert [pids.count(pid) for pid in dict.fromkeys(pids)] == [3, 3, 3, 1] and pids == sorted(
+        pids, key=pids.index
+    )
     assert pool.counts == {"timeouts": 0, "crashes": 0, "exceptions": 0}
 
 
 def test_a_problem_that_cannot_be_sent_costs_its_own_sample():
     unpicklable = Problem(uid="p", messages=(), data={"f": lambda: 0})
     with make_pool() as pool:
-        good, bad, after = pool.gather([pool.submit(problem, "good") for problem in (PROBLEM, unpicklable, PROBLEM)])
+        good, bad, after = pool.gather(
+            [pool.submit(problem, "good") for problem in (PROBLEM, unpicklable, PROBLEM)]
+        )
     assert good.reward == after.reward == 4.0
-    assert bad.reward == -2.0 and bad.error.startswith("exception: cannot be sent to a worker: ") and pool.counts["exceptions"] == 1
+    assert (
+        bad.reward == -2.0
+        and bad.error.startswith("exception: cannot be sent to a worker: ")
+        and pool.counts["exceptions"] == 1
+    )
 
 
 def test_a_process_that_cannot_be_started_is_one_clear_error(monkeypatch):
@@ -199,7 +229,9 @@ def test_a_process_that_cannot_be_started_is_one_clear_error(monkeypatch):
         raise BlockingIOError(11, "Resource temporarily unavailable")
 
     monkeypatch.setattr(pool_module, "WorkerProcess", refuse)
-    with pytest.raises(InputError, match="cannot be started: .*Resource temporarily unavailable; lower verify.workers"):
+    with pytest.raises(
+        InputError, match="cannot be started: .*Resource temporarily unavailable; lower verify.workers"
+    ):
         make_pool()
 
 
@@ -234,7 +266,12 @@ def test_times_are_those_of_the_samples_and_of_waiting():
 def test_a_verifier_that_fails_too_often_ends_the_run():
     with make_pool(max_error_share=0.5) as pool:
         assert len(pool.gather([pool.submit(PROBLEM, text) for text in ("good", "none") * 32])) == 64
-        with pytest.raises(InputError, match=r"66% of the last 128 samples have no verdict, .* is 0.5; 53 of 85 say 'exception: RuntimeE"):
+        with pytest.raises(
+            InputError,
+            match=(
+                r"66% of the last 128 samples have no verdict, .* is 0.5; 53 of 85 say 'exception: RuntimeE"
+            ),
+        ):
             pool.gather([pool.submit(PROBLEM, "raise" if n < 53 else "good") for n in range(64)])
 
 
@@ -256,14 +293,19 @@ def test_any_number_can_be_submitted_in_bounded_memory():
 @pytest.mark.slow
 def test_ten_thousand_mixed_samples_of_which_a_twentieth_is_hostile():
     rng = random.Random(0)
-    texts = [rng.choice(list(EXPECTED)) if rng.random() < 0.05 else "x" * rng.randint(0, 50) for _ in range(10_000)]
+    texts = [
+        rng.choice(list(EXPECTED)) if rng.random() < 0.05 else "x" * rng.randint(0, 50) for _ in range(10_000)
+    ]
     with make_pool(timeout_s=0.2, recycle_after=1000) as pool:
         verdicts = pool.gather([pool.submit(PROBLEM, text) for text in texts])
         workers = [worker._process.pid for worker in pool._workers]
     assert len(verdicts) == 10_000
     for text, verdict in zip(texts, verdicts):
         if text in EXPECTED:
-            assert verdict.reward == -2.0 and re.fullmatch(EXPECTED[text], verdict.error, re.DOTALL), (text, verdict)
+            assert verdict.reward == -2.0 and re.fullmatch(EXPECTED[text], verdict.error, re.DOTALL), (
+                text,
+                verdict,
+            )
         else:
             assert verdict.reward == len(text) and verdict.error is None, (text, verdict)
     assert sum(pool.counts.values()) == sum(text in EXPECTED for text in texts) > 400
@@ -303,7 +345,9 @@ def test_an_idle_worker_that_is_killed_is_replaced():
 @pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="reads /proc")
 def test_no_process_is_left_behind():
     with make_pool(hostile.start_grandchild, workers=2) as pool:
-        grandchildren = [int(verdict.reward) for verdict in pool.gather([pool.submit(PROBLEM, "") for _ in range(4)])]
+        grandchildren = [
+            int(verdict.reward) for verdict in pool.gather([pool.submit(PROBLEM, "") for _ in range(4)])
+        ]
         workers = [worker._process.pid for worker in pool._workers]
         assert all(map(is_alive, grandchildren + workers))
     assert wait_until(lambda: not any(map(is_alive, grandchildren + workers)))
@@ -342,14 +386,16 @@ class TestDescendants:
         return pids
 
     @pytest.mark.parametrize(
-        "misdeed, error", [("loop", "timeout"), ("exit", "crash: exit code 3"), ("segv", "crash: killed by SIG(SEGV|BUS)")]
+        "misdeed, error",
+        [("loop", "timeout"), ("exit", "crash: exit code 3"), ("segv", "crash: killed by SIG(SEGV|BUS)")],
     )
     def test_at_a_timeout_and_a_crash(self, misdeed, error):
         with make_pool(hostile.escaping, workers=1, timeout_s=5) as pool:
             pids = self.start(pool)
             pool._timeout_s = pool._workers[0]._timeout_s = 0.3
             (verdict,) = pool.gather([pool.submit(PROBLEM, misdeed)])
-            assert re.fullmatch(error, verdict.error)  # a crash, though the children hold the worker's socket open
+            # a crash, though the children hold the worker's socket open
+            assert re.fullmatch(error, verdict.error)
             assert wait_until(lambda: not any(map(is_alive, pids)))
 
     def test_when_a_worker_is_recycled(self):
@@ -383,29 +429,55 @@ class TestDescendants:
 
 
 def test_a_reward_that_float32_cannot_reckon_with_is_no_reward():
-    """1e300 is finite in Python and infinite in float32, 1e30 when it is squared; both count as rewards that are not finite."""
+    """1e300 is finite in Python and infinite in float32, 1e30 when it is squared; both count as rewards that
+    are not finite.
+    """
     with make_pool(hostile.given_reward, workers=1, timeout_s=5) as pool:
         texts = ["1e300", "-1e300", "1e30", "1e16", "-1e16", "inf"]
         verdicts = pool.gather([pool.submit(PROBLEM, text) for text in texts])
         parted = pool.gather([pool.submit(PROBLEM, "part 1e300")])[0]
     assert [v.reward for v in verdicts] == [math.inf, -math.inf, math.inf, 1e16, -1e16, math.inf]
-    assert [v.error is None for v in verdicts] == [v.correct for v in verdicts] == [False, False, False, True, True, False]
+    assert (
+        [v.error is None for v in verdicts]
+        == [v.correct for v in verdicts]
+        == [False, False, False, True, True, False]
+    )
     assert verdicts[0].error == "reward: 1e+300 is beyond the 1e+16 that can be reckoned with"
     assert parted.error == "exception: ValueError: part is 1e+300, beyond the 1e+16 that can be reckoned with"
     for failure_reward in (1e300, "0"):
-        with pytest.raises(InputError, match=f"failure reward {re.escape(repr(failure_reward))} is no number between"):
+        with pytest.raises(
+            InputError, match=f"failure reward {re.escape(repr(failure_reward))} is no number between"
+        ):
             VerifierPool(hostile.fast, 1, 1.0, failure_reward=failure_reward)
 
 
 SECRETS = {
-    "HF_TOKEN": "t", "WANDB_API_KEY": "k", "AWS_REGION": "eu", "AWS_SECRET_ACCESS_KEY": "s", "GITHUB_PAT": "p", "MYSQL_PWD": "w",
-    "DB_PASSWORD": "w", "https_proxy": "http://me:secret@proxy:80", "INDEX": "https://abc@host/simple", "MY_HUB": "hf_" + "a" * 30,
-    "SSH_AUTH_SOCK": "/tmp/s", "GOOGLE_APPLICATION_CREDENTIALS": "/c.json", "SLACK_WEBHOOK": "https://hooks/x", "API_AUTH": "a",
-}  # fmt: skip
+    "HF_TOKEN": "t",
+    "WANDB_API_KEY": "k",
+    "AWS_REGION": "eu",
+    "AWS_SECRET_ACCESS_KEY": "s",
+    "GITHUB_PAT": "p",
+    "MYSQL_PWD": "w",
+    "DB_PASSWORD": "w",
+    "https_proxy": "http://me:secret@proxy:80",
+    "INDEX": "https://abc@host/simple",
+    "MY_HUB": "hf_" + "a" * 30,
+    "SSH_AUTH_SOCK": "/tmp/s",
+    "GOOGLE_APPLICATION_CREDENTIALS": "/c.json",
+    "SLACK_WEBHOOK": "https://hooks/x",
+    "API_AUTH": "a",
+}
 PLAIN = {
-    "http_proxy": "http://proxy:80", "REWARD_SCALE": "2", "TOKENIZERS_PARALLELISM": "false", "GIT_AUTHOR_NAME": "me", "HF_HOME": "/h",
-    "XDG_SESSION_ID": "1", "MAIL": "me@host", "COMPASS": "n", "PWD_X": "y",
-}  # fmt: skip
+    "http_proxy": "http://proxy:80",
+    "REWARD_SCALE": "2",
+    "TOKENIZERS_PARALLELISM": "false",
+    "GIT_AUTHOR_NAME": "me",
+    "HF_HOME": "/h",
+    "XDG_SESSION_ID": "1",
+    "MAIL": "me@host",
+    "COMPASS": "n",
+    "PWD_X": "y",
+}
 
 
 def test_workers_see_no_secrets_but_those_that_are_named(monkeypatch):
@@ -413,11 +485,17 @@ def test_workers_see_no_secrets_but_those_that_are_named(monkeypatch):
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("JUDGE_KEY", "a-long-secret")
     with make_pool(hostile.environment_names, workers=1, timeout_s=5, pass_env=["JUDGE_KEY"]) as pool:
-        names, needed, told = pool.gather([pool.submit(PROBLEM, text) for text in ("", "HF_TOKEN", "tell JUDGE_KEY")])
+        names, needed, told = pool.gather(
+            [pool.submit(PROBLEM, text) for text in ("", "HF_TOKEN", "tell JUDGE_KEY")]
+        )
     seen = set(names.detail.split())
     assert seen & SECRETS.keys() == set() and seen >= {*PLAIN, "JUDGE_KEY", "PATH"}
-    assert needed.error == "exception: KeyError: 'HF_TOKEN' (verifier processes do not see HF_TOKEN; name it in verify.pass_env)"
-    assert told.error == "exception: RuntimeError: refused: [JUDGE_KEY]"  # its value would go to samples.jsonl
+    assert (
+        needed.error == "exception: KeyError: 'HF_TOKEN' (verifier processes do not see HF_TOKEN; name it in"
+        " verify.pass_env)"
+    )
+    # its value would go to samples.jsonl
+    assert told.error == "exception: RuntimeError: refused: [JUDGE_KEY]"
     with pytest.raises(InputError, match="pass_env names NOT_THERE, not set in the environment"):
         make_pool(pass_env=["NOT_THERE"])
 
@@ -452,11 +530,17 @@ def test_a_verify_function_that_cannot_start_is_one_clear_error(verify, reason):
 def test_a_verify_function_of_the_main_script_is_one_clear_error(tmp_path):
     script = tmp_path / "script.py"
     script.write_text(
-        "from jaxrl.verify.pool import VerifierPool\ndef judge(problem, text): pass\nVerifierPool(judge, 1, 1.0, 0.0)\n"
+        "from jaxrl.verify.pool import VerifierPool\ndef judge(problem, text): pass\nVerifierPool(judge, 1,"
+        " 1.0, 0.0)\n"
     )
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
-    ended = subprocess.run([sys.executable, script], capture_output=True, text=True, env=environment, timeout=30)
-    assert "verify function 'judge' cannot be used in worker processes" in ended.stderr and "main script" in ended.stderr
+    ended = subprocess.run(
+        [sys.executable, script], capture_output=True, text=True, env=environment, timeout=30
+    )
+    assert (
+        "verify function 'judge' cannot be used in worker processes" in ended.stderr
+        and "main script" in ended.stderr
+    )
 
 
 def test_impossible_pools_are_refused():

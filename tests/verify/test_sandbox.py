@@ -1,4 +1,6 @@
-"""The sandbox's promises to the trainer: outcomes, cache, levels, failures of its own, and nothing left behind."""
+"""The sandbox's promises to the trainer: outcomes, cache, levels, failures of its own, and nothing left
+behind.
+"""
 
 import ctypes
 import itertools
@@ -18,7 +20,16 @@ from jaxrl.errors import InputError
 from jaxrl.types import Problem, Verdict
 from jaxrl.verify import sandbox_process
 from jaxrl.verify.pool import VerifierPool
-from jaxrl.verify.sandbox import Level, Limits, OutcomeCache, Outcome, Sandbox, SandboxBusy, SandboxError, shared_sandbox
+from jaxrl.verify.sandbox import (
+    Level,
+    Limits,
+    Outcome,
+    OutcomeCache,
+    Sandbox,
+    SandboxBusy,
+    SandboxError,
+    shared_sandbox,
+)
 from tests.verify.processes import processes_below, wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -30,12 +41,18 @@ def sandbox():
         yield sandbox
 
 
-# --------------------------------------------------------------------------------------------------------------- outcomes
+# --------------------------------------------------------------------------------------------------- outcomes
 
 
 def test_a_program_reads_stdin_and_its_output_comes_back(sandbox):
     outcome = sandbox.run("print(int(input()) + 1)", b"41")
-    assert (outcome.reason, outcome.code, outcome.stdout, outcome.stderr, outcome.ok) == ("exit", 0, b"42\n", b"", True)
+    assert (outcome.reason, outcome.code, outcome.stdout, outcome.stderr, outcome.ok) == (
+        "exit",
+        0,
+        b"42\n",
+        b"",
+        True,
+    )
     assert 0 < outcome.seconds < 5
 
 
@@ -46,14 +63,16 @@ def test_output_is_cut_at_its_limit_and_stderr_keeps_its_end(sandbox):
     over = sandbox.run("print('x' * 100_000)", limits=limits)
     assert (over.reason, over.code, len(over.stdout)) == ("output", None, 100_000)
     told = sandbox.run("import sys\nfor n in range(5000): print(n, file=sys.stderr)", limits=limits)
-    assert told.ok and told.stdout == b"" and len(told.stderr) == 4000 and told.stderr.endswith(b"4998\n4999\n")
+    assert (
+        told.ok and told.stdout == b"" and len(told.stderr) == 4000 and told.stderr.endswith(b"4998\n4999\n")
+    )
 
 
 def test_a_traceback_names_the_program_and_nothing_else(sandbox):
     outcome = sandbox.run("def f():\n    raise ValueError('no')\nf()")
     assert (outcome.reason, outcome.code) == ("exit", 1)
-    assert outcome.stderr == (
-        b'Traceback (most recent call last):\n  File "main.py", line 3, in <module>\n'
+    assert (
+        outcome.stderr == b'Traceback (most recent call last):\n  File "main.py", line 3, in <module>\n'
         b'  File "main.py", line 2, in f\nValueError: no\n'
     )
 
@@ -69,7 +88,8 @@ def test_texts_are_utf_8_and_other_bytes_pass_through(sandbox):
     assert sandbox.run("print(input())", b"\xff\xc3").stdout == b"\xff\xc3\n"
 
 
-# A stream that needs the program's globals when it is flushed at the end, as fast output of contest programs does.
+# A stream that needs the program's globals when it is flushed at the end, as fast output of contest programs
+# does.
 BUFFERED = """
 import os, sys
 class Out:
@@ -90,13 +110,21 @@ print(2)
         ("print(1)\nexit()\nprint(2)", b"1\n", 0),  # what `site` adds
         ("quit(3)", b"", 3),
         ("exit('no')", b"", 1),
-        ("print(type(copyright) is type(credits) is type(license), repr(help)[:11])", b"True Type help()\n", 0),
+        (
+            "print(type(copyright) is type(credits) is type(license), repr(help)[:11])",
+            b"True Type help()\n",
+            0,
+        ),
         ("import sys; sys.exit(2**70)", b"", 255),  # codes as C takes them
         ("import sys; sys.exit(2**32)", b"", 0),
         ("import sys; sys.exit(-1)", b"", 255),
         ("import sys; sys.exit(True)", b"", 1),
         ("import sys; sys.exit(1.0)", b"", 1),
-        ("import sys; print(__name__, __file__, sys.argv, sys.path[0])", b"__main__ /main.py ['main.py'] /\n", 0),
+        (
+            "import sys; print(__name__, __file__, sys.argv, sys.path[0])",
+            b"__main__ /main.py ['main.py'] /\n",
+            0,
+        ),
         ("import main", b"", 1),
         ("import home", b"", 1),  # sys.path[0] is a name
         ("print(open(0).read(), end='')", b"a b\nc\n", 0),  # the ways to an input
@@ -112,17 +140,39 @@ print(2)
         ("print(input(), input())\ntry: input()\nexcept EOFError: print('end')", b"a b c\nend\n", 0),
         ("open('/dev/stdout', 'w').write('hi')", b"hi", 0),
         ("print(len(str(10**5000)), int('9' * 5000) % 7)", b"5001 1\n", 0),  # integers of any length
-        ("import sys\nsys.setrecursionlimit(10**6)\ndef f(n): return n and 1 + f(n - 1)\nprint(f(50_000))", b"50000\n", 0),
-        ("import sys\nprint(sys.stdin.read(3))\nsys.stdin.seek(0)\nprint(sys.stdin.read(3))", b"a b\na b\n", 0),
+        (
+            "import sys\nsys.setrecursionlimit(10**6)\ndef f(n): return n and 1 + f(n - 1)\nprint(f(50_000))",
+            b"50000\n",
+            0,
+        ),
+        (
+            "import sys\nprint(sys.stdin.read(3))\nsys.stdin.seek(0)\nprint(sys.stdin.read(3))",
+            b"a b\na b\n",
+            0,
+        ),
         ("\ufeffprint(1)", b"1\n", 0),  # a mark of the byte order, as files from Windows begin
         ("import sys\nprint(1)\nsys.stdout.close()", b"1\n", 0),  # ends
         ("import sys\nsys.stdout.detach()", b"", 120),
         ("import io, sys\nsys.stdout = io.TextIOWrapper(sys.stdout.detach())\nprint(1)", b"1\n", 0),
-        ("import io, sys\nsys.stdout = io.TextIOWrapper(sys.stdout.buffer, line_buffering=False)\nprint(1)", b"1\n", 0),
+        (
+            (
+                "import io, sys\nsys.stdout = io.TextIOWrapper(sys.stdout.buffer,"
+                " line_buffering=False)\nprint(1)"
+            ),
+            b"1\n",
+            0,
+        ),
         (BUFFERED, b"1\n2\n", 0),
         ("import atexit\natexit.register(print, 2)\natexit.register(lambda: 1 / 0)\nprint(1)", b"1\n2\n", 0),
         ("class A:\n    def __del__(self): print(2)\na = A()\nprint(1)", b"1\n2\n", 0),
-        ("import threading\nthreading.stack_size(1 << 29)\nt = threading.Thread(target=print, args=(1,))\nt.start()", b"1\n", 0),
+        (
+            (
+                "import threading\nthreading.stack_size(1 << 29)\nt = threading.Thread(target=print,"
+                " args=(1,))\nt.start()"
+            ),
+            b"1\n",
+            0,
+        ),
     ],
 )
 def test_a_program_finds_what_a_script_finds(sandbox, program, stdout, code):
@@ -136,20 +186,26 @@ def test_an_input_is_read_whole_at_once(sandbox):
 
 def test_every_sandbox_gives_the_same_environment(sandbox):
     program = (
-        "import locale, os, sys, time\n"
-        "print(hash('a'), {'b', 'a', 'c', 'd'}, time.tzname, locale.getpreferredencoding(), sys.stdout.encoding, sys.argv, os.getcwd())\n"
-        "print(sorted(os.environ.items()))"
+        "import locale, os, sys, time\nprint(hash('a'), {'b', 'a', 'c', 'd'}, time.tzname,"
+        " locale.getpreferredencoding(), sys.stdout.encoding, sys.argv,"
+        " os.getcwd())\nprint(sorted(os.environ.items()))"
     )
     with Sandbox() as other:
         assert sandbox.run(program).stdout == other.run(program).stdout == sandbox.run(program + " ").stdout
-    assert b"('UTC', 'UTC') utf-8 utf-8 ['main.py'] /\n" in sandbox.run(program).stdout.lower().replace(b"'utc'", b"'UTC'")
+    assert b"('UTC', 'UTC') utf-8 utf-8 ['main.py'] /\n" in sandbox.run(program).stdout.lower().replace(
+        b"'utc'", b"'UTC'"
+    )
 
 
 def test_the_same_run_comes_from_memory_and_what_the_wall_clock_ended_does_not(sandbox):
     program = "import time\nprint(time.time_ns())"
     first = sandbox.run(program, b"1")
     assert sandbox.run(program, b"1") is first
-    others = [sandbox.run(program, b"2"), sandbox.run(program + "\n", b"1"), sandbox.run(program, b"1", Limits(memory_mb=256))]
+    others = [
+        sandbox.run(program, b"2"),
+        sandbox.run(program + "\n", b"1"),
+        sandbox.run(program, b"1", Limits(memory_mb=256)),
+    ]
     assert len({first.stdout, *(other.stdout for other in others)}) == 4
     assert sandbox.run("pass#", b"\n") is not sandbox.run("pass", b"#\n")  # not the two texts joined
     late = Limits(wall_s=0.05)
@@ -194,22 +250,31 @@ def test_files_need_the_level_that_has_a_quota():
             sandbox.run("pass", limits=Limits(files=3))
 
 
-LEVELS = pytest.mark.parametrize("level", [Level.PROCESS, Level.KERNEL, Level.NAMESPACES], ids=lambda level: level.name)
+LEVELS = pytest.mark.parametrize(
+    "level", [Level.PROCESS, Level.KERNEL, Level.NAMESPACES], ids=lambda level: level.name
+)
 
 
 @LEVELS
 def test_packages_that_are_named_can_be_imported_and_no_others(level):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        with Sandbox(Limits(wall_s=30.0), min_level=Level.NONE, max_level=level, packages=("numpy", "json")) as sandbox:
-            outcome = sandbox.run("import numpy, os\nprint(numpy.linalg.solve(numpy.eye(3), numpy.ones(3)).sum(), sorted(os.environ))")
+        with Sandbox(
+            Limits(wall_s=30.0), min_level=Level.NONE, max_level=level, packages=("numpy", "json")
+        ) as sandbox:
+            outcome = sandbox.run(
+                "import numpy, os\nprint(numpy.linalg.solve(numpy.eye(3), numpy.ones(3)).sum(),"
+                " sorted(os.environ))"
+            )
             assert outcome.stdout == b"3.0 ['LC_ALL', 'PYTHONHASHSEED', 'TZ']\n", outcome
             assert b"No module named 'jaxlib'" in sandbox.run("import jaxlib").stderr
-    with pytest.raises(InputError, match="the package 'no_such_package', which programs are to import, is not installed"):
+    with pytest.raises(
+        InputError, match="the package 'no_such_package', which programs are to import, is not installed"
+    ):
         Sandbox(packages=("no_such_package",))
 
 
-# ---------------------------------------------------------------------------------------------------------- busy machines
+# ---------------------------------------------------------------------------------------------- busy machines
 
 
 def test_a_wall_limit_that_strikes_while_a_program_waits_for_a_cpu_says_nothing(sandbox, monkeypatch):
@@ -232,13 +297,19 @@ def test_whose_time_is_looked_at_the_kernel_says(level):
         with Sandbox(min_level=Level.NONE, max_level=level) as sandbox:
             with sandbox.functions("import os\nf = os.getpid") as functions:
                 status = Path(f"/proc/{functions._child._pid}/status").read_text()
-                assert int(status.partition("NSpid:")[2].splitlines()[0].split()[-1]) == functions.call("f", []).value
+                assert (
+                    int(status.partition("NSpid:")[2].splitlines()[0].split()[-1])
+                    == functions.call("f", []).value
+                )
 
 
 def test_time_of_waiting_for_a_cpu_is_counted():
     if not Path("/proc/self/schedstat").exists():
         pytest.skip("this kernel keeps no count")
-    code = "import os\nos.sched_setaffinity(0, {min(os.sched_getaffinity(0))})\nprint(flush=True)\nwhile True: pass"
+    code = (
+        "import os\nos.sched_setaffinity(0, {min(os.sched_getaffinity(0))})\nprint(flush=True)\nwhile True:"
+        " pass"
+    )
     rivals = [subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) for _ in range(2)]
     try:
         for rival in rivals:
@@ -252,7 +323,7 @@ def test_time_of_waiting_for_a_cpu_is_counted():
     assert sandbox_process.waited_for_cpu(rivals[0].pid) == 0.0  # it is gone
 
 
-# ------------------------------------------------------------------------------------------------------- failures of ours
+# ------------------------------------------------------------------------------------------- failures of ours
 
 
 def test_a_zygote_that_died_is_replaced(sandbox):
@@ -274,7 +345,10 @@ def test_a_set_up_that_keeps_failing_is_an_error_and_no_outcome(sandbox, tmp_pat
 
 def test_a_zygote_that_hangs_is_an_error_within_its_time(tmp_path, monkeypatch):
     hanging = tmp_path / "child.py"
-    hanging.write_text("import socket, sys, time\ncontrol = socket.socket(fileno=int(sys.argv[1]))\ncontrol.send(b'ready')\ntime.sleep(60)")
+    hanging.write_text(
+        "import socket, sys, time\ncontrol ="
+        " socket.socket(fileno=int(sys.argv[1]))\ncontrol.send(b'ready')\ntime.sleep(60)"
+    )
     monkeypatch.setattr(sandbox_process, "SET_UP_S", 0.1)
     monkeypatch.setattr(sandbox_process, "CLOSE_S", 0.1)
     with Sandbox() as sandbox:
@@ -287,7 +361,7 @@ def test_a_zygote_that_hangs_is_an_error_within_its_time(tmp_path, monkeypatch):
         sandbox.close()
 
 
-# ----------------------------------------------------------------------------------------------------- nothing left behind
+# ---------------------------------------------------------------------------------------- nothing left behind
 
 
 def test_closing_ends_all_processes():
@@ -301,9 +375,9 @@ def test_closing_ends_all_processes():
 
 def test_a_daemon_does_not_outlive_its_program_where_processes_can_be_started():
     program = (
-        "import os, sys, time\nif os.fork() == 0:\n    os.setsid()\n    if os.fork() == 0:\n"
-        "        print(os.getpid(), flush=True)\n        os.closerange(0, 3)\n        time.sleep(600)\n    os._exit(0)\n"
-        "time.sleep(0.3)"
+        "import os, sys, time\nif os.fork() == 0:\n    os.setsid()\n    if os.fork() == 0:\n       "
+        " print(os.getpid(), flush=True)\n        os.closerange(0, 3)\n        time.sleep(600)\n   "
+        " os._exit(0)\ntime.sleep(0.3)"
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -332,7 +406,7 @@ def test_nothing_outlives_a_trainer_that_is_killed(level):
     assert wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in below))
 
 
-# ------------------------------------------------------------------------------------------------------------------- pool
+# ------------------------------------------------------------------------------------------------------- pool
 
 
 def test_the_zygote_does_not_share_a_worker_s_cpu_limit():
@@ -350,20 +424,28 @@ def test_the_zygote_does_not_share_a_worker_s_cpu_limit():
 def verify(problem, text):
     outcome = shared_sandbox(Limits(wall_s=5.0), Level.KERNEL).run(text, problem.data["stdin"].encode())
     same = outcome.ok and outcome.stdout.decode(errors="replace").strip() == problem.data["expected"]
-    return Verdict(reward=float(same), correct=same, format_ok=True, detail=f"{outcome.reason} {outcome.code}")
+    return Verdict(
+        reward=float(same), correct=same, format_ok=True, detail=f"{outcome.reason} {outcome.code}"
+    )
 
 
 def test_verify_functions_share_one_sandbox_per_worker():
-    problem = Problem(uid="p", messages=({"role": "user", "content": "?"},), data={"stdin": "3", "expected": "9"})
-    texts = ["print(int(input()) ** 2)", "print(6)", "import os; os._exit(0)", "import os; os.kill(os.getppid(), 9)"] * 5
+    problem = Problem(
+        uid="p", messages=({"role": "user", "content": "?"},), data={"stdin": "3", "expected": "9"}
+    )
+    texts = [
+        "print(int(input()) ** 2)",
+        "print(6)",
+        "import os; os._exit(0)",
+        "import os; os.kill(os.getppid(), 9)",
+    ] * 5
     with VerifierPool(verify, workers=2, timeout_s=60.0, failure_reward=0.0) as pool:
         verdicts = pool.gather([pool.submit(problem, text) for text in texts])
     assert [verdict.reward for verdict in verdicts] == [1.0, 0.0, 0.0, 0.0] * 5
     assert all(verdict.error is None for verdict in verdicts)
 
 
-# ----------------------------------------------------------------------------------------------------------------- levels
-
+# ----------------------------------------------------------------------------------------------------- levels
 
 
 def test_the_level_is_what_the_kernel_offers():
@@ -372,7 +454,9 @@ def test_the_level_is_what_the_kernel_offers():
     has_landlock = ctypes.CDLL(None).syscall(444, None, ctypes.c_size_t(0), ctypes.c_uint(1)) >= 1
     if has_landlock and os.uname().machine in ("x86_64", "aarch64"):
         expected = Level.KERNEL
-        command = "unshare --user --map-root-user --mount --net --ipc --uts --pid --fork mount -t tmpfs x /tmp"
+        command = (
+            "unshare --user --map-root-user --mount --net --ipc --uts --pid --fork mount -t tmpfs x /tmp"
+        )
         if subprocess.run(command.split(), capture_output=True).returncode == 0:
             expected = Level.NAMESPACES
     with warnings.catch_warnings():
@@ -394,37 +478,61 @@ warnings.simplefilter("ignore")
 with Sandbox(min_level=Level[sys.argv[1]]) as sandbox:
     print(sandbox.level.name, sandbox.run("print(1)").stdout, sandbox.shortfall)
 """
-UNSHARE, MOUNT, LANDLOCK = {"x86_64": (272, 165, 444), "aarch64": (97, 40, 444)}.get(os.uname().machine, (0, 0, 0))
+UNSHARE, MOUNT, LANDLOCK = {"x86_64": (272, 165, 444), "aarch64": (97, 40, 444)}.get(
+    os.uname().machine, (0, 0, 0)
+)
 
 
 def ask(code, *arguments, python=sys.executable, **options):
-    return subprocess.run([python, "-c", code, *arguments], capture_output=True, text=True, cwd=ROOT, timeout=120, **options)
+    return subprocess.run(
+        [python, "-c", code, *arguments], capture_output=True, text=True, cwd=ROOT, timeout=120, **options
+    )
 
 
 def test_where_namespaces_are_refused_as_in_docker_the_level_is_kernel():
     done = ask(LIKE_DOCKER.replace("REFUSED", f"({UNSHARE}, {MOUNT})"), "KERNEL")
-    assert done.stdout.startswith("KERNEL b'1\\n' NAMESPACES does not hold here: unshare: Operation not permitted; it needs"), done
+    assert done.stdout.startswith(
+        "KERNEL b'1\\n' NAMESPACES does not hold here: unshare: Operation not permitted; it needs"
+    ), done
     done = ask(LIKE_DOCKER.replace("REFUSED", f"({UNSHARE}, {MOUNT})"), "NAMESPACES")
-    assert "InputError: programs that a model wrote are not run: NAMESPACES does not hold here: unshare:" in done.stderr
+    assert (
+        "InputError: programs that a model wrote are not run: NAMESPACES does not hold here: unshare:"
+        in done.stderr
+    )
     assert done.stderr.strip().endswith("or set min_level to KERNEL")
 
 
 def test_without_landlock_nothing_is_run_unless_told_explicitly():
     code = LIKE_DOCKER.replace("REFUSED", f"({UNSHARE}, {LANDLOCK})")
     done = ask(code, "KERNEL")
-    assert "InputError: programs that a model wrote are not run: KERNEL does not hold here: landlock_create_ruleset:" in done.stderr
+    assert (
+        "InputError: programs that a model wrote are not run: KERNEL does not hold here:"
+        " landlock_create_ruleset:" in done.stderr
+    )
     assert ask(code, "PROCESS").stdout.startswith("PROCESS b'1\\n' KERNEL does not hold")
 
 
 def test_on_an_unknown_machine_there_is_no_filter_and_it_says_so():
-    code = "import ctypes\nctypes.CDLL(None).personality(8)\n" + LIKE_DOCKER.replace("REFUSED", "()")  # uname says i686 from here on
+    # uname says i686 from here on
+    code = "import ctypes\nctypes.CDLL(None).personality(8)\n" + LIKE_DOCKER.replace("REFUSED", "()")
     done = ask(code, "KERNEL")
     assert "KERNEL does not hold here: there is no table of system calls for i686" in done.stderr
 
 
 def test_it_works_for_an_unprivileged_user():
     python = shutil.which("python3", path="/usr/local/bin:/usr/bin:/bin")
-    if os.getuid() != 0 or python is None or ask("import sys; assert sys.version_info >= (3, 11)", python=python).returncode:
+    if (
+        os.getuid() != 0
+        or python is None
+        or ask("import sys; assert sys.version_info >= (3, 11)", python=python).returncode
+    ):
         pytest.skip("needs to start as root, and a Python 3.11 outside root's home")
-    done = ask(LIKE_DOCKER.replace("REFUSED", "()"), "KERNEL", python=python, user=65534, group=65534, extra_groups=[])
+    done = ask(
+        LIKE_DOCKER.replace("REFUSED", "()"),
+        "KERNEL",
+        python=python,
+        user=65534,
+        group=65534,
+        extra_groups=[],
+    )
     assert done.stdout.startswith(("KERNEL b'1\\n'", "NAMESPACES b'1\\n'")), done

@@ -11,10 +11,34 @@ from jaxrl.verify.sandbox import Limits, Sandbox, SandboxError
 from jaxrl.verify.sandbox_literals import MAX_DEPTH, Unserialisable, dumps, loads
 
 VALUES = [
-    None, True, False, 0, -1, 1 << 5000, -(1 << 5000), 0.1, -0.0, math.inf, -math.inf, 1e-320, 2 - 3j,
-    "", "\ud800\x00é日", b"", b"\xff\x00", [], [1, [2, []]], (), (1,), ((),),
-    {}, {1: {"a": (2,)}, (1, 2): [3], None: b"x", 1.5: set()}, set(), {1, "a", (2, frozenset({3}))}, frozenset({b"x"}),
-]  # fmt: skip
+    None,
+    True,
+    False,
+    0,
+    -1,
+    1 << 5000,
+    -(1 << 5000),
+    0.1,
+    -0.0,
+    math.inf,
+    -math.inf,
+    1e-320,
+    2 - 3j,
+    "",
+    "\ud800\x00é日",
+    b"",
+    b"\xff\x00",
+    [],
+    [1, [2, []]],
+    (),
+    (1,),
+    ((),),
+    {},
+    {1: {"a": (2,)}, (1, 2): [3], None: b"x", 1.5: set()},
+    set(),
+    {1, "a", (2, frozenset({3}))},
+    frozenset({b"x"}),
+]
 # What a child does with its answers' channel is found here by trying all descriptors; 3 and 4 are among them.
 FORGE = """
 import json, os, struct
@@ -39,7 +63,9 @@ def same(one, other):
 
 
 def shown(value):
-    """A value with the types of all its parts; the order in which a set gives its elements is no part of it."""
+    """A value with the types of all its parts; the order in which a set gives its elements is no part of
+    it.
+    """
     if isinstance(value, (set, frozenset)):
         return type(value).__name__, sorted(repr(shown(part)) for part in value)
     if isinstance(value, (list, tuple)):
@@ -49,7 +75,7 @@ def shown(value):
     return type(value).__name__, repr(value)
 
 
-# ---------------------------------------------------------------------------------------------------------------- values
+# ----------------------------------------------------------------------------------------------------- values
 
 
 @pytest.mark.parametrize("value", VALUES, ids=lambda value: repr(value)[:30])
@@ -92,9 +118,27 @@ def test_depth_is_bounded_on_both_sides():
 
 @pytest.mark.parametrize(
     "data",
-    [b"", b"\xff", b"[1", b'{"x": 1}', b"{}", b'{"t": 1}', b'{"i": 5}', b'{"f": "1"}', b'{"s": [[1]]}', b'{"d": [[1]]}',
-     b'{"d": [[{"s": []}, 1]]}', b'{"c": ["a", "b"]}', b'{"b": "0"}', b'{"t": [], "s": []}', b'{"c": [1' + b"0" * 400 + b", 1]}", b"NaN", b"1" * 5000, b'{"z": null}'],
-)  # fmt: skip
+    [
+        b"",
+        b"\xff",
+        b"[1",
+        b'{"x": 1}',
+        b"{}",
+        b'{"t": 1}',
+        b'{"i": 5}',
+        b'{"f": "1"}',
+        b'{"s": [[1]]}',
+        b'{"d": [[1]]}',
+        b'{"d": [[{"s": []}, 1]]}',
+        b'{"c": ["a", "b"]}',
+        b'{"b": "0"}',
+        b'{"t": [], "s": []}',
+        b'{"c": [1' + b"0" * 400 + b", 1]}",
+        b"NaN",
+        b"1" * 5000,
+        b'{"z": null}',
+    ],
+)
 def test_bytes_that_are_no_value_are_refused(data):
     with pytest.raises(Unserialisable):
         loads(data)
@@ -107,7 +151,7 @@ def test_keys_chosen_to_collide_are_refused_quickly():
             loads(dumps(colliding))
 
 
-# ----------------------------------------------------------------------------------------------------------------- calls
+# ------------------------------------------------------------------------------------------------------ calls
 
 
 def test_values_and_exceptions_come_back(sandbox):
@@ -137,25 +181,38 @@ def test_state_stays_in_one_child(sandbox):
 
 
 def test_of_a_program_that_does_not_load_what_it_has_defined_can_be_called(sandbox):
-    programs = {"def f(:": "SyntaxError: invalid syntax", "1/0": "ZeroDivisionError: ", "import sys; sys.exit(0)": "SystemExit: 0"}
+    programs = {
+        "def f(:": "SyntaxError: invalid syntax",
+        "1/0": "ZeroDivisionError: ",
+        "import sys; sys.exit(0)": "SystemExit: 0",
+    }
     for program, text in programs.items():
         with sandbox.functions(program) as functions:
             called = functions.call("f", [])
-            assert functions.loaded.raised.startswith(text) and called.is_missing and called.raised == functions.loaded.raised
+            assert (
+                functions.loaded.raised.startswith(text)
+                and called.is_missing
+                and called.raised == functions.loaded.raised
+            )
     for last in ("assert f(1) == 0", "exit()", "f(1, 2)", "Done", "input()", "raise KeyboardInterrupt"):
         with sandbox.functions(f"def f(x): return x + 1\n{last}\ndef g(): pass") as functions:
             assert functions.call("f", [1]).value == 2 and functions.call("g", []).is_missing
 
 
 def test_a_method_of_solution_can_be_called_and_a_function_before_it(sandbox):
-    program = "class Solution:\n    def __init__(self): self.seen = 0\n    def f(self, x): self.seen += x; return self.seen\n    g = f"
+    program = (
+        "class Solution:\n    def __init__(self): self.seen = 0\n    def f(self, x): self.seen += x; return"
+        " self.seen\n    g = f"
+    )
     with sandbox.functions(program + "\ndef g(x): return -x") as functions:
         assert [functions.call(name, [1]).value for name in ("f", "f", "g")] == [1, 1, -1]
         assert functions.call("h", []).is_missing
 
 
 def test_prints_and_input_do_not_touch_the_calls(sandbox):
-    program = "def f():\n    print('[1]' * 1000, flush=True)\n    try: input()\n    except EOFError: return 'end'"
+    program = (
+        "def f():\n    print('[1]' * 1000, flush=True)\n    try: input()\n    except EOFError: return 'end'"
+    )
     with sandbox.functions(program) as functions:
         assert functions.call("f", []).value == "end" == functions.call("f", []).value
 
@@ -169,8 +226,11 @@ ENDINGS = {
     "exit while loading": ("import os; os._exit(0)", ("exit", 0)),
     "sleep while loading": ("import time; time.sleep(600)", ("wall", None)),
     "close all": ("def f(): import os; os.closerange(0, 64)", ("exit", 1)),
-    "promise much": (FORGE + "def f():\n    write(b'\\xff' * 4)\n    import time; time.sleep(600)", ("wall", None)),
-}  # fmt: skip
+    "promise much": (
+        FORGE + "def f():\n    write(b'\\xff' * 4)\n    import time; time.sleep(600)",
+        ("wall", None),
+    ),
+}
 
 
 @pytest.mark.parametrize("name", ENDINGS)
@@ -178,7 +238,9 @@ def test_a_child_that_ends_gives_its_outcome_and_no_value(sandbox, name):
     program, ending = ENDINGS[name]
     with sandbox.functions(program, Limits(wall_s=0.5)) as functions:
         called = functions.call("f", [])
-        assert not called.ok and called.value is None and (called.outcome.reason, called.outcome.code) == ending
+        assert (
+            not called.ok and called.value is None and (called.outcome.reason, called.outcome.code) == ending
+        )
         assert functions.call("f", []) == called
 
 
@@ -190,7 +252,7 @@ def test_wall_time_is_counted_over_calls_and_only_while_waiting(sandbox):
     assert ended[0] and not ended[-1]
 
 
-# ---------------------------------------------------------------------------------------------------------------- forgery
+# ---------------------------------------------------------------------------------------------------- forgery
 
 
 @pytest.mark.parametrize(
@@ -210,8 +272,8 @@ def test_answers_without_the_number_of_the_call_count_for_nothing(sandbox, progr
 
 
 def test_a_call_cannot_answer_the_next_one(sandbox):
-    program = FORGE + (
-        "import sys\ndef f(x):\n    nonce = sys._getframe(2).f_locals['nonce']\n"
+    program = (
+        FORGE + "import sys\ndef f(x):\n    nonce = sys._getframe(2).f_locals['nonce']\n"
         "    forge(nonce, 1)\n    forge(nonce, 42)\n    return 1"
     )
     with sandbox.functions(program) as functions:
@@ -220,7 +282,12 @@ def test_a_call_cannot_answer_the_next_one(sandbox):
 
 
 @pytest.mark.parametrize(
-    "answer", [b'{"t": ["raised", {"i": "0x' + b"f" * 9000 + b'"}]}', b'{"t": ["raised", {"d": []}]}', b'{"t": [[1], 1]}']
+    "answer",
+    [
+        b'{"t": ["raised", {"i": "0x' + b"f" * 9000 + b'"}]}',
+        b'{"t": ["raised", {"d": []}]}',
+        b'{"t": [[1], 1]}',
+    ],
 )
 def test_an_answer_of_no_known_form_is_the_program_s_own_failure(sandbox, answer):
     program = f"import sandbox_literals\ndef f(): sandbox_literals.dumps = lambda value: {answer!r}"
@@ -230,10 +297,11 @@ def test_an_answer_of_no_known_form_is_the_program_s_own_failure(sandbox, answer
 
 
 def test_a_thread_that_answers_late_spoils_its_own_program(sandbox):
-    program = FORGE + (
-        "import sys, threading, time\ndef late(nonce):\n    time.sleep(0.1)\n    forge(nonce, 42)\n"
-        "def f(x):\n    threading.Thread(target=late, args=(sys._getframe(2).f_locals['nonce'],)).start()\n    return x\n"
-        "def g(): time.sleep(0.3)\n"
+    program = (
+        FORGE
+        + "import sys, threading, time\ndef late(nonce):\n    time.sleep(0.1)\n    forge(nonce, 42)\ndef"
+        " f(x):\n    threading.Thread(target=late, args=(sys._getframe(2).f_locals['nonce'],)).start()\n   "
+        " return x\ndef g(): time.sleep(0.3)\n"
     )
     with sandbox.functions(program) as functions:
         assert functions.call("f", [7]).value == 7
@@ -256,7 +324,10 @@ def test_an_object_that_equals_everything_is_no_value(sandbox):
 
 
 def test_changed_helpers_change_only_the_program_s_own_answers(sandbox):
-    program = "import sys\nsys.modules['sandbox_literals'].dumps = lambda value: b'[\"value\", {\"x\": 1}]'\ndef f(): return 1"
+    program = (
+        "import sys\nsys.modules['sandbox_literals'].dumps = lambda value: b'[\"value\", {\"x\": 1}]'\ndef"
+        " f(): return 1"
+    )
     with sandbox.functions(program) as functions:
         assert not functions.call("f", []).ok
     with sandbox.functions("def f(): return 1") as functions:

@@ -1,4 +1,6 @@
-"""The hostile programs at every level of this machine: each ends as it must, finds nothing, leaves nothing, and harms no later one."""
+"""The hostile programs at every level of this machine: each ends as it must, finds nothing, leaves nothing,
+and harms no later one.
+"""
 
 import os
 import warnings
@@ -43,7 +45,9 @@ def marks(hostile):
     return [pytest.mark.slow] if hostile.limits.cpu_s == 1.0 and hostile.name != "loop" else []
 
 
-@pytest.mark.parametrize("hostile", [pytest.param(hostile, marks=marks(hostile), id=hostile.name) for hostile in PROGRAMS])
+@pytest.mark.parametrize(
+    "hostile", [pytest.param(hostile, marks=marks(hostile), id=hostile.name) for hostile in PROGRAMS]
+)
 def test_hostile_program(sandbox, hostile):
     if sandbox.level < hostile.least:
         pytest.skip(f"nothing to hold below {hostile.least.name}")
@@ -56,9 +60,13 @@ def test_hostile_program(sandbox, hostile):
     before = processes_below(os.getpid())
     outcome = sandbox.run(program, hostile.stdin, hostile.limits)
     told = f"{outcome.reason} {outcome.code}: {outcome.stdout.decode(errors='replace')}"
-    assert any(told == ending or told.startswith((ending + " ", ending + ":")) for ending in hostile.endings), (told[:500], outcome.stderr)
+    assert any(
+        told == ending or told.startswith((ending + " ", ending + ":")) for ending in hostile.endings
+    ), (told[:500], outcome.stderr)
     assert TOKEN.encode() not in outcome.stdout + outcome.stderr
     assert sandbox.secret.read_text() == TOKEN and os.listdir(sandbox.secret.parent) == [sandbox.secret.name]
     assert processes_below(os.getpid()) <= before
-    assert sandbox.run("print(len('next'), sorted([2, 1]), open)", hostile.name.encode()).stdout.startswith(b"4 [1, 2] <built-in")
+    assert sandbox.run("print(len('next'), sorted([2, 1]), open)", hostile.name.encode()).stdout.startswith(
+        b"4 [1, 2] <built-in"
+    )
     assert outcome.seconds < hostile.limits.wall_s + 20

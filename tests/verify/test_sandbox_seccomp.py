@@ -1,4 +1,6 @@
-"""The seccomp filter, on both machines: its instructions are executed here, call by call, and compared with the tables in plain words."""
+"""The seccomp filter, on both machines: its instructions are executed here, call by call, and compared with
+the tables in plain words.
+"""
 
 import errno
 import re
@@ -7,14 +9,25 @@ from pathlib import Path
 
 import pytest
 
-from jaxrl.verify.sandbox_seccomp import ALLOWED, ARCHITECTURES, CHECKED, REFUSED, build_filter, is_known, numbers, with_pid
+from jaxrl.verify.sandbox_seccomp import (
+    ALLOWED,
+    ARCHITECTURES,
+    CHECKED,
+    REFUSED,
+    build_filter,
+    is_known,
+    numbers,
+    with_pid,
+)
 
 ALLOW, KILL, PERMISSION, UNKNOWN = 0x7FFF0000, 0x80000000, 0x50000 | errno.EPERM, 0x50000 | errno.ENOSYS
 PID = 4321
 
 
 def decide(steps, architecture, number, arguments=()):
-    """What a classic BPF machine returns for struct seccomp_data, after the kernel's documentation of the format."""
+    """What a classic BPF machine returns for struct seccomp_data, after the kernel's documentation of the
+    format.
+    """
     data = struct.pack("<IIQ6Q", number, architecture, 0, *arguments, *[0] * (6 - len(arguments)))
     place, value = 0, 0
     while True:
@@ -41,11 +54,16 @@ def ask(machine, number, *arguments):
 
 
 def test_every_number_has_the_action_of_its_table_and_unknown_ones_do_not_exist(machine):
-    tables = {name: set(numbers(table, machine).values()) for name, table in (("a", ALLOWED), ("r", REFUSED), ("c", CHECKED))}
+    tables = {
+        name: set(numbers(table, machine).values())
+        for name, table in (("a", ALLOWED), ("r", REFUSED), ("c", CHECKED))
+    }
     assert sum(map(len, tables.values())) == len(set.union(*tables.values()))
     everything = (0xFFFFFFFF,) * 6
     for number in range(1024):
-        expected = ALLOW if number in tables["a"] else PERMISSION if number in tables["r"] | tables["c"] else UNKNOWN
+        expected = (
+            ALLOW if number in tables["a"] else PERMISSION if number in tables["r"] | tables["c"] else UNKNOWN
+        )
         assert ask(machine, number, *everything) == expected, number
 
 
@@ -61,25 +79,50 @@ def test_other_machine_languages_are_killed(machine):
 @pytest.mark.parametrize(
     "name, arguments, allowed",
     [
-        ("clone", (0x3D0F00,), True), ("clone", (17,), False), ("clone", (0x3D0F00 | 0x10000000,), False), ("clone", (0x100 | 17,), False),
-        ("kill", (PID, 9), True), ("kill", (PID + 1, 0), False), ("kill", (0, 9), False), ("kill", (0xFFFFFFFF, 9), False),
+        ("clone", (0x3D0F00,), True),
+        ("clone", (17,), False),
+        ("clone", (0x3D0F00 | 0x10000000,), False),
+        ("clone", (0x100 | 17,), False),
+        ("kill", (PID, 9), True),
+        ("kill", (PID + 1, 0), False),
+        ("kill", (0, 9), False),
+        ("kill", (0xFFFFFFFF, 9), False),
         ("kill", (2**64 - PID, 9), False),
-        ("tgkill", (PID, 77, 6), True), ("tgkill", (1, 1, 0), False),
-        ("prlimit64", (0, 7), True), ("prlimit64", (PID, 7), True), ("prlimit64", (1, 7), False),
-        ("fcntl", (5, 3), True), ("fcntl", (5, 8, 1), False), ("fcntl", (5, 10, 9), False), ("fcntl", (5, 15), False),
-        ("ioctl", (1, 0x5401), True), ("ioctl", (1, 0x5412), False), ("ioctl", (1, 0x8901), False),
-        ("prctl", (15,), True), ("prctl", (4, 1), False), ("prctl", (1, 0), False), ("prctl", (22, 2), False),
-        ("socketpair", (1, 1), True), ("socketpair", (1, 1 | 0o2000000 | 0o4000), True), ("socketpair", (1, 2), False),
-        ("socketpair", (2, 1), False), ("sendto", (3, 9, 9, 0, 0, 0), True), ("sendto", (3, 9, 9, 0, 0x7FFE0000, 0), False),
+        ("tgkill", (PID, 77, 6), True),
+        ("tgkill", (1, 1, 0), False),
+        ("prlimit64", (0, 7), True),
+        ("prlimit64", (PID, 7), True),
+        ("prlimit64", (1, 7), False),
+        ("fcntl", (5, 3), True),
+        ("fcntl", (5, 8, 1), False),
+        ("fcntl", (5, 10, 9), False),
+        ("fcntl", (5, 15), False),
+        ("ioctl", (1, 0x5401), True),
+        ("ioctl", (1, 0x5412), False),
+        ("ioctl", (1, 0x8901), False),
+        ("prctl", (15,), True),
+        ("prctl", (4, 1), False),
+        ("prctl", (1, 0), False),
+        ("prctl", (22, 2), False),
+        ("socketpair", (1, 1), True),
+        ("socketpair", (1, 1 | 0o2000000 | 0o4000), True),
+        ("socketpair", (1, 2), False),
+        ("socketpair", (2, 1), False),
+        ("sendto", (3, 9, 9, 0, 0, 0), True),
+        ("sendto", (3, 9, 9, 0, 0x7FFE0000, 0), False),
         ("sendto", (3, 9, 9, 0, 0x100000000, 0), False),
     ],
-)  # fmt: skip
+)
 def test_checked_calls_pass_with_the_right_arguments_only(machine, name, arguments, allowed):
     assert ask(machine, numbers(CHECKED, machine)[name], *arguments) == (ALLOW if allowed else PERMISSION)
 
 
 @pytest.mark.parametrize(
-    "machine, place", [("x86_64", "/usr/include/x86_64-linux-gnu/asm/unistd_64.h"), ("aarch64", "/usr/include/asm-generic/unistd.h")]
+    "machine, place",
+    [
+        ("x86_64", "/usr/include/x86_64-linux-gnu/asm/unistd_64.h"),
+        ("aarch64", "/usr/include/asm-generic/unistd.h"),
+    ],
 )
 def test_numbers_are_those_of_the_kernel_headers(machine, place):
     if not Path(place).exists():

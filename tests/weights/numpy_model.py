@@ -1,4 +1,5 @@
-"""The transformer once more, in float64 NumPy and as plainly as it can be said: an independent check of goldens and names.
+"""The transformer once more, in float64 NumPy and as plainly as it can be said: an independent check of
+goldens and names.
 
 It shares nothing with jaxrl/model but the parameter tree and ModelConfig.
 """
@@ -11,7 +12,10 @@ def logits(model, config, tokens, lora=None, lora_scale=0.0):
     x = _f64(model["embed"]["kernel"])[tokens]
     adapters = {} if lora is None else lora["layers"]
     for i in range(config.num_layers):
-        layer = {name: {key: _f64(leaf[i]) for key, leaf in module.items()} for name, module in model["layers"].items()}
+        layer = {
+            name: {key: _f64(leaf[i]) for key, leaf in module.items()}
+            for name, module in model["layers"].items()
+        }
         for name, adapter in adapters.items():
             delta = lora_scale * _f64(adapter["lora_a"][i]) @ _f64(adapter["lora_b"][i])
             layer[name]["kernel"] = layer[name]["kernel"] + delta
@@ -62,7 +66,9 @@ def _frequency(config, i):
         return frequency
     if wavelength > s.original_max_positions / s.low_freq_factor:
         return frequency / s.factor
-    smooth = (s.original_max_positions / wavelength - s.low_freq_factor) / (s.high_freq_factor - s.low_freq_factor)
+    smooth = (s.original_max_positions / wavelength - s.low_freq_factor) / (
+        s.high_freq_factor - s.low_freq_factor
+    )
     return (1 - smooth) * frequency / s.factor + smooth * frequency
 
 

@@ -1,4 +1,6 @@
-"""The goldens through an independent forward pass: names, transposes and configs are right if the logits are."""
+"""The goldens through an independent forward pass: names, transposes and configs are right if the logits
+are.
+"""
 
 import numpy as np
 import pytest

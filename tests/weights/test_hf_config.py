@@ -8,9 +8,13 @@ from jaxrl.weights.hf_config import DEFAULTS, read_hf_config, write_hf_config
 from tests.weights.goldens import CONFIGS
 
 SIZES = {
-    "model_type": "llama", "vocab_size": 100, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4,
+    "model_type": "llama",
+    "vocab_size": 100,
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
     "intermediate_size": 64,
-}  # fmt: skip
+}
 LLAMA3 = {"factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
 
 
@@ -67,7 +71,11 @@ def test_special_ids(tmp_path):
 
 
 def test_both_ways_of_writing_rotary_positions(tmp_path):
-    old = read(tmp_path, rope_theta=5e5, rope_scaling={"rope_type": "llama3", "original_max_position_embeddings": 64, **LLAMA3})
+    old = read(
+        tmp_path,
+        rope_theta=5e5,
+        rope_scaling={"rope_type": "llama3", "original_max_position_embeddings": 64, **LLAMA3},
+    )
     new = {"rope_type": "llama3", "rope_theta": 5e5, "original_max_position_embeddings": 64, **LLAMA3}
     assert read(tmp_path, rope_parameters=new) == old
     assert (old.rope_theta, old.rope_scaling) == (5e5, RopeScaling("llama3", 8.0, 1.0, 4.0, 64))
@@ -102,8 +110,14 @@ def test_biases_of_each_family(tmp_path):
 
 def test_sliding_window_that_is_not_in_use_is_accepted(tmp_path):
     qwen = {"model_type": "qwen2", "num_key_value_heads": 2}
-    assert read(tmp_path, **qwen, use_sliding_window=False, sliding_window=16, max_window_layers=0).family == "qwen2"
-    assert read(tmp_path, **qwen, use_sliding_window=True, sliding_window=16, max_window_layers=2).family == "qwen2"
+    assert (
+        read(tmp_path, **qwen, use_sliding_window=False, sliding_window=16, max_window_layers=0).family
+        == "qwen2"
+    )
+    assert (
+        read(tmp_path, **qwen, use_sliding_window=True, sliding_window=16, max_window_layers=2).family
+        == "qwen2"
+    )
     assert read(tmp_path, **qwen, use_sliding_window=True, sliding_window=None).family == "qwen2"
 
 
@@ -130,7 +144,10 @@ REFUSED = {
     "quantization_config": ({"quantization_config": {"bits": 4}}, "float weights"),
     "num_key_value_heads": ({"num_key_value_heads": 3}, "divisor"),
     "head_dim": ({"head_dim": 7}, "even"),
-    "high_freq_factor": ({"rope_scaling": {"rope_type": "llama3", **LLAMA3, "high_freq_factor": 1.0}}, "more than"),
+    "high_freq_factor": (
+        {"rope_scaling": {"rope_type": "llama3", **LLAMA3, "high_freq_factor": 1.0}},
+        "more than",
+    ),
 }
 
 
@@ -145,7 +162,13 @@ def test_what_cannot_be_represented_is_refused(key, tmp_path):
 
 @pytest.mark.parametrize(
     "values",
-    [{"vocab_size": None}, {"vocab_size": "100"}, {"num_hidden_layers": 0}, {"rms_norm_eps": True}, {"tie_word_embeddings": 1}],
+    [
+        {"vocab_size": None},
+        {"vocab_size": "100"},
+        {"num_hidden_layers": 0},
+        {"rms_norm_eps": True},
+        {"tie_word_embeddings": 1},
+    ],
 )
 def test_sizes_must_be_numbers(values, tmp_path):
     with pytest.raises(InputError, match=next(iter(values))):
@@ -162,8 +185,22 @@ def test_files_that_are_not_configs(tmp_path):
 
 
 def test_models_that_no_family_can_say_are_not_written(tmp_path):
-    sizes = {"vocab_size": 8, "d_model": 8, "num_layers": 1, "num_heads": 2, "num_kv_heads": 2, "head_dim": 4, "d_ff": 8}
-    for family, wrong in [("llama", {"qk_norm": True}), ("llama", {"qkv_bias": True}), ("qwen2", {}), ("qwen3", {}), ("gpt", {})]:
+    sizes = {
+        "vocab_size": 8,
+        "d_model": 8,
+        "num_layers": 1,
+        "num_heads": 2,
+        "num_kv_heads": 2,
+        "head_dim": 4,
+        "d_ff": 8,
+    }
+    for family, wrong in [
+        ("llama", {"qk_norm": True}),
+        ("llama", {"qkv_bias": True}),
+        ("qwen2", {}),
+        ("qwen3", {}),
+        ("gpt", {}),
+    ]:
         with pytest.raises(InputError):
             write_hf_config(ModelConfig(family, **sizes, **wrong), tmp_path, "float32")
     assert not list(tmp_path.iterdir())

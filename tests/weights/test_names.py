@@ -21,14 +21,20 @@ def test_every_leaf_is_covered_exactly_once(name):
     config = CONFIGS[name]
     shapes, tensors = leaf_shapes(config), hf_tensors(config)
     places = [(path, layer) for path, layer, _ in tensors.values()]
-    expected = [(path, i) for path, shape in shapes.items() for i in (range(shape[0]) if is_stacked(path) else (None,))]
+    expected = [
+        (path, i)
+        for path, shape in shapes.items()
+        for i in (range(shape[0]) if is_stacked(path) else (None,))
+    ]
     assert places == expected and len(set(places)) == len(places)
 
 
 @pytest.mark.parametrize("name", MODELS)
 def test_the_tensors_are_those_that_transformers_wrote(name):
     found = {tensor: array.shape for tensor, array in read_tensors(GOLDEN / name).items()}
-    assert {tensor: shape for tensor, (_, _, shape) in hf_tensors(read_hf_config(GOLDEN / name)).items()} == found
+    assert {
+        tensor: shape for tensor, (_, _, shape) in hf_tensors(read_hf_config(GOLDEN / name)).items()
+    } == found
 
 
 def test_names_in_the_table_differ():

@@ -40,7 +40,10 @@ def test_what_is_saved_is_loaded(section, tmp_path):
     assert jax.tree.structure(found) == jax.tree.structure(adapter)
     for x, y in zip(jax.tree.leaves(found), jax.tree.leaves(adapter), strict=True):
         assert x.tobytes() == y.tobytes()
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["adapter_config.json", "adapter_model.safetensors"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "adapter_config.json",
+        "adapter_model.safetensors",
+    ]
 
 
 @pytest.mark.parametrize("name", ADAPTERS)
@@ -49,7 +52,10 @@ def test_an_adapter_of_peft_comes_out_with_the_same_bits(name, tmp_path):
     adapter, section = load_adapter(GOLDEN / name / "adapter", config)
     save_adapter(adapter, section, config, tmp_path, None)
     assert_same_tensors(read_tensors(tmp_path), read_tensors(GOLDEN / name / "adapter"))
-    ours, theirs = (json.loads((folder / "adapter_config.json").read_text()) for folder in (tmp_path, GOLDEN / name / "adapter"))
+    ours, theirs = (
+        json.loads((folder / "adapter_config.json").read_text())
+        for folder in (tmp_path, GOLDEN / name / "adapter")
+    )
     assert {key: theirs[key] for key in ours.keys() - {"base_model_name_or_path"}} == {
         key: value for key, value in ours.items() if key != "base_model_name_or_path"
     }
@@ -61,7 +67,14 @@ def test_a_flipped_byte_anywhere_in_an_adapter_is_an_error_that_names_the_file(t
     right = path.read_bytes()
     rng = np.random.default_rng(0)
     header = int.from_bytes(right[:8], "little") + 8
-    for place in [8, header - 1, header, len(right) - 1, right.index(b"0:") if b"0:" in right else 9, *rng.integers(0, len(right), 40)]:
+    for place in [
+        8,
+        header - 1,
+        header,
+        len(right) - 1,
+        right.index(b"0:") if b"0:" in right else 9,
+        *rng.integers(0, len(right), 40),
+    ]:
         wrong = bytearray(right)
         wrong[place] ^= 1 << int(rng.integers(8))
         path.write_bytes(wrong)
@@ -84,7 +97,10 @@ def test_an_adapter_without_a_digest_loads_as_it_is(tmp_path):
     tensors[min(tensors)] += 1
     save_file(tensors, path, metadata={"format": "pt"})
     found, _ = load_adapter(tmp_path, CONFIG)
-    moved = [np.abs(x - y).max() for x, y in zip(jax.tree.leaves(found), jax.tree.leaves(random_adapter()), strict=True)]
+    moved = [
+        np.abs(x - y).max()
+        for x, y in zip(jax.tree.leaves(found), jax.tree.leaves(random_adapter()), strict=True)
+    ]
     assert sorted(moved)[-2:] == pytest.approx([0, 1])
 
 
@@ -92,7 +108,11 @@ def test_the_sections_of_the_goldens():
     _, section = load_adapter(GOLDEN / "smollm" / "adapter", read_hf_config(GOLDEN / "smollm"))
     assert section == LoraSection(rank=4, alpha=3.0, targets=("q", "v"), rslora=True)
     _, section = load_adapter(GOLDEN / "qwen3" / "adapter", read_hf_config(GOLDEN / "qwen3"))
-    assert (section.rank, section.alpha, set(section.targets)) == (2, 6.0, {"q", "k", "v", "o", "gate", "up", "down"})
+    assert (section.rank, section.alpha, set(section.targets)) == (
+        2,
+        6.0,
+        {"q", "k", "v", "o", "gate", "up", "down"},
+    )
 
 
 def test_keys_and_shapes_in_the_file(tmp_path):
@@ -112,7 +132,9 @@ def test_keys_and_shapes_in_the_file(tmp_path):
 def test_device_arrays_are_saved(tmp_path):
     adapter = jax.device_put(random_adapter())
     save_adapter(adapter, SECTION, CONFIG, tmp_path, None)
-    np.testing.assert_array_equal(load_adapter(tmp_path, CONFIG)[0]["layers"]["q"]["lora_a"], adapter["layers"]["q"]["lora_a"])
+    np.testing.assert_array_equal(
+        load_adapter(tmp_path, CONFIG)[0]["layers"]["q"]["lora_a"], adapter["layers"]["q"]["lora_a"]
+    )
 
 
 def test_all_linear_means_the_seven(tmp_path):
@@ -158,7 +180,9 @@ def test_keys_that_do_not_fit_are_listed(tmp_path):
     saved(tmp_path)
     tensors = read_tensors(tmp_path)
     prefix = "base_model.model.model.layers.0."
-    tensors["base_model.model.layers.0.self_attn.q_proj.lora_A.weight"] = tensors.pop(prefix + "self_attn.q_proj.lora_A.weight")
+    tensors["base_model.model.layers.0.self_attn.q_proj.lora_A.weight"] = tensors.pop(
+        prefix + "self_attn.q_proj.lora_A.weight"
+    )
     tensors[prefix + "mlp.down_proj.lora_B.weight"] = np.zeros((5, 3), np.float32)
     save_file(tensors, tmp_path / "adapter_model.safetensors")
     with pytest.raises(InputError) as error:
@@ -191,7 +215,9 @@ def test_a_tree_that_is_not_the_section_s_is_a_defect(tmp_path):
     with pytest.raises(ValueError, match="targets"):
         save_adapter(random_adapter(), LoraSection(rank=3), CONFIG, tmp_path / "a", None)
     with pytest.raises(ValueError, match="layers/q/lora_a has the shape"):
-        save_adapter(random_adapter(), LoraSection(rank=4, targets=SECTION.targets), CONFIG, tmp_path / "a", None)
+        save_adapter(
+            random_adapter(), LoraSection(rank=4, targets=SECTION.targets), CONFIG, tmp_path / "a", None
+        )
     assert not (tmp_path / "a").exists()
 
 

@@ -35,7 +35,9 @@ def assert_same_trees(found, expected):
 def write_folder(folder, config, change=None):
     """A model directory of `config` with random tensors, after `change(tensors)`; returns the tensors."""
     rng = np.random.default_rng(0)
-    tensors = {name: rng.normal(size=shape).astype(np.float32) for name, (_, _, shape) in hf_tensors(config).items()}
+    tensors = {
+        name: rng.normal(size=shape).astype(np.float32) for name, (_, _, shape) in hf_tensors(config).items()
+    }
     if change is not None:
         change(tensors)
     folder.mkdir(exist_ok=True)
@@ -44,7 +46,7 @@ def write_folder(folder, config, change=None):
     return tensors
 
 
-# ------------------------------------------------------------------------------------------------------ round trips
+# ------------------------------------------------------------------------------------------------ round trips
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -74,8 +76,12 @@ def test_kernels_are_transposed_and_embeddings_are_not(tmp_path):
     tensors = write_folder(tmp_path, CONFIGS["qwen2"])
     model = load_model(tmp_path, CONFIGS["qwen2"])
     np.testing.assert_array_equal(model["embed"]["kernel"], tensors["model.embed_tokens.weight"])
-    np.testing.assert_array_equal(model["layers"]["down"]["kernel"][2], tensors["model.layers.2.mlp.down_proj.weight"].T)
-    np.testing.assert_array_equal(model["layers"]["k"]["bias"][1], tensors["model.layers.1.self_attn.k_proj.bias"])
+    np.testing.assert_array_equal(
+        model["layers"]["down"]["kernel"][2], tensors["model.layers.2.mlp.down_proj.weight"].T
+    )
+    np.testing.assert_array_equal(
+        model["layers"]["k"]["bias"][1], tensors["model.layers.1.self_attn.k_proj.bias"]
+    )
 
 
 @pytest.mark.parametrize("stored", [np.float16, ml_dtypes.bfloat16])
@@ -86,12 +92,14 @@ def test_16_bit_files_are_cast_exactly(stored, tmp_path):
     tensors = write_folder(tmp_path, CONFIGS["llama"], cast)
     wide = load_model(tmp_path, CONFIGS["llama"])["layers"]["q"]["kernel"]
     assert wide.dtype == jnp.float32
-    np.testing.assert_array_equal(wide[0], tensors["model.layers.0.self_attn.q_proj.weight"].T.astype(np.float32))
+    np.testing.assert_array_equal(
+        wide[0], tensors["model.layers.0.self_attn.q_proj.weight"].T.astype(np.float32)
+    )
     narrow = load_model(tmp_path, CONFIGS["llama"], dtype="bfloat16")["layers"]["q"]["kernel"]
     np.testing.assert_array_equal(narrow, wide.astype(jnp.bfloat16))
 
 
-# --------------------------------------------------------------------------------------------------------- sharding
+# --------------------------------------------------------------------------------------------------- sharding
 
 
 @pytest.mark.parametrize("mesh", [{"fsdp": 8}, {"data": 2, "fsdp": 2, "tensor": 2}])
@@ -125,7 +133,9 @@ def test_each_part_is_read_once_and_nothing_else(tmp_path, monkeypatch):
     config = CONFIGS["llama"]
     tensors = write_folder(tmp_path, config)
     real = safetensors.open_tensors
-    monkeypatch.setattr(safetensors, "open_tensors", lambda paths: {n: (Recorder(t), p) for n, (t, p) in real(paths).items()})
+    monkeypatch.setattr(
+        safetensors, "open_tensors", lambda paths: {n: (Recorder(t), p) for n, (t, p) in real(paths).items()}
+    )
     mesh = make_mesh(MeshSection(data=2, fsdp=4))
     shardings = shardings_for(jax.eval_shape(Policy(config).init_model, jax.random.key(0)), mesh)
     load_model(tmp_path, config, shardings)
@@ -139,7 +149,7 @@ def test_layers_may_be_sharded_too(tmp_path):
     model = fresh(config)
     save_model(model, config, tmp_path, "float32")
     mesh = make_mesh(MeshSection(data=4))
-    cut = lambda leaf: NamedSharding(mesh, PartitionSpec("data") if leaf.shape[0] == 4 else PartitionSpec())  # noqa: E731
+    cut = lambda leaf: NamedSharding(mesh, PartitionSpec("data") if leaf.shape[0] == 4 else PartitionSpec())
     assert_same_trees(load_model(tmp_path, config, jax.tree.map(cut, model)), model)
 
 
@@ -151,7 +161,7 @@ def test_a_sharded_tree_is_saved_whole(tmp_path):
     assert_same_trees(load_model(tmp_path, config), model)
 
 
-# ----------------------------------------------------------------------------------------------------------- shards
+# ----------------------------------------------------------------------------------------------------- shards
 
 
 def test_large_models_are_saved_in_shards(tmp_path, monkeypatch):
@@ -180,7 +190,7 @@ def test_a_missing_shard_is_named(tmp_path):
         load_model(tmp_path, read_hf_config(tmp_path))
 
 
-# ----------------------------------------------------------------------------------------------------------- errors
+# ----------------------------------------------------------------------------------------------------- errors
 
 
 def test_everything_that_does_not_fit_is_in_one_error(tmp_path):
@@ -251,10 +261,12 @@ def test_folders_without_whole_weights(tmp_path):
 
 def test_a_tree_of_another_model_is_a_defect(tmp_path):
     with pytest.raises(ValueError, match="layers/k_norm/scale"):
-        save_model(fresh(CONFIGS["llama"]), dataclasses.replace(CONFIGS["llama"], qk_norm=True), tmp_path, "float32")
+        save_model(
+            fresh(CONFIGS["llama"]), dataclasses.replace(CONFIGS["llama"], qk_norm=True), tmp_path, "float32"
+        )
 
 
-# ----------------------------------------------------------------------------------------------------------- saving
+# ----------------------------------------------------------------------------------------------------- saving
 
 
 def fail_after_weights(*_, **__):
@@ -287,7 +299,11 @@ def test_save_over_an_older_model_keeps_other_files(tmp_path):
     model = fresh(config, seed=1)
     save_model(model, config, tmp_path, "float32")
     assert_same_trees(load_model(tmp_path, config), model)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["config.json", "model.safetensors", "notes.txt"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "config.json",
+        "model.safetensors",
+        "notes.txt",
+    ]
 
 
 def test_a_folder_that_cannot_be_made_is_an_input_error(tmp_path):
@@ -300,11 +316,30 @@ def test_a_folder_that_cannot_be_made_is_an_input_error(tmp_path):
 def test_tokenizer_files_are_copied(tmp_path):
     source = tmp_path / "source"
     source.mkdir()
-    for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "model.safetensors", "README.md"):
+    for name in (
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "chat_template.jinja",
+        "model.safetensors",
+        "README.md",
+    ):
         (source / name).write_text(name)
-    save_model(fresh(CONFIGS["llama"]), CONFIGS["llama"], tmp_path / "out", "float32", tokenizer_from=source, eos_ids=(2,))
+    save_model(
+        fresh(CONFIGS["llama"]),
+        CONFIGS["llama"],
+        tmp_path / "out",
+        "float32",
+        tokenizer_from=source,
+        eos_ids=(2,),
+    )
     names = {path.name for path in (tmp_path / "out").iterdir()}
-    assert names == {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"}
+    assert names == {
+        "config.json",
+        "model.safetensors",
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "chat_template.jinja",
+    }
     assert json.loads((tmp_path / "out" / "config.json").read_text())["eos_token_id"] == 2
 
 
