@@ -25,8 +25,8 @@ import jax.numpy as jnp
 from jax import Array
 from orbax.checkpoint import v1 as ocp
 
-from jaxrl.disk import check_space, writing
 from jaxrl.errors import InputError
+from jaxrl.files.disk import check_space, writing
 from jaxrl.sharding import path_name
 from jaxrl.train.state import TrainState, all_finite
 

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import TextIO
 
 from jaxrl import __version__
-from jaxrl.disk import silence
 from jaxrl.errors import InputError
-from jaxrl.folder_lock import locked
+from jaxrl.files.disk import silence
+from jaxrl.files.lock import locked
 from jaxrl.interrupt import Interrupted, ends_as_ctrl_c
 
 

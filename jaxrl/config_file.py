@@ -16,8 +16,8 @@ from pydantic import ValidationError
 from jaxrl.config import INHERITED, STAGES, TASKS, Config
 from jaxrl.config_base import Section, merge
 from jaxrl.config_tasks import TaskSection
-from jaxrl.disk import read_text
 from jaxrl.errors import InputError
+from jaxrl.files.disk import read_text
 
 # Which run it is, where it is kept and what it runs on: what is learnt is the same, but for rounding and
 # chance.

@@ -21,11 +21,11 @@ from jaxrl.config import Config, EvalStage, RLStage, Stage
 from jaxrl.config_file import difference, dump_config
 from jaxrl.data.dates import asks_for_date
 from jaxrl.data.tokenizer import num_tokens
-from jaxrl.disk import write_whole, writing
 from jaxrl.errors import InputError
 from jaxrl.eval.evaluate import baseline_rows, choose_problems, evaluate
 from jaxrl.eval.table import load_rows, render_table, save_rows
-from jaxrl.folder_lock import locked
+from jaxrl.files.disk import write_whole, writing
+from jaxrl.files.lock import locked
 from jaxrl.interrupt import Interrupt, Interrupted
 from jaxrl.memory import explain_out_of_memory
 from jaxrl.rollout.collect import open_pool

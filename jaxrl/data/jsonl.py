@@ -14,8 +14,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from jaxrl.disk import writing
 from jaxrl.errors import InputError
+from jaxrl.files.disk import writing
 
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 

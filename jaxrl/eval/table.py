@@ -10,8 +10,8 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from types import NoneType
 
-from jaxrl.disk import read_text, write_whole
 from jaxrl.errors import InputError
+from jaxrl.files.disk import read_text, write_whole
 from jaxrl.stats import jeffreys_interval
 from jaxrl.track.format import evaluation_cells, markdown_table, text_table
 from jaxrl.types import Verdict

@@ -11,8 +11,8 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from jaxrl.disk import write_whole, writing
 from jaxrl.errors import InputError
+from jaxrl.files.disk import write_whole, writing
 from jaxrl.track.logger import read_jsonl, sample_row
 from jaxrl.types import Group, StopReason, Trajectory
 

@@ -9,8 +9,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jaxrl.disk import read_json
 from jaxrl.errors import InputError
+from jaxrl.files.disk import read_json
 
 # the `domain` of a generated graph; every (entity, relation) of it has exactly one destination
 GENERATED = "generated"

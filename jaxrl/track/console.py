@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TextIO
 
-from jaxrl.disk import silence
+from jaxrl.files.disk import silence
 from jaxrl.track.format import FIELDS, data_size, duration, text_table
 
 WIDTH = 7  # of a number, so that the lines of a stage stand under one another

@@ -15,8 +15,8 @@ from types import NoneType
 from typing import Any, TextIO
 
 from jaxrl.config_sections import TrackSection
-from jaxrl.disk import read_text, write_whole, writing
 from jaxrl.errors import InputError
+from jaxrl.files.disk import read_text, write_whole, writing
 from jaxrl.types import Trajectory
 
 METRICS, SAMPLES, WANDB_ID = "metrics.jsonl", "samples.jsonl", "wandb_id.txt"

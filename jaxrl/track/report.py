@@ -10,8 +10,8 @@ from typing import Any
 
 from jaxrl.config_file import read_yaml
 from jaxrl.config_sections import ExpectSection
-from jaxrl.disk import write_whole
 from jaxrl.eval.table import load_rows
+from jaxrl.files.disk import write_whole
 from jaxrl.track.expected import compare
 from jaxrl.track.format import (
     FIELDS,

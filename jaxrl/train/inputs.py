@@ -23,9 +23,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from jaxrl.config import Config
-from jaxrl.digests import Stamp, sha256_of_all, stamp
-from jaxrl.disk import write_whole
 from jaxrl.errors import InputError
+from jaxrl.files.digests import Stamp, sha256_of_all, stamp
+from jaxrl.files.disk import write_whole
 from jaxrl.train.setup import model_folder
 
 log = logging.getLogger("jaxrl")

@@ -22,8 +22,8 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from jaxrl.digests import side_by_side
 from jaxrl.errors import InputError
+from jaxrl.files.digests import side_by_side
 
 FLOATS = ("F32", "F16", "BF16")
 LISTED = 10  # of what is wrong with a file, so many are named

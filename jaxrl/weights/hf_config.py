@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jaxrl.disk import read_json
 from jaxrl.errors import InputError
+from jaxrl.files.disk import read_json
 from jaxrl.model.config import ModelConfig, RopeScaling
 
 _ALL = {"hidden_act": "silu", "rms_norm_eps": 1e-6, "tie_word_embeddings": False, "attention_dropout": 0.0}

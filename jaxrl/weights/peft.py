@@ -13,8 +13,8 @@ import numpy as np
 
 from jaxrl.config_file import make_section
 from jaxrl.config_sections import LORA_TARGETS, LoraSection
-from jaxrl.disk import read_json
 from jaxrl.errors import InputError
+from jaxrl.files.disk import read_json
 from jaxrl.model.config import ModelConfig
 from jaxrl.weights.files import check_tensors, open_tensors, save_tensors, saving
 from jaxrl.weights.names import LAYER, MODULES, Tree, leaf_at, nest

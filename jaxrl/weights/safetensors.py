@@ -18,8 +18,8 @@ import numpy as np
 from jax import Array
 from jax.sharding import Sharding, SingleDeviceSharding
 
-from jaxrl.disk import read_json
 from jaxrl.errors import InputError
+from jaxrl.files.disk import read_json
 from jaxrl.model.config import ModelConfig
 from jaxrl.weights.files import FLOATS, check_tensors, open_tensors, save_tensors, saving
 from jaxrl.weights.hf_config import write_hf_config

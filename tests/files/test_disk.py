@@ -11,8 +11,8 @@ import shutil
 import pytest
 from safetensors import SafetensorError
 
-from jaxrl.disk import check_space, read_text, silence, write_whole, writing
 from jaxrl.errors import InputError
+from jaxrl.files.disk import check_space, read_text, silence, write_whole, writing
 
 
 def full(*_):

@@ -11,8 +11,8 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
-from jaxrl.disk import writing
 from jaxrl.errors import InputError
+from jaxrl.files.disk import writing
 
 LOCK = "lock"
 ATTEMPTS = 100

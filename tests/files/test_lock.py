@@ -14,15 +14,15 @@ from pathlib import Path
 
 import pytest
 
-from jaxrl import folder_lock
 from jaxrl.errors import InputError
-from jaxrl.folder_lock import locked
+from jaxrl.files import lock as folder_lock
+from jaxrl.files.lock import locked
 
 ROOT = Path(__file__).resolve().parents[1]
 HOLD = """
 import sys
 from pathlib import Path
-from jaxrl.folder_lock import locked
+from jaxrl.files.lock import locked
 with locked(Path(sys.argv[1])):
     print("held", flush=True)
     sys.stdin.read()
@@ -131,7 +131,7 @@ def test_children_do_not_keep_it(tmp_path):
     program = f"""
 import os, subprocess, sys
 from pathlib import Path
-from jaxrl.folder_lock import locked
+from jaxrl.files.lock import locked
 with locked(Path({str(tmp_path)!r})):
     started = subprocess.Popen([sys.executable, "-c", "import sys; sys.stdin.read()"], stdin=0, close_fds=False)
     forked = os.fork()

@@ -1,0 +1,1 @@
+"""What is on disk: written whole, locked, told apart by its bytes."""
