@@ -273,7 +273,7 @@ def _day(text: str) -> datetime:
 
 
 def _run(arguments: argparse.Namespace) -> None:
-    from jaxrl.config_file import load_config
+    from jaxrl.config.file import load_config
 
     config = load_config(arguments.config, arguments.overrides)
     # before jax, whose import takes seconds: who came first is first
@@ -284,8 +284,8 @@ def _run(arguments: argparse.Namespace) -> None:
 
 
 def _eval(arguments: argparse.Namespace) -> None:
-    from jaxrl.config import EvalStage
-    from jaxrl.config_file import load_config
+    from jaxrl.config.experiment import EvalStage
+    from jaxrl.config.file import load_config
 
     config = load_config(arguments.config, arguments.overrides)
     stages = [stage for stage in config.stages if isinstance(stage, EvalStage)]
@@ -315,8 +315,8 @@ def _eval(arguments: argparse.Namespace) -> None:
 
 
 def _sample(arguments: argparse.Namespace) -> None:
-    from jaxrl.config_file import make_section
-    from jaxrl.config_sections import SampleSection
+    from jaxrl.config.file import make_section
+    from jaxrl.config.shared import SampleSection
 
     sample = make_section(
         SampleSection,
@@ -382,8 +382,8 @@ def _generate(arguments: argparse.Namespace) -> None:
 
 
 def _open_model(arguments: argparse.Namespace):
-    from jaxrl.config import Config
-    from jaxrl.config_sections import MeshSection
+    from jaxrl.config.experiment import Config
+    from jaxrl.config.shared import MeshSection
     from jaxrl.data.jsonl import check_out
     from jaxrl.inference import load_policy
     from jaxrl.sharding import make_mesh

@@ -14,8 +14,8 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jaxrl.batch import SFTBatch
-from jaxrl.config import EvalStage
-from jaxrl.config_sections import ModelSection, SampleSection, VerifySection
+from jaxrl.config.experiment import EvalStage
+from jaxrl.config.shared import ModelSection, SampleSection, VerifySection
 from jaxrl.data.chat import encode_text, render_for_sampling
 from jaxrl.data.dates import asks_for_date, fix_moment
 from jaxrl.data.jsonl import check_out, read_objects, write_rows

@@ -17,8 +17,8 @@ import jax
 from jax.sharding import Mesh
 
 from jaxrl.compilations import Compilations
-from jaxrl.config import Config, EvalStage, RLStage, Stage
-from jaxrl.config_file import difference, dump_config
+from jaxrl.config.experiment import Config, EvalStage, RLStage, Stage
+from jaxrl.config.file import difference, dump_config
 from jaxrl.data.dates import asks_for_date
 from jaxrl.data.tokenizer import num_tokens
 from jaxrl.errors import InputError

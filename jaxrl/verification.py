@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from jaxrl.config_file import make_task_section
+from jaxrl.config.file import make_task_section
 from jaxrl.data.jsonl import check_out, read_objects, write_rows
 from jaxrl.errors import InputError
 from jaxrl.tasks import make_task

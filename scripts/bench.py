@@ -45,10 +45,10 @@ import numpy as np
 from bench_common import ALPHA, RANK, Work, add_work_arguments, costs, load, peak_rss_gib, reward, work_of
 
 from jaxrl.compilations import Compilations
-from jaxrl.config import Config, SFTStage
-from jaxrl.config_algo import GRPOSection, PPOSection
-from jaxrl.config_file import make_section, parse_yaml
-from jaxrl.config_sections import LoraSection, MeshSection, OptimSection, SampleSection
+from jaxrl.config.algo import GRPOSection, PPOSection
+from jaxrl.config.experiment import Config, SFTStage
+from jaxrl.config.file import make_section, parse_yaml
+from jaxrl.config.shared import LoraSection, MeshSection, OptimSection, SampleSection
 from jaxrl.data.packing import Rows
 from jaxrl.errors import InputError
 from jaxrl.model.config import ModelConfig

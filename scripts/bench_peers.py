@@ -178,7 +178,7 @@ def report(work: Work, pairs: list[tuple[dict, dict]], about: dict) -> None:
 def our_worker(work: Work, arguments: argparse.Namespace) -> int:
     import bench
 
-    from jaxrl.config import Config
+    from jaxrl.config.experiment import Config
     from jaxrl.errors import InputError
     from jaxrl.train.setup import set_up_jax
 

@@ -20,7 +20,7 @@ from collections import Counter
 from bench_common import ALPHA, RANK, SHAPES
 
 from jaxrl.aot import TARGETS, WindowReport, compile_window
-from jaxrl.config_sections import LoraSection
+from jaxrl.config.shared import LoraSection
 from jaxrl.errors import InputError
 from jaxrl.model.config import ModelConfig
 from jaxrl.model.policy import Policy

@@ -7,7 +7,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from jaxrl.config_tasks import KnowledgeGraphSection
+from jaxrl.config.tasks import KnowledgeGraphSection
 from jaxrl.tasks.knowledge_graph import KnowledgeGraph
 
 

@@ -17,8 +17,8 @@ import sys
 import time
 from pathlib import Path
 
-from jaxrl.config import RLStage
-from jaxrl.config_file import load_config
+from jaxrl.config.experiment import RLStage
+from jaxrl.config.file import load_config
 from jaxrl.track.format import markdown_table
 
 ROOM = {"letter": 10, "echo": 4, "count": 12}  # tokens that an answer may have, its end included

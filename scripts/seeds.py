@@ -28,8 +28,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from jaxrl.config import Config, EvalStage
-from jaxrl.config_file import difference, load_config
+from jaxrl.config.experiment import Config, EvalStage
+from jaxrl.config.file import difference, load_config
 from jaxrl.errors import InputError
 from jaxrl.eval.table import Row, load_rows
 from jaxrl.track.format import markdown_table, percent

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import pytest
 
 from jaxrl import aot
-from jaxrl.config_sections import LoraSection
+from jaxrl.config.shared import LoraSection
 from jaxrl.errors import InputError
 from jaxrl.model.config import ModelConfig
 from jaxrl.model.policy import Policy

@@ -15,7 +15,7 @@ import pytest
 
 from jaxrl import checkpoint
 from jaxrl.checkpoint import CheckpointCorrupt, Checkpoints, checksums
-from jaxrl.config_sections import MeshSection, OptimSection
+from jaxrl.config.shared import MeshSection, OptimSection
 from jaxrl.errors import InputError
 from jaxrl.sharding import make_mesh, shardings_for
 from jaxrl.train.state import TrainState, abstract_state, make_optimizer, place_state

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from jaxrl.config_file import dump_config, load_config
+from jaxrl.config.file import dump_config, load_config
 from jaxrl.data.tokenizer import num_tokens
 from jaxrl.eval.table import row_from_verdicts, save_rows
 from jaxrl.train.setup import load_base, load_run_tokenizer

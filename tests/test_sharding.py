@@ -11,8 +11,8 @@ import pytest
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from jaxrl.config_algo import PPOSection
-from jaxrl.config_sections import MeshSection, OptimSection
+from jaxrl.config.algo import PPOSection
+from jaxrl.config.shared import MeshSection, OptimSection
 from jaxrl.errors import InputError
 from jaxrl.model.policy import Policy
 from jaxrl.model.value_head import init_value_head

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 
 from jaxrl.batch import PolicyBatch, SFTBatch
-from jaxrl.config_sections import LoraSection, MeshSection
+from jaxrl.config.shared import LoraSection, MeshSection
 from jaxrl.model.config import ModelConfig, RopeScaling
 from jaxrl.model.policy import Policy
 from jaxrl.sharding import make_mesh

@@ -28,7 +28,7 @@ import re
 from collections.abc import Collection
 from typing import Any
 
-from jaxrl.config import DataSection
+from jaxrl.config.experiment import DataSection
 from jaxrl.data.jsonl import read_rows, short
 from jaxrl.data.tables import read_hub
 from jaxrl.errors import InputError

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from jax import Array
 
-from jaxrl.config import EvalStage
+from jaxrl.config.experiment import EvalStage
 from jaxrl.eval.table import Row, row_from_verdicts
 from jaxrl.rollout.collect import collect
 from jaxrl.sample.engine import Engine

@@ -5,7 +5,7 @@ import math
 import jax
 import jax.numpy as jnp
 
-from jaxrl.config_sections import LoraSection
+from jaxrl.config.shared import LoraSection
 from jaxrl.model.transformer import lora_scale
 
 Tree = dict

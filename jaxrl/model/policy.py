@@ -16,7 +16,7 @@ from flax import nnx
 from jax import Array
 from jax.sharding import Mesh
 
-from jaxrl.config_sections import LoraSection
+from jaxrl.config.shared import LoraSection
 from jaxrl.model.config import ModelConfig
 from jaxrl.model.remat import rematerialise
 from jaxrl.model.rope import rope_angles

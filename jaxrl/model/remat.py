@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import jax
 
-from jaxrl.config_sections import LoraSection
+from jaxrl.config.shared import LoraSection
 from jaxrl.model.config import ModelConfig
 
 # Names that `jax.ad_checkpoint.checkpoint_name` gives in transformer.py, ops/low_rank.py and the attention

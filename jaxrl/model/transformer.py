@@ -14,7 +14,7 @@ from flax import nnx
 from jax import Array
 from jax.ad_checkpoint import checkpoint_name
 
-from jaxrl.config_sections import LoraSection
+from jaxrl.config.shared import LoraSection
 from jaxrl.model.config import ModelConfig
 from jaxrl.model.rope import rotate
 from jaxrl.ops.low_rank import low_rank

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from jax import Array
 
-from jaxrl.config_sections import VerifySection
+from jaxrl.config.shared import VerifySection
 from jaxrl.data.chat import render_for_sampling
 from jaxrl.sample.engine import Engine
 from jaxrl.sample.rows import Request

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxrl.config_algo import GRPOSection, PolicyGradientSection, PPOSection
+from jaxrl.config.algo import GRPOSection, PolicyGradientSection, PPOSection
 from jaxrl.data.packing import lay_out
 from jaxrl.errors import InputError
 from jaxrl.model.value_head import state_values

@@ -8,8 +8,8 @@ import numpy as np
 from jax import Array
 from jax.sharding import Mesh
 
-from jaxrl.config_file import make_section
-from jaxrl.config_sections import SampleSection
+from jaxrl.config.file import make_section
+from jaxrl.config.shared import SampleSection
 from jaxrl.errors import InputError
 from jaxrl.memory import free_memory
 from jaxrl.model.decoding import DecodeWeights, decode_weights

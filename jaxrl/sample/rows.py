@@ -5,7 +5,7 @@ end.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from jaxrl.config_sections import SampleSection
+from jaxrl.config.shared import SampleSection
 from jaxrl.types import Completion, StopReason
 
 

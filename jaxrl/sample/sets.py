@@ -12,7 +12,7 @@ import zlib
 
 import numpy as np
 
-from jaxrl.config_sections import SampleSection
+from jaxrl.config.shared import SampleSection
 
 NOTHING = ""  # the text of an empty set: nothing was left out
 

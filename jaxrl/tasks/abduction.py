@@ -25,7 +25,7 @@ from jaxrl.types import Message, Problem, Verdict
 from jaxrl.verify.endings import ending, shown
 
 if TYPE_CHECKING:  # pydantic stays out of the verifier processes, which import this file
-    from jaxrl.config_tasks import AbductionSection
+    from jaxrl.config.tasks import AbductionSection
 
 ORDER = (
     "Find an input, given to the program on standard input, for which it prints exactly this. Give the input"

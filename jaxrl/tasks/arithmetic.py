@@ -17,7 +17,7 @@ from jaxrl.types import Message, Problem, Verdict
 from jaxrl.verify.answers import final_answer, read_number
 
 if TYPE_CHECKING:  # pydantic stays out of the verifier processes, which import this file
-    from jaxrl.config_tasks import ArithmeticSection
+    from jaxrl.config.tasks import ArithmeticSection
 
 RULE = " (// divides and rounds down)"
 CLOSING = "\n\nEnd with the result on a line of its own, as `#### 42`."

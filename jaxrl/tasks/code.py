@@ -22,7 +22,7 @@ from jaxrl.types import Message, Problem, Verdict
 from jaxrl.verify.checker import BrokenTests, run_tests
 
 if TYPE_CHECKING:  # pydantic stays out of the verifier processes, which import this file
-    from jaxrl.config_tasks import CodeSection
+    from jaxrl.config.tasks import CodeSection
 
 ORDER = "Give the whole function, and whatever it needs, in one ```python block."
 

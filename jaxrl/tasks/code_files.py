@@ -12,7 +12,7 @@ from jaxrl.types import Problem
 from jaxrl.verify.sandbox import SandboxBusy
 
 if TYPE_CHECKING:  # pydantic stays out of the verifier processes, which import this file
-    from jaxrl.config_tasks import ProgramSection
+    from jaxrl.config.tasks import ProgramSection
 
 log = logging.getLogger("jaxrl")
 

@@ -8,7 +8,7 @@ from jaxrl.types import Problem, Verdict
 from jaxrl.verify.sandbox import Level, Limits, Sandbox, SandboxError, shared_sandbox
 
 if TYPE_CHECKING:  # pydantic stays out of the verifier processes, which import this file
-    from jaxrl.config_tasks import ProgramSection
+    from jaxrl.config.tasks import ProgramSection
 
 
 @dataclass(frozen=True)

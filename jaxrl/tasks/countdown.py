@@ -22,7 +22,7 @@ from jaxrl.types import Message, Problem, Verdict
 from jaxrl.verify.answers import final_answer, without_reasoning
 
 if TYPE_CHECKING:  # pydantic stays out of the verifier processes, which import this file
-    from jaxrl.config_tasks import CountdownSection
+    from jaxrl.config.tasks import CountdownSection
 
 OPERATIONS = frozenset("+-*/")
 MAX_NUMBERS = 20  # of a record from outside

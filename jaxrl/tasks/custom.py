@@ -31,7 +31,7 @@ from jaxrl.tasks.user_file import FromFile, errors_named, load, with_errors_name
 from jaxrl.types import Message, Problem
 
 if TYPE_CHECKING:  # pydantic stays out of the verifier processes, which import this file
-    from jaxrl.config_tasks import CustomSection
+    from jaxrl.config.tasks import CustomSection
 
 OWN = ("problems", "problem", "demonstration", "texts", "phrases", "baselines", "generate", "failure_reward")
 

@@ -23,7 +23,7 @@ from jaxrl.tasks.programs import draw_program
 from jaxrl.types import Message, Problem, Verdict
 
 if TYPE_CHECKING:  # pydantic stays out of the verifier processes, which import this file
-    from jaxrl.config_tasks import DeductionSection
+    from jaxrl.config.tasks import DeductionSection
 
 STDIN = (
     "Write a complete Python 3 program that reads from standard input and prints the answer, and nothing"

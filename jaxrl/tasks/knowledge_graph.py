@@ -33,7 +33,7 @@ from jaxrl.tasks.trace_reward import FORMAT_FAILURE, TraceReward
 from jaxrl.types import Message, Problem
 
 if TYPE_CHECKING:  # pydantic and yaml stay out of the verifier processes, which import this file
-    from jaxrl.config_tasks import KnowledgeGraphSection
+    from jaxrl.config.tasks import KnowledgeGraphSection
 
 START_TYPES = ("symptom", "cause")
 PREFERRED = ("caused_by", "fixed_by", "diagnosed_by", "leads_to")

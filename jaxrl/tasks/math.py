@@ -23,7 +23,7 @@ from jaxrl.verify.alike import equal
 from jaxrl.verify.answers import MAX_CHARS, final_answer
 
 if TYPE_CHECKING:  # pydantic stays out of the verifier processes, which import this file
-    from jaxrl.config_tasks import MathSection
+    from jaxrl.config.tasks import MathSection
 
 VAL_SHARE = 20  # one in so many records of the train file belongs to val
 

@@ -22,7 +22,7 @@ from jaxrl.tasks.sat_solver import Undecided, satisfies, solve
 from jaxrl.types import Message, Problem
 
 if TYPE_CHECKING:  # pydantic stays out of the verifier processes, which import this file
-    from jaxrl.config_tasks import SatSection
+    from jaxrl.config.tasks import SatSection
 
 # clauses per variable where half of large random formulas have a solution
 THRESHOLD = {2: 1.0, 3: 4.26, 4: 9.93, 5: 21.12}

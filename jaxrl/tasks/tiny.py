@@ -33,7 +33,7 @@ from jaxrl.tasks.fields import field, is_text
 from jaxrl.types import Message, Problem, Verdict
 
 if TYPE_CHECKING:  # pydantic stays out of the verifier processes, which import this file
-    from jaxrl.config_tasks import TinySection
+    from jaxrl.config.tasks import TinySection
 
 CHANCE = {"letter": 1 / 8, "echo": 1 / 8, "count": 11 / 32}  # expected reward of a random well-formed answer
 

@@ -4,7 +4,7 @@ many runs.
 
 from collections.abc import Mapping
 
-from jaxrl.config_sections import ExpectSection
+from jaxrl.config.shared import ExpectSection
 from jaxrl.track.format import percent
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import NoneType
 from typing import Any, TextIO
 
-from jaxrl.config_sections import TrackSection
+from jaxrl.config.shared import TrackSection
 from jaxrl.errors import InputError
 from jaxrl.files.disk import read_text, write_whole, writing
 from jaxrl.types import Trajectory

@@ -8,8 +8,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from jaxrl.config_file import read_yaml
-from jaxrl.config_sections import ExpectSection
+from jaxrl.config.file import read_yaml
+from jaxrl.config.shared import ExpectSection
 from jaxrl.eval.table import load_rows
 from jaxrl.files.disk import write_whole
 from jaxrl.track.expected import compare

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from jaxrl.config_algo import PolicyGradientSection, PPOSection
+from jaxrl.config.algo import PolicyGradientSection, PPOSection
 from jaxrl.rollout.collate import Sample, collate, make_sample, uncollate
 from jaxrl.rollout.credit import critic_credit, group_credit, is_cut, mean_k1, shaped_rewards, verified_parts
 from jaxrl.rollout.replay import Entry

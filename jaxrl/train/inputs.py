@@ -22,7 +22,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jaxrl.config import Config
+from jaxrl.config.experiment import Config
 from jaxrl.errors import InputError
 from jaxrl.files.digests import Stamp, sha256_of_all, stamp
 from jaxrl.files.disk import write_whole

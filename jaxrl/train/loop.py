@@ -5,7 +5,7 @@ from pathlib import Path
 
 import jax
 
-from jaxrl.config import Stage
+from jaxrl.config.experiment import Stage
 from jaxrl.errors import InputError
 from jaxrl.model.lora import params_line
 from jaxrl.train.memory import plan_stage

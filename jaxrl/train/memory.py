@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import jax
 from jax.sharding import Mesh
 
-from jaxrl.config import FineTuningStage, RLStage
+from jaxrl.config.experiment import FineTuningStage, RLStage
 from jaxrl.errors import InputError
 from jaxrl.memory import device_memory
 from jaxrl.model.policy import Policy

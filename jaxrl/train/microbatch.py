@@ -6,8 +6,8 @@ accelerator has not been measured; some thousand tokens should keep it busy.
 
 from jax.sharding import Mesh
 
-from jaxrl.config import FineTuningStage, RLStage
-from jaxrl.config_algo import PolicyGradientSection
+from jaxrl.config.algo import PolicyGradientSection
+from jaxrl.config.experiment import FineTuningStage, RLStage
 from jaxrl.sharding import num_row_shards
 
 PIECE_TOKENS = 4096  # on each row shard, padding included

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxrl.batch import PolicyBatch
-from jaxrl.config_algo import GRPOSection, PolicyGradientSection, PPOSection
+from jaxrl.config.algo import GRPOSection, PolicyGradientSection, PPOSection
 from jaxrl.ops.kl import KL_ESTIMATORS, kl_k3, unbiased_kl
 from jaxrl.ops.masked import masked_max, masked_sum
 from jaxrl.ops.policy_loss import (

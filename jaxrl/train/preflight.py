@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from jax.sharding import Mesh
 
-from jaxrl.config import Config, EvalStage, RLStage, RSFTStage, SFTStage, Stage
+from jaxrl.config.experiment import Config, EvalStage, RLStage, RSFTStage, SFTStage, Stage
 from jaxrl.data.chat import render_for_sampling
 from jaxrl.data.packing import Rows
 from jaxrl.data.records import read_records

@@ -18,8 +18,8 @@ import numpy as np
 from jax import Array
 
 from jaxrl.checkpoint import Checkpoints
-from jaxrl.config import RLStage
-from jaxrl.config_algo import GRPOSection, PolicyGradientSection, PPOSection
+from jaxrl.config.algo import GRPOSection, PolicyGradientSection, PPOSection
+from jaxrl.config.experiment import RLStage
 from jaxrl.data.packing import stream_at
 from jaxrl.interrupt import Interrupted
 from jaxrl.model.value_head import init_value_head

@@ -12,7 +12,7 @@ import time
 from collections.abc import Sequence
 
 from jaxrl.checkpoint import Checkpoints
-from jaxrl.config import RSFTStage
+from jaxrl.config.experiment import RSFTStage
 from jaxrl.data.packing import batch_at, indices_at, num_steps, pack
 from jaxrl.errors import InputError
 from jaxrl.interrupt import Interrupted

@@ -13,8 +13,8 @@ from jax import Array
 from jax.sharding import Mesh
 
 from jaxrl.compilations import Compilations
-from jaxrl.config import Config
-from jaxrl.config_sections import ArchitectureSection, LoraSection, ModelSection
+from jaxrl.config.experiment import Config
+from jaxrl.config.shared import ArchitectureSection, LoraSection, ModelSection
 from jaxrl.data.chat import end_of_turn_id
 from jaxrl.data.dates import fix_moment
 from jaxrl.data.packing import Rows

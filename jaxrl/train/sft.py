@@ -9,7 +9,7 @@ import numpy as np
 
 from jaxrl.batch import SFTBatch
 from jaxrl.checkpoint import CheckpointCorrupt, Checkpoints
-from jaxrl.config import SFTStage
+from jaxrl.config.experiment import SFTStage
 from jaxrl.data.chat import render_for_training
 from jaxrl.data.packing import Rows, batch_at, num_steps, pack
 from jaxrl.data.records import split_records

@@ -8,8 +8,8 @@ import optax
 from jax import Array
 from jax.sharding import Mesh
 
-from jaxrl.config_algo import PPOSection
-from jaxrl.config_sections import OptimSection
+from jaxrl.config.algo import PPOSection
+from jaxrl.config.shared import OptimSection
 from jaxrl.sharding import path_name, shardings_for
 
 Tree = dict

@@ -17,8 +17,8 @@ from jax import Array
 from jax.sharding import Mesh
 
 from jaxrl.batch import PolicyBatch, SFTBatch
-from jaxrl.config_algo import GRPOSection, PolicyGradientSection, PPOSection
-from jaxrl.config_sections import SampleSection
+from jaxrl.config.algo import GRPOSection, PolicyGradientSection, PPOSection
+from jaxrl.config.shared import SampleSection
 from jaxrl.model.policy import Policy
 from jaxrl.model.value_head import state_values, value_head
 from jaxrl.ops.logprobs import token_logprobs

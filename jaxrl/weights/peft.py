@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from jaxrl.config_file import make_section
-from jaxrl.config_sections import LORA_TARGETS, LoraSection
+from jaxrl.config.file import make_section
+from jaxrl.config.shared import LORA_TARGETS, LoraSection
 from jaxrl.errors import InputError
 from jaxrl.files.disk import read_json
 from jaxrl.model.config import ModelConfig

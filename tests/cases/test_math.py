@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from jaxrl.config_tasks import CountdownSection, MathSection
+from jaxrl.config.tasks import CountdownSection, MathSection
 from jaxrl.tasks import make_task
 from tests.cases.run_case import CASES, run_case, wrong
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from jaxrl.config import DataSection
+from jaxrl.config.experiment import DataSection
 from jaxrl.data.chat import render_for_training
 from jaxrl.data.records import read_records
 from jaxrl.data.tokenizer import load_tokenizer

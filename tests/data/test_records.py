@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from jaxrl.config import DataSection
+from jaxrl.config.experiment import DataSection
 from jaxrl.data.records import parse_record, read_records, split_records
 from jaxrl.errors import InputError
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from jaxrl.config_file import load_config
+from jaxrl.config.file import load_config
 from jaxrl.errors import InputError
 from jaxrl.run import run
 

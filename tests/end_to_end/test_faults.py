@@ -14,7 +14,7 @@ import pytest
 
 from jaxrl import run as run_module
 from jaxrl.cli import main
-from jaxrl.config_file import load_config
+from jaxrl.config.file import load_config
 from jaxrl.errors import InputError
 from jaxrl.files.lock import locked
 from tests.end_to_end.runs import lines

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from jaxrl.config_file import load_config
+from jaxrl.config.file import load_config
 from jaxrl.run import run
 from jaxrl.tasks.tiny import CHANCE
 

@@ -13,7 +13,7 @@ import pytest
 
 from jaxrl import run as run_module
 from jaxrl.checkpoint import Checkpoints
-from jaxrl.config_file import parse_yaml, validate_config
+from jaxrl.config.file import parse_yaml, validate_config
 from jaxrl.errors import InputError
 from jaxrl.interrupt import Interrupted
 from jaxrl.run import run

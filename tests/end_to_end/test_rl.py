@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from jaxrl.checkpoint import Checkpoints
-from jaxrl.config_file import load_config
+from jaxrl.config.file import load_config
 from jaxrl.run import run
 from jaxrl.tasks import TASKS
 from jaxrl.tasks.tiny import Tiny

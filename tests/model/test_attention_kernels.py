@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from jax.extend.core import jaxprs_in_params
 
-from jaxrl.config_sections import MeshSection
+from jaxrl.config.shared import MeshSection
 from jaxrl.model.policy import Policy
 from jaxrl.ops import causal_attention as module
 from jaxrl.sharding import make_mesh, replicated, rows_sharding

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxrl.config_sections import LoraSection, MeshSection
+from jaxrl.config.shared import LoraSection, MeshSection
 from jaxrl.model.cache import Entry, KVCache, empty_entry, make_entry, move_rows, put_rows, quantize
 from jaxrl.model.decoding import decode_logits, decode_weights, extend
 from jaxrl.sharding import make_mesh, shardings_for

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from jaxrl.config_sections import LoraSection
+from jaxrl.config.shared import LoraSection
 from jaxrl.model.config import ModelConfig
 from jaxrl.model.lora import count_params, merge_lora, params_line
 from jaxrl.model.policy import Policy

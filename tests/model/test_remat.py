@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from jax.extend.core import jaxprs_in_params
 
-from jaxrl.config_sections import LoraSection
+from jaxrl.config.shared import LoraSection
 from jaxrl.model.policy import Policy
 from jaxrl.model.remat import kept_bytes
 from tests.tiny import CONFIG, LORA, policy_and_trees, relative_difference

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxrl.config_sections import MeshSection
+from jaxrl.config.shared import MeshSection
 from jaxrl.errors import InputError
 from jaxrl.ops import causal_attention as module
 from jaxrl.ops.causal_attention import KERNELS, causal_attention, choose_kernel

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from jax.sharding import NamedSharding
 
-from jaxrl.config_sections import MeshSection
+from jaxrl.config.shared import MeshSection
 from jaxrl.ops import logprobs as module
 from jaxrl.ops.logprobs import token_logprobs
 from jaxrl.sharding import P, make_mesh, rows_sharding

@@ -8,8 +8,8 @@ import optax
 import pytest
 
 from jaxrl.batch import PolicyBatch
-from jaxrl.config_algo import GRPOSection
-from jaxrl.config_sections import SampleSection
+from jaxrl.config.algo import GRPOSection
+from jaxrl.config.shared import SampleSection
 from jaxrl.errors import InputError
 from jaxrl.rollout.collate import collate as collate_samples
 from jaxrl.rollout.collate import make_sample, to_microbatches, uncollate

@@ -6,7 +6,7 @@ import zlib
 import jax
 import pytest
 
-from jaxrl.config_sections import SampleSection
+from jaxrl.config.shared import SampleSection
 from jaxrl.data.chat import render_for_sampling
 from jaxrl.data.tokenizer import train_tokenizer
 from jaxrl.rollout.collect import collect

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from jaxrl.config_algo import GRPOSection, PPOSection
+from jaxrl.config.algo import GRPOSection, PPOSection
 from jaxrl.errors import InputError
 from jaxrl.rollout.collate import make_sample
 from jaxrl.rollout.credit import (

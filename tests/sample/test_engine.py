@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from jaxrl.batch import SFTBatch
-from jaxrl.config_sections import MeshSection, SampleSection
+from jaxrl.config.shared import MeshSection, SampleSection
 from jaxrl.errors import InputError
 from jaxrl.sample.buckets import length_bucket
 from jaxrl.sample.decode import Decoder

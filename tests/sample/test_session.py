@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from jaxrl.compilations import Compilations
-from jaxrl.config_sections import MeshSection
+from jaxrl.config.shared import MeshSection
 from jaxrl.errors import InputError
 from jaxrl.memory import explain_out_of_memory
 from jaxrl.sample.batch import Batch

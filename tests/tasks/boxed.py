@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from jaxrl.config_tasks import AbductionSection, CodeSection, DeductionSection
+from jaxrl.config.tasks import AbductionSection, CodeSection, DeductionSection
 from jaxrl.tasks import make_task
 from jaxrl.verify.sandbox import Sandbox, SandboxError
 

@@ -9,7 +9,7 @@ import re
 import pytest
 from pydantic import ValidationError
 
-from jaxrl.config_tasks import ArithmeticSection
+from jaxrl.config.tasks import ArithmeticSection
 from jaxrl.data.chat import render_for_sampling
 from jaxrl.errors import InputError
 from jaxrl.tasks import make_task
@@ -176,7 +176,7 @@ PROGRAM = """
 import hashlib, json, sys
 from jaxrl.tasks.arithmetic import Arithmetic
 assert not {"jax", "flax", "pydantic", "numpy"} & set(sys.modules), "the task must start fast"
-from jaxrl.config_tasks import ArithmeticSection
+from jaxrl.config.tasks import ArithmeticSection
 task = Arithmetic(ArithmeticSection(name="arithmetic", terms=(2, 4), digits=(1, 3), train=100, val=20, test=20))
 problems = [problem for split in ("train", "val", "test") for problem in task.problems(split)]
 values = [[p.uid, p.messages, p.data, task.demonstration(p)] for p in problems] + list(task.generate(50, 5))

@@ -11,7 +11,7 @@ from fractions import Fraction
 import pytest
 from pydantic import ValidationError
 
-from jaxrl.config_tasks import CountdownSection
+from jaxrl.config.tasks import CountdownSection
 from jaxrl.data.chat import render_for_sampling
 from jaxrl.errors import InputError
 from jaxrl.tasks import make_task
@@ -297,7 +297,7 @@ PROGRAM = """
 import hashlib, json, sys
 from jaxrl.tasks.countdown import Countdown
 assert not {"jax", "flax", "pydantic", "numpy"} & set(sys.modules), "the task must start fast"
-from jaxrl.config_tasks import CountdownSection
+from jaxrl.config.tasks import CountdownSection
 task = Countdown(CountdownSection(name="countdown", train=100, val=20, test=20))
 problems = [problem for split in ("train", "val", "test") for problem in task.problems(split)]
 values = [[p.uid, p.messages, p.data, task.demonstration(p)] for p in problems] + list(task.generate(50, 5))

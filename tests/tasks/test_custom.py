@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from jaxrl.config_file import make_task_section
+from jaxrl.config.file import make_task_section
 from jaxrl.errors import InputError
 from jaxrl.tasks import make_task
 from jaxrl.types import Problem

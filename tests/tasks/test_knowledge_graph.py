@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from jaxrl.config_tasks import KnowledgeGraphSection
+from jaxrl.config.tasks import KnowledgeGraphSection
 from jaxrl.errors import InputError
 from jaxrl.tasks import TASKS, make_task
 from jaxrl.tasks.graph_questions import LETTERS, prompt_text, reference_text, walk_of
@@ -262,7 +262,7 @@ import hashlib, json, sys
 from jaxrl.tasks.graph import graph_values
 from jaxrl.tasks.knowledge_graph import KnowledgeGraph
 assert not {"jax", "flax", "pydantic", "numpy"} & set(sys.modules), "the task must start fast"
-from jaxrl.config_tasks import KnowledgeGraphSection
+from jaxrl.config.tasks import KnowledgeGraphSection
 task = KnowledgeGraph(KnowledgeGraphSection(name="knowledge_graph", train=300, val=50, test=50))
 values = [graph_values(task.graph)] + [problem.data for split in ("train", "val", "test") for problem in task.problems(split)]
 assert not {"jax", "flax"} & set(sys.modules)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from jaxrl.config_tasks import MathSection
+from jaxrl.config.tasks import MathSection
 from jaxrl.errors import InputError
 from jaxrl.tasks import make_task
 from jaxrl.tasks.math import gold_of

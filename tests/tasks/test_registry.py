@@ -6,8 +6,8 @@ from typing import get_args
 
 import pytest
 
-from jaxrl import config
-from jaxrl.config_tasks import AnyTaskSection, TaskSection
+from jaxrl.config.experiment import experiment as config
+from jaxrl.config.tasks import AnyTaskSection, TaskSection
 from jaxrl.tasks import TASKS
 from jaxrl.tasks.base import Task
 

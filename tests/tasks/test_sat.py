@@ -12,7 +12,7 @@ from collections import Counter
 import pytest
 from pydantic import ValidationError
 
-from jaxrl.config_tasks import SatSection
+from jaxrl.config.tasks import SatSection
 from jaxrl.errors import InputError
 from jaxrl.tasks import make_task
 from jaxrl.tasks.sat_answers import formula_text
@@ -246,7 +246,7 @@ PROGRAM = """
 import hashlib, json, sys
 from jaxrl.tasks.sat import Sat
 assert not {"jax", "flax", "pydantic", "numpy"} & set(sys.modules), "the task must start fast"
-from jaxrl.config_tasks import SatSection
+from jaxrl.config.tasks import SatSection
 values = []
 for planting in ("quiet", "none", "affine"):
     task = Sat(SatSection(name="sat", planting=planting, clause_sizes=(3, 4), variables=(8, 12), train=30, val=5, test=5))

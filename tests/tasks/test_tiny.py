@@ -10,7 +10,7 @@ from fractions import Fraction
 
 import pytest
 
-from jaxrl.config_tasks import TinySection
+from jaxrl.config.tasks import TinySection
 from jaxrl.data.chat import render_for_sampling, render_for_training
 from jaxrl.data.tokenizer import train_tokenizer
 from jaxrl.errors import InputError
@@ -299,7 +299,7 @@ PROGRAM = """
 import hashlib, json, sys
 from jaxrl.tasks.tiny import Tiny
 assert not {"jax", "flax", "pydantic", "numpy"} & set(sys.modules), "the task must start fast"
-from jaxrl.config_tasks import TinySection
+from jaxrl.config.tasks import TinySection
 values = []
 for game in ("letter", "echo", "count"):
     task = Tiny(TinySection(name="tiny", game=game, train=700, val=100, test=100))

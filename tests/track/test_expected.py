@@ -2,7 +2,7 @@
 
 import pytest
 
-from jaxrl.config_sections import ExpectSection
+from jaxrl.config.shared import ExpectSection
 from jaxrl.track.expected import compare
 
 EXPECT = ExpectSection(accuracy={"before": (0.1, 0.3), "after": (0.95, 1.0)}, runs=15)

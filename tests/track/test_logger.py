@@ -7,7 +7,7 @@ import types
 import numpy as np
 import pytest
 
-from jaxrl.config_sections import TrackSection, WandbSection
+from jaxrl.config.shared import TrackSection, WandbSection
 from jaxrl.errors import InputError
 from jaxrl.track.logger import RunLogger, read_jsonl, read_rows, sample_row
 from jaxrl.types import Completion, Problem, StopReason, Trajectory, Verdict

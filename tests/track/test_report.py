@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from jaxrl.config_file import dump_config, validate_config
+from jaxrl.config.file import dump_config, validate_config
 from jaxrl.errors import InputError
 from jaxrl.track.logger import RunLogger
 from jaxrl.track.report import find_alarms, write_report

@@ -7,8 +7,8 @@ import numpy as np
 import optax
 import pytest
 
-from jaxrl.config_algo import GRPOSection, PPOSection, ReplaySection
-from jaxrl.config_sections import SampleSection
+from jaxrl.config.algo import GRPOSection, PPOSection, ReplaySection
+from jaxrl.config.shared import SampleSection
 from jaxrl.model.value_head import init_value_head
 from jaxrl.rollout.collate import collate
 from jaxrl.rollout.replay import Entry

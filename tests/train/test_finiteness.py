@@ -10,8 +10,8 @@ import numpy as np
 import optax
 import pytest
 
-from jaxrl.config_algo import GRPOSection, PPOSection
-from jaxrl.config_sections import OptimSection, SampleSection
+from jaxrl.config.algo import GRPOSection, PPOSection
+from jaxrl.config.shared import OptimSection, SampleSection
 from jaxrl.errors import InputError
 from jaxrl.ops.kl import adapt_kl_coef
 from jaxrl.sharding import shard_batch

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from jaxrl.config import STAGES
-from jaxrl.config_file import dump_config, validate_config
-from jaxrl.config_sections import ModelSection
-from jaxrl.config_tasks import AnyTaskSection
+from jaxrl.config.experiment import STAGES
+from jaxrl.config.file import dump_config, validate_config
+from jaxrl.config.shared import ModelSection
+from jaxrl.config.tasks import AnyTaskSection
 from jaxrl.errors import InputError
 from jaxrl.run import refuse_other_config
 from jaxrl.train import inputs as inputs_module

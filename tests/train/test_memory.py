@@ -7,8 +7,8 @@ import optax
 import pytest
 
 from jaxrl.batch import SFTBatch
-from jaxrl.config_file import validate_config
-from jaxrl.config_sections import MeshSection, ModelSection
+from jaxrl.config.file import validate_config
+from jaxrl.config.shared import MeshSection, ModelSection
 from jaxrl.memory import device_memory, host_memory
 from jaxrl.model.policy import Policy
 from jaxrl.sharding import make_mesh

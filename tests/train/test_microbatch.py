@@ -5,8 +5,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from jaxrl.config import SFTStage
-from jaxrl.config_algo import GRPOSection
+from jaxrl.config.algo import GRPOSection
+from jaxrl.config.experiment import SFTStage
 from jaxrl.run import smaller
 from jaxrl.train.microbatch import policy_microbatch, stage_microbatch
 

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from jaxrl.batch import PolicyBatch
-from jaxrl.config_algo import CorrectionSection, GRPOSection, PPOSection, ReplaySection
+from jaxrl.config.algo import CorrectionSection, GRPOSection, PPOSection, ReplaySection
 from jaxrl.train.objective import policy_objective, value_objective, weigh
 from tests.ops.test_loss_goldens import AGGREGATE, GOLDEN, arrays, lay_out, ppo
 

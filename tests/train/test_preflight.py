@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from jaxrl.config_file import parse_yaml, validate_config
-from jaxrl.config_sections import MeshSection
+from jaxrl.config.file import parse_yaml, validate_config
+from jaxrl.config.shared import MeshSection
 from jaxrl.data.tokenizer import CHATML, num_tokens, train_tokenizer
 from jaxrl.errors import InputError
 from jaxrl.sharding import make_mesh

@@ -12,7 +12,7 @@ import numpy as np
 import optax
 import pytest
 
-from jaxrl.config_algo import GRPOSection, PPOSection, ReplaySection
+from jaxrl.config.algo import GRPOSection, PPOSection, ReplaySection
 from jaxrl.model.policy import Policy
 from jaxrl.model.value_head import init_value_head
 from jaxrl.rollout.curriculum import SuccessRates

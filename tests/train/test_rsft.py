@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from jaxrl import run as run_module
-from jaxrl.config import RSFTStage
-from jaxrl.config_file import make_section, parse_yaml, validate_config
+from jaxrl.config.experiment import RSFTStage
+from jaxrl.config.file import make_section, parse_yaml, validate_config
 from jaxrl.errors import InputError
 from jaxrl.interrupt import Interrupted
 from jaxrl.rollout.winners import choose_winners, load_winners

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from jaxrl.config_file import parse_yaml, validate_config
-from jaxrl.config_sections import LoraSection, ModelSection
+from jaxrl.config.file import parse_yaml, validate_config
+from jaxrl.config.shared import LoraSection, ModelSection
 from jaxrl.errors import InputError
 from jaxrl.model.lora import merge_lora
 from jaxrl.run import run

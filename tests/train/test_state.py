@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from jaxrl.config_sections import OptimSection
+from jaxrl.config.shared import OptimSection
 from jaxrl.train.state import make_optimizer, make_schedule
 from tests.tiny import LORA, policy_and_trees
 

@@ -11,8 +11,8 @@ import optax
 import pytest
 
 from jaxrl.compilations import Compilations
-from jaxrl.config_algo import CorrectionSection, GRPOSection, PPOSection, ReplaySection
-from jaxrl.config_sections import LoraSection, MeshSection, OptimSection, SampleSection
+from jaxrl.config.algo import CorrectionSection, GRPOSection, PPOSection, ReplaySection
+from jaxrl.config.shared import LoraSection, MeshSection, OptimSection, SampleSection
 from jaxrl.model.value_head import init_value_head
 from jaxrl.sharding import make_mesh, shard_batch
 from jaxrl.train.objective import policy_objective, value_objective, weigh

@@ -9,8 +9,8 @@ import optax
 import pytest
 
 from jaxrl.batch import PolicyBatch
-from jaxrl.config_algo import GRPOSection, PPOSection
-from jaxrl.config_sections import SampleSection
+from jaxrl.config.algo import GRPOSection, PPOSection
+from jaxrl.config.shared import SampleSection
 from jaxrl.model.policy import Policy
 from jaxrl.model.value_head import init_value_head
 from jaxrl.ops.logprobs import CHUNK_ELEMENTS

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxrl.config_algo import GRPOSection, PPOSection
-from jaxrl.config_sections import LoraSection, SampleSection
+from jaxrl.config.algo import GRPOSection, PPOSection
+from jaxrl.config.shared import LoraSection, SampleSection
 from jaxrl.ops.policy_loss import loss_weights
 from jaxrl.sharding import shard_batch
 from jaxrl.train.state import place_state

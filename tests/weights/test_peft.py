@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from jaxrl.config_sections import LoraSection
+from jaxrl.config.shared import LoraSection
 from jaxrl.errors import InputError
 from jaxrl.model.policy import Policy
 from jaxrl.weights import files

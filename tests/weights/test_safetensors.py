@@ -10,7 +10,7 @@ import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 from safetensors.numpy import save_file
 
-from jaxrl.config_sections import MeshSection
+from jaxrl.config.shared import MeshSection
 from jaxrl.errors import InputError
 from jaxrl.model.policy import Policy
 from jaxrl.sharding import make_mesh, shardings_for

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from jaxrl.config_base import NonNegative, NonNegativeInt, Positive, PositiveInt, Section, Share
+from jaxrl.config.section import NonNegative, NonNegativeInt, Positive, PositiveInt, Section, Share
 
 BASELINES_OVER_GROUPS = ("grpo", "center", "rloo", "gdpo")
 

@@ -5,8 +5,8 @@ amounts to.
 import pytest
 import yaml
 
-from jaxrl.config_algo import GRPOSection, PPOSection, ReplaySection
-from jaxrl.config_file import validate_config
+from jaxrl.config.algo import GRPOSection, PPOSection, ReplaySection
+from jaxrl.config.file import validate_config
 from jaxrl.errors import InputError
 
 CONFIG = """

@@ -13,9 +13,9 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from jaxrl.config import INHERITED, STAGES, TASKS, Config
-from jaxrl.config_base import Section, merge
-from jaxrl.config_tasks import TaskSection
+from jaxrl.config.experiment import INHERITED, STAGES, TASKS, Config
+from jaxrl.config.section import Section, merge
+from jaxrl.config.tasks import TaskSection
 from jaxrl.errors import InputError
 from jaxrl.files.disk import read_text
 

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from jaxrl.config_base import Fraction, NonNegative, NonNegativeInt, Positive, PositiveInt, Section, Share
+from jaxrl.config.section import Fraction, NonNegative, NonNegativeInt, Positive, PositiveInt, Section, Share
 
 LORA_TARGETS = ("q", "k", "v", "o", "gate", "up", "down")
 

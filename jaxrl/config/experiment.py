@@ -12,9 +12,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from jaxrl.config_algo import GRPOSection, PolicyGradientSection, PPOSection
-from jaxrl.config_base import Fraction, PositiveInt, Section, Seed, merge
-from jaxrl.config_sections import (
+from jaxrl.config.algo import GRPOSection, PolicyGradientSection, PPOSection
+from jaxrl.config.section import Fraction, PositiveInt, Section, Seed, merge
+from jaxrl.config.shared import (
     CheckpointSection,
     ExpectSection,
     LoraSection,
@@ -25,7 +25,7 @@ from jaxrl.config_sections import (
     TrackSection,
     VerifySection,
 )
-from jaxrl.config_tasks import TaskSection
+from jaxrl.config.tasks import TaskSection
 
 LEAST_RL_TEMPERATURE = 0.01  # float32 logits are rounded by some 1e-6: 1e-4 nats here
 # it becomes the name of a folder

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from jaxrl.config_base import NonNegativeInt, Positive, PositiveInt, Section, Share
+from jaxrl.config.section import NonNegativeInt, Positive, PositiveInt, Section, Share
 from jaxrl.types import MAX_REWARD
 
 Hops = Annotated[tuple[PositiveInt, ...], Field(strict=False, min_length=1)]

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from jaxrl.config import Config
-from jaxrl.config_file import dump_config, load_config, parse_yaml, validate_config
+from jaxrl.config.experiment import Config
+from jaxrl.config.file import dump_config, load_config, parse_yaml, validate_config
 from jaxrl.errors import InputError
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
