@@ -21,12 +21,12 @@ from jax.experimental import topologies
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from jaxrl import hlo
+from jaxrl.device.mesh import ROWS
 from jaxrl.errors import InputError
 from jaxrl.model.cache import KVCache, make_entry
 from jaxrl.model.decoding import DecodeWeights, decode_weights
 from jaxrl.model.policy import Policy
 from jaxrl.sample.decode import Decoder, Draw, Rows
-from jaxrl.sharding import ROWS
 
 TPUS = {"v5e": "v5e:2x4", "v6e": "v6e:2x4"}  # the smallest topology with eight chips; fewer may be used
 GPUS = {  # (name, memory in MiB, its bandwidth in GB/s), SXM

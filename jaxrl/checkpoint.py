@@ -25,9 +25,9 @@ import jax.numpy as jnp
 from jax import Array
 from orbax.checkpoint import v1 as ocp
 
+from jaxrl.device.mesh import path_name
 from jaxrl.errors import InputError
 from jaxrl.files.disk import check_space, writing
-from jaxrl.sharding import path_name
 from jaxrl.train.state import TrainState, all_finite
 
 log = logging.getLogger("jaxrl")

@@ -294,9 +294,9 @@ def _eval(arguments: argparse.Namespace) -> None:
             f"{arguments.config} has no stage of kind eval; add one to say what is evaluated and how"
         )
     from jaxrl.data.jsonl import check_out
+    from jaxrl.device.mesh import make_mesh
     from jaxrl.eval.table import render_table, save_rows
     from jaxrl.inference import evaluate_model, load_policy
-    from jaxrl.sharding import make_mesh
     from jaxrl.train.setup import set_up_jax
 
     if arguments.out is not None:
@@ -385,8 +385,8 @@ def _open_model(arguments: argparse.Namespace):
     from jaxrl.config.experiment import Config
     from jaxrl.config.shared import MeshSection
     from jaxrl.data.jsonl import check_out
+    from jaxrl.device.mesh import make_mesh
     from jaxrl.inference import load_policy
-    from jaxrl.sharding import make_mesh
     from jaxrl.train.setup import set_up_jax
 
     check_out(arguments.out)

@@ -21,6 +21,7 @@ from jaxrl.data.dates import asks_for_date, fix_moment
 from jaxrl.data.jsonl import check_out, read_objects, write_rows
 from jaxrl.data.records import parse_messages, parse_text, with_context
 from jaxrl.data.tokenizer import eos_ids, find_tokenizer, num_tokens
+from jaxrl.device.mesh import num_row_shards, shard_batch
 from jaxrl.errors import InputError
 from jaxrl.eval.evaluate import baseline_rows, choose_problems, evaluate
 from jaxrl.eval.table import Row
@@ -29,7 +30,6 @@ from jaxrl.rollout.collect import open_pool
 from jaxrl.sample.buckets import length_bucket
 from jaxrl.sample.engine import Engine
 from jaxrl.sample.rows import Request
-from jaxrl.sharding import num_row_shards, shard_batch
 from jaxrl.tasks import make_task
 from jaxrl.train.setup import Weights, load_base, model_folder
 from jaxrl.train.step import make_score_fn

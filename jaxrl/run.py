@@ -16,21 +16,21 @@ from typing import TextIO
 import jax
 from jax.sharding import Mesh
 
-from jaxrl.compilations import Compilations
 from jaxrl.config.experiment import Config, EvalStage, RLStage, Stage
 from jaxrl.config.file import difference, dump_config
 from jaxrl.data.dates import asks_for_date
 from jaxrl.data.tokenizer import num_tokens
+from jaxrl.device.compilations import Compilations
+from jaxrl.device.memory import explain_out_of_memory
+from jaxrl.device.mesh import make_mesh, num_row_shards
 from jaxrl.errors import InputError
 from jaxrl.eval.evaluate import baseline_rows, choose_problems, evaluate
 from jaxrl.eval.table import load_rows, render_table, save_rows
 from jaxrl.files.disk import write_whole, writing
 from jaxrl.files.lock import locked
 from jaxrl.interrupt import Interrupt, Interrupted
-from jaxrl.memory import explain_out_of_memory
 from jaxrl.rollout.collect import open_pool
 from jaxrl.sample.engine import Engine
-from jaxrl.sharding import make_mesh, num_row_shards
 from jaxrl.tasks import make_task
 from jaxrl.track.console import Console
 from jaxrl.track.expected import compare

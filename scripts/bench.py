@@ -44,19 +44,19 @@ import jax.numpy as jnp
 import numpy as np
 from bench_common import ALPHA, RANK, Work, add_work_arguments, costs, load, peak_rss_gib, reward, work_of
 
-from jaxrl.compilations import Compilations
 from jaxrl.config.algo import GRPOSection, PPOSection
 from jaxrl.config.experiment import Config, SFTStage
 from jaxrl.config.file import make_section, parse_yaml
 from jaxrl.config.shared import LoraSection, MeshSection, OptimSection, SampleSection
 from jaxrl.data.packing import Rows
+from jaxrl.device.compilations import Compilations
+from jaxrl.device.mesh import make_mesh, path_name, shard_batch, shardings_for
 from jaxrl.errors import InputError
 from jaxrl.model.config import ModelConfig
 from jaxrl.model.policy import Policy
 from jaxrl.rollout.collate import collate
 from jaxrl.sample.engine import Engine
 from jaxrl.sample.rows import Request
-from jaxrl.sharding import make_mesh, path_name, shard_batch, shardings_for
 from jaxrl.train.experience import Scorers, fields_of, give_credit, minibatches
 from jaxrl.train.microbatch import policy_microbatch, sft_microbatch
 from jaxrl.train.rl import make_critic, make_reference

@@ -168,7 +168,7 @@ def noisy_model(config: Config, folder: Path) -> None:
     import jax
 
     from jaxrl.data.tokenizer import num_tokens
-    from jaxrl.sharding import make_mesh
+    from jaxrl.device.mesh import make_mesh
     from jaxrl.train.setup import load_base, load_run_tokenizer
     from jaxrl.weights.safetensors import save_model
 

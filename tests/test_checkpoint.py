@@ -16,8 +16,8 @@ import pytest
 from jaxrl import checkpoint
 from jaxrl.checkpoint import CheckpointCorrupt, Checkpoints, checksums
 from jaxrl.config.shared import MeshSection, OptimSection
+from jaxrl.device.mesh import make_mesh, shardings_for
 from jaxrl.errors import InputError
-from jaxrl.sharding import make_mesh, shardings_for
 from jaxrl.train.state import TrainState, abstract_state, make_optimizer, place_state
 from tests.tiny import noisy, one_device, policy_and_trees
 

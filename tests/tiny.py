@@ -5,9 +5,9 @@ import numpy as np
 
 from jaxrl.batch import PolicyBatch, SFTBatch
 from jaxrl.config.shared import LoraSection, MeshSection
+from jaxrl.device.mesh import make_mesh
 from jaxrl.model.config import ModelConfig, RopeScaling
 from jaxrl.model.policy import Policy
-from jaxrl.sharding import make_mesh
 
 CONFIG = ModelConfig(
     family="qwen3",

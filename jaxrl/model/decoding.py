@@ -21,13 +21,13 @@ import jax.numpy as jnp
 from jax import Array
 from jax.sharding import Mesh
 
+from jaxrl.device.mesh import gather_weights
 from jaxrl.model.cache import KVCache, quantize, write
 from jaxrl.model.lora import merge_lora
 from jaxrl.model.policy import Policy
 from jaxrl.model.rope import rope_angles
 from jaxrl.model.transformer import LINEARS, layer_forward, lora_scale, rms_norm
 from jaxrl.ops.cached_attention import cached_attention
-from jaxrl.sharding import gather_weights
 
 Tree = dict
 GROUPS = (("q", "k", "v"), ("o",), ("gate", "up"), ("down",))  # linear layers that read the same input

@@ -17,12 +17,12 @@ from jax import Array
 from jax.sharding import Mesh
 
 from jaxrl.config.shared import LoraSection
+from jaxrl.device.mesh import over_rows_and_heads
 from jaxrl.model.config import ModelConfig
 from jaxrl.model.remat import rematerialise
 from jaxrl.model.rope import rope_angles
 from jaxrl.model.transformer import Block, rms_norm
 from jaxrl.ops.causal_attention import causal_attention
-from jaxrl.sharding import over_rows_and_heads
 
 Tree = dict
 

@@ -12,13 +12,13 @@ import numpy as np
 from jax import Array
 from jax.sharding import Mesh
 
+from jaxrl.device.mesh import num_row_shards, replicated, rows_sharding
 from jaxrl.model.cache import Entry, KVCache, empty_entry, move_rows, put_rows
 from jaxrl.model.decoding import DecodeWeights
 from jaxrl.ops.sampling import LEAST_TEMPERATURE
 from jaxrl.sample.buckets import length_bucket, next_power_of_two
 from jaxrl.sample.decode import Decoder, Draw, Emitted, Rows
 from jaxrl.sample.rows import Row
-from jaxrl.sharding import num_row_shards, replicated, rows_sharding
 
 Tree = dict
 

@@ -14,11 +14,11 @@ import jax.numpy as jnp
 from jax import Array
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from jaxrl.device.mesh import ROWS
 from jaxrl.model.cache import Entry, KVCache, make_entry
 from jaxrl.model.decoding import DecodeWeights, decode_logits, extend
 from jaxrl.model.policy import Policy
 from jaxrl.ops.sampling import sample_tokens, sample_with_sets, uniforms
-from jaxrl.sharding import ROWS
 
 Tree = dict
 

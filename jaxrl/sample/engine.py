@@ -10,8 +10,9 @@ from jax.sharding import Mesh
 
 from jaxrl.config.file import make_section
 from jaxrl.config.shared import SampleSection
+from jaxrl.device.memory import free_memory
+from jaxrl.device.mesh import num_row_shards
 from jaxrl.errors import InputError
-from jaxrl.memory import free_memory
 from jaxrl.model.decoding import DecodeWeights, decode_weights
 from jaxrl.model.policy import Policy
 from jaxrl.sample.buckets import next_power_of_two
@@ -19,7 +20,6 @@ from jaxrl.sample.decode import Decoder
 from jaxrl.sample.rows import Request, Sampled
 from jaxrl.sample.session import Session
 from jaxrl.sample.sets import set_bytes
-from jaxrl.sharding import num_row_shards
 
 Tree = dict
 MOST_ROWS = 1024  # decoded together where neither `slots` nor memory asks for fewer

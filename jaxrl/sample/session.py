@@ -15,8 +15,8 @@ import jax
 import numpy as np
 from jax import Array
 
+from jaxrl.device.memory import explain_out_of_memory
 from jaxrl.errors import InputError
-from jaxrl.memory import explain_out_of_memory
 from jaxrl.sample.batch import Batch, Filled, feed, prefill
 from jaxrl.sample.buckets import length_bucket, next_power_of_two
 from jaxrl.sample.decode import Emitted

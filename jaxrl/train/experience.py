@@ -12,10 +12,10 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jaxrl.config.algo import PolicyGradientSection, PPOSection
+from jaxrl.device.mesh import shard_batch
 from jaxrl.rollout.collate import Sample, collate, make_sample, uncollate
 from jaxrl.rollout.credit import critic_credit, group_credit, is_cut, mean_k1, shaped_rewards, verified_parts
 from jaxrl.rollout.replay import Entry
-from jaxrl.sharding import shard_batch
 from jaxrl.train.microbatch import policy_microbatch
 from jaxrl.train.state import TrainState
 from jaxrl.train.timeline import Timeline

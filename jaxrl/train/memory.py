@@ -10,13 +10,13 @@ import jax
 from jax.sharding import Mesh
 
 from jaxrl.config.experiment import FineTuningStage, RLStage
+from jaxrl.device.memory import device_memory
+from jaxrl.device.mesh import num_row_shards, shardings_for
 from jaxrl.errors import InputError
-from jaxrl.memory import device_memory
 from jaxrl.model.policy import Policy
 from jaxrl.model.remat import kept_bytes
 from jaxrl.ops.logprobs import CHUNK_ELEMENTS
 from jaxrl.sample.sets import set_bytes
-from jaxrl.sharding import num_row_shards, shardings_for
 from jaxrl.track.format import data_size
 from jaxrl.train.microbatch import stage_microbatch
 from jaxrl.train.setup import Weights

@@ -8,7 +8,7 @@ from jax.sharding import Mesh
 
 from jaxrl.config.algo import PolicyGradientSection
 from jaxrl.config.experiment import FineTuningStage, RLStage
-from jaxrl.sharding import num_row_shards
+from jaxrl.device.mesh import num_row_shards
 
 PIECE_TOKENS = 4096  # on each row shard, padding included
 CPU_PIECE_TOKENS = 1024

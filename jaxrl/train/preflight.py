@@ -15,11 +15,11 @@ from jaxrl.data.chat import render_for_sampling
 from jaxrl.data.packing import Rows
 from jaxrl.data.records import read_records
 from jaxrl.data.tokenizer import num_tokens
+from jaxrl.device.mesh import check_rows
 from jaxrl.errors import InputError
 from jaxrl.eval.evaluate import choose_problems
 from jaxrl.model.config import ModelConfig
 from jaxrl.sample.engine import check_prompt_length, check_stop_ids
-from jaxrl.sharding import check_rows
 from jaxrl.tasks import make_task
 from jaxrl.tasks.base import Task
 from jaxrl.train.memory import check_excluded

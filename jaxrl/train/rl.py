@@ -21,6 +21,7 @@ from jaxrl.checkpoint import Checkpoints
 from jaxrl.config.algo import GRPOSection, PolicyGradientSection, PPOSection
 from jaxrl.config.experiment import RLStage
 from jaxrl.data.packing import stream_at
+from jaxrl.device.mesh import shard_batch
 from jaxrl.interrupt import Interrupted
 from jaxrl.model.value_head import init_value_head
 from jaxrl.ops.kl import adapt_kl_coef
@@ -33,7 +34,6 @@ from jaxrl.rollout.metrics import rollout_metrics, speed
 from jaxrl.rollout.replay import ReplayBuffer
 from jaxrl.sample.engine import Engine
 from jaxrl.sample.sets import set_bytes
-from jaxrl.sharding import shard_batch
 from jaxrl.tasks import make_task
 from jaxrl.track.logger import sample_row
 from jaxrl.train.alarms import find_alarms

@@ -12,20 +12,20 @@ import jax.numpy as jnp
 from jax import Array
 from jax.sharding import Mesh
 
-from jaxrl.compilations import Compilations
 from jaxrl.config.experiment import Config
 from jaxrl.config.shared import ArchitectureSection, LoraSection, ModelSection
 from jaxrl.data.chat import end_of_turn_id
 from jaxrl.data.dates import fix_moment
 from jaxrl.data.packing import Rows
 from jaxrl.data.tokenizer import eos_ids, load_tokenizer, train_tokenizer
+from jaxrl.device.compilations import Compilations
+from jaxrl.device.mesh import shardings_for
 from jaxrl.errors import InputError
 from jaxrl.interrupt import Interrupt
 from jaxrl.model.config import ModelConfig
 from jaxrl.model.lora import merge_lora
 from jaxrl.model.policy import Policy
 from jaxrl.ops.causal_attention import choose_kernel
-from jaxrl.sharding import shardings_for
 from jaxrl.tasks import make_task
 from jaxrl.track.console import Console
 from jaxrl.track.logger import RunLogger

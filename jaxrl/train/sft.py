@@ -13,10 +13,10 @@ from jaxrl.config.experiment import SFTStage
 from jaxrl.data.chat import render_for_training
 from jaxrl.data.packing import Rows, batch_at, num_steps, pack
 from jaxrl.data.records import split_records
+from jaxrl.device.mesh import shard_batch
 from jaxrl.errors import InputError
 from jaxrl.interrupt import Interrupted
 from jaxrl.rollout.collate import to_microbatches
-from jaxrl.sharding import shard_batch
 from jaxrl.tasks.base import Task
 from jaxrl.train.loop import FinitenessGuard, begin_stage, report_step
 from jaxrl.train.memory import fit_to_memory

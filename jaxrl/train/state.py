@@ -10,7 +10,7 @@ from jax.sharding import Mesh
 
 from jaxrl.config.algo import PPOSection
 from jaxrl.config.shared import OptimSection
-from jaxrl.sharding import path_name, shardings_for
+from jaxrl.device.mesh import path_name, shardings_for
 
 Tree = dict
 # No trained transformer has weights of this size: the largest, biases of attention, are some hundreds. A

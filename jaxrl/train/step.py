@@ -19,12 +19,12 @@ from jax.sharding import Mesh
 from jaxrl.batch import PolicyBatch, SFTBatch
 from jaxrl.config.algo import GRPOSection, PolicyGradientSection, PPOSection
 from jaxrl.config.shared import SampleSection
+from jaxrl.device.mesh import replicated, rows_sharding, shardings_for
 from jaxrl.model.policy import Policy
 from jaxrl.model.value_head import state_values, value_head
 from jaxrl.ops.logprobs import token_logprobs
 from jaxrl.ops.masked import masked_sum
 from jaxrl.ops.policy_loss import loss_weights
-from jaxrl.sharding import replicated, rows_sharding, shardings_for
 from jaxrl.train.objective import policy_objective, value_objective, weigh
 from jaxrl.train.state import MAX_WEIGHT, TrainState, all_finite, all_within
 

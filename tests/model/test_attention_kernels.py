@@ -11,9 +11,9 @@ import pytest
 from jax.extend.core import jaxprs_in_params
 
 from jaxrl.config.shared import MeshSection
+from jaxrl.device.mesh import make_mesh, replicated, rows_sharding
 from jaxrl.model.policy import Policy
 from jaxrl.ops import causal_attention as module
-from jaxrl.sharding import make_mesh, replicated, rows_sharding
 from tests.tiny import CONFIG, LORA, policy_and_trees, relative_difference
 
 B, T = 4, 24

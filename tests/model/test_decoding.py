@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from jaxrl.config.shared import LoraSection, MeshSection
+from jaxrl.device.mesh import make_mesh, shardings_for
 from jaxrl.model.cache import Entry, KVCache, empty_entry, make_entry, move_rows, put_rows, quantize
 from jaxrl.model.decoding import decode_logits, decode_weights, extend
-from jaxrl.sharding import make_mesh, shardings_for
 from tests.tiny import CONFIG, LORA, max_difference, one_device, policy_and_trees
 
 TOKENS = np.asarray(jax.random.randint(jax.random.key(9), (3, 12), 0, CONFIG.vocab_size))

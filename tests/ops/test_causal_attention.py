@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from jaxrl.config.shared import MeshSection
+from jaxrl.device.mesh import make_mesh, over_rows_and_heads
 from jaxrl.errors import InputError
 from jaxrl.ops import causal_attention as module
 from jaxrl.ops.causal_attention import KERNELS, causal_attention, choose_kernel
-from jaxrl.sharding import make_mesh, over_rows_and_heads
 from tests.ops.plain_attention import attention, segment_mask
 from tests.tiny import max_difference
 

@@ -9,9 +9,9 @@ import pytest
 from jax.sharding import NamedSharding
 
 from jaxrl.config.shared import MeshSection
+from jaxrl.device.mesh import P, make_mesh, rows_sharding
 from jaxrl.ops import logprobs as module
 from jaxrl.ops.logprobs import token_logprobs
-from jaxrl.sharding import P, make_mesh, rows_sharding
 
 B, T, D, V = 3, 12, 8, 20
 TEMPERATURE = 0.7

@@ -10,11 +10,11 @@ import pytest
 from jaxrl.batch import PolicyBatch
 from jaxrl.config.algo import GRPOSection
 from jaxrl.config.shared import SampleSection
+from jaxrl.device.mesh import shard_batch
 from jaxrl.errors import InputError
 from jaxrl.rollout.collate import collate as collate_samples
 from jaxrl.rollout.collate import make_sample, to_microbatches, uncollate
 from jaxrl.sample.sets import to_bits, to_text
-from jaxrl.sharding import shard_batch
 from jaxrl.train.state import place_state
 from jaxrl.train.step import make_grpo_step
 from jaxrl.types import Completion, Problem, StopReason, Trajectory, Verdict

@@ -10,14 +10,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxrl.compilations import Compilations
 from jaxrl.config.shared import MeshSection
+from jaxrl.device.compilations import Compilations
+from jaxrl.device.memory import explain_out_of_memory
+from jaxrl.device.mesh import make_mesh, shardings_for
 from jaxrl.errors import InputError
-from jaxrl.memory import explain_out_of_memory
 from jaxrl.sample.batch import Batch
 from jaxrl.sample.decode import Decoder
 from jaxrl.sample.rows import Request
-from jaxrl.sharding import make_mesh, shardings_for
 from jaxrl.types import StopReason
 from tests.sample.test_engine import (
     FROZEN,

@@ -9,10 +9,10 @@ import pytest
 
 from jaxrl.config.algo import GRPOSection, PPOSection, ReplaySection
 from jaxrl.config.shared import SampleSection
+from jaxrl.device.mesh import shard_batch
 from jaxrl.model.value_head import init_value_head
 from jaxrl.rollout.collate import collate
 from jaxrl.rollout.replay import Entry
-from jaxrl.sharding import shard_batch
 from jaxrl.train.experience import Scorers, fields_of, give_credit, minibatches
 from jaxrl.train.microbatch import policy_microbatch
 from jaxrl.train.state import place_state

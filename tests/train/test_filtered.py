@@ -19,6 +19,7 @@ import pytest
 
 from jaxrl.config.algo import GRPOSection, PPOSection, ReplaySection
 from jaxrl.config.shared import SampleSection
+from jaxrl.device.mesh import shard_batch
 from jaxrl.model.value_head import init_value_head
 from jaxrl.rollout.collate import collate, make_sample
 from jaxrl.rollout.curriculum import SuccessRates
@@ -26,7 +27,6 @@ from jaxrl.rollout.replay import ReplayBuffer
 from jaxrl.sample.engine import Engine
 from jaxrl.sample.rows import Request
 from jaxrl.sample.sets import set_bytes, to_bits, to_text
-from jaxrl.sharding import shard_batch
 from jaxrl.train.experience import Scorers, give_credit, minibatches
 from jaxrl.train.state import place_state
 from jaxrl.train.step import make_critic_fn, make_grpo_step, make_score_fn

@@ -12,9 +12,9 @@ import pytest
 
 from jaxrl.config.algo import GRPOSection, PPOSection
 from jaxrl.config.shared import OptimSection, SampleSection
+from jaxrl.device.mesh import shard_batch
 from jaxrl.errors import InputError
 from jaxrl.ops.kl import adapt_kl_coef
-from jaxrl.sharding import shard_batch
 from jaxrl.train.loop import MAX_SKIPPED, FinitenessGuard
 from jaxrl.train.state import (
     MAX_WEIGHT,

@@ -9,9 +9,9 @@ import pytest
 from jaxrl.batch import SFTBatch
 from jaxrl.config.file import validate_config
 from jaxrl.config.shared import MeshSection, ModelSection
-from jaxrl.memory import device_memory, host_memory
+from jaxrl.device.memory import device_memory, host_memory
+from jaxrl.device.mesh import make_mesh
 from jaxrl.model.policy import Policy
-from jaxrl.sharding import make_mesh
 from jaxrl.train import memory as module
 from jaxrl.train.memory import COPIES, USABLE, excluded_bytes, fit_to_memory, plan_stage, plan_update
 from jaxrl.train.setup import Weights, load_base

@@ -9,8 +9,8 @@ import pytest
 from jaxrl.config.file import parse_yaml, validate_config
 from jaxrl.config.shared import MeshSection
 from jaxrl.data.tokenizer import CHATML, num_tokens, train_tokenizer
+from jaxrl.device.mesh import make_mesh
 from jaxrl.errors import InputError
-from jaxrl.sharding import make_mesh
 from jaxrl.tasks import TASKS
 from jaxrl.train.preflight import preflight
 from jaxrl.train.setup import fresh_model_config

@@ -10,11 +10,11 @@ import numpy as np
 import optax
 import pytest
 
-from jaxrl.compilations import Compilations
 from jaxrl.config.algo import CorrectionSection, GRPOSection, PPOSection, ReplaySection
 from jaxrl.config.shared import LoraSection, MeshSection, OptimSection, SampleSection
+from jaxrl.device.compilations import Compilations
+from jaxrl.device.mesh import make_mesh, shard_batch
 from jaxrl.model.value_head import init_value_head
-from jaxrl.sharding import make_mesh, shard_batch
 from jaxrl.train.objective import policy_objective, value_objective, weigh
 from jaxrl.train.state import make_actor_critic_optimizer, make_optimizer, place_state, policy_part
 from jaxrl.train.step import make_critic_fn, make_grpo_step, make_ppo_step, make_score_fn, make_sft_step

@@ -11,8 +11,8 @@ import pytest
 
 from jaxrl.config.algo import GRPOSection, PPOSection
 from jaxrl.config.shared import LoraSection, SampleSection
+from jaxrl.device.mesh import shard_batch
 from jaxrl.ops.policy_loss import loss_weights
-from jaxrl.sharding import shard_batch
 from jaxrl.train.state import place_state
 from jaxrl.train.step import make_grpo_step, make_sft_step
 from tests.tiny import one_device, policy_and_trees, policy_batch, relative_difference, sft_batch

@@ -1,8 +1,8 @@
 import jax
 import pytest
 
+from jaxrl.device.mesh import path_name
 from jaxrl.model.policy import Policy
-from jaxrl.sharding import path_name
 from jaxrl.weights.hf_config import read_hf_config
 from jaxrl.weights.names import TABLE, hf_tensors, is_stacked, leaf_at, leaf_shapes, nest
 from tests.weights.goldens import CONFIGS, GOLDEN, MODELS, read_tensors

@@ -11,9 +11,9 @@ from jax.sharding import NamedSharding, PartitionSpec
 from safetensors.numpy import save_file
 
 from jaxrl.config.shared import MeshSection
+from jaxrl.device.mesh import make_mesh, shardings_for
 from jaxrl.errors import InputError
 from jaxrl.model.policy import Policy
-from jaxrl.sharding import make_mesh, shardings_for
 from jaxrl.weights import safetensors
 from jaxrl.weights.hf_config import read_hf_config, write_hf_config
 from jaxrl.weights.names import hf_tensors

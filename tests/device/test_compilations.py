@@ -3,7 +3,7 @@
 import jax
 import numpy as np
 
-from jaxrl.compilations import Compilations
+from jaxrl.device.compilations import Compilations
 
 
 def test_programs_are_counted_by_name_and_shape_while_it_is_open():

@@ -148,4 +148,6 @@ def _spec(path, leaf, mesh: Mesh) -> PartitionSpec:
                         " divides it"
                     )
             return spec
-    raise LookupError(f"no sharding rule matches the parameter {name!r}; add one to jaxrl/sharding.py: RULES")
+    raise LookupError(
+        f"no sharding rule matches the parameter {name!r}; add one to jaxrl/device/mesh.py: RULES"
+    )

@@ -13,10 +13,7 @@ from jax.sharding import PartitionSpec as P
 
 from jaxrl.config.algo import PPOSection
 from jaxrl.config.shared import MeshSection, OptimSection
-from jaxrl.errors import InputError
-from jaxrl.model.policy import Policy
-from jaxrl.model.value_head import init_value_head
-from jaxrl.sharding import (
+from jaxrl.device.mesh import (
     check_rows,
     gather_weights,
     make_mesh,
@@ -25,6 +22,9 @@ from jaxrl.sharding import (
     shard_batch,
     shardings_for,
 )
+from jaxrl.errors import InputError
+from jaxrl.model.policy import Policy
+from jaxrl.model.value_head import init_value_head
 from jaxrl.train.state import init_state, make_actor_critic_optimizer, make_optimizer, place_state
 from tests.tiny import CONFIG, LORA, one_device, policy_and_trees, policy_batch
 from tests.weights.goldens import CONFIGS

@@ -1,0 +1,1 @@
+"""The one place that knows devices: the mesh and the table of shardings, memory, compilations."""
