@@ -13,7 +13,6 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from jaxrl.batch import SFTBatch
 from jaxrl.config.experiment import EvalStage
 from jaxrl.config.shared import ModelSection, SampleSection, VerifySection
 from jaxrl.data.chat import encode_text, render_for_sampling
@@ -32,8 +31,9 @@ from jaxrl.sample.engine import Engine
 from jaxrl.sample.rows import Request
 from jaxrl.tasks import make_task
 from jaxrl.train.setup import Weights, load_base, model_folder
-from jaxrl.train.step import make_score_fn
 from jaxrl.types import Completion
+from jaxrl.update.batch import SFTBatch
+from jaxrl.update.step import make_score_fn
 
 log = logging.getLogger("jaxrl")
 

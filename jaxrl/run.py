@@ -37,13 +37,13 @@ from jaxrl.track.expected import compare
 from jaxrl.track.logger import METRICS, SAMPLES, RunLogger, read_rows, sample_row
 from jaxrl.track.report import write_report
 from jaxrl.train.inputs import Inputs, check_inputs, compared_by_content, keep_inputs
-from jaxrl.train.microbatch import stage_microbatch
 from jaxrl.train.preflight import preflight
 from jaxrl.train.rl import rl
 from jaxrl.train.rsft import rsft
 from jaxrl.train.setup import SAMPLING, Run, Weights, load_base, load_run_tokenizer, set_up_jax
 from jaxrl.train.sft import sft
-from jaxrl.train.state import all_finite
+from jaxrl.update.microbatch import stage_microbatch
+from jaxrl.update.state import all_finite
 from jaxrl.weights.peft import save_adapter
 from jaxrl.weights.safetensors import save_model
 

@@ -58,13 +58,13 @@ from jaxrl.rollout.collate import collate
 from jaxrl.sample.engine import Engine
 from jaxrl.sample.rows import Request
 from jaxrl.train.experience import Scorers, fields_of, give_credit, minibatches
-from jaxrl.train.microbatch import policy_microbatch, sft_microbatch
 from jaxrl.train.rl import make_critic, make_reference
 from jaxrl.train.setup import set_up_jax
 from jaxrl.train.sft import as_batch
-from jaxrl.train.state import make_actor_critic_optimizer, make_optimizer, place_state, policy_part
-from jaxrl.train.step import make_critic_fn, make_grpo_step, make_ppo_step, make_score_fn, make_sft_step
 from jaxrl.types import Completion, Group, Problem, Trajectory, Verdict
+from jaxrl.update.microbatch import policy_microbatch, sft_microbatch
+from jaxrl.update.state import make_actor_critic_optimizer, make_optimizer, place_state, policy_part
+from jaxrl.update.step import make_critic_fn, make_grpo_step, make_ppo_step, make_score_fn, make_sft_step
 
 Tree = dict
 Settings = dict[str, dict]  # what --set says, by section

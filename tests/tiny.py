@@ -3,11 +3,11 @@
 import jax
 import numpy as np
 
-from jaxrl.batch import PolicyBatch, SFTBatch
 from jaxrl.config.shared import LoraSection, MeshSection
 from jaxrl.device.mesh import make_mesh
 from jaxrl.model.config import ModelConfig, RopeScaling
 from jaxrl.model.policy import Policy
+from jaxrl.update.batch import PolicyBatch, SFTBatch
 
 CONFIG = ModelConfig(
     family="qwen3",

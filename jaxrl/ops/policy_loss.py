@@ -1,7 +1,7 @@
 """The pieces of the policy-gradient losses, each one small function. Axes: B rows, T tokens; [B, T] unless
 said.
 
-A loss is put together in the open, in `train/objective.py`:
+A loss is put together in the open, in `update/objective.py`:
 
     loss = sum(weights * (clipped_surrogate(ratio, advantages) + kl_coef * kl_k3(logprobs, ref_logprobs)))
 """

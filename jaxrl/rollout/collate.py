@@ -9,11 +9,11 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
-from jaxrl.batch import PolicyBatch
 from jaxrl.data.packing import assign_rows, lay_out, segments
 from jaxrl.errors import InputError
 from jaxrl.sample.sets import NOTHING, to_bits
 from jaxrl.types import Completion
+from jaxrl.update.batch import PolicyBatch
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from jaxrl.train.state import MAX_WEIGHT
+from jaxrl.update.state import MAX_WEIGHT
 
 FLAT_ENTROPY = 0.005  # nats per token
 LARGE_MISMATCH = 0.2  # nats, at the 99th percentile: a ratio of 1.2, where PPO begins to clip

@@ -10,7 +10,7 @@ from jaxrl.errors import InputError
 from jaxrl.model.lora import params_line
 from jaxrl.train.memory import plan_stage
 from jaxrl.train.setup import Run, Weights
-from jaxrl.train.state import MAX_WEIGHT
+from jaxrl.update.state import MAX_WEIGHT
 
 MAX_SKIPPED = 10
 

@@ -18,8 +18,8 @@ from jaxrl.model.remat import kept_bytes
 from jaxrl.ops.logprobs import CHUNK_ELEMENTS
 from jaxrl.sample.sets import set_bytes
 from jaxrl.track.format import data_size
-from jaxrl.train.microbatch import stage_microbatch
 from jaxrl.train.setup import Weights
+from jaxrl.update.microbatch import stage_microbatch
 
 Tree = Mapping
 USABLE = 0.9  # of a device's memory; the rest is the allocator's, the compiler's and the sampler's

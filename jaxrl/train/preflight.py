@@ -23,9 +23,9 @@ from jaxrl.sample.engine import check_prompt_length, check_stop_ids
 from jaxrl.tasks import make_task
 from jaxrl.tasks.base import Task
 from jaxrl.train.memory import check_excluded
-from jaxrl.train.microbatch import stage_microbatch
 from jaxrl.train.sft import load_rows
 from jaxrl.types import Message, Problem
+from jaxrl.update.microbatch import stage_microbatch
 from jaxrl.verify.environment import withheld
 
 

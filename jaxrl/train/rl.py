@@ -3,7 +3,7 @@
     problems -> G samples each -> verdicts -> rewards -> advantages -> packed minibatches -> updates
 
 The two differ in how credit is given (`rollout/credit.py`) and in the critic's part of the loss
-(`train/objective.py`). Axes: P problems, G completions of each, N = P * G of them.
+(`update/objective.py`). Axes: P problems, G completions of each, N = P * G of them.
 """
 
 import itertools
@@ -17,7 +17,6 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxrl.checkpoint import Checkpoints
 from jaxrl.config.algo import GRPOSection, PolicyGradientSection, PPOSection
 from jaxrl.config.experiment import RLStage
 from jaxrl.data.packing import stream_at
@@ -40,9 +39,12 @@ from jaxrl.train.alarms import find_alarms
 from jaxrl.train.experience import Scorers, fields_of, give_credit, minibatches
 from jaxrl.train.loop import FinitenessGuard, begin_stage, report_step
 from jaxrl.train.memory import fit_to_memory
-from jaxrl.train.microbatch import stage_microbatch
 from jaxrl.train.setup import ADAPTERS, CRITIC, DROPOUT, SAMPLING, Run, Weights, enter_stage
-from jaxrl.train.state import (
+from jaxrl.train.timeline import Timeline
+from jaxrl.types import Group, Problem
+from jaxrl.update.checkpoint import Checkpoints
+from jaxrl.update.microbatch import stage_microbatch
+from jaxrl.update.state import (
     TrainState,
     abstract_state,
     make_actor_critic_optimizer,
@@ -51,9 +53,7 @@ from jaxrl.train.state import (
     place_state,
     policy_part,
 )
-from jaxrl.train.step import make_critic_fn, make_grpo_step, make_ppo_step, make_score_fn
-from jaxrl.train.timeline import Timeline
-from jaxrl.types import Group, Problem
+from jaxrl.update.step import make_critic_fn, make_grpo_step, make_ppo_step, make_score_fn
 
 Tree = dict
 DRAW, REPLAY, ORDER = range(1, 4)  # the purposes of host seeds; from 1, since NumPy does not see a trailing 0

@@ -11,7 +11,6 @@ import functools
 import time
 from collections.abc import Sequence
 
-from jaxrl.checkpoint import Checkpoints
 from jaxrl.config.experiment import RSFTStage
 from jaxrl.data.packing import batch_at, indices_at, num_steps, pack
 from jaxrl.errors import InputError
@@ -24,12 +23,13 @@ from jaxrl.track.console import Console
 from jaxrl.track.format import compact
 from jaxrl.train.loop import FinitenessGuard, begin_stage, report_step
 from jaxrl.train.memory import fit_to_memory
-from jaxrl.train.microbatch import stage_microbatch
 from jaxrl.train.setup import ADAPTERS, DROPOUT, SAMPLING, Run, Weights, enter_stage
 from jaxrl.train.sft import update
-from jaxrl.train.state import abstract_state, make_optimizer, make_schedule, place_state
-from jaxrl.train.step import make_sft_step
 from jaxrl.types import Problem
+from jaxrl.update.checkpoint import Checkpoints
+from jaxrl.update.microbatch import stage_microbatch
+from jaxrl.update.state import abstract_state, make_optimizer, make_schedule, place_state
+from jaxrl.update.step import make_sft_step
 
 MIN_WINNERS = 10  # fewer are learnt by heart
 

@@ -7,8 +7,6 @@ from collections.abc import Sequence
 import jax
 import numpy as np
 
-from jaxrl.batch import SFTBatch
-from jaxrl.checkpoint import CheckpointCorrupt, Checkpoints
 from jaxrl.config.experiment import SFTStage
 from jaxrl.data.chat import render_for_training
 from jaxrl.data.packing import Rows, batch_at, num_steps, pack
@@ -20,11 +18,13 @@ from jaxrl.rollout.collate import to_microbatches
 from jaxrl.tasks.base import Task
 from jaxrl.train.loop import FinitenessGuard, begin_stage, report_step
 from jaxrl.train.memory import fit_to_memory
-from jaxrl.train.microbatch import stage_microbatch
 from jaxrl.train.setup import ADAPTERS, DROPOUT, Run, Weights, enter_stage
-from jaxrl.train.state import TrainState, abstract_state, make_optimizer, make_schedule, place_state
-from jaxrl.train.step import make_score_fn, make_sft_step
 from jaxrl.types import Message
+from jaxrl.update.batch import SFTBatch
+from jaxrl.update.checkpoint import CheckpointCorrupt, Checkpoints
+from jaxrl.update.microbatch import stage_microbatch
+from jaxrl.update.state import TrainState, abstract_state, make_optimizer, make_schedule, place_state
+from jaxrl.update.step import make_score_fn, make_sft_step
 
 
 def sft(run: Run, stage: SFTStage, index: int, weights: Weights) -> Weights:

@@ -25,7 +25,7 @@ from jaxrl.device.mesh import (
 from jaxrl.errors import InputError
 from jaxrl.model.policy import Policy
 from jaxrl.model.value_head import init_value_head
-from jaxrl.train.state import init_state, make_actor_critic_optimizer, make_optimizer, place_state
+from jaxrl.update.state import init_state, make_actor_critic_optimizer, make_optimizer, place_state
 from tests.tiny import CONFIG, LORA, one_device, policy_and_trees, policy_batch
 from tests.weights.goldens import CONFIGS
 

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from jaxrl.checkpoint import Checkpoints
 from jaxrl.config.file import load_config
 from jaxrl.run import run
 from jaxrl.tasks import TASKS
 from jaxrl.tasks.tiny import Tiny
 from jaxrl.types import Problem, Verdict
+from jaxrl.update.checkpoint import Checkpoints
 from tests.end_to_end.runs import interrupted_after, lines
 
 CONFIG = """

@@ -8,7 +8,6 @@ import jax
 import numpy as np
 import pytest
 
-from jaxrl.batch import SFTBatch
 from jaxrl.config.shared import MeshSection, SampleSection
 from jaxrl.device.mesh import make_mesh, shard_batch, shardings_for
 from jaxrl.errors import InputError
@@ -16,8 +15,9 @@ from jaxrl.sample.buckets import length_bucket
 from jaxrl.sample.decode import Decoder
 from jaxrl.sample.engine import Engine
 from jaxrl.sample.rows import Request, Row
-from jaxrl.train.step import make_score_fn
 from jaxrl.types import StopReason
+from jaxrl.update.batch import SFTBatch
+from jaxrl.update.step import make_score_fn
 from tests.tiny import one_device, policy_and_trees, ragged_sequences
 
 POLICY, TRAINABLE, FROZEN = policy_and_trees()

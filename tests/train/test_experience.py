@@ -14,9 +14,9 @@ from jaxrl.model.value_head import init_value_head
 from jaxrl.rollout.collate import collate
 from jaxrl.rollout.replay import Entry
 from jaxrl.train.experience import Scorers, fields_of, give_credit, minibatches
-from jaxrl.train.microbatch import policy_microbatch
-from jaxrl.train.state import place_state
-from jaxrl.train.step import make_critic_fn, make_grpo_step, make_ppo_step, make_score_fn
+from jaxrl.update.microbatch import policy_microbatch
+from jaxrl.update.state import place_state
+from jaxrl.update.step import make_critic_fn, make_grpo_step, make_ppo_step, make_score_fn
 from tests.rollout.episodes import group, trajectory
 from tests.tiny import noisy, one_device, policy_and_trees
 

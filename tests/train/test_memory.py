@@ -6,7 +6,6 @@ import jax
 import optax
 import pytest
 
-from jaxrl.batch import SFTBatch
 from jaxrl.config.file import validate_config
 from jaxrl.config.shared import MeshSection, ModelSection
 from jaxrl.device.memory import device_memory, host_memory
@@ -15,8 +14,9 @@ from jaxrl.model.policy import Policy
 from jaxrl.train import memory as module
 from jaxrl.train.memory import COPIES, USABLE, excluded_bytes, fit_to_memory, plan_stage, plan_update
 from jaxrl.train.setup import Weights, load_base
-from jaxrl.train.state import init_state
-from jaxrl.train.step import make_sft_step
+from jaxrl.update.batch import SFTBatch
+from jaxrl.update.state import init_state
+from jaxrl.update.step import make_sft_step
 from tests.tiny import CONFIG, LORA, one_device
 
 MODEL = dataclasses.replace(

@@ -25,8 +25,8 @@ from jaxrl.train.rl import (
     over_updates,
     renew_reference,
 )
-from jaxrl.train.state import TrainState, place_state, policy_part
 from jaxrl.types import Problem
+from jaxrl.update.state import TrainState, place_state, policy_part
 from tests.rollout.episodes import group, group_of, trajectory
 from tests.tiny import CONFIG, max_difference, noisy, one_device, policy_and_trees
 

@@ -13,12 +13,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxrl import checkpoint
-from jaxrl.checkpoint import CheckpointCorrupt, Checkpoints, checksums
 from jaxrl.config.shared import MeshSection, OptimSection
 from jaxrl.device.mesh import make_mesh, shardings_for
 from jaxrl.errors import InputError
-from jaxrl.train.state import TrainState, abstract_state, make_optimizer, place_state
+from jaxrl.update import checkpoint
+from jaxrl.update.checkpoint import CheckpointCorrupt, Checkpoints, checksums
+from jaxrl.update.state import TrainState, abstract_state, make_optimizer, place_state
 from tests.tiny import noisy, one_device, policy_and_trees
 
 # A read that fails inside Orbax leaves a coroutine behind, about which Python warns when it is collected.

@@ -14,9 +14,9 @@ import jax
 import numpy as np
 import pytest
 
-from jaxrl.batch import PolicyBatch
 from jaxrl.config.algo import CorrectionSection, GRPOSection, PPOSection, ReplaySection
-from jaxrl.train.objective import policy_objective, value_objective, weigh
+from jaxrl.update.batch import PolicyBatch
+from jaxrl.update.objective import policy_objective, value_objective, weigh
 from tests.ops.test_loss_goldens import AGGREGATE, GOLDEN, arrays, lay_out, ppo
 
 MAX_LEN = GOLDEN["max_completion_length"]

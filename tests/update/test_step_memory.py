@@ -8,14 +8,14 @@ import jax
 import optax
 import pytest
 
-from jaxrl.batch import PolicyBatch
 from jaxrl.config.algo import GRPOSection, PPOSection
 from jaxrl.config.shared import SampleSection
 from jaxrl.model.policy import Policy
 from jaxrl.model.value_head import init_value_head
 from jaxrl.ops.logprobs import CHUNK_ELEMENTS
-from jaxrl.train.state import init_state
-from jaxrl.train.step import make_grpo_step, make_ppo_step, make_score_fn
+from jaxrl.update.batch import PolicyBatch
+from jaxrl.update.state import init_state
+from jaxrl.update.step import make_grpo_step, make_ppo_step, make_score_fn
 from tests.tiny import CONFIG, LORA, one_device
 
 B, T, V = 8, 1_024, 151_936

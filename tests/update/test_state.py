@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from jaxrl.config.shared import OptimSection
-from jaxrl.train.state import make_optimizer, make_schedule
+from jaxrl.update.state import make_optimizer, make_schedule
 from tests.tiny import LORA, policy_and_trees
 
 

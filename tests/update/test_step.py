@@ -15,9 +15,9 @@ from jaxrl.config.shared import LoraSection, MeshSection, OptimSection, SampleSe
 from jaxrl.device.compilations import Compilations
 from jaxrl.device.mesh import make_mesh, shard_batch
 from jaxrl.model.value_head import init_value_head
-from jaxrl.train.objective import policy_objective, value_objective, weigh
-from jaxrl.train.state import make_actor_critic_optimizer, make_optimizer, place_state, policy_part
-from jaxrl.train.step import make_critic_fn, make_grpo_step, make_ppo_step, make_score_fn, make_sft_step
+from jaxrl.update.objective import policy_objective, value_objective, weigh
+from jaxrl.update.state import make_actor_critic_optimizer, make_optimizer, place_state, policy_part
+from jaxrl.update.step import make_critic_fn, make_grpo_step, make_ppo_step, make_score_fn, make_sft_step
 from tests.tiny import LORA, noisy, one_device, policy_and_trees, policy_batch, relative_difference, sft_batch
 
 # Keeps the gradient as its state, untouched: the change of the parameters would be the gradient rounded to

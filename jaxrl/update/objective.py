@@ -7,7 +7,7 @@ minimised.
     value:   vf_coef * sum(weights * clipped_value_loss)
 
 Weights divide by the whole optimiser batch (`ops/policy_loss.py: loss_weights`); the sums here are over one
-microbatch. Metrics carry in their prefix how microbatches are put together, see `train/step.py`. Axes: B
+microbatch. Metrics carry in their prefix how microbatches are put together, see `update/step.py`. Axes: B
 rows, T tokens.
 """
 
@@ -15,7 +15,6 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxrl.batch import PolicyBatch
 from jaxrl.config.algo import GRPOSection, PolicyGradientSection, PPOSection
 from jaxrl.ops.kl import KL_ESTIMATORS, kl_k3, unbiased_kl
 from jaxrl.ops.masked import masked_max, masked_sum
@@ -29,6 +28,7 @@ from jaxrl.ops.policy_loss import (
     sampler_weights,
 )
 from jaxrl.ops.value_loss import clipped_value_loss, is_value_clipped
+from jaxrl.update.batch import PolicyBatch
 
 Metrics = dict[str, Array]
 

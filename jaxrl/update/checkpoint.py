@@ -28,7 +28,7 @@ from orbax.checkpoint import v1 as ocp
 from jaxrl.device.mesh import path_name
 from jaxrl.errors import InputError
 from jaxrl.files.disk import check_space, writing
-from jaxrl.train.state import TrainState, all_finite
+from jaxrl.update.state import TrainState, all_finite
 
 log = logging.getLogger("jaxrl")
 ORBAX_BYTES = 1 << 18  # of its own metadata beside a state

@@ -16,7 +16,7 @@ from jaxrl.device.mesh import shard_batch
 from jaxrl.errors import InputError
 from jaxrl.ops.kl import adapt_kl_coef
 from jaxrl.train.loop import MAX_SKIPPED, FinitenessGuard
-from jaxrl.train.state import (
+from jaxrl.update.state import (
     MAX_WEIGHT,
     all_finite,
     all_within,
@@ -24,7 +24,7 @@ from jaxrl.train.state import (
     make_optimizer,
     place_state,
 )
-from jaxrl.train.step import _jit_step, make_grpo_step
+from jaxrl.update.step import _jit_step, make_grpo_step
 from tests.tiny import one_device, policy_and_trees, policy_batch, sft_batch
 
 SAMPLE = SampleSection(max_new_tokens=12)

@@ -16,7 +16,6 @@ import optax
 from jax import Array
 from jax.sharding import Mesh
 
-from jaxrl.batch import PolicyBatch, SFTBatch
 from jaxrl.config.algo import GRPOSection, PolicyGradientSection, PPOSection
 from jaxrl.config.shared import SampleSection
 from jaxrl.device.mesh import replicated, rows_sharding, shardings_for
@@ -25,8 +24,9 @@ from jaxrl.model.value_head import state_values, value_head
 from jaxrl.ops.logprobs import token_logprobs
 from jaxrl.ops.masked import masked_sum
 from jaxrl.ops.policy_loss import loss_weights
-from jaxrl.train.objective import policy_objective, value_objective, weigh
-from jaxrl.train.state import MAX_WEIGHT, TrainState, all_finite, all_within
+from jaxrl.update.batch import PolicyBatch, SFTBatch
+from jaxrl.update.objective import policy_objective, value_objective, weigh
+from jaxrl.update.state import MAX_WEIGHT, TrainState, all_finite, all_within
 
 Tree = dict
 Metrics = dict[str, Array]

@@ -13,10 +13,10 @@ from jaxrl.config.algo import GRPOSection, PPOSection
 from jaxrl.config.shared import LoraSection, SampleSection
 from jaxrl.device.mesh import shard_batch
 from jaxrl.ops.policy_loss import loss_weights
-from jaxrl.train.state import place_state
-from jaxrl.train.step import make_grpo_step, make_sft_step
+from jaxrl.update.state import place_state
+from jaxrl.update.step import make_grpo_step, make_sft_step
 from tests.tiny import one_device, policy_and_trees, policy_batch, relative_difference, sft_batch
-from tests.train.test_step import KEEP_GRADIENT, trees_for, update
+from tests.update.test_step import KEEP_GRADIENT, trees_for, update
 
 SHARED = ("clip_low", "clip_high", "aggregate", "entropy_coef")
 

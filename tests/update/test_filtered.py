@@ -28,9 +28,9 @@ from jaxrl.sample.engine import Engine
 from jaxrl.sample.rows import Request
 from jaxrl.sample.sets import set_bytes, to_bits, to_text
 from jaxrl.train.experience import Scorers, give_credit, minibatches
-from jaxrl.train.state import place_state
-from jaxrl.train.step import make_critic_fn, make_grpo_step, make_score_fn
 from jaxrl.types import Completion, Group, Problem, StopReason, Trajectory, Verdict
+from jaxrl.update.state import place_state
+from jaxrl.update.step import make_critic_fn, make_grpo_step, make_score_fn
 from tests.ops.plain_filters import kept_ids
 from tests.tiny import CONFIG, noisy, one_device, policy_and_trees, relative_difference
 

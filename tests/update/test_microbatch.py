@@ -8,7 +8,7 @@ import pytest
 from jaxrl.config.algo import GRPOSection
 from jaxrl.config.experiment import SFTStage
 from jaxrl.run import smaller
-from jaxrl.train.microbatch import policy_microbatch, stage_microbatch
+from jaxrl.update.microbatch import policy_microbatch, stage_microbatch
 
 
 def mesh(platform, row_shards=1):
