@@ -13,7 +13,7 @@ import time
 import warnings
 from collections.abc import Callable
 
-from jaxrl.verify.sandbox import Level, Limits, Sandbox
+from jaxrl.sandbox.sandbox import Level, Limits, Sandbox
 
 PROGRAM = "print(int(input()) + 1)"
 IMPORTS = "import collections, datetime, heapq, itertools, json, math, random, re\nprint(int(input()) + 1)"

@@ -235,7 +235,7 @@ class CountdownSection(AnyTaskSection):
 
 
 class ProgramSection(AnyTaskSection):
-    """What the tasks that run programs have in common; see `tasks/code_sandbox.py` and `verify/sandbox.py`.
+    """What the tasks that run programs have in common; see `tasks/code_sandbox.py` and `sandbox/sandbox.py`.
 
     train_file, test_file: records in JSONL (.gz too) or parquet. hub: a dataset of the hub, or a folder that
       it was saved to, for what no file is named for; hub_config: its configuration; hub_split,

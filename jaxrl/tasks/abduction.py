@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from jaxrl.sandbox.endings import ending, shown
 from jaxrl.tasks.base import Baseline, Record, example_texts
 from jaxrl.tasks.code_files import FileProblems, Unfit
 from jaxrl.tasks.code_names import UNREADABLE, parse
@@ -22,7 +23,6 @@ from jaxrl.tasks.drawing import Claim, Drawn, digest
 from jaxrl.tasks.fields import field
 from jaxrl.tasks.programs import draw_program, hard_to_guess
 from jaxrl.types import Message, Problem, Verdict
-from jaxrl.verify.endings import ending, shown
 
 if TYPE_CHECKING:  # pydantic stays out of the verifier processes, which import this file
     from jaxrl.config.tasks import AbductionSection

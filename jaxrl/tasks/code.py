@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from jaxrl.errors import InputError
+from jaxrl.sandbox.checker import BrokenTests, run_tests
 from jaxrl.tasks.base import Baseline, Record, example_texts
 from jaxrl.tasks.code_cases import run_cases
 from jaxrl.tasks.code_files import FileProblems, Unfit
@@ -19,7 +20,6 @@ from jaxrl.tasks.code_records import Form, foreign, read_form
 from jaxrl.tasks.code_sandbox import SandboxVerify, limits_of, no_verdict
 from jaxrl.tasks.code_text import definition, final_program
 from jaxrl.types import Message, Problem, Verdict
-from jaxrl.verify.checker import BrokenTests, run_tests
 
 if TYPE_CHECKING:  # pydantic stays out of the verifier processes, which import this file
     from jaxrl.config.tasks import CodeSection

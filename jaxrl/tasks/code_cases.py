@@ -12,11 +12,11 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
+from jaxrl.sandbox.endings import ending, failing, shown
+from jaxrl.sandbox.process import STARVED, stalled_s
+from jaxrl.sandbox.sandbox import Sandbox, SandboxBusy
 from jaxrl.tasks.code_names import with_prelude
 from jaxrl.tasks.code_text import same_output
-from jaxrl.verify.endings import ending, failing, shown
-from jaxrl.verify.sandbox import Sandbox, SandboxBusy
-from jaxrl.verify.sandbox_process import STARVED, stalled_s
 
 CLOSE = 1e-9  # relative and absolute difference of two floats that count as equal
 

@@ -6,10 +6,10 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from jaxrl.errors import InputError
+from jaxrl.sandbox.sandbox import SandboxBusy
 from jaxrl.tasks.base import SPLITS, Record
 from jaxrl.tasks.drawing import digest
 from jaxrl.types import Problem
-from jaxrl.verify.sandbox import SandboxBusy
 
 if TYPE_CHECKING:  # pydantic stays out of the verifier processes, which import this file
     from jaxrl.config.tasks import ProgramSection

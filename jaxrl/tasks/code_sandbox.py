@@ -4,8 +4,8 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from jaxrl.sandbox.sandbox import Level, Limits, Sandbox, SandboxError, shared_sandbox
 from jaxrl.types import Problem, Verdict
-from jaxrl.verify.sandbox import Level, Limits, Sandbox, SandboxError, shared_sandbox
 
 if TYPE_CHECKING:  # pydantic stays out of the verifier processes, which import this file
     from jaxrl.config.tasks import ProgramSection

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from jaxrl.config.tasks import AbductionSection, CodeSection, DeductionSection
+from jaxrl.sandbox.sandbox import Sandbox, SandboxError
 from jaxrl.tasks import make_task
-from jaxrl.verify.sandbox import Sandbox, SandboxError
 
 needs_linux = pytest.mark.skipif(sys.platform != "linux", reason="programs are run on Linux only")
 HUMAN_EVAL = Path(__file__).parents[2].parent / "shared" / "data" / "humaneval" / "HumanEval.jsonl.gz"

@@ -10,8 +10,8 @@ import random
 import pytest
 
 from jaxrl.errors import InputError
+from jaxrl.sandbox.sandbox import Level, Limits, Sandbox
 from jaxrl.tasks.code import program_of
-from jaxrl.verify.sandbox import Level, Limits, Sandbox
 from tests.tasks.boxed import (
     HUMAN_EVAL,
     break_sandbox,

@@ -17,10 +17,8 @@ from pathlib import Path
 import pytest
 
 from jaxrl.errors import InputError
-from jaxrl.types import Problem, Verdict
-from jaxrl.verify import sandbox_process
-from jaxrl.verify.pool import VerifierPool
-from jaxrl.verify.sandbox import (
+from jaxrl.sandbox import process as sandbox_process
+from jaxrl.sandbox.sandbox import (
     Level,
     Limits,
     Outcome,
@@ -30,7 +28,9 @@ from jaxrl.verify.sandbox import (
     SandboxError,
     shared_sandbox,
 )
-from tests.verify.processes import processes_below, wait_until
+from jaxrl.types import Problem, Verdict
+from jaxrl.verify.pool import VerifierPool
+from tests.sandbox.processes import processes_below, wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -390,7 +390,7 @@ def test_a_daemon_does_not_outlive_its_program_where_processes_can_be_started():
 def test_nothing_outlives_a_trainer_that_is_killed(level):
     code = (
         "import sys, warnings; warnings.simplefilter('ignore')\n"
-        "from jaxrl.verify.sandbox import *\n"
+        "from jaxrl.sandbox.sandbox import *\n"
         f"sandbox = Sandbox(min_level=Level.NONE, max_level=Level({int(level)}))\n"
         "functions = sandbox.functions('def f(): pass')\n"
         "print('going', flush=True)\n"
@@ -467,13 +467,14 @@ def test_the_level_is_what_the_kernel_offers():
 
 LIKE_DOCKER = """
 import errno, sys, warnings
-from jaxrl.verify import sandbox_seal as seal, sandbox_seccomp as s
+from jaxrl.sandbox.inside import sandbox_seal as seal
+from jaxrl.sandbox.inside import sandbox_seccomp as s
 refused = [s.step(s.LOAD, s.NUMBER)]
 for number in REFUSED:
     refused += [s.step(s.EQUAL, number, if_false=1), s.step(s.RETURN, s.ERROR | errno.EPERM)]
 seal.prctl(seal.PR_SET_NO_NEW_PRIVS, 1)
 s.install(b"".join([*refused, s.step(s.RETURN, s.ALLOW)]))
-from jaxrl.verify.sandbox import *
+from jaxrl.sandbox.sandbox import *
 warnings.simplefilter("ignore")
 with Sandbox(min_level=Level[sys.argv[1]]) as sandbox:
     print(sandbox.level.name, sandbox.run("print(1)").stdout, sandbox.shortfall)

@@ -7,8 +7,8 @@ import time
 
 import pytest
 
-from jaxrl.verify.sandbox import Limits, Sandbox, SandboxError
-from jaxrl.verify.sandbox_literals import MAX_DEPTH, Unserialisable, dumps, loads
+from jaxrl.sandbox.inside.sandbox_literals import MAX_DEPTH, Unserialisable, dumps, loads
+from jaxrl.sandbox.sandbox import Limits, Sandbox, SandboxError
 
 VALUES = [
     None,

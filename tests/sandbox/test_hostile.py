@@ -7,9 +7,9 @@ import warnings
 
 import pytest
 
-from jaxrl.verify.sandbox import Level, Limits, Sandbox
-from tests.verify.hostile_programs import PROGRAMS
-from tests.verify.processes import processes_below
+from jaxrl.sandbox.sandbox import Level, Limits, Sandbox
+from tests.sandbox.hostile_programs import PROGRAMS
+from tests.sandbox.processes import processes_below
 
 TOKEN = "q7-expected-output-" + "z" * 13
 PATTERN = b"q7-expected-output-z{13}"

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from jaxrl.verify.sandbox_types import Called, Outcome
+from jaxrl.sandbox.outcomes import Called, Outcome
 
 MAX_SHOWN = 120
 

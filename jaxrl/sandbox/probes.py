@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from jaxrl.verify.sandbox_types import Level, Limits, Outcome
+from jaxrl.sandbox.outcomes import Level, Limits, Outcome
 
 QUICK = Limits(wall_s=20.0, cpu_s=5.0, memory_mb=256, output_bytes=1 << 16)
 SECRET = "what no program may know"

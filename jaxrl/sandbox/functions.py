@@ -6,10 +6,10 @@ import os
 from contextlib import suppress
 from typing import Any
 
-from jaxrl.verify.sandbox_literals import Unserialisable, dumps, loads
-from jaxrl.verify.sandbox_process import Child
-from jaxrl.verify.sandbox_program import LENGTH, NONCE_BYTES
-from jaxrl.verify.sandbox_types import Called, SandboxError
+from jaxrl.sandbox.inside.sandbox_literals import Unserialisable, dumps, loads
+from jaxrl.sandbox.inside.sandbox_program import LENGTH, NONCE_BYTES
+from jaxrl.sandbox.outcomes import Called, SandboxError
+from jaxrl.sandbox.process import Child
 
 FORGED = "unserialisable: the program wrote to the channel of its answers"
 

@@ -6,8 +6,8 @@ import sys
 
 import pytest
 
-from jaxrl.verify.checker import BrokenTests, run_tests
-from jaxrl.verify.sandbox import Level, Limits, Sandbox
+from jaxrl.sandbox.checker import BrokenTests, run_tests
+from jaxrl.sandbox.sandbox import Level, Limits, Sandbox
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="programs are run on Linux only")
 

@@ -17,9 +17,9 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from jaxrl.verify.sandbox_types import Level, Limits, Outcome, SandboxBusy, SandboxError
+from jaxrl.sandbox.outcomes import Level, Limits, Outcome, SandboxBusy, SandboxError
 
-CHILD_PROGRAM = Path(__file__).resolve().with_name("sandbox_child.py")
+CHILD_PROGRAM = Path(__file__).resolve().parent / "inside" / "sandbox_child.py"
 # Everything that a program finds in os.environ: the same hashes, texts and times on every machine.
 ENVIRONMENT = {"PYTHONHASHSEED": "0", "LC_ALL": "C.UTF-8", "TZ": "UTC"}
 FOR_THE_LOADER = ("LD_LIBRARY_PATH",)  # the child program takes it out again

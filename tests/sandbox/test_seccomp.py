@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from jaxrl.verify.sandbox_seccomp import (
+from jaxrl.sandbox.inside.sandbox_seccomp import (
     ALLOWED,
     ARCHITECTURES,
     CHECKED,

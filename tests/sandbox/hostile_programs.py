@@ -11,7 +11,7 @@ holds that text, and by the number of the trusted process.
 
 from dataclasses import dataclass
 
-from jaxrl.verify.sandbox import Level, Limits
+from jaxrl.sandbox.sandbox import Level, Limits
 
 HELD = "exit 0: held\n"
 TOOLS = r"""

@@ -13,9 +13,9 @@ checker as a plain value, so an object that equals everything does not get there
 
 from dataclasses import dataclass
 
-from jaxrl.verify.endings import failing
-from jaxrl.verify.sandbox import Functions, Sandbox
-from jaxrl.verify.sandbox_literals import Unserialisable
+from jaxrl.sandbox.endings import failing
+from jaxrl.sandbox.inside.sandbox_literals import Unserialisable
+from jaxrl.sandbox.sandbox import Functions, Sandbox
 
 # The tests run in a thread, which waits inside a stand-in while this side is elsewhere. Some draw their
 # arguments: `random` is seeded, so that they draw the same ones every time. `_thread` and `_queue`, since

@@ -61,11 +61,11 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from jaxrl.errors import InputError
-from jaxrl.verify.sandbox_functions import Functions
-from jaxrl.verify.sandbox_probes import find_hole
-from jaxrl.verify.sandbox_process import Child, Zygote
-from jaxrl.verify.sandbox_program import LENGTH
-from jaxrl.verify.sandbox_types import Called, Level, Limits, Outcome, SandboxBusy, SandboxError
+from jaxrl.sandbox.functions import Functions
+from jaxrl.sandbox.inside.sandbox_program import LENGTH
+from jaxrl.sandbox.outcomes import Called, Level, Limits, Outcome, SandboxBusy, SandboxError
+from jaxrl.sandbox.probes import find_hole
+from jaxrl.sandbox.process import Child, Zygote
 
 __all__ = [
     "Called",
