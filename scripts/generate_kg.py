@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from jaxrl.config.tasks import KnowledgeGraphSection
-from jaxrl.tasks.knowledge_graph import KnowledgeGraph
+from jaxrl.tasks.graph.task import KnowledgeGraph
 
 
 def main() -> int:

@@ -68,7 +68,7 @@ class CustomSection(AnyTaskSection):
 
 
 class KnowledgeGraphSection(AnyTaskSection):
-    """Multi-hop questions over a graph of typed entities; see `tasks/knowledge_graph.py`.
+    """Multi-hop questions over a graph of typed entities; see `tasks/graph/task.py`.
 
     graph: a `kg.json`, or null for a generated graph of `entities` entities with `relations` outgoing edges
       each, seeded by `graph_seed`.

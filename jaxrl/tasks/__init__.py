@@ -10,7 +10,7 @@ from jaxrl.tasks.code import Code
 from jaxrl.tasks.countdown import Countdown
 from jaxrl.tasks.custom import Custom
 from jaxrl.tasks.deduction import Deduction
-from jaxrl.tasks.knowledge_graph import KnowledgeGraph
+from jaxrl.tasks.graph.task import KnowledgeGraph
 from jaxrl.tasks.math import Math
 from jaxrl.tasks.rewards import Shaped
 from jaxrl.tasks.sat import Sat

@@ -16,8 +16,8 @@ import pytest
 from jaxrl.config.tasks import KnowledgeGraphSection
 from jaxrl.errors import InputError
 from jaxrl.tasks import TASKS, make_task
-from jaxrl.tasks.graph_questions import LETTERS, prompt_text, reference_text, walk_of
-from jaxrl.tasks.graph_walks import pieces
+from jaxrl.tasks.graph.questions import LETTERS, prompt_text, reference_text, walk_of
+from jaxrl.tasks.graph.walks import pieces
 from tests.tasks.fresh import output_of
 
 ROOT = Path(__file__).parents[2]
@@ -259,8 +259,8 @@ def test_the_script_writes_the_same_files(tmp_path):
 DIGEST = "10eb048d26dcd4af74a4220c04959c298a17e9d30759635cf189c47f24c2f00c"
 PROGRAM = """
 import hashlib, json, sys
-from jaxrl.tasks.graph import graph_values
-from jaxrl.tasks.knowledge_graph import KnowledgeGraph
+from jaxrl.tasks.graph.graph import graph_values
+from jaxrl.tasks.graph.task import KnowledgeGraph
 assert not {"jax", "flax", "pydantic", "numpy"} & set(sys.modules), "the task must start fast"
 from jaxrl.config.tasks import KnowledgeGraphSection
 task = KnowledgeGraph(KnowledgeGraphSection(name="knowledge_graph", train=300, val=50, test=50))

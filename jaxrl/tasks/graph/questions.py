@@ -15,8 +15,8 @@ from typing import Any
 
 from jaxrl.data.jsonl import read_objects
 from jaxrl.errors import InputError
-from jaxrl.tasks.graph import GENERATED, Edge, Graph
-from jaxrl.tasks.graph_walks import OPTIONS, Walk, entities_of
+from jaxrl.tasks.graph.graph import GENERATED, Edge, Graph
+from jaxrl.tasks.graph.walks import OPTIONS, Walk, entities_of
 
 LETTERS = "ABCD"
 # tries; with four relations, missing one of three other neighbours in all of them is beyond chance

@@ -8,7 +8,7 @@ from collections import Counter
 import pytest
 
 from jaxrl.errors import InputError
-from jaxrl.tasks.graph import GENERATED, RELATIONS, Edge, generate_graph, graph_values, read_graph
+from jaxrl.tasks.graph.graph import GENERATED, RELATIONS, Edge, generate_graph, graph_values, read_graph
 
 VALUES = {
     "version": "1.0",

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 from jaxrl.data.jsonl import write_rows
 from jaxrl.errors import InputError
 from jaxrl.tasks.base import SPLITS, Baseline
-from jaxrl.tasks.graph import GENERATED, Edge, Graph, generate_graph, graph_values, read_graph
-from jaxrl.tasks.graph_questions import (
+from jaxrl.tasks.graph.graph import GENERATED, Edge, Graph, generate_graph, graph_values, read_graph
+from jaxrl.tasks.graph.questions import (
     LETTERS,
     Record,
     complete_record,
@@ -28,8 +28,8 @@ from jaxrl.tasks.graph_questions import (
     walk_of,
     wordings_of,
 )
-from jaxrl.tasks.graph_walks import WalkRules, choose_walks, reserve
-from jaxrl.tasks.trace_reward import FORMAT_FAILURE, TraceReward
+from jaxrl.tasks.graph.reward import FORMAT_FAILURE, TraceReward
+from jaxrl.tasks.graph.walks import WalkRules, choose_walks, reserve
 from jaxrl.types import Message, Problem
 
 if TYPE_CHECKING:  # pydantic and yaml stay out of the verifier processes, which import this file

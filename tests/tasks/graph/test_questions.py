@@ -8,8 +8,8 @@ import pytest
 
 from jaxrl.data.jsonl import write_rows
 from jaxrl.errors import InputError
-from jaxrl.tasks.graph import GENERATED, Edge, Graph, generate_graph
-from jaxrl.tasks.graph_questions import make_record, read_records, reference_text, walk_of
+from jaxrl.tasks.graph.graph import GENERATED, Edge, Graph, generate_graph
+from jaxrl.tasks.graph.questions import make_record, read_records, reference_text, walk_of
 
 TYPES = {name: "cause" for name in "PQRSTUVW"} | {"Tool1": "tool", "Tool2": "tool"}
 EDGES = (

@@ -25,7 +25,7 @@ from hashlib import blake2b
 from itertools import islice
 
 from jaxrl.errors import InputError
-from jaxrl.tasks.graph import GENERATED, Edge, Graph
+from jaxrl.tasks.graph.graph import GENERATED, Edge, Graph
 
 HELD_OUT = 0.25
 VAL = 1 / 3  # of the evaluation walks; the rest is test

@@ -5,8 +5,8 @@ from itertools import product
 import pytest
 
 from jaxrl.errors import InputError
-from jaxrl.tasks.graph import generate_graph
-from jaxrl.tasks.graph_walks import WalkRules, choose_walks, entities_of, pieces, reserve, split_of
+from jaxrl.tasks.graph.graph import generate_graph
+from jaxrl.tasks.graph.walks import WalkRules, choose_walks, entities_of, pieces, reserve, split_of
 
 GRAPH = generate_graph(24, 3, 0)
 RULES = WalkRules(GRAPH, GRAPH.entities)
@@ -62,7 +62,7 @@ def test_each_split_has_its_share_of_each_length():
 @pytest.mark.parametrize("listed", [True, False])
 def test_chosen_walks_differ_and_belong_to_their_split(split, listed, monkeypatch):
     if not listed:
-        monkeypatch.setattr("jaxrl.tasks.graph_walks.MAX_LISTED", 1)
+        monkeypatch.setattr("jaxrl.tasks.graph.walks.MAX_LISTED", 1)
     for seed in "abc":
         walks = choose_walks(RULES, split, (1, 2, 3, 4), 24, seed)
         assert len(set(walks)) == 24 and set(walks) <= set(BY_SPLIT[split])

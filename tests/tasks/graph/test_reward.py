@@ -4,7 +4,7 @@ import pickle
 
 import pytest
 
-from jaxrl.tasks.trace_reward import TraceReward
+from jaxrl.tasks.graph.reward import TraceReward
 from jaxrl.types import Problem
 
 ENTITIES = ("Disk", "DiskFull", "Cache", "Queue", "Broker", "Other")

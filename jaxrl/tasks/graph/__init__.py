@@ -1,0 +1,1 @@
+"""Questions about paths in a graph of entities."""
