@@ -272,7 +272,7 @@ class ProgramSection(AnyTaskSection):
 
 
 class BundledSection(ProgramSection):
-    """Where no source is named, the problems are made here (`tasks/programs.py`), drawn with `seed`; null
+    """Where no source is named, the problems are made here (`tasks/programs/programs.py`), drawn with `seed`; null
     then means 1000, 100, 100.
     """
 
@@ -291,7 +291,7 @@ class BundledSection(ProgramSection):
 
 
 class AbductionSection(BundledSection):
-    """A program and its output, and an input that gives it; see `tasks/abduction.py`.
+    """A program and its output, and an input that gives it; see `tasks/programs/abduction.py`.
 
     check_programs: run the programs of a file on their own inputs first, and ask for what they print then;
       those that fail are left out. False takes the file's outputs as they are.
@@ -302,7 +302,7 @@ class AbductionSection(BundledSection):
 
 
 class DeductionSection(BundledSection):
-    """A problem in words, and a complete program; see `tasks/deduction.py`.
+    """A problem in words, and a complete program; see `tasks/programs/deduction.py`.
 
     partial_credit: the reward's share for the share of cases passed; 0 stops at the first case that fails.
     """

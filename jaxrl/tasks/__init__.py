@@ -3,15 +3,15 @@
 from typing import Any
 
 from jaxrl.errors import InputError
-from jaxrl.tasks.abduction import Abduction
 from jaxrl.tasks.arithmetic import Arithmetic
 from jaxrl.tasks.base import Task
 from jaxrl.tasks.code import Code
 from jaxrl.tasks.countdown import Countdown
 from jaxrl.tasks.custom import Custom
-from jaxrl.tasks.deduction import Deduction
 from jaxrl.tasks.graph.task import KnowledgeGraph
 from jaxrl.tasks.math import Math
+from jaxrl.tasks.programs.abduction import Abduction
+from jaxrl.tasks.programs.deduction import Deduction
 from jaxrl.tasks.rewards import Shaped
 from jaxrl.tasks.sat import Sat
 from jaxrl.tasks.tiny import Tiny

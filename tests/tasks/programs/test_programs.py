@@ -11,9 +11,9 @@ from dataclasses import replace
 
 import pytest
 
-from jaxrl.tasks.program_inputs import INPUTS
-from jaxrl.tasks.program_meanings import MEANINGS
-from jaxrl.tasks.programs import (
+from jaxrl.tasks.programs.inputs import INPUTS
+from jaxrl.tasks.programs.meanings import MEANINGS
+from jaxrl.tasks.programs.programs import (
     MIN_OUTPUTS,
     NUM_CASES,
     STEPS,

@@ -21,7 +21,7 @@ from jaxrl.tasks.code_sandbox import SandboxVerify, limits_of
 from jaxrl.tasks.code_text import final_input, same_text, whole_lines
 from jaxrl.tasks.drawing import Claim, Drawn, digest
 from jaxrl.tasks.fields import field
-from jaxrl.tasks.programs import draw_program, hard_to_guess
+from jaxrl.tasks.programs.programs import draw_program, hard_to_guess
 from jaxrl.types import Message, Problem, Verdict
 
 if TYPE_CHECKING:  # pydantic stays out of the verifier processes, which import this file

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from jaxrl.tasks.drawing import Claim
-from jaxrl.tasks.program_ends import END_STEPS
-from jaxrl.tasks.program_inputs import INPUTS
-from jaxrl.tasks.program_meanings import MEANINGS
-from jaxrl.tasks.program_numbers import NUMBER_STEPS
-from jaxrl.tasks.program_texts import TEXT_STEPS
+from jaxrl.tasks.programs.ends import END_STEPS
+from jaxrl.tasks.programs.inputs import INPUTS
+from jaxrl.tasks.programs.meanings import MEANINGS
+from jaxrl.tasks.programs.numbers import NUMBER_STEPS
+from jaxrl.tasks.programs.texts import TEXT_STEPS
 
 NUM_CASES = 8
 MIN_OUTPUTS = 4  # different ones among them

@@ -19,7 +19,7 @@ from jaxrl.tasks.code_sandbox import SandboxVerify, limits_of
 from jaxrl.tasks.code_shapes import read_cases, read_statement
 from jaxrl.tasks.code_text import final_program
 from jaxrl.tasks.drawing import Claim, Drawn, digest
-from jaxrl.tasks.programs import draw_program
+from jaxrl.tasks.programs.programs import draw_program
 from jaxrl.types import Message, Problem, Verdict
 
 if TYPE_CHECKING:  # pydantic stays out of the verifier processes, which import this file
