@@ -235,7 +235,7 @@ class CountdownSection(AnyTaskSection):
 
 
 class ProgramSection(AnyTaskSection):
-    """What the tasks that run programs have in common; see `tasks/code_sandbox.py` and `sandbox/sandbox.py`.
+    """What the tasks that run programs have in common; see `tasks/code/sandbox.py` and `sandbox/sandbox.py`.
 
     train_file, test_file: records in JSONL (.gz too) or parquet. hub: a dataset of the hub, or a folder that
       it was saved to, for what no file is named for; hub_config: its configuration; hub_split,
@@ -312,7 +312,7 @@ class DeductionSection(BundledSection):
 
 
 class CodeSection(ProgramSection):
-    """A function that passes tests: HumanEval, MBPP, records with cases; see `tasks/code.py`.
+    """A function that passes tests: HumanEval, MBPP, records with cases; see `tasks/code/task.py`.
 
     check_programs: leave out the records of a file whose own reference fails their tests; running it takes
       some 20 ms each.

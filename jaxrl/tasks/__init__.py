@@ -5,7 +5,7 @@ from typing import Any
 from jaxrl.errors import InputError
 from jaxrl.tasks.arithmetic import Arithmetic
 from jaxrl.tasks.base import Task
-from jaxrl.tasks.code import Code
+from jaxrl.tasks.code.task import Code
 from jaxrl.tasks.countdown import Countdown
 from jaxrl.tasks.custom import Custom
 from jaxrl.tasks.graph.task import KnowledgeGraph

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 from jaxrl.sandbox.endings import ending, shown
 from jaxrl.tasks.base import Baseline, Record, example_texts
-from jaxrl.tasks.code_files import FileProblems, Unfit
-from jaxrl.tasks.code_names import UNREADABLE, parse
-from jaxrl.tasks.code_sandbox import SandboxVerify, limits_of
-from jaxrl.tasks.code_text import final_input, same_text, whole_lines
+from jaxrl.tasks.code.files import FileProblems, Unfit
+from jaxrl.tasks.code.names import UNREADABLE, parse
+from jaxrl.tasks.code.sandbox import SandboxVerify, limits_of
+from jaxrl.tasks.code.text import final_input, same_text, whole_lines
 from jaxrl.tasks.drawing import Claim, Drawn, digest
 from jaxrl.tasks.fields import field
 from jaxrl.tasks.programs.programs import draw_program, hard_to_guess

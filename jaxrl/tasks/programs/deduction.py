@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from jaxrl.tasks.base import Baseline, Record
-from jaxrl.tasks.code_cases import run_cases
-from jaxrl.tasks.code_files import FileProblems, Unfit
-from jaxrl.tasks.code_names import long_integers
-from jaxrl.tasks.code_sandbox import SandboxVerify, limits_of
-from jaxrl.tasks.code_shapes import read_cases, read_statement
-from jaxrl.tasks.code_text import final_program
+from jaxrl.tasks.code.cases import run_cases
+from jaxrl.tasks.code.files import FileProblems, Unfit
+from jaxrl.tasks.code.names import long_integers
+from jaxrl.tasks.code.sandbox import SandboxVerify, limits_of
+from jaxrl.tasks.code.shapes import read_cases, read_statement
+from jaxrl.tasks.code.text import final_program
 from jaxrl.tasks.drawing import Claim, Drawn, digest
 from jaxrl.tasks.programs.programs import draw_program
 from jaxrl.types import Message, Problem, Verdict

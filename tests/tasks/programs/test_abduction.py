@@ -10,7 +10,7 @@ import random
 import pytest
 
 from jaxrl.errors import InputError
-from jaxrl.tasks.code_files import Unfit
+from jaxrl.tasks.code.files import Unfit
 from tests.tasks.boxed import break_sandbox, make, needs_linux, write_lines
 
 CONDITIONAL = (

@@ -15,8 +15,8 @@ from typing import Any
 from jaxrl.sandbox.endings import ending, failing, shown
 from jaxrl.sandbox.process import STARVED, stalled_s
 from jaxrl.sandbox.sandbox import Sandbox, SandboxBusy
-from jaxrl.tasks.code_names import with_prelude
-from jaxrl.tasks.code_text import same_output
+from jaxrl.tasks.code.names import with_prelude
+from jaxrl.tasks.code.text import same_output
 
 CLOSE = 1e-9  # relative and absolute difference of two floats that count as equal
 

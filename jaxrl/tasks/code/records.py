@@ -26,8 +26,8 @@ from typing import Any
 from jaxrl.data.jsonl import short
 from jaxrl.errors import InputError
 from jaxrl.tasks.base import Record
-from jaxrl.tasks.code_cases import call_case
-from jaxrl.tasks.code_names import UNREADABLE, imported, parse
+from jaxrl.tasks.code.cases import call_case
+from jaxrl.tasks.code.names import UNREADABLE, imported, parse
 from jaxrl.tasks.fields import field, is_text
 
 KINDS = {

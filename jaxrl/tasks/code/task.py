@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 from jaxrl.errors import InputError
 from jaxrl.sandbox.checker import BrokenTests, run_tests
 from jaxrl.tasks.base import Baseline, Record, example_texts
-from jaxrl.tasks.code_cases import run_cases
-from jaxrl.tasks.code_files import FileProblems, Unfit
-from jaxrl.tasks.code_names import behind_future, longest_program, returns, with_prelude
-from jaxrl.tasks.code_records import Form, foreign, read_form
-from jaxrl.tasks.code_sandbox import SandboxVerify, limits_of, no_verdict
-from jaxrl.tasks.code_text import definition, final_program
+from jaxrl.tasks.code.cases import run_cases
+from jaxrl.tasks.code.files import FileProblems, Unfit
+from jaxrl.tasks.code.names import behind_future, longest_program, returns, with_prelude
+from jaxrl.tasks.code.records import Form, foreign, read_form
+from jaxrl.tasks.code.sandbox import SandboxVerify, limits_of, no_verdict
+from jaxrl.tasks.code.text import definition, final_program
 from jaxrl.types import Message, Problem, Verdict
 
 if TYPE_CHECKING:  # pydantic stays out of the verifier processes, which import this file

@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from jaxrl.tasks.code_text import MAX_CHARS, final_input, final_program, same_output, same_text
+from jaxrl.tasks.code.text import MAX_CHARS, final_input, final_program, same_output, same_text
 
 
 @pytest.mark.parametrize(

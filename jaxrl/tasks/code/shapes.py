@@ -31,9 +31,9 @@ from typing import Any
 from jaxrl.data.jsonl import short
 from jaxrl.errors import InputError
 from jaxrl.tasks.base import Record
-from jaxrl.tasks.code_cases import Case, call_case
-from jaxrl.tasks.code_names import long_integers
-from jaxrl.tasks.code_text import whole_lines
+from jaxrl.tasks.code.cases import Case, call_case
+from jaxrl.tasks.code.names import long_integers
+from jaxrl.tasks.code.text import whole_lines
 from jaxrl.tasks.fields import field, is_text
 from jaxrl.types import Message
 

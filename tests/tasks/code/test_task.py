@@ -11,7 +11,7 @@ import pytest
 
 from jaxrl.errors import InputError
 from jaxrl.sandbox.sandbox import Level, Limits, Sandbox
-from jaxrl.tasks.code import program_of
+from jaxrl.tasks.code.task import program_of
 from tests.tasks.boxed import (
     HUMAN_EVAL,
     break_sandbox,

@@ -8,8 +8,8 @@ import zlib
 import pytest
 
 from jaxrl.errors import InputError
-from jaxrl.tasks.code_cases import call_case
-from jaxrl.tasks.code_shapes import read_cases, read_statement
+from jaxrl.tasks.code.cases import call_case
+from jaxrl.tasks.code.shapes import read_cases, read_statement
 
 STDIN = {"type": "stdin_stdout", "input": "1 2\n", "output": "3\n"}
 CALL = {"type": "function_call", "fn_name": "add", "input": [1, 2], "output": 3}

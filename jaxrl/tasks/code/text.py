@@ -14,7 +14,7 @@ import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from jaxrl.tasks.code_names import MAX_PARSED, is_program, longest_program, parsed, with_helpers
+from jaxrl.tasks.code.names import MAX_PARSED, is_program, longest_program, parsed, with_helpers
 from jaxrl.verify.answers import without_end, without_reasoning
 
 PYTHON = frozenset(("python", "python3", "py", "py3", "pypy", "pypy3"))
