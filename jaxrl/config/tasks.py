@@ -127,7 +127,7 @@ class TinySection(AnyTaskSection):
 
 
 class SatSection(AnyTaskSection):
-    """Random k-SAT near the threshold; see `tasks/sat.py`.
+    """Random k-SAT near the threshold; see `tasks/sat/task.py`.
 
     variables: fewest and most variables of a formula. clause_sizes: literals of a clause; each formula has
       one of these. (20 variables are 85 clauses of 3, 199 of 4 or 422 of 5: prompts of about 2, 5 and 14

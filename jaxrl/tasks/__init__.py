@@ -13,7 +13,7 @@ from jaxrl.tasks.math import Math
 from jaxrl.tasks.programs.abduction import Abduction
 from jaxrl.tasks.programs.deduction import Deduction
 from jaxrl.tasks.rewards import Shaped
-from jaxrl.tasks.sat import Sat
+from jaxrl.tasks.sat.task import Sat
 from jaxrl.tasks.tiny import Tiny
 
 TASKS = {

@@ -19,7 +19,7 @@ and x₁ for x1. Rules:
 import re
 from collections.abc import Iterable, Sequence
 
-from jaxrl.tasks.sat_solver import Clause
+from jaxrl.tasks.sat.solver import Clause
 from jaxrl.types import Problem, Verdict
 from jaxrl.verify.answers import without_reasoning
 

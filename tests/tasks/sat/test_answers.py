@@ -2,7 +2,7 @@
 
 import pytest
 
-from jaxrl.tasks.sat_answers import TWO_VALUES, assignment_text, formula_text, judge, read_answer
+from jaxrl.tasks.sat.answers import TWO_VALUES, assignment_text, formula_text, judge, read_answer
 from jaxrl.types import Problem
 
 CLAUSES = [[1, 2], [-1, 3], [-2, -3]]  # true for x1 and x3 without x2, and for x2 alone

@@ -15,10 +15,10 @@ from pydantic import ValidationError
 from jaxrl.config.tasks import SatSection
 from jaxrl.errors import InputError
 from jaxrl.tasks import make_task
-from jaxrl.tasks.sat_answers import formula_text
-from jaxrl.tasks.sat_solver import satisfies
+from jaxrl.tasks.sat.answers import formula_text
+from jaxrl.tasks.sat.solver import satisfies
 from tests.tasks.fresh import output_of
-from tests.tasks.test_sat_solver import solutions
+from tests.tasks.sat.test_solver import solutions
 from tests.tasks.tokenizing import tokenizer_that_gives_every_text_back
 
 SPLITS = ("train", "val", "test")
@@ -244,7 +244,7 @@ def test_what_verifier_processes_receive_is_small():
 DIGEST = "e93b059e98e07258f55c6721d40510bbbb4911d98a9b5c0b426acbcd29a08792"
 PROGRAM = """
 import hashlib, json, sys
-from jaxrl.tasks.sat import Sat
+from jaxrl.tasks.sat.task import Sat
 assert not {"jax", "flax", "pydantic", "numpy"} & set(sys.modules), "the task must start fast"
 from jaxrl.config.tasks import SatSection
 values = []

@@ -7,7 +7,7 @@ import random
 
 import pytest
 
-from jaxrl.tasks.sat_solver import Undecided, satisfies, solve
+from jaxrl.tasks.sat.solver import Undecided, satisfies, solve
 
 
 def solutions(clauses, n):

@@ -17,8 +17,8 @@ from jaxrl.errors import InputError
 from jaxrl.tasks.base import SPLITS, Baseline, Record
 from jaxrl.tasks.drawing import Claim, Draw, Drawn, digest
 from jaxrl.tasks.fields import field, is_int, is_text
-from jaxrl.tasks.sat_answers import CLOSING, OPENING, UNSAT, assignment_text, judge, prompt_text
-from jaxrl.tasks.sat_solver import Undecided, satisfies, solve
+from jaxrl.tasks.sat.answers import CLOSING, OPENING, UNSAT, assignment_text, judge, prompt_text
+from jaxrl.tasks.sat.solver import Undecided, satisfies, solve
 from jaxrl.types import Message, Problem
 
 if TYPE_CHECKING:  # pydantic stays out of the verifier processes, which import this file
