@@ -200,7 +200,7 @@ class MathSection(AnyTaskSection):
 
 
 class ArithmeticSection(AnyTaskSection):
-    """Expressions of whole numbers to work out, as hard as wished; see `tasks/arithmetic.py`.
+    """Expressions of whole numbers to work out, as hard as wished; see `tasks/numbers/arithmetic.py`.
 
     terms: fewest and most operands. digits: fewest and most digits of an operand. operators: what they are
       joined by; `//` is division rounded down. train, val, test, seed: as those of `sat`.
@@ -217,7 +217,7 @@ class ArithmeticSection(AnyTaskSection):
 
 
 class CountdownSection(AnyTaskSection):
-    """Reach a target from given numbers with + - * /, each used at most once; see `tasks/countdown.py`.
+    """Reach a target from given numbers with + - * /, each used at most once; see `tasks/numbers/countdown.py`.
 
     numbers: fewest and most numbers given. largest: the largest that is drawn. targets: smallest and largest
       target.

@@ -3,13 +3,13 @@
 from typing import Any
 
 from jaxrl.errors import InputError
-from jaxrl.tasks.arithmetic import Arithmetic
 from jaxrl.tasks.base import Task
 from jaxrl.tasks.code.task import Code
-from jaxrl.tasks.countdown import Countdown
 from jaxrl.tasks.custom import Custom
 from jaxrl.tasks.graph.task import KnowledgeGraph
 from jaxrl.tasks.math import Math
+from jaxrl.tasks.numbers.arithmetic import Arithmetic
+from jaxrl.tasks.numbers.countdown import Countdown
 from jaxrl.tasks.programs.abduction import Abduction
 from jaxrl.tasks.programs.deduction import Deduction
 from jaxrl.tasks.rewards import Shaped

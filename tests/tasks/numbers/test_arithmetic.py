@@ -13,7 +13,7 @@ from jaxrl.config.tasks import ArithmeticSection
 from jaxrl.data.chat import render_for_sampling
 from jaxrl.errors import InputError
 from jaxrl.tasks import make_task
-from jaxrl.tasks.arithmetic import steps_of
+from jaxrl.tasks.numbers.arithmetic import steps_of
 from tests.tasks.fresh import output_of
 from tests.tasks.tokenizing import tokenizer_that_gives_every_text_back
 
@@ -174,7 +174,7 @@ def test_what_verifier_processes_receive_is_small():
 DIGEST = "91a5e7d3ebbee11407e72c721d5f5fe0906c023b318713398038f82bcf9a19d3"
 PROGRAM = """
 import hashlib, json, sys
-from jaxrl.tasks.arithmetic import Arithmetic
+from jaxrl.tasks.numbers.arithmetic import Arithmetic
 assert not {"jax", "flax", "pydantic", "numpy"} & set(sys.modules), "the task must start fast"
 from jaxrl.config.tasks import ArithmeticSection
 task = Arithmetic(ArithmeticSection(name="arithmetic", terms=(2, 4), digits=(1, 3), train=100, val=20, test=20))

@@ -15,10 +15,10 @@ from jaxrl.config.tasks import CountdownSection
 from jaxrl.data.chat import render_for_sampling
 from jaxrl.errors import InputError
 from jaxrl.tasks import make_task
-from jaxrl.tasks.countdown import _join
-from jaxrl.tasks.expressions import Unreadable, evaluate
+from jaxrl.tasks.numbers.countdown import _join
+from jaxrl.tasks.numbers.expressions import Unreadable, evaluate
 from tests.tasks.fresh import output_of
-from tests.tasks.test_expressions import python_value
+from tests.tasks.numbers.test_expressions import python_value
 from tests.tasks.tokenizing import tokenizer_that_gives_every_text_back
 
 SPLITS = ("train", "val", "test")
@@ -295,7 +295,7 @@ def test_what_verifier_processes_receive_is_small():
 DIGEST = "4afdcb65beee00bd318a5c228f389b23ddcde2eab894aa53f21371a3917a09b0"
 PROGRAM = """
 import hashlib, json, sys
-from jaxrl.tasks.countdown import Countdown
+from jaxrl.tasks.numbers.countdown import Countdown
 assert not {"jax", "flax", "pydantic", "numpy"} & set(sys.modules), "the task must start fast"
 from jaxrl.config.tasks import CountdownSection
 task = Countdown(CountdownSection(name="countdown", train=100, val=20, test=20))

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 from jaxrl.tasks.base import SPLITS, Baseline, Record, example_texts
 from jaxrl.tasks.drawing import Claim, Drawn, digest
-from jaxrl.tasks.expressions import Unreadable, evaluate
 from jaxrl.tasks.fields import field, is_int, is_text
+from jaxrl.tasks.numbers.expressions import Unreadable, evaluate
 from jaxrl.types import Message, Problem, Verdict
 from jaxrl.verify.answers import final_answer, read_number
 

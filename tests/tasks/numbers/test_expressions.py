@@ -7,7 +7,7 @@ from fractions import Fraction
 
 import pytest
 
-from jaxrl.tasks.expressions import MAX_CHARS, MAX_DEPTH, Unreadable, evaluate
+from jaxrl.tasks.numbers.expressions import MAX_CHARS, MAX_DEPTH, Unreadable, evaluate
 
 
 def random_expression(rng, depth=0):

@@ -1,0 +1,1 @@
+"""Numbers to compute or to reach."""
