@@ -173,7 +173,7 @@ class SatSection(AnyTaskSection):
 
 
 class MathSection(AnyTaskSection):
-    """Questions with a number or an expression as their answer, from files or the hub; see `tasks/math.py`.
+    """Questions with a number or an expression as their answer, from files or the hub; see `tasks/math/task.py`.
 
     train_file, test_file: records in JSONL (.gz too) or parquet, with the fields of GSM8K (`question`,
       `answer`), MATH (`problem`, `solution`) or MATH-500 (`problem`, `answer`). hub: a dataset of the hub, or

@@ -7,7 +7,7 @@ from jaxrl.tasks.base import Task
 from jaxrl.tasks.code.task import Code
 from jaxrl.tasks.custom import Custom
 from jaxrl.tasks.graph.task import KnowledgeGraph
-from jaxrl.tasks.math import Math
+from jaxrl.tasks.math.task import Math
 from jaxrl.tasks.numbers.arithmetic import Arithmetic
 from jaxrl.tasks.numbers.countdown import Countdown
 from jaxrl.tasks.programs.abduction import Abduction

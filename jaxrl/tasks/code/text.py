@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from jaxrl.tasks.code.names import MAX_PARSED, is_program, longest_program, parsed, with_helpers
-from jaxrl.verify.answers import without_end, without_reasoning
+from jaxrl.tasks.math.answers import without_end, without_reasoning
 
 PYTHON = frozenset(("python", "python3", "py", "py3", "pypy", "pypy3"))
 MARKDOWN = frozenset(("markdown", "md"))

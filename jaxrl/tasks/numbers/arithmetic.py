@@ -1,7 +1,7 @@
 """Expressions of whole numbers to work out, with the usual precedence: as many terms and digits as wished,
 for curricula.
 
-The answer is read as that of `math` is: behind ####, in a box, else the last number (`verify/answers.py`).
+The answer is read as that of `math` is: behind ####, in a box, else the last number (`tasks/math/answers.py`).
 """
 
 import random
@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 from jaxrl.tasks.base import SPLITS, Baseline, Record, example_texts
 from jaxrl.tasks.drawing import Claim, Drawn, digest
 from jaxrl.tasks.fields import field, is_int, is_text
+from jaxrl.tasks.math.answers import final_answer, read_number
 from jaxrl.tasks.numbers.expressions import Unreadable, evaluate
 from jaxrl.types import Message, Problem, Verdict
-from jaxrl.verify.answers import final_answer, read_number
 
 if TYPE_CHECKING:  # pydantic stays out of the verifier processes, which import this file
     from jaxrl.config.tasks import ArithmeticSection

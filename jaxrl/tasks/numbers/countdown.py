@@ -1,6 +1,6 @@
 """Reach a target from given numbers with + - * / and brackets, each number used at most once.
 
-The answer is an expression: what stands behind #### or in a box (by the rules of `verify/answers.py`) or
+The answer is an expression: what stands behind #### or in a box (by the rules of `tasks/math/answers.py`) or
 between the last `<answer>` and `</answer>`, whichever comes last; where none of them stands, the last line
 that is no fence. It may be emphasised, in dollars or backquotes, and behind `Expression:`; `x` between two
 numbers is a times. Of a chain, `24 = 8 * 3` or `8 * 3 = 12 * 2 = 24`, all sides must be equal, and the first
@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 from jaxrl.tasks.base import SPLITS, Baseline, Record, example_texts
 from jaxrl.tasks.drawing import Claim, Drawn, digest
 from jaxrl.tasks.fields import field, is_int, is_text
+from jaxrl.tasks.math.answers import final_answer, without_reasoning
 from jaxrl.tasks.numbers.expressions import Expression, Unreadable, evaluate
 from jaxrl.types import Message, Problem, Verdict
-from jaxrl.verify.answers import final_answer, without_reasoning
 
 if TYPE_CHECKING:  # pydantic stays out of the verifier processes, which import this file
     from jaxrl.config.tasks import CountdownSection

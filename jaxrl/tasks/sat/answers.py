@@ -19,9 +19,9 @@ and x₁ for x1. Rules:
 import re
 from collections.abc import Iterable, Sequence
 
+from jaxrl.tasks.math.answers import without_reasoning
 from jaxrl.tasks.sat.solver import Clause
 from jaxrl.types import Problem, Verdict
-from jaxrl.verify.answers import without_reasoning
 
 UNSAT = "UNSAT"
 TWO_VALUES = "one variable with two values"

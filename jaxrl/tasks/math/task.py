@@ -2,9 +2,9 @@ r"""Mathematics questions whose answer is a number or an expression, from files 
 what has their fields.
 
 Where a completion's answer stands, behind the last #### or in the last \boxed{}, and which number it is, says
-`verify/answers.py`; what lists, intervals, equations and the like are, `verify/structure.py`; when two
-answers are alike, `verify/alike.py`. Expressions are compared as functions of their unknowns, and with
-`symbolic` by the values of their roots and functions (`verify/algebra.py`).
+`tasks/math/answers.py`; what lists, intervals, equations and the like are, `tasks/math/structure.py`; when two
+answers are alike, `tasks/math/alike.py`. Expressions are compared as functions of their unknowns, and with
+`symbolic` by the values of their roots and functions (`tasks/math/algebra.py`).
 """
 
 import math
@@ -18,9 +18,9 @@ from jaxrl.errors import InputError
 from jaxrl.tasks.base import SPLITS, Baseline, Record, example_texts
 from jaxrl.tasks.drawing import digest
 from jaxrl.tasks.fields import field, is_int, is_text
+from jaxrl.tasks.math.alike import equal
+from jaxrl.tasks.math.answers import MAX_CHARS, final_answer
 from jaxrl.types import Message, Problem, Verdict
-from jaxrl.verify.alike import equal
-from jaxrl.verify.answers import MAX_CHARS, final_answer
 
 if TYPE_CHECKING:  # pydantic stays out of the verifier processes, which import this file
     from jaxrl.config.tasks import MathSection
@@ -55,7 +55,7 @@ class Math:
 
     def __init__(self, section: "MathSection"):
         if section.symbolic:
-            from jaxrl.verify.algebra import require
+            from jaxrl.tasks.math.algebra import require
 
             require()
         self.section = section

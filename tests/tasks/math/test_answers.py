@@ -5,8 +5,8 @@ from fractions import Fraction
 
 import pytest
 
-from jaxrl.verify.alike import equal
-from jaxrl.verify.answers import MAX_CHARS, Answer, final_answer, read_number, unit_of, without_reasoning
+from jaxrl.tasks.math.alike import equal
+from jaxrl.tasks.math.answers import MAX_CHARS, Answer, final_answer, read_number, unit_of, without_reasoning
 
 
 def marked(text):

@@ -12,8 +12,8 @@ import pytest
 from jaxrl.config.tasks import MathSection
 from jaxrl.errors import InputError
 from jaxrl.tasks import make_task
-from jaxrl.tasks.math import gold_of
-from jaxrl.verify.answers import read_number
+from jaxrl.tasks.math.answers import read_number
+from jaxrl.tasks.math.task import gold_of
 from jaxrl.verify.pool import VerifierPool
 from tests.tasks.fresh import output_of
 
@@ -372,7 +372,7 @@ def test_what_verifier_processes_receive_is_small_and_loads_nothing_heavy():
     assert len(pickle.dumps(make().verify)) < 150
     program = """
 import sys
-from jaxrl.tasks.math import MathReward
+from jaxrl.tasks.math.task import MathReward
 from jaxrl.types import Problem
 assert MathReward()(Problem("p", (), {"gold": "42"}), "#### 42").correct
 print(sorted({"jax", "flax", "pydantic", "numpy", "sympy", "datasets", "pyarrow"} & set(sys.modules)))

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from jaxrl.verify.alike import equal
+from jaxrl.tasks.math.alike import equal
 
 # ---------------------------------------------------------------------------------------------------- numbers
 

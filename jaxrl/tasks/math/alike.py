@@ -20,8 +20,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
-from jaxrl.verify import algebra
-from jaxrl.verify.answers import (
+from jaxrl.tasks.math.answers import (
     MAX_CHARS,
     Number,
     bare,
@@ -32,8 +31,9 @@ from jaxrl.verify.answers import (
     read_decimal_comma,
     read_number,
 )
-from jaxrl.verify.expression import GREEK, Unreadable, unknowns
-from jaxrl.verify.structure import Group, Leaf, Node, Relation, read
+from jaxrl.tasks.math.expression import GREEK, Unreadable, unknowns
+from jaxrl.tasks.math.structure import Group, Leaf, Node, Relation, read
+from jaxrl.tasks.math.task import algebra
 
 # with the digits of a double or more, a decimal stands for what rounds to it, where values are compared
 # (`symbolic`)

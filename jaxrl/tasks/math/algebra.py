@@ -26,7 +26,7 @@ from functools import cache
 from typing import Any
 
 from jaxrl.errors import InputError
-from jaxrl.verify.expression import Node, Unreadable, is_unknown, negative, unknowns
+from jaxrl.tasks.math.expression import Node, Unreadable, is_unknown, negative, unknowns
 
 POINTS = 5
 DIGITS = (60, 200)

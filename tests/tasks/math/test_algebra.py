@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from jaxrl.verify import algebra
-from jaxrl.verify.algebra import same, same_relation
-from jaxrl.verify.expression import Unreadable, read, unknowns
+from jaxrl.tasks.math.algebra import same, same_relation
+from jaxrl.tasks.math.expression import Unreadable, read, unknowns
+from jaxrl.tasks.math.task import algebra
 
 needs_mpmath = pytest.mark.skipif(
     not algebra.importlib.util.find_spec("mpmath"), reason="the extra `math` is not installed"
@@ -223,7 +223,7 @@ def test_unknowns_are_names_and_unknown_functions():
 
 def test_the_library_is_loaded_only_where_it_is_asked_for():
     program = (
-        "import sys\nfrom jaxrl.verify.alike import equal\nassert equal('x+1', '1+x') and 'mpmath' not in"
+        "import sys\nfrom jaxrl.tasks.math.alike import equal\nassert equal('x+1', '1+x') and 'mpmath' not in"
         " sys.modules\nassert not {'sympy', 'math_verify', 'numpy'} & set(sys.modules)"
     )
     ended = subprocess.run(
