@@ -19,7 +19,7 @@ from collections import Counter
 
 from bench_common import ALPHA, RANK, SHAPES
 
-from jaxrl.aot import TARGETS, WindowReport, compile_window
+from jaxrl.compiled.aot import TARGETS, WindowReport, compile_window
 from jaxrl.config.shared import LoraSection
 from jaxrl.errors import InputError
 from jaxrl.model.config import ModelConfig

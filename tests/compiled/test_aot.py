@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from jaxrl import aot
+from jaxrl.compiled import aot
 from jaxrl.config.shared import LoraSection
 from jaxrl.errors import InputError
 from jaxrl.model.config import ModelConfig

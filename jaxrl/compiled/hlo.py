@@ -16,7 +16,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from jaxrl.hlo_text import Computation, Instruction, parse_computations
+from jaxrl.compiled.hlo_text import Computation, Instruction, parse_computations
 
 TAKES = {"slice", "dynamic-slice", "gather"}  # from their first operand
 # into their first operand; the number is that of what is put in

@@ -20,7 +20,7 @@ import numpy as np
 from jax.experimental import topologies
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from jaxrl import hlo
+from jaxrl.compiled import hlo
 from jaxrl.device.mesh import ROWS
 from jaxrl.errors import InputError
 from jaxrl.model.cache import KVCache, make_entry

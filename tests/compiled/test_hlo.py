@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from jaxrl import hlo
+from jaxrl.compiled import hlo
 
 # As XLA writes it for a GPU: two layers' matrices w0, w1 [8, 8] bf16 (128 bytes), a cache [4, 8] bf16 (64
 # bytes), x [1, 8] bf16.
