@@ -295,8 +295,8 @@ def _eval(arguments: argparse.Namespace) -> None:
         )
     from jaxrl.data.jsonl import check_out
     from jaxrl.device.mesh import make_mesh
-    from jaxrl.eval.table import render_table, save_rows
     from jaxrl.inference import evaluate_model, load_policy
+    from jaxrl.track.evaluations import render_table, save_rows
     from jaxrl.train.setup import set_up_jax
 
     if arguments.out is not None:

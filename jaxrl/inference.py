@@ -23,13 +23,13 @@ from jaxrl.data.tokenizer import eos_ids, find_tokenizer, num_tokens
 from jaxrl.device.mesh import num_row_shards, shard_batch
 from jaxrl.errors import InputError
 from jaxrl.eval.evaluate import baseline_rows, choose_problems, evaluate
-from jaxrl.eval.table import Row
 from jaxrl.model.policy import Policy
 from jaxrl.rollout.collect import open_pool
 from jaxrl.sample.buckets import length_bucket
 from jaxrl.sample.engine import Engine
 from jaxrl.sample.rows import Request
 from jaxrl.tasks import make_task
+from jaxrl.track.evaluations import Row
 from jaxrl.train.setup import Weights, load_base, model_folder
 from jaxrl.types import Completion
 from jaxrl.update.batch import SFTBatch

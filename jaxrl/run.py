@@ -25,7 +25,6 @@ from jaxrl.device.memory import explain_out_of_memory
 from jaxrl.device.mesh import make_mesh, num_row_shards
 from jaxrl.errors import InputError
 from jaxrl.eval.evaluate import baseline_rows, choose_problems, evaluate
-from jaxrl.eval.table import load_rows, render_table, save_rows
 from jaxrl.files.disk import write_whole, writing
 from jaxrl.files.lock import locked
 from jaxrl.interrupt import Interrupt, Interrupted
@@ -33,6 +32,7 @@ from jaxrl.rollout.collect import open_pool
 from jaxrl.sample.engine import Engine
 from jaxrl.tasks import make_task
 from jaxrl.track.console import Console
+from jaxrl.track.evaluations import load_rows, render_table, save_rows
 from jaxrl.track.expected import compare
 from jaxrl.track.logger import METRICS, SAMPLES, RunLogger, read_rows, sample_row
 from jaxrl.track.report import write_report

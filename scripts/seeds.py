@@ -31,7 +31,7 @@ from pathlib import Path
 from jaxrl.config.experiment import Config, EvalStage
 from jaxrl.config.file import difference, load_config
 from jaxrl.errors import InputError
-from jaxrl.eval.table import Row, load_rows
+from jaxrl.track.evaluations import Row, load_rows
 from jaxrl.track.format import markdown_table, percent
 
 PERTURBATIONS = ("threads", "fusion", "noise")

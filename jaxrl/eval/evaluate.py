@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from jax import Array
 
 from jaxrl.config.experiment import EvalStage
-from jaxrl.eval.table import Row, row_from_verdicts
 from jaxrl.rollout.collect import collect
 from jaxrl.sample.engine import Engine
 from jaxrl.tasks.base import Task
+from jaxrl.track.evaluations import Row, row_from_verdicts
 from jaxrl.types import Problem, Trajectory
 from jaxrl.verify.pool import VerifierPool
 

@@ -10,8 +10,8 @@ from typing import Any
 
 from jaxrl.config.file import read_yaml
 from jaxrl.config.shared import ExpectSection
-from jaxrl.eval.table import load_rows
 from jaxrl.files.disk import write_whole
+from jaxrl.track.evaluations import load_rows
 from jaxrl.track.expected import compare
 from jaxrl.track.format import (
     FIELDS,

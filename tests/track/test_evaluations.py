@@ -3,7 +3,7 @@ import dataclasses
 import pytest
 
 from jaxrl.errors import InputError
-from jaxrl.eval.table import load_rows, render_markdown, render_table, row_from_verdicts, save_rows
+from jaxrl.track.evaluations import load_rows, render_markdown, render_table, row_from_verdicts, save_rows
 from jaxrl.types import Verdict
 
 VERDICTS = [
