@@ -17,11 +17,11 @@ from jax import Array
 
 from jaxrl.device.memory import explain_out_of_memory
 from jaxrl.errors import InputError
-from jaxrl.sample.batch import Batch, Filled, feed, prefill
 from jaxrl.sample.buckets import length_bucket, next_power_of_two
 from jaxrl.sample.decode import Emitted
 from jaxrl.sample.rows import Request, Row, Sampled
 from jaxrl.sample.sets import NOTHING, to_text
+from jaxrl.sample.slots import Batch, Filled, feed, prefill
 
 Tree = dict
 PREFILL_TOKENS = 4096  # of one prefill program, padding included; more costs memory and gains no speed

@@ -15,9 +15,9 @@ from jaxrl.device.compilations import Compilations
 from jaxrl.device.memory import explain_out_of_memory
 from jaxrl.device.mesh import make_mesh, shardings_for
 from jaxrl.errors import InputError
-from jaxrl.sample.batch import Batch
 from jaxrl.sample.decode import Decoder
 from jaxrl.sample.rows import Request
+from jaxrl.sample.slots import Batch
 from jaxrl.types import StopReason
 from tests.sample.test_engine import (
     FROZEN,
