@@ -8,7 +8,7 @@ import jax
 from jaxrl.config.experiment import Stage
 from jaxrl.errors import InputError
 from jaxrl.model.lora import params_line
-from jaxrl.train.memory import plan_stage
+from jaxrl.train.memory_plan import plan_stage
 from jaxrl.train.setup import Run, Weights
 from jaxrl.update.state import MAX_WEIGHT
 

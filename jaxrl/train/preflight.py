@@ -22,7 +22,7 @@ from jaxrl.model.config import ModelConfig
 from jaxrl.sample.engine import check_prompt_length, check_stop_ids
 from jaxrl.tasks import make_task
 from jaxrl.tasks.base import Task
-from jaxrl.train.memory import check_excluded
+from jaxrl.train.memory_plan import check_excluded
 from jaxrl.train.sft import load_rows
 from jaxrl.types import Message, Problem
 from jaxrl.update.microbatch import stage_microbatch

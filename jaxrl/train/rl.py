@@ -38,7 +38,7 @@ from jaxrl.track.logger import sample_row
 from jaxrl.train.alarms import find_alarms
 from jaxrl.train.experience import Scorers, fields_of, give_credit, minibatches
 from jaxrl.train.loop import FinitenessGuard, begin_stage, report_step
-from jaxrl.train.memory import fit_to_memory
+from jaxrl.train.memory_plan import fit_to_memory
 from jaxrl.train.setup import ADAPTERS, CRITIC, DROPOUT, SAMPLING, Run, Weights, enter_stage
 from jaxrl.train.timeline import Timeline
 from jaxrl.types import Group, Problem

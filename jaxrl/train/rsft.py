@@ -22,7 +22,7 @@ from jaxrl.tasks import make_task
 from jaxrl.track.console import Console
 from jaxrl.track.format import compact
 from jaxrl.train.loop import FinitenessGuard, begin_stage, report_step
-from jaxrl.train.memory import fit_to_memory
+from jaxrl.train.memory_plan import fit_to_memory
 from jaxrl.train.setup import ADAPTERS, DROPOUT, SAMPLING, Run, Weights, enter_stage
 from jaxrl.train.sft import update
 from jaxrl.types import Problem

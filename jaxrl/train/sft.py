@@ -17,7 +17,7 @@ from jaxrl.interrupt import Interrupted
 from jaxrl.rollout.collate import to_microbatches
 from jaxrl.tasks.base import Task
 from jaxrl.train.loop import FinitenessGuard, begin_stage, report_step
-from jaxrl.train.memory import fit_to_memory
+from jaxrl.train.memory_plan import fit_to_memory
 from jaxrl.train.setup import ADAPTERS, DROPOUT, Run, Weights, enter_stage
 from jaxrl.types import Message
 from jaxrl.update.batch import SFTBatch

@@ -11,8 +11,8 @@ from jaxrl.config.shared import MeshSection, ModelSection
 from jaxrl.device.memory import device_memory, host_memory
 from jaxrl.device.mesh import make_mesh
 from jaxrl.model.policy import Policy
-from jaxrl.train import memory as module
-from jaxrl.train.memory import COPIES, USABLE, excluded_bytes, fit_to_memory, plan_stage, plan_update
+from jaxrl.train import memory_plan as module
+from jaxrl.train.memory_plan import COPIES, USABLE, excluded_bytes, fit_to_memory, plan_stage, plan_update
 from jaxrl.train.setup import Weights, load_base
 from jaxrl.update.batch import SFTBatch
 from jaxrl.update.state import init_state
