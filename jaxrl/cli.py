@@ -278,7 +278,7 @@ def _run(arguments: argparse.Namespace) -> None:
     config = load_config(arguments.config, arguments.overrides)
     # before jax, whose import takes seconds: who came first is first
     with locked(config.folder) as check_lock:
-        from jaxrl.run import run_locked
+        from jaxrl.commands.run import run_locked
 
         run_locked(config, check_lock)
 
@@ -293,9 +293,9 @@ def _eval(arguments: argparse.Namespace) -> None:
         raise InputError(
             f"{arguments.config} has no stage of kind eval; add one to say what is evaluated and how"
         )
+    from jaxrl.commands.inference import evaluate_model, load_policy
     from jaxrl.data.jsonl import check_out
     from jaxrl.device.mesh import make_mesh
-    from jaxrl.inference import evaluate_model, load_policy
     from jaxrl.track.evaluations import render_table, save_rows
     from jaxrl.train.setup import set_up_jax
 
@@ -334,7 +334,7 @@ def _sample(arguments: argparse.Namespace) -> None:
     if not 0 <= arguments.seed < 2**32:
         raise InputError(f"--seed {arguments.seed} is not between 0 and 2^32 - 1; choose another")
     mesh, weights = _open_model(arguments)
-    from jaxrl.inference import sample_file
+    from jaxrl.commands.inference import sample_file
 
     count = sample_file(
         weights,
@@ -351,13 +351,13 @@ def _sample(arguments: argparse.Namespace) -> None:
 
 def _score(arguments: argparse.Namespace) -> None:
     mesh, weights = _open_model(arguments)
-    from jaxrl.inference import score_file
+    from jaxrl.commands.inference import score_file
 
     _say(f"{score_file(weights, arguments.tokens, arguments.out, mesh)} lines scored in {arguments.out}")
 
 
 def _verify(arguments: argparse.Namespace) -> None:
-    from jaxrl.verification import verify_file
+    from jaxrl.commands.verify import verify_file
 
     workers = arguments.workers if arguments.workers is not None else len(os.sched_getaffinity(0))
     tally = verify_file(
@@ -375,18 +375,18 @@ def _verify(arguments: argparse.Namespace) -> None:
 
 
 def _generate(arguments: argparse.Namespace) -> None:
-    from jaxrl.verification import generate_file
+    from jaxrl.commands.verify import generate_file
 
     count = generate_file(arguments.task, arguments.overrides, arguments.n, arguments.seed, arguments.out)
     _say(f"{count} problems in {arguments.out}")
 
 
 def _open_model(arguments: argparse.Namespace):
+    from jaxrl.commands.inference import load_policy
     from jaxrl.config.experiment import Config
     from jaxrl.config.shared import MeshSection
     from jaxrl.data.jsonl import check_out
     from jaxrl.device.mesh import make_mesh
-    from jaxrl.inference import load_policy
     from jaxrl.train.setup import set_up_jax
 
     check_out(arguments.out)

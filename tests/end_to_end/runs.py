@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from jaxrl import run as run_module
+from jaxrl.commands import run as run_module
 from jaxrl.interrupt import Interrupted
 
 

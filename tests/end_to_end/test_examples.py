@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from jaxrl.commands.run import run
 from jaxrl.config.file import load_config
 from jaxrl.errors import InputError
-from jaxrl.run import run
 
 ROOT = Path(__file__).resolve().parents[2]
 BROKEN = """

@@ -12,8 +12,8 @@ from pathlib import Path
 import jax
 import pytest
 
-from jaxrl import run as run_module
 from jaxrl.cli import main
+from jaxrl.commands import run as run_module
 from jaxrl.config.file import load_config
 from jaxrl.errors import InputError
 from jaxrl.files.lock import locked

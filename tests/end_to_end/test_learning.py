@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from jaxrl.commands.run import run
 from jaxrl.config.file import load_config
-from jaxrl.run import run
 from jaxrl.tasks.tiny import CHANCE
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "algorithms"

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from jaxrl import run as run_module
+from jaxrl.commands import run as run_module
+from jaxrl.commands.run import run
 from jaxrl.config.file import parse_yaml, validate_config
 from jaxrl.errors import InputError
 from jaxrl.interrupt import Interrupted
-from jaxrl.run import run
 from jaxrl.train import sft as sft_module
 from jaxrl.update.checkpoint import Checkpoints
 from tests.end_to_end.runs import lines

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from jaxrl.commands.run import run
 from jaxrl.config.file import load_config
-from jaxrl.run import run
 from jaxrl.tasks import TASKS
 from jaxrl.tasks.tiny import Tiny
 from jaxrl.types import Problem, Verdict

@@ -16,9 +16,9 @@ import pytest
 import yaml
 
 from jaxrl.cli import main
+from jaxrl.commands.run import refuse_other_config, run
 from jaxrl.config.file import load_config
 from jaxrl.errors import InputError
-from jaxrl.run import refuse_other_config, run
 from tests.end_to_end.runs import lines
 
 CONFIG = """

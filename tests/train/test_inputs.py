@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from jaxrl.commands.run import refuse_other_config
 from jaxrl.config.experiment import STAGES
 from jaxrl.config.file import dump_config, validate_config
 from jaxrl.config.shared import ModelSection
 from jaxrl.config.tasks import AnyTaskSection
 from jaxrl.errors import InputError
-from jaxrl.run import refuse_other_config
 from jaxrl.train import inputs as inputs_module
 from jaxrl.train.inputs import INPUTS, TASK_FILES, TASK_PROGRAMS, check_inputs, keep_inputs
 

@@ -11,13 +11,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from jaxrl import run as run_module
+from jaxrl.commands import run as run_module
+from jaxrl.commands.run import run
 from jaxrl.config.experiment import RSFTStage
 from jaxrl.config.file import make_section, parse_yaml, validate_config
 from jaxrl.errors import InputError
 from jaxrl.interrupt import Interrupted
 from jaxrl.rollout.winners import choose_winners, load_winners
-from jaxrl.run import run
 from jaxrl.train import rsft as rsft_module
 from jaxrl.train.rsft import choose_problems
 from tests.end_to_end.runs import lines

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
+from jaxrl.commands.run import run
 from jaxrl.config.file import parse_yaml, validate_config
 from jaxrl.config.shared import LoraSection, ModelSection
 from jaxrl.errors import InputError
 from jaxrl.model.lora import merge_lora
-from jaxrl.run import run
 from jaxrl.train.setup import Weights, enter_stage, load_base, set_up_jax
 from jaxrl.weights.peft import save_adapter
 from jaxrl.weights.safetensors import save_model

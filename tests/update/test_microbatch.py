@@ -5,9 +5,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from jaxrl.commands.run import smaller
 from jaxrl.config.algo import GRPOSection
 from jaxrl.config.experiment import SFTStage
-from jaxrl.run import smaller
 from jaxrl.update.microbatch import policy_microbatch, stage_microbatch
 
 

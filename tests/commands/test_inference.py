@@ -4,9 +4,9 @@ left out in silence.
 
 import pytest
 
+from jaxrl.commands.inference import read_prompt
 from jaxrl.data.tokenizer import train_tokenizer
 from jaxrl.errors import InputError
-from jaxrl.inference import read_prompt
 from tests.data.test_chat import LLAMA3, TOOLS, WITH_TOOLS, add_bos, make
 
 USER = {"role": "user", "content": "Which host?"}

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from jaxrl.cli import main
-from jaxrl.verification import Tally, verify_file
+from jaxrl.commands.verify import Tally, verify_file
 
 ROOT = Path(__file__).resolve().parents[1]
 TASK = """
