@@ -1,10 +1,10 @@
 """The config models: one YAML file is one experiment, its tree is the tree of these classes. The stages are
-here; what they share is in `config_sections.py`, the objectives are in `config_algo.py`, the tasks in
-`config_tasks.py`.
+here; what they share is in `config/shared.py`, the objectives are in `config/algo.py`, the tasks in
+`config/tasks.py`.
 
 Shared sections (`lora`, `task`, `sample`, `optim`) are inherited by the stages; a stage that names one of
 them changes only the keys it names (`lora: null` in a stage means: train everything there). Reading and
-writing files of it is `config_file.py`'s business.
+writing files of it is `config/file.py`'s business.
 """
 
 from pathlib import Path

@@ -26,7 +26,7 @@ Layers, each level with all of the one before:
                  its own process numbers, and a working folder in memory with a quota (`files`), where one is
                  asked for.
 
-The level is measured, not assumed: `sandbox_probes.py` attacks each new sandbox, from the highest level down,
+The level is measured, not assumed: `sandbox/probes.py` attacks each new sandbox, from the highest level down,
 and the first level at which nothing got through is `Sandbox.level`. Root becomes `nobody` where `nobody` can
 read Python's library, else it goes without capabilities. Programs see Python's standard library alone (and
 `packages`, where some are named), the same hash seed, locale and time zone everywhere, and no more at a high

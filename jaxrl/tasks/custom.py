@@ -37,7 +37,7 @@ OWN = ("problems", "problem", "demonstration", "texts", "phrases", "baselines", 
 
 
 class Custom:
-    """The task; `section` is documented in `config_tasks.py`. What the user's object has stands in place of
+    """The task; `section` is documented in `config/tasks.py`. What the user's object has stands in place of
     what is here.
 
     Raises:

@@ -166,7 +166,7 @@ GAMES = {"letter": Letter, "echo": Echo, "count": Count}
 
 
 class Tiny:
-    """The task; `section` is documented in `config_tasks.py`. `verify` is the game itself."""
+    """The task; `section` is documented in `config/tasks.py`. `verify` is the game itself."""
 
     def __init__(self, section: "TinySection"):
         self.section = section

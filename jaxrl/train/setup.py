@@ -181,7 +181,7 @@ def load_base(section: ModelSection, vocab_size: int, mesh: Mesh, seed: int) -> 
                 " embeddings; set model.tokenizer to the tokenizer that belongs to the model"
             )
     attention = choose_kernel(section.attention, mesh.devices.flat[0], section.dtype, config.head_dim)
-    # each stage chooses anew, see `memory.py`
+    # each stage chooses anew, see `memory_plan.py`
     remat = "selective" if section.remat == "auto" else section.remat
     policy = Policy(config, None, section.dtype, remat, attention, mesh, vocab_size or None)
     abstract = jax.eval_shape(policy.init_model, jax.random.key(0))

@@ -14,7 +14,7 @@ import pytest
 import jaxrl.commands.verify
 from jaxrl.cli import main, parse
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT)}
 GENERATE = [sys.executable, "-m", "jaxrl.cli", "generate", "arithmetic", "--n", "3", "--out"]
 

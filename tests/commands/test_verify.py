@@ -18,7 +18,7 @@ import pytest
 from jaxrl.cli import main
 from jaxrl.commands.verify import Tally, verify_file
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 TASK = """
 import os, time
 from jaxrl.types import Problem, Verdict

@@ -11,7 +11,7 @@ from jaxrl.config.experiment import Config
 from jaxrl.config.file import dump_config, load_config, parse_yaml, validate_config
 from jaxrl.errors import InputError
 
-CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 PLAIN = """
 name: tiny
 model: {architecture: {d_model: 32, num_heads: 4}}

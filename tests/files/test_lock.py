@@ -18,7 +18,7 @@ from jaxrl.errors import InputError
 from jaxrl.files import lock as folder_lock
 from jaxrl.files.lock import locked
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 HOLD = """
 import sys
 from pathlib import Path

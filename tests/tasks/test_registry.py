@@ -6,7 +6,7 @@ from typing import get_args
 
 import pytest
 
-from jaxrl.config.experiment import experiment as config
+from jaxrl.config import experiment as config
 from jaxrl.config.tasks import AnyTaskSection, TaskSection
 from jaxrl.tasks import TASKS
 from jaxrl.tasks.base import Task

@@ -18,7 +18,7 @@ from jaxrl.errors import InputError
 from jaxrl.types import Problem, Verdict
 from jaxrl.verify import pool as pool_module
 from jaxrl.verify.pool import MAX_WAITING_BYTES, VerifierPool
-from tests.verify import hostile
+from tests.sandbox import hostile
 
 PROBLEM = Problem(uid="p", messages=({"role": "user", "content": "?"},), data={})
 EXPECTED = {

@@ -4,7 +4,7 @@ r"""Cases of a program: an input and the output, or arguments and the value. Run
     {"type": "function_call", "fn_name": "add", "args": [1, 2], "kwargs": {}, "expected": [3]}     any of
     `expected` is right
 
-`code_shapes.py` reads them from records. The trusted side compares; nothing expected is sent anywhere.
+`shapes.py` reads them from records. The trusted side compares; nothing expected is sent anywhere.
 """
 
 import math

@@ -12,7 +12,7 @@ The common form, which a problem's `data` holds:
     name      the function asked for (of MBPP: the first under test)
     prompt    source that the function's body continues; empty where a whole program is asked for
     setup     source that the tests need; tests: sources; names: the functions under test
-    cases     in place of tests: see `code_cases.py`
+    cases     in place of tests: see `cases.py`
     solution  a reference, or null
     unfit     why no completion can be judged, or empty
 """

@@ -1,5 +1,5 @@
 r"""Records with cases, in the shapes in which data sets have them, each read into the one form that
-`code_cases.py` runs.
+`cases.py` runs.
 
     rl-python         verification_info or test_cases   {"test_cases": [{"type", "fn_name", "input",
     "output"}, ...]}, or the list APPS, TACO        input_output                      {"inputs": [...],

@@ -1,4 +1,4 @@
-"""Functions with tests: HumanEval, MBPP, and records with cases (`code_records.py`). The problems come from
+"""Functions with tests: HumanEval, MBPP, and records with cases (`records.py`). The problems come from
 files or the hub.
 
 A completion is a whole program with the function in it, fenced or not, or the bare body that continues the
@@ -28,7 +28,7 @@ ORDER = "Give the whole function, and whatever it needs, in one ```python block.
 
 
 class Code:
-    """The task; `section` is documented in `config_tasks.py`. There is no generator: problems come from
+    """The task; `section` is documented in `config/tasks.py`. There is no generator: problems come from
     files.
 
     A record of a file whose own reference does not pass here is left out: its tests need what does not cross

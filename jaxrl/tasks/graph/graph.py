@@ -1,5 +1,5 @@
 """Graphs of typed entities: the data type, the `kg.json` format, and the generator. Paths in them are in
-`graph_walks.py`.
+`walks.py`.
 """
 
 import random

@@ -40,7 +40,7 @@ PREFERRED = ("caused_by", "fixed_by", "diagnosed_by", "leads_to")
 
 
 class KnowledgeGraph:
-    """The task; `section` is documented in `config_tasks.py`. Nothing changes after construction: questions
+    """The task; `section` is documented in `config/tasks.py`. Nothing changes after construction: questions
     are made once and kept.
 
     Raises:

@@ -33,7 +33,7 @@ from jaxrl.tasks.math.answers import (
 )
 from jaxrl.tasks.math.expression import GREEK, Unreadable, unknowns
 from jaxrl.tasks.math.structure import Group, Leaf, Node, Relation, read
-from jaxrl.tasks.math.task import algebra
+from jaxrl.tasks.math import algebra
 
 # with the digits of a double or more, a decimal stands for what rounds to it, where values are compared
 # (`symbolic`)

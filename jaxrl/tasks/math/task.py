@@ -44,7 +44,7 @@ CALCULATOR = re.compile(r"<<[^<>]*>>")  # GSM8K's notes for a calculator
 
 
 class Math:
-    """The task; `section` is documented in `config_tasks.py`. There is no generator: questions come from
+    """The task; `section` is documented in `config/tasks.py`. There is no generator: questions come from
     files.
 
     Raises:

@@ -25,7 +25,7 @@ _FLAT = re.compile(r"[0-9]+(?: (?:\+|-|\*|//) [0-9]+)*")
 
 
 class Arithmetic:
-    """The task; `section` is documented in `config_tasks.py`. Records: `prompt`, `expression`, `answer` (a
+    """The task; `section` is documented in `config/tasks.py`. Records: `prompt`, `expression`, `answer` (a
     whole number).
     """
 

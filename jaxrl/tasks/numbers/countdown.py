@@ -45,7 +45,7 @@ _TAGGED = re.compile(r"<answer>([^<]*)</answer>", re.IGNORECASE)
 
 
 class Countdown:
-    """The task; `section` is documented in `config_tasks.py`.
+    """The task; `section` is documented in `config/tasks.py`.
 
     Records: `prompt`, `numbers`, `target`, `solution` (an expression). One from outside needs `numbers`, or
       `nums`, and `target`.

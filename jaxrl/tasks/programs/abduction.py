@@ -36,7 +36,7 @@ EVALUATES = frozenset(("eval", "exec", "compile", "__import__"))
 
 
 class Abduction:
-    """The task; `section` is documented in `config_tasks.py`.
+    """The task; `section` is documented in `config/tasks.py`.
 
     Records made here: `prompt`, `program`, `inputs`, `output`. A record from outside needs `program` and
     `output`; `inputs` is its demonstration.

@@ -1,8 +1,8 @@
 """Deduction: a problem in words, and a complete program that solves it is asked for. Every case must pass.
 
 The problems are small programs made here (`programs.py`), or records with a problem in words and cases, in
-the shapes of the usual data sets (`code_shapes.py`). Which part of a completion is the program:
-`code_text.py`.
+the shapes of the usual data sets (`shapes.py`). Which part of a completion is the program:
+`text.py`.
 """
 
 import json
@@ -36,7 +36,7 @@ ECHO = "print(input())"
 
 
 class Deduction:
-    """The task; `section` is documented in `config_tasks.py`.
+    """The task; `section` is documented in `config/tasks.py`.
 
     Records made here: `prompt`, `program`, and `verification_info` as JSON in a text. A record from outside
     needs `prompt` (or `question`, ...) and its cases; a `program` is its demonstration.

@@ -1,6 +1,6 @@
 """How the bundled small programs read their input and print their output: in words, and as Python.
 
-The form is that of `program_numbers.py`. What the readers read is drawn in `program_inputs.py`.
+The form is that of `numbers.py`. What the readers read is drawn in `inputs.py`.
 """
 
 END_STEPS = """

@@ -1,7 +1,7 @@
 """What each step of the bundled small programs means, as a function of the value and of k; of printing, the
 text printed.
 
-Written apart from the Python in `program_numbers.py`, `program_texts.py` and `program_ends.py`, and as unlike
+Written apart from the Python in `numbers.py`, `texts.py` and `ends.py`, and as unlike
 it as may be: expected outputs come from here, and the tests run the programs against them.
 """
 

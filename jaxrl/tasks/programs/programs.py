@@ -2,7 +2,7 @@
 ask about by default.
 
 A program reads a value, takes it through one to four steps of matching kinds, and prints it. The steps' words
-make the statement, their Python the program, and their meanings (`program_meanings.py`, written apart) the
+make the statement, their Python the program, and their meanings (`meanings.py`, written apart) the
 expected outputs. A program is kept only if its cases have different outputs, and if no step can be left out
 without changing one of them.
 """
@@ -71,7 +71,7 @@ class Program:
 
 
 def read_steps(table: str) -> list[Step]:
-    """The steps of a table; `program_numbers.py` says how it is written."""
+    """The steps of a table; `numbers.py` says how it is written."""
     steps: list[Step] = []
     for line in table.strip().splitlines():
         if line and not line.startswith(" "):

@@ -6,7 +6,7 @@
       or
         another way to write it
 
-Read by `programs.py`. What each means is said once more, as a function, in `program_meanings.py`.
+Read by `programs.py`. What each means is said once more, as a function, in `meanings.py`.
 """
 
 TEXT_STEPS = """

@@ -35,7 +35,7 @@ Clauses = list[list[int]]
 
 
 class Sat:
-    """The task; `section` is documented in `config_tasks.py`.
+    """The task; `section` is documented in `config/tasks.py`.
 
     Records: `clauses` (lists of signed integers, -3 for not x3), `satisfiable`, `prompt`, `solution` (one
       literal for each

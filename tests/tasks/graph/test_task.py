@@ -20,7 +20,7 @@ from jaxrl.tasks.graph.questions import LETTERS, prompt_text, reference_text, wa
 from jaxrl.tasks.graph.walks import pieces
 from tests.tasks.fresh import output_of
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 KG = ROOT.parent / "shared" / "data" / "kg"
 needs_files = pytest.mark.skipif(
     not (KG / "kg.json").exists(), reason="the files of multi-hop-reasoning are not at ../shared/data/kg"

@@ -13,7 +13,7 @@ import pytest
 
 from jaxrl.tasks.math.algebra import same, same_relation
 from jaxrl.tasks.math.expression import Unreadable, read, unknowns
-from jaxrl.tasks.math.task import algebra
+from jaxrl.tasks.math import algebra
 
 needs_mpmath = pytest.mark.skipif(
     not algebra.importlib.util.find_spec("mpmath"), reason="the extra `math` is not installed"
@@ -230,6 +230,6 @@ def test_the_library_is_loaded_only_where_it_is_asked_for():
         [sys.executable, "-c", program],
         capture_output=True,
         text=True,
-        cwd=Path(__file__).resolve().parents[2],
+        cwd=Path(__file__).resolve().parents[3],
     )
     assert ended.returncode == 0, ended.stderr

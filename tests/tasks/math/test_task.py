@@ -17,7 +17,7 @@ from jaxrl.tasks.math.task import gold_of
 from jaxrl.verify.pool import VerifierPool
 from tests.tasks.fresh import output_of
 
-GSM8K = Path(__file__).parents[2].parent / "shared" / "data" / "gsm8k"
+GSM8K = Path(__file__).parents[3].parent / "shared" / "data" / "gsm8k"
 needs_files = pytest.mark.skipif(
     not (GSM8K / "train.jsonl").exists(), reason="GSM8K is not at ../shared/data/gsm8k"
 )

@@ -1,4 +1,4 @@
-"""What counts as an answer to a formula, and what it is worth: the table of the rules in `sat_answers.py`."""
+"""What counts as an answer to a formula, and what it is worth: the table of the rules in `sat/answers.py`."""
 
 import pytest
 
