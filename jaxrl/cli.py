@@ -295,9 +295,9 @@ def _eval(arguments: argparse.Namespace) -> None:
         )
     from jaxrl.commands.inference import evaluate_model, load_policy
     from jaxrl.data.jsonl import check_out
+    from jaxrl.device.compilations import set_up_jax
     from jaxrl.device.mesh import make_mesh
     from jaxrl.track.evaluations import render_table, save_rows
-    from jaxrl.train.setup import set_up_jax
 
     if arguments.out is not None:
         check_out(arguments.out)
@@ -386,8 +386,8 @@ def _open_model(arguments: argparse.Namespace):
     from jaxrl.config.experiment import Config
     from jaxrl.config.shared import MeshSection
     from jaxrl.data.jsonl import check_out
+    from jaxrl.device.compilations import set_up_jax
     from jaxrl.device.mesh import make_mesh
-    from jaxrl.train.setup import set_up_jax
 
     check_out(arguments.out)
     set_up_jax(Config.model_fields["compilation_cache"].default)

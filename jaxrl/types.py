@@ -8,6 +8,7 @@ from typing import Any, NotRequired, TypedDict
 
 # of either sign: float32 holds the sum of the squares of a million of these, and not of much more
 MAX_REWARD = 1e16
+Tree = dict[str, Any]  # nested dicts with arrays for leaves: parameters, gradients
 
 
 class Message(TypedDict):

@@ -49,7 +49,7 @@ from jaxrl.config.experiment import Config, SFTStage
 from jaxrl.config.file import make_section, parse_yaml
 from jaxrl.config.shared import LoraSection, MeshSection, OptimSection, SampleSection
 from jaxrl.data.packing import Rows
-from jaxrl.device.compilations import Compilations
+from jaxrl.device.compilations import Compilations, set_up_jax
 from jaxrl.device.mesh import make_mesh, path_name, shard_batch, shardings_for
 from jaxrl.errors import InputError
 from jaxrl.model.config import ModelConfig
@@ -59,7 +59,6 @@ from jaxrl.sample.engine import Engine
 from jaxrl.sample.rows import Request
 from jaxrl.train.experience import Scorers, fields_of, give_credit, minibatches
 from jaxrl.train.rl import make_critic, make_reference
-from jaxrl.train.setup import set_up_jax
 from jaxrl.train.sft import as_batch
 from jaxrl.types import Completion, Group, Problem, Trajectory, Verdict
 from jaxrl.update.microbatch import policy_microbatch, sft_microbatch

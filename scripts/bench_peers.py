@@ -179,8 +179,8 @@ def our_worker(work: Work, arguments: argparse.Namespace) -> int:
     import bench
 
     from jaxrl.config.experiment import Config
+    from jaxrl.device.compilations import set_up_jax
     from jaxrl.errors import InputError
-    from jaxrl.train.setup import set_up_jax
 
     channel = Channel()
     set_up_jax(Config.model_fields["compilation_cache"].default)

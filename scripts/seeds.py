@@ -169,7 +169,8 @@ def noisy_model(config: Config, folder: Path) -> None:
 
     from jaxrl.data.tokenizer import num_tokens
     from jaxrl.device.mesh import make_mesh
-    from jaxrl.train.setup import load_base, load_run_tokenizer
+    from jaxrl.policy.load import load_base
+    from jaxrl.policy.tokenizer import load_run_tokenizer
     from jaxrl.weights.safetensors import save_model
 
     tokenizer, eos_ids = load_run_tokenizer(config, folder, datetime.now())

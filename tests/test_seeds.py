@@ -13,8 +13,9 @@ import pytest
 
 from jaxrl.config.file import dump_config, load_config
 from jaxrl.data.tokenizer import num_tokens
+from jaxrl.policy.load import load_base
+from jaxrl.policy.tokenizer import load_run_tokenizer
 from jaxrl.track.evaluations import row_from_verdicts, save_rows
-from jaxrl.train.setup import load_base, load_run_tokenizer
 from jaxrl.types import Verdict
 from tests.tiny import one_device
 

@@ -24,13 +24,14 @@ from jaxrl.device.mesh import num_row_shards, shard_batch
 from jaxrl.errors import InputError
 from jaxrl.eval.evaluate import baseline_rows, choose_problems, evaluate
 from jaxrl.model.policy import Policy
+from jaxrl.policy.hand_over import PolicyWeights
+from jaxrl.policy.load import load_base, model_folder
 from jaxrl.rollout.collect import open_pool
 from jaxrl.sample.buckets import length_bucket
 from jaxrl.sample.engine import Engine
 from jaxrl.sample.rows import Request
 from jaxrl.tasks import make_task
 from jaxrl.track.evaluations import Row
-from jaxrl.train.setup import Weights, load_base, model_folder
 from jaxrl.types import Completion
 from jaxrl.update.batch import SFTBatch
 from jaxrl.update.step import make_score_fn
@@ -62,13 +63,13 @@ OF_A_REQUEST = (
 )
 
 
-def load_policy(model: str, adapter: str | None, dtype: str, mesh: Mesh) -> Weights:
+def load_policy(model: str, adapter: str | None, dtype: str, mesh: Mesh) -> PolicyWeights:
     """The policy of a model directory (or hub name), with an adapter folder laid over it if one is given."""
     return load_base(ModelSection(path=model, adapter=adapter, dtype=dtype), vocab_size=0, mesh=mesh, seed=0)
 
 
 def sample_file(
-    weights: Weights,
+    weights: PolicyWeights,
     model: str,
     prompts: Path,
     out: Path,
@@ -123,7 +124,7 @@ def sample_file(
     return len(records)
 
 
-def score_file(weights: Weights, tokens_file: Path, out: Path, mesh: Mesh) -> int:
+def score_file(weights: PolicyWeights, tokens_file: Path, out: Path, mesh: Mesh) -> int:
     """Add `logprobs` to every line of `tokens_file`: one per token of `tokens`, at temperature 1, the first
     0.
 
@@ -159,7 +160,7 @@ def score_file(weights: Weights, tokens_file: Path, out: Path, mesh: Mesh) -> in
 
 
 def evaluate_model(
-    weights: Weights,
+    weights: PolicyWeights,
     model: str,
     stage: EvalStage,
     verify: VerifySection,

@@ -20,7 +20,7 @@ from jaxrl.config.experiment import Config, EvalStage, RLStage, Stage
 from jaxrl.config.file import difference, dump_config
 from jaxrl.data.dates import asks_for_date
 from jaxrl.data.tokenizer import num_tokens
-from jaxrl.device.compilations import Compilations
+from jaxrl.device.compilations import Compilations, set_up_jax
 from jaxrl.device.memory import explain_out_of_memory
 from jaxrl.device.mesh import make_mesh, num_row_shards
 from jaxrl.errors import InputError
@@ -28,6 +28,9 @@ from jaxrl.eval.evaluate import baseline_rows, choose_problems, evaluate
 from jaxrl.files.disk import write_whole, writing
 from jaxrl.files.lock import locked
 from jaxrl.interrupt import Interrupt, Interrupted
+from jaxrl.policy.hand_over import PolicyWeights
+from jaxrl.policy.load import load_base
+from jaxrl.policy.tokenizer import load_run_tokenizer
 from jaxrl.rollout.collect import open_pool
 from jaxrl.sample.engine import Engine
 from jaxrl.tasks import make_task
@@ -40,8 +43,8 @@ from jaxrl.train.inputs import Inputs, check_inputs, compared_by_content, keep_i
 from jaxrl.train.preflight import preflight
 from jaxrl.train.rl import rl
 from jaxrl.train.rsft import rsft
-from jaxrl.train.setup import SAMPLING, Run, Weights, load_base, load_run_tokenizer, set_up_jax
 from jaxrl.train.sft import sft
+from jaxrl.train.stage import SAMPLING, Run
 from jaxrl.update.microbatch import stage_microbatch
 from jaxrl.update.state import all_finite
 from jaxrl.weights.peft import save_adapter
@@ -184,7 +187,7 @@ def make_run_folder(folder: Path, config: Config, tokenizer, inputs: Inputs) -> 
         write_whole(folder / "config.yaml", dump_config(config))
 
 
-def evaluation(run: Run, stage: EvalStage, index: int, weights: Weights) -> Weights:
+def evaluation(run: Run, stage: EvalStage, index: int, weights: PolicyWeights) -> PolicyWeights:
     """Add a row to eval.json, after the baselines' where the problems are new; nothing if an earlier start
     did it.
     """
@@ -229,7 +232,7 @@ def evaluation(run: Run, stage: EvalStage, index: int, weights: Weights) -> Weig
     return weights
 
 
-def export(run: Run, weights: Weights) -> None:
+def export(run: Run, weights: PolicyWeights) -> None:
     """What the run has made, for others to load: the base if it is a new one, the adapter if there is one.
 
     Raises:

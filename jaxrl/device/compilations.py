@@ -1,9 +1,16 @@
-"""Which programs XLA builds while something runs: after a warm-up there should be none."""
+"""The programs that XLA builds: kept on disk, and counted while something runs; after a warm-up there should be
+none.
+"""
 
+import logging
+import os
+import warnings
 from collections import Counter
+from pathlib import Path
 
 import jax
 
+log = logging.getLogger("jaxrl")
 MOST_NAMES = 6  # in a line
 
 
@@ -38,3 +45,27 @@ class Compilations:
     def _listen(self, event: str, seconds: float, fun_name: str = "unnamed", **_: object) -> None:
         if event.endswith("backend_compile_duration"):
             self.programs[fun_name.removeprefix("jit(").removesuffix(")")] += 1
+
+
+def set_up_jax(compilation_cache: str | None) -> None:
+    """Keep compiled programs on disk, so that the second start of a run compiles nothing; where the disk
+    takes none, say so once.
+    """
+    if compilation_cache is None:
+        return
+    folder = Path(compilation_cache).expanduser()
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        reason = None if os.access(folder, os.W_OK | os.X_OK) else "it is read-only, or not yours"
+    except OSError as error:
+        reason = error.strerror
+    if reason is not None:
+        log.warning(
+            "compilation_cache %s cannot be written (%s): what is not in it yet is compiled at every start",
+            folder,
+            reason,
+        )
+        # JAX would say it of every program
+        warnings.filterwarnings("ignore", "Error writing persistent compilation cache")

@@ -10,10 +10,8 @@ from jaxrl.rollout.collect import collect
 from jaxrl.sample.engine import Engine
 from jaxrl.tasks.base import Task
 from jaxrl.track.evaluations import Row, row_from_verdicts
-from jaxrl.types import Problem, Trajectory
+from jaxrl.types import Problem, Trajectory, Tree
 from jaxrl.verify.pool import VerifierPool
-
-Tree = dict
 
 
 def choose_problems(task: Task, stage: EvalStage) -> list[Problem]:

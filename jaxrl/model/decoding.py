@@ -28,8 +28,8 @@ from jaxrl.model.policy import Policy
 from jaxrl.model.rope import rope_angles
 from jaxrl.model.transformer import LINEARS, layer_forward, lora_scale, rms_norm
 from jaxrl.ops.cached_attention import cached_attention
+from jaxrl.types import Tree
 
-Tree = dict
 GROUPS = (("q", "k", "v"), ("o",), ("gate", "up"), ("down",))  # linear layers that read the same input
 
 

@@ -7,8 +7,7 @@ import jax.numpy as jnp
 
 from jaxrl.config.shared import LoraSection
 from jaxrl.model.transformer import lora_scale
-
-Tree = dict
+from jaxrl.types import Tree
 
 
 def merge_lora(model: Tree, lora: Tree, section: LoraSection) -> Tree:

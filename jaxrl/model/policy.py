@@ -23,8 +23,7 @@ from jaxrl.model.remat import rematerialise
 from jaxrl.model.rope import rope_angles
 from jaxrl.model.transformer import Block, rms_norm
 from jaxrl.ops.causal_attention import causal_attention
-
-Tree = dict
+from jaxrl.types import Tree
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,7 @@ from jax import Array
 
 from jaxrl.checks import check_shapes
 from jaxrl.ops.segments import segment_starts, shift_right
-
-Tree = dict
+from jaxrl.types import Tree
 
 
 def init_value_head(key: Array, d_model: int) -> Tree:

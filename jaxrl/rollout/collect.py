@@ -11,10 +11,8 @@ from jaxrl.data.chat import render_for_sampling
 from jaxrl.sample.engine import Engine
 from jaxrl.sample.rows import Request
 from jaxrl.tasks.base import Task
-from jaxrl.types import Group, Problem, Trajectory
+from jaxrl.types import Group, Problem, Trajectory, Tree
 from jaxrl.verify.pool import VerifierPool
-
-Tree = dict
 
 
 def open_pool(task: Task, section: VerifySection) -> VerifierPool:

@@ -19,8 +19,7 @@ from jaxrl.model.cache import Entry, KVCache, make_entry
 from jaxrl.model.decoding import DecodeWeights, decode_logits, extend
 from jaxrl.model.policy import Policy
 from jaxrl.ops.sampling import sample_tokens, sample_with_sets, uniforms
-
-Tree = dict
+from jaxrl.types import Tree
 
 
 @jax.tree_util.register_dataclass

@@ -20,8 +20,8 @@ from jaxrl.sample.decode import Decoder
 from jaxrl.sample.rows import Request, Sampled
 from jaxrl.sample.session import Session
 from jaxrl.sample.sets import set_bytes
+from jaxrl.types import Tree
 
-Tree = dict
 MOST_ROWS = 1024  # decoded together where neither `slots` nor memory asks for fewer
 CACHE_SHARE = 0.45  # of the memory that is free at first; the rest is for rows that move, prefill and updates
 

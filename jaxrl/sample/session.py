@@ -22,8 +22,8 @@ from jaxrl.sample.decode import Emitted
 from jaxrl.sample.rows import Request, Row, Sampled
 from jaxrl.sample.sets import NOTHING, to_text
 from jaxrl.sample.slots import Batch, Filled, feed, prefill
+from jaxrl.types import Tree
 
-Tree = dict
 PREFILL_TOKENS = 4096  # of one prefill program, padding included; more costs memory and gains no speed
 REFILL = 4  # waiting rows come in when a quarter of the places is free: each time costs a copy of the caches
 

@@ -19,8 +19,7 @@ from jaxrl.ops.sampling import LEAST_TEMPERATURE
 from jaxrl.sample.buckets import length_bucket, next_power_of_two
 from jaxrl.sample.decode import Decoder, Draw, Emitted, Rows
 from jaxrl.sample.rows import Row
-
-Tree = dict
+from jaxrl.types import Tree
 
 
 @dataclass

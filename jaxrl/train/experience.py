@@ -17,11 +17,9 @@ from jaxrl.rollout.collate import Sample, collate, make_sample, uncollate
 from jaxrl.rollout.credit import critic_credit, group_credit, is_cut, mean_k1, shaped_rewards, verified_parts
 from jaxrl.rollout.replay import Entry
 from jaxrl.train.timeline import Timeline
-from jaxrl.types import Completion, Group, StopReason
+from jaxrl.types import Completion, Group, StopReason, Tree
 from jaxrl.update.microbatch import policy_microbatch
 from jaxrl.update.state import TrainState
-
-Tree = dict
 
 
 @dataclass(frozen=True)

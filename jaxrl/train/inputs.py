@@ -26,7 +26,7 @@ from jaxrl.config.experiment import Config
 from jaxrl.errors import InputError
 from jaxrl.files.digests import Stamp, sha256_of_all, stamp
 from jaxrl.files.disk import write_whole
-from jaxrl.train.setup import model_folder
+from jaxrl.policy.load import model_folder
 
 log = logging.getLogger("jaxrl")
 

@@ -8,8 +8,9 @@ import jax
 from jaxrl.config.experiment import Stage
 from jaxrl.errors import InputError
 from jaxrl.model.lora import params_line
+from jaxrl.policy.hand_over import PolicyWeights
 from jaxrl.train.memory_plan import plan_stage
-from jaxrl.train.setup import Run, Weights
+from jaxrl.train.stage import Run
 from jaxrl.update.state import MAX_WEIGHT
 
 MAX_SKIPPED = 10
@@ -54,7 +55,7 @@ class FinitenessGuard:
         )
 
 
-def begin_stage(run: Run, stage: Stage, step: int, steps: int, weights: Weights) -> None:
+def begin_stage(run: Run, stage: Stage, step: int, steps: int, weights: PolicyWeights) -> None:
     """Drop what a killed run wrote after its last checkpoint, and say what begins and what memory it asks
     for.
     """

@@ -16,9 +16,9 @@ from jaxrl.errors import InputError
 from jaxrl.model.policy import Policy
 from jaxrl.model.remat import kept_bytes
 from jaxrl.ops.logprobs import CHUNK_ELEMENTS
+from jaxrl.policy.hand_over import PolicyWeights
 from jaxrl.sample.sets import set_bytes
 from jaxrl.track.format import data_size
-from jaxrl.train.setup import Weights
 from jaxrl.update.microbatch import stage_microbatch
 
 Tree = Mapping
@@ -117,7 +117,7 @@ def plan_update(
     return plan("selective") if plan("selective").fits else plan("full")
 
 
-def plan_stage(asked: str, stage: FineTuningStage | RLStage, weights: Weights, mesh: Mesh) -> Plan:
+def plan_stage(asked: str, stage: FineTuningStage | RLStage, weights: PolicyWeights, mesh: Mesh) -> Plan:
     """The plan of a stage's updates."""
     is_rl, rows = isinstance(stage, RLStage), stage_microbatch(stage, mesh)
     seq_len = stage.row_tokens if is_rl else stage.seq_len
@@ -150,7 +150,9 @@ def check_excluded(stage: RLStage, vocab_size: int, mesh: Mesh) -> None:
         )
 
 
-def fit_to_memory(asked: str, stage: FineTuningStage | RLStage, weights: Weights, mesh: Mesh) -> Weights:
+def fit_to_memory(
+    asked: str, stage: FineTuningStage | RLStage, weights: PolicyWeights, mesh: Mesh
+) -> PolicyWeights:
     """The weights with a policy whose backward pass keeps what the plan says."""
     return replace(
         weights, policy=replace(weights.policy, remat=plan_stage(asked, stage, weights, mesh).remat)

@@ -24,6 +24,7 @@ from jaxrl.device.mesh import shard_batch
 from jaxrl.interrupt import Interrupted
 from jaxrl.model.value_head import init_value_head
 from jaxrl.ops.kl import adapt_kl_coef
+from jaxrl.policy.hand_over import PolicyWeights, enter_stage
 from jaxrl.rollout.collate import collate
 from jaxrl.rollout.collect import collect, open_pool
 from jaxrl.rollout.credit import has_spread, verified_parts, verified_rewards
@@ -39,9 +40,9 @@ from jaxrl.train.alarms import find_alarms
 from jaxrl.train.experience import Scorers, fields_of, give_credit, minibatches
 from jaxrl.train.loop import FinitenessGuard, begin_stage, report_step
 from jaxrl.train.memory_plan import fit_to_memory
-from jaxrl.train.setup import ADAPTERS, CRITIC, DROPOUT, SAMPLING, Run, Weights, enter_stage
+from jaxrl.train.stage import ADAPTERS, CRITIC, DROPOUT, SAMPLING, Run
 from jaxrl.train.timeline import Timeline
-from jaxrl.types import Group, Problem
+from jaxrl.types import Group, Problem, Tree
 from jaxrl.update.checkpoint import Checkpoints
 from jaxrl.update.microbatch import stage_microbatch
 from jaxrl.update.state import (
@@ -55,7 +56,6 @@ from jaxrl.update.state import (
 )
 from jaxrl.update.step import make_critic_fn, make_grpo_step, make_ppo_step, make_score_fn
 
-Tree = dict
 DRAW, REPLAY, ORDER = range(1, 4)  # the purposes of host seeds; from 1, since NumPy does not see a trailing 0
 
 
@@ -93,7 +93,7 @@ def make_progress(algo: PolicyGradientSection, meta: dict) -> Progress:
     return Progress(**{**start, "rates": SuccessRates(start["rates"])})
 
 
-def rl(run: Run, stage: RLStage, index: int, weights: Weights) -> Weights:
+def rl(run: Run, stage: RLStage, index: int, weights: PolicyWeights) -> PolicyWeights:
     """Run (or take up again) a GRPO or PPO stage.
 
     Args:
@@ -266,7 +266,7 @@ def rl(run: Run, stage: RLStage, index: int, weights: Weights) -> Weights:
             if stops:
                 raise Interrupted
         guard.check_end()
-    return Weights(policy, policy_part(state.trainable), frozen, weights.is_new_base)
+    return PolicyWeights(policy, policy_part(state.trainable), frozen, weights.is_new_base)
 
 
 def choose_problems(

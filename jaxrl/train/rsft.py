@@ -15,6 +15,7 @@ from jaxrl.config.experiment import RSFTStage
 from jaxrl.data.packing import batch_at, indices_at, num_steps, pack
 from jaxrl.errors import InputError
 from jaxrl.interrupt import Interrupted
+from jaxrl.policy.hand_over import PolicyWeights, enter_stage
 from jaxrl.rollout.collect import collect, open_pool
 from jaxrl.rollout.winners import WinnerStatistics, choose_winners, load_winners, save_winners
 from jaxrl.sample.engine import Engine
@@ -23,8 +24,8 @@ from jaxrl.track.console import Console
 from jaxrl.track.format import compact
 from jaxrl.train.loop import FinitenessGuard, begin_stage, report_step
 from jaxrl.train.memory_plan import fit_to_memory
-from jaxrl.train.setup import ADAPTERS, DROPOUT, SAMPLING, Run, Weights, enter_stage
 from jaxrl.train.sft import update
+from jaxrl.train.stage import ADAPTERS, DROPOUT, SAMPLING, Run
 from jaxrl.types import Problem
 from jaxrl.update.checkpoint import Checkpoints
 from jaxrl.update.microbatch import stage_microbatch
@@ -34,7 +35,7 @@ from jaxrl.update.step import make_sft_step
 MIN_WINNERS = 10  # fewer are learnt by heart
 
 
-def rsft(run: Run, stage: RSFTStage, index: int, weights: Weights) -> Weights:
+def rsft(run: Run, stage: RSFTStage, index: int, weights: PolicyWeights) -> PolicyWeights:
     """Run (or take up again) an RSFT stage.
 
     Args:
@@ -154,7 +155,7 @@ def rsft(run: Run, stage: RSFTStage, index: int, weights: Weights) -> Weights:
             " trained; put a stage before it that teaches the policy to solve some problems, raise"
             " samples_per_problem, or set min_reward"
         )
-    return Weights(policy, state.trainable, frozen, weights.is_new_base)
+    return PolicyWeights(policy, state.trainable, frozen, weights.is_new_base)
 
 
 def choose_problems(

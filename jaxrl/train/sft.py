@@ -14,11 +14,12 @@ from jaxrl.data.records import split_records
 from jaxrl.device.mesh import shard_batch
 from jaxrl.errors import InputError
 from jaxrl.interrupt import Interrupted
+from jaxrl.policy.hand_over import PolicyWeights, enter_stage
 from jaxrl.rollout.collate import to_microbatches
 from jaxrl.tasks.base import Task
 from jaxrl.train.loop import FinitenessGuard, begin_stage, report_step
 from jaxrl.train.memory_plan import fit_to_memory
-from jaxrl.train.setup import ADAPTERS, DROPOUT, Run, Weights, enter_stage
+from jaxrl.train.stage import ADAPTERS, DROPOUT, Run
 from jaxrl.types import Message
 from jaxrl.update.batch import SFTBatch
 from jaxrl.update.checkpoint import CheckpointCorrupt, Checkpoints
@@ -27,7 +28,7 @@ from jaxrl.update.state import TrainState, abstract_state, make_optimizer, make_
 from jaxrl.update.step import make_score_fn, make_sft_step
 
 
-def sft(run: Run, stage: SFTStage, index: int, weights: Weights) -> Weights:
+def sft(run: Run, stage: SFTStage, index: int, weights: PolicyWeights) -> PolicyWeights:
     """Run (or take up again) an SFT stage.
 
     Args:
@@ -104,7 +105,7 @@ def sft(run: Run, stage: SFTStage, index: int, weights: Weights) -> Weights:
             except CheckpointCorrupt as error:
                 remedy = f"restore it, or delete {checkpoints.folder} to train the stage again"
                 raise InputError(f"the best checkpoint cannot be used: {error}; {remedy}") from None
-    return Weights(policy, state.trainable, frozen, weights.is_new_base)
+    return PolicyWeights(policy, state.trainable, frozen, weights.is_new_base)
 
 
 def load_rows(

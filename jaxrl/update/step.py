@@ -24,15 +24,15 @@ from jaxrl.model.value_head import state_values, value_head
 from jaxrl.ops.logprobs import token_logprobs
 from jaxrl.ops.masked import masked_sum
 from jaxrl.ops.policy_loss import loss_weights
+from jaxrl.types import Tree
 from jaxrl.update.batch import PolicyBatch, SFTBatch
 from jaxrl.update.objective import policy_objective, value_objective, weigh
 from jaxrl.update.state import MAX_WEIGHT, TrainState, all_finite, all_within
 
-Tree = dict
 Metrics = dict[str, Array]
-Weights = dict[str, Array]
+LossWeights = dict[str, Array]
 # (trainable, frozen, microbatch, weights [B, T] each, key) -> (loss, metrics by how they are put together)
-Loss = Callable[[Tree, Tree, SFTBatch | PolicyBatch, Weights, Array], tuple[Array, Metrics]]
+Loss = Callable[[Tree, Tree, SFTBatch | PolicyBatch, LossWeights, Array], tuple[Array, Metrics]]
 
 
 def make_sft_step(policy: Policy, tx: optax.GradientTransformation, state: TrainState, mesh: Mesh):
@@ -50,7 +50,7 @@ def make_sft_step(policy: Policy, tx: optax.GradientTransformation, state: Train
         value = -jnp.sum(weights["tokens"] * logprobs)
         return value, {"sum/loss": value, "sum/tokens": masked_sum(jnp.ones_like(logprobs), batch.loss_mask)}
 
-    def weigh_tokens(batch: SFTBatch) -> Weights:
+    def weigh_tokens(batch: SFTBatch) -> LossWeights:
         return {"tokens": loss_weights(batch.loss_mask, batch.segment_ids, "token_mean")}
 
     return _jit_step(loss, weigh_tokens, tx, state, mesh)
@@ -254,7 +254,7 @@ def _step(loss: Loss, weigh, tx, state: TrainState, frozen: Tree, batch) -> tupl
 
 
 def _accumulate(
-    loss: Loss, trainable: Tree, frozen: Tree, batch, weights: Weights, key: Array
+    loss: Loss, trainable: Tree, frozen: Tree, batch, weights: LossWeights, key: Array
 ) -> tuple[Tree, Metrics]:
     """Gradients and metrics of the microbatches that hold something, added up. Weights already divide by the
     whole.

@@ -9,8 +9,7 @@ heads, K key/value heads, H head width, L layers.
 from typing import Any, NamedTuple
 
 from jaxrl.model.config import ModelConfig
-
-Tree = dict[str, Any]
+from jaxrl.types import Tree
 
 
 class HFName(NamedTuple):

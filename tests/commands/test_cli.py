@@ -22,7 +22,7 @@ V = 96
 
 @pytest.fixture(autouse=True)
 def keep_the_cache_of_the_tests(monkeypatch):
-    monkeypatch.setattr("jaxrl.train.setup.set_up_jax", lambda folder: None)
+    monkeypatch.setattr("jaxrl.device.compilations.set_up_jax", lambda folder: None)
 
 
 @pytest.fixture(scope="module")

@@ -11,9 +11,10 @@ from jaxrl.config.shared import MeshSection, ModelSection
 from jaxrl.device.memory import device_memory, host_memory
 from jaxrl.device.mesh import make_mesh
 from jaxrl.model.policy import Policy
+from jaxrl.policy.hand_over import PolicyWeights
+from jaxrl.policy.load import load_base
 from jaxrl.train import memory_plan as module
 from jaxrl.train.memory_plan import COPIES, USABLE, excluded_bytes, fit_to_memory, plan_stage, plan_update
-from jaxrl.train.setup import Weights, load_base
 from jaxrl.update.batch import SFTBatch
 from jaxrl.update.state import init_state
 from jaxrl.update.step import make_sft_step
@@ -137,7 +138,7 @@ def test_the_plan_of_a_stage_is_of_its_microbatch(stage, rows, seq_len):
         "sample": {"max_prompt_tokens": 30, "max_new_tokens": 10},
     }
     config = validate_config({"name": "test", **sizes, "stages": [stage]}, "test")
-    weights = Weights(*shapes())
+    weights = PolicyWeights(*shapes())
     plan = plan_stage("auto", config.stages[0], weights, one_device())
     assert (plan.rows, plan.seq_len, plan.remat) == (rows, seq_len, "selective")
     assert fit_to_memory("full", config.stages[0], weights, one_device()).policy == dataclasses.replace(
@@ -163,7 +164,7 @@ def test_a_filter_is_a_bit_for_each_id_and_token_of_an_update():
     filtered, plain = stage({"top_p": 0.9}), stage({})
     assert excluded_bytes(plain, 1001, one_device()) == 0
     assert excluded_bytes(filtered, 1001, one_device()) == 12 * 100 * 126  # 10 rows, in microbatches of 4
-    plans = [plan_stage("full", each, Weights(*shapes()), one_device()) for each in (filtered, plain)]
+    plans = [plan_stage("full", each, PolicyWeights(*shapes()), one_device()) for each in (filtered, plain)]
     assert plans[0].needed - plans[1].needed == 2 * excluded_bytes(filtered, MODEL.vocab_size, one_device())
 
 

@@ -11,9 +11,9 @@ from jaxrl.config.shared import MeshSection
 from jaxrl.data.tokenizer import CHATML, num_tokens, train_tokenizer
 from jaxrl.device.mesh import make_mesh
 from jaxrl.errors import InputError
+from jaxrl.policy.load import fresh_model_config
 from jaxrl.tasks import TASKS
 from jaxrl.train.preflight import preflight
-from jaxrl.train.setup import fresh_model_config
 from jaxrl.types import Problem
 from tests.data.thinking_templates import THINKING
 from tests.tiny import one_device

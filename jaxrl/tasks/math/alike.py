@@ -20,6 +20,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
+from jaxrl.tasks.math import algebra
 from jaxrl.tasks.math.answers import (
     MAX_CHARS,
     Number,
@@ -33,7 +34,6 @@ from jaxrl.tasks.math.answers import (
 )
 from jaxrl.tasks.math.expression import GREEK, Unreadable, unknowns
 from jaxrl.tasks.math.structure import Group, Leaf, Node, Relation, read
-from jaxrl.tasks.math import algebra
 
 # with the digits of a double or more, a decimal stands for what rounds to it, where values are compared
 # (`symbolic`)

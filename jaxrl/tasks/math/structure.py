@@ -18,9 +18,9 @@ import re
 from dataclasses import dataclass
 from functools import cached_property
 
+from jaxrl.tasks.math import expression as grammar
 from jaxrl.tasks.math.answers import Number, denies, is_more_than_a_unit, read_number, tidy, unit_of
 from jaxrl.tasks.math.expression import Unreadable
-from jaxrl.tasks.math import expression as grammar
 
 MAX_PARTS = 100
 MAX_DEPTH = 12

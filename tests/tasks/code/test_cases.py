@@ -5,9 +5,9 @@ import itertools
 import pytest
 
 from jaxrl.sandbox.sandbox import Level, Limits, Sandbox, SandboxBusy
+from jaxrl.tasks.code import cases as code_cases
 from jaxrl.tasks.code.cases import run_cases, same_value
 from jaxrl.tasks.code.shapes import read_cases
-from jaxrl.tasks.code import cases as code_cases
 from tests.tasks.boxed import needs_linux
 
 STDIN = {"type": "stdin_stdout", "input": "1 2\n", "output": "3\n"}

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from jaxrl.tasks.math import algebra
 from jaxrl.tasks.math.algebra import same, same_relation
 from jaxrl.tasks.math.expression import Unreadable, read, unknowns
-from jaxrl.tasks.math import algebra
 
 needs_mpmath = pytest.mark.skipif(
     not algebra.importlib.util.find_spec("mpmath"), reason="the extra `math` is not installed"

@@ -15,9 +15,11 @@ from safetensors.numpy import load_file
 from jaxrl.commands.run import run
 from jaxrl.config.file import parse_yaml, validate_config
 from jaxrl.config.shared import LoraSection, ModelSection
+from jaxrl.device.compilations import set_up_jax
 from jaxrl.errors import InputError
 from jaxrl.model.lora import merge_lora
-from jaxrl.train.setup import Weights, enter_stage, load_base, set_up_jax
+from jaxrl.policy.hand_over import PolicyWeights, enter_stage
+from jaxrl.policy.load import load_base
 from jaxrl.weights.peft import save_adapter
 from jaxrl.weights.safetensors import save_model
 from tests.tiny import CONFIG, LORA, max_difference, one_device, policy_and_trees
@@ -26,13 +28,13 @@ KEY = jax.random.key(0)
 TOKENS = jax.random.randint(jax.random.key(1), (2, 10), 0, 64)
 
 
-def adapted(dtype: str = "float32") -> Weights:
+def adapted(dtype: str = "float32") -> PolicyWeights:
     policy, trainable, frozen = policy_and_trees()
     frozen = jax.tree.map(lambda x: x.astype(dtype), frozen)
-    return Weights(dataclasses.replace(policy, dtype=dtype), trainable, frozen)
+    return PolicyWeights(dataclasses.replace(policy, dtype=dtype), trainable, frozen)
 
 
-def logits(weights: Weights):
+def logits(weights: PolicyWeights):
     positions = np.broadcast_to(np.arange(10), (2, 10))
     hidden = weights.policy.apply(
         weights.trainable, weights.frozen, TOKENS, positions, np.ones((2, 10), np.int32)
@@ -65,7 +67,7 @@ def test_dropout_and_the_order_of_targets_do_not_make_other_adapters():
 
 def test_a_loaded_base_is_not_copied_for_its_first_adapters():
     policy, _, frozen = policy_and_trees()
-    base = Weights(dataclasses.replace(policy, lora=None), {}, frozen)
+    base = PolicyWeights(dataclasses.replace(policy, lora=None), {}, frozen)
     entered = enter_stage(base, LORA, "float32", one_device(), KEY)
     assert entered.frozen["model"] is frozen["model"] and not entered.is_new_base
     np.testing.assert_allclose(logits(entered), logits(base), rtol=1e-5, atol=1e-5)
@@ -86,7 +88,7 @@ def test_a_small_adapter_survives_the_merge_of_a_bfloat16_base():
     is lost.
     """
     weights = adapted("bfloat16")
-    small = Weights(weights.policy, jax.tree.map(lambda x: 0.1 * x, weights.trainable), weights.frozen)
+    small = PolicyWeights(weights.policy, jax.tree.map(lambda x: 0.1 * x, weights.trainable), weights.frozen)
     entered = enter_stage(small, None, "bfloat16", one_device(), KEY)
     base = jax.tree.map(lambda x: x.astype("float32"), weights.frozen["model"])
     exact = merge_lora(base, small.trainable["lora"], LORA)
@@ -98,10 +100,10 @@ def test_a_small_adapter_survives_the_merge_of_a_bfloat16_base():
 
 
 @pytest.fixture(scope="module")
-def saved(tmp_path_factory) -> tuple[Weights, Path]:
+def saved(tmp_path_factory) -> tuple[PolicyWeights, Path]:
     """A policy with adapters, and the folder where `model` and `adapter` are."""
     weights, folder = (
-        Weights(*policy_and_trees(config=dataclasses.replace(CONFIG, qkv_bias=False))),
+        PolicyWeights(*policy_and_trees(config=dataclasses.replace(CONFIG, qkv_bias=False))),
         tmp_path_factory.mktemp("saved"),
     )
     save_model(weights.frozen["model"], weights.policy.config, folder / "model", "float32", eos_ids=(2,))
@@ -111,7 +113,7 @@ def saved(tmp_path_factory) -> tuple[Weights, Path]:
     return weights, folder
 
 
-def load(folder: Path, adapter: Path) -> Weights:
+def load(folder: Path, adapter: Path) -> PolicyWeights:
     section = ModelSection(path=str(folder / "model"), adapter=str(adapter))
     return load_base(section, vocab_size=0, mesh=one_device(), seed=0)
 
