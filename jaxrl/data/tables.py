@@ -31,8 +31,7 @@ def read_hub(name: str, config: str | None, split: str) -> Iterator[tuple[str, d
         import datasets
     except ImportError:
         raise InputError(
-            f"the dataset {name!r} needs the `datasets` library; install it with: pip install"
-            " 'jaxrl[datasets]'"
+            f"the dataset {name!r} needs the `datasets` library; install it with: pip install datasets"
         ) from None
     try:
         saved = any((Path(name) / file).is_file() for file in ("state.json", "dataset_dict.json"))
@@ -52,7 +51,7 @@ def _parquet_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         import pyarrow.parquet
     except ImportError:
         raise InputError(
-            f"{path} needs pyarrow, which comes with the `datasets` library: pip install 'jaxrl[datasets]'"
+            f"{path} needs pyarrow, which comes with the `datasets` library: pip install datasets"
         ) from None
     number = 0
     try:
