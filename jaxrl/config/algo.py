@@ -16,9 +16,10 @@ BASELINES_OVER_GROUPS = ("grpo", "center", "rloo", "gdpo")
 class CorrectionSection(Section):
     """Truncated importance sampling for the gap between the sampler's logprobs and the trainer's.
 
-    level: the weight of each token by itself, or of its whole sequence. cap: the largest weight. how: what
-      happens above
-    the cap: `truncate` holds the weight there, `mask` takes the token (or sequence) out of the loss.
+    level: the weight of each token by itself, or of its whole sequence.
+    cap: the largest weight.
+    how: what happens above the cap: `truncate` holds the weight there, `mask` takes the token (or sequence)
+      out of the loss.
     """
 
     level: Literal["token", "sequence"] = "token"
@@ -34,6 +35,7 @@ class ReplaySection(Section):
       filtered or not); `off_policy` puts them through the policy loss, with the logprobs of the time when
       they were sampled and the ids that a filter kept then, and the advantages: GRPO's of that time, PPO's of
       today's critic.
+    coef: weight of the cross-entropy of `use: sft`.
     per_problem, capacity: best completions kept for a problem, and in all; the easiest problems make room
       first.
     """
@@ -57,16 +59,17 @@ class ReplaySection(Section):
 class PolicyGradientSection(Section):
     """What GRPO and PPO share.
 
-    problems_per_batch, group_size: P problems, G completions of each. updates_per_batch: minibatches that the
-      P * G rows are split into, one optimiser step each; microbatch: rows per gradient piece (null: rows of
-      about 4,096 tokens on each row shard, of 1,024 on CPU). Completions are packed, and pieces that stay
-      empty cost nothing: the smaller the piece, the less is padding.
+    problems_per_batch, group_size: P problems, G completions of each.
+    updates_per_batch: minibatches that the P * G rows are split into, one optimiser step each.
+    microbatch: rows per gradient piece (null: rows of about 4,096 tokens on each row shard, of 1,024 on CPU).
+      Completions are packed, and pieces that stay empty cost nothing: the smaller the piece, the less is
+      padding.
     old_logprobs: what the ratio of a batch's later updates is to, and a KL penalty in the reward from: a pass
       of the `trainer` over the batch, or what the `sampler` said, which saves the pass and counts the gap
       between the two as a change of the policy. The first update needs neither: its ratio is 1. The gap is
       logged, with `sampler` of that update.
-    ratio_level: `token`, or `sequence` (GSPO). clip_low, clip_high: the ratio earns gradient in 1 - low .. 1
-      + high.
+    ratio_level: `token`, or `sequence` (GSPO).
+    clip_low, clip_high: the ratio earns gradient in 1 - low .. 1 + high.
     dual_clip: for negative advantages the loss is bounded by dual_clip * |A| (null: it is not).
     aggregate: `token_mean` over the tokens of an optimiser step; `sequence_mean` of each sequence's mean;
       `constant` divides each sequence's sum by sample.max_new_tokens, then takes the mean over sequences.
@@ -76,15 +79,17 @@ class PolicyGradientSection(Section):
       sampled, through which the gradient passes, too; its mean gradient is then that of KL(policy ||
       reference), which plain k1's and k3's is not.
     reference: the policy as the stage `start`s, the `base` without adapters, or null: none.
-      reference_every: steps after which it becomes the policy of that time (null: never).
+    reference_every: steps after which the reference becomes the policy of that time (null: never).
     entropy_coef: weight of the entropy bonus, whose gradient costs a third matmul with the head. With top-k,
       top-p or min-p it is the entropy over the ids that were kept.
-    sampler_correction: see there; null leaves the gap uncorrected (it is logged all the same).
+    sampler_correction: its section; null leaves the gap uncorrected (it is logged all the same).
     overlong: what becomes of completions that run into max_new_tokens. `keep` them; `mask` takes them out of
       the batch; `penalty` takes up to 1 off the reward, growing over the last `overlong_buffer` tokens, cut
       off or not.
+    overlong_buffer: tokens over which that penalty grows.
     curriculum: which problems are drawn: `none`, each once an epoch; `success_rate`, oftenest those solved
       half the time.
+    replay: its section; null replays nothing.
     """
 
     problems_per_batch: PositiveInt = 16
@@ -207,13 +212,12 @@ class PolicyGradientSection(Section):
 
 
 class GRPOSection(PolicyGradientSection):
-    """Critic-free policy gradients. advantage: from rewards to advantages, `ops/advantages.py`.
+    """Critic-free policy gradients.
 
-        grpo            (r - mean) / std of its group          center          r - mean of its group (Dr.
-        GRPO) rloo            r - mean of the others of its group    reinforce_pp    (r - mean) / std of the
-        whole batch gdpo            each part of the reward by its own group's mean and std, then the weighted
-        sum by the batch's std
-
+    advantage: from rewards to advantages, `ops/advantages.py`. `grpo`: (r - mean) / std of its group.
+      `center`: r - mean of its group (Dr. GRPO). `rloo`: r - mean of the others of its group. `reinforce_pp`:
+      (r - mean) / std of the whole batch. `gdpo`: each part of the reward by its own group's mean and std,
+      then the weighted sum by the batch's std.
     part_weights: with gdpo, the parts of the verdict that are learnt from and what each weighs (negative: a
       penalty); the reward itself, and parts without a weight, are only logged.
     loss: `clip`, or `cispo`: the ratio, held within 1 - clip_low .. 1 + clip_high, is a constant weight of
@@ -281,18 +285,19 @@ class GRPOSection(PolicyGradientSection):
 class PPOSection(PolicyGradientSection):
     """Policy gradients with a critic: generalised advantage estimation over tokens or turns, `ops/gae.py`.
 
-    gamma, gae_lambda: discount and mixing, per token or per turn (`gae_level`; an episode of one completion
-      is one turn). 1 and 1 give every token what is still to come less the value, fit for one verified reward
-      at the end; a lower lambda trusts the critic more. whiten: advantages to mean 0, variance 1.
+    gamma, gae_lambda: discount and mixing, per token or per turn. 1 and 1 give every token what is still to
+      come less the value, fit for one verified reward at the end; a lower lambda trusts the critic more.
+    gae_level: whether a step of the two is a token or a turn; an episode of one completion is one turn.
+    whiten: advantages to mean 0, variance 1.
     bootstrap_truncated: whether a completion that was cut by max_new_tokens is worth what the critic expects
       after it, in place of the verdict on it. False: the verdict ends the episode, cut or not; else running
       out of tokens pays as soon as the critic expects more than the verdict.
     critic: a value head on the policy's own hidden states (`shared`), or on those of adapters of its own
       (`separate`).
-    vf_coef: weight of the value loss. value_clip: how far a value may move from the old one and still count
-      (null: any).
-    critic_learning_rate: of the critic's own parameters (null: optim's). critic_warmup: first batches that
-      train the critic's own parameters only.
+    vf_coef: weight of the value loss.
+    value_clip: how far a value may move from the old one and still count (null: any).
+    critic_learning_rate: of the critic's own parameters (null: optim's).
+    critic_warmup: first batches that train the critic's own parameters only.
     kl_target, kl_horizon: with a target, kl_coef is adapted after each batch so that the KL stays near it;
       the horizon is in sequences. The target is in nats per token.
     ppo_epochs: passes over a batch, each in a new order, updates_per_batch minibatches in each.

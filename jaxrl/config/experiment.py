@@ -36,9 +36,10 @@ StageName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9 ._-]*$")]
 
 
 class DataSection(Section):
-    """Records for SFT: a JSONL file, or a dataset by the `datasets` library's name (`hub`). See
-    `data/records.py`.
+    """Records for SFT: a JSONL file, or a dataset by the `datasets` library's name. See `data/records.py`.
 
+    file, hub: one of the two.
+    hub_split: the split of the dataset.
     ignore: keys of records and messages that are left out, whatever they hold; any other key that is not
       known is an error.
     """
@@ -58,9 +59,14 @@ class DataSection(Section):
 class FineTuningStage(Section):
     """What the SFT and RSFT stages share: cross-entropy on packed rows.
 
-    steps: optimiser steps; null means `epochs` passes. seq_len: tokens per row; rows: rows per optimiser
-      step;
+    steps: optimiser steps; null means `epochs` passes.
+    epochs: passes over the rows, where `steps` is null.
+    rows: rows per optimiser step.
+    seq_len: tokens per row; a longer record is an error, never cut.
+    packing: whether several records share a row; none sees another.
     microbatch: rows per gradient piece (null: rows of about 4,096 tokens on each row shard, of 1,024 on CPU).
+    lora: as shared; null trains the whole model.
+    optim: as shared.
     """
 
     steps: PositiveInt | None = None
@@ -76,9 +82,12 @@ class FineTuningStage(Section):
 class SFTStage(FineTuningStage):
     """Supervised fine-tuning on records, or (data: null) on the task's own demonstrations.
 
-    val_fraction: share of the records held out when the data has no validation split of its own. patience:
-      evaluations
-    without improvement before stopping (null: never).
+    name: of the stage, in metrics, checkpoints and on the console.
+    data: the records; null takes the task's demonstrations.
+    val_fraction: share of the records held out when the data has no validation split of its own.
+    eval_every: steps between two validation losses; the checkpoint with the lowest is what the stage leaves.
+    patience: evaluations without improvement before stopping (null: never).
+    task: as shared; asked for demonstrations only.
     """
 
     kind: Literal["sft"]
@@ -93,9 +102,13 @@ class SFTStage(FineTuningStage):
 class RLStage(Section):
     """What the GRPO and PPO stages share: policy gradients on the task's train split.
 
-    steps: batches of experience. seq_len: tokens per row of the update; null means max_prompt_tokens +
-      max_new_tokens,
-    which always fits.
+    steps: batches of experience.
+    seq_len: tokens per row of the update; null means max_prompt_tokens + max_new_tokens, which always fits.
+    algo: the objective.
+    lora: as shared; null trains the whole model.
+    task: as shared; its train split is what is asked.
+    sample: as shared; how completions are drawn.
+    optim: as shared.
     """
 
     steps: PositiveInt = 100
@@ -154,7 +167,10 @@ class RLStage(Section):
 
 
 class GRPOStage(RLStage):
-    """Group-relative policy optimisation and its family."""
+    """Group-relative policy optimisation and its family.
+
+    name: of the stage, in metrics, checkpoints and on the console.
+    """
 
     kind: Literal["grpo"]
     name: StageName = "grpo"
@@ -162,7 +178,10 @@ class GRPOStage(RLStage):
 
 
 class PPOStage(RLStage):
-    """Proximal policy optimisation with a critic."""
+    """Proximal policy optimisation with a critic.
+
+    name: of the stage, in metrics, checkpoints and on the console.
+    """
 
     kind: Literal["ppo"]
     name: StageName = "ppo"
@@ -186,13 +205,17 @@ class RSFTStage(FineTuningStage):
     """Rejection-sampling fine-tuning: sample, verify, keep the best, fine-tune on them; again from the
     result.
 
-    iterations: rounds of sampling and training. problems: of the train split, how many are asked in a round
-      (null: all), in the order of a permutation that goes on from round to round. samples_per_problem,
-      keep_top: k completions of each problem, and how many of its winners are kept: by reward, then
-        correctness, then the shorter.
+    name: of the stage, in metrics, checkpoints and on the console.
+    iterations: rounds of sampling and training.
+    problems: of the train split, how many are asked in a round (null: all), in the order of a permutation
+      that goes on from round to round.
+    samples_per_problem, keep_top: k completions of each problem, and how many of its winners are kept: by
+      reward, then correctness, then the shorter.
     min_reward: a winner's reward is above it, or the completion is correct (null: it must be correct). A
       completion that was cut off never wins: it would teach not to end.
     steps, epochs: of the fine-tuning in each round.
+    task: as shared; its train split is what is asked.
+    sample: as shared; how completions are drawn.
     """
 
     kind: Literal["rsft"]
@@ -230,8 +253,12 @@ def _refuse_greedy(sample: SampleSection) -> None:
 
 
 class EvalStage(Section):
-    """A row of the evaluation table: the policy as it stands, on a split of the task. limit: first n problems
-    only.
+    """A row of the evaluation table: the policy as it stands, on a split of the task.
+
+    name: of the row.
+    split: which problems are asked.
+    limit: first n problems only.
+    task, sample: as shared.
     """
 
     kind: Literal["eval"]
@@ -260,7 +287,19 @@ INHERITED = ("lora", "task", "sample", "optim")
 
 
 class Config(Section):
-    """One experiment."""
+    """One experiment.
+
+    name: of the run, and of its folder.
+    seed: of everything that is drawn; the same seed on the same machine and versions is the same run.
+    runs_dir: the run's folder is made in it.
+    compilation_cache: where compiled programs are kept between runs; null keeps none.
+    model, lora, mesh: the policy and where its arrays lie. `lora: null` trains the whole model.
+    task: what is asked and how it is judged.
+    sample, optim: how completions are drawn; the optimiser.
+    verify, checkpoint, track: verifier processes; how often the run is saved; what is told of it.
+    expect: what a run of this config should measure.
+    stages: what is done, in order; each goes on from the policy that the one before left.
+    """
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]*$")]
     seed: Seed = 0

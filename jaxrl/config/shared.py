@@ -12,8 +12,17 @@ LORA_TARGETS = ("q", "k", "v", "o", "gate", "up", "down")
 
 
 class ArchitectureSection(Section):
-    """A fresh, randomly initialised model, for `model.path: null`. Names and meanings as in
-    `model/config.py`.
+    """A fresh, randomly initialised model, for `model.path: null`: a Qwen3 with these sizes.
+
+    d_model: width of the hidden states.
+    num_layers: blocks.
+    num_heads, num_kv_heads: heads of queries, and of keys and values; the first is a multiple of the second.
+    head_dim: width of a head; null means d_model / num_heads.
+    d_ff: width inside the MLP.
+    rope_theta: base of the rotary frequencies.
+    qk_norm: whether queries and keys are normalised.
+    tie_embeddings: whether the head is the embedding, transposed.
+    max_positions: the longest sequence that the model may see.
     """
 
     d_model: PositiveInt = 128
@@ -44,6 +53,7 @@ class ModelSection(Section):
     """Where the base model comes from, and how it is held.
 
     path: a Hugging Face directory (or hub name); null makes a fresh model of `architecture`.
+    architecture: the sizes of a fresh model; exactly one of `path` and `architecture` is given.
     adapter: a PEFT directory; the first stage goes on from it if its `lora` has the same rank, alpha and
       targets, and starts from the base with it merged in if not.
     tokenizer: a tokenizer directory (or hub name); null takes it from `path`, or, without a path, trains one
@@ -88,7 +98,14 @@ class ModelSection(Section):
 
 
 class LoraSection(Section):
-    """Low-rank adapters: y = x W + (alpha / rank) (x A) B, with alpha / sqrt(rank) when `rslora`."""
+    """Low-rank adapters: y = x W + (alpha / rank) (x A) B, with alpha / sqrt(rank) when `rslora`.
+
+    rank: columns of A, rows of B.
+    alpha: the scale's numerator.
+    dropout: share of x that the adapters do not see, in SFT and RSFT; policy gradients know no dropout.
+    targets: the linear layers that have adapters.
+    rslora: whether the scale is alpha / sqrt(rank), which keeps its size at high ranks.
+    """
 
     rank: PositiveInt = 16
     alpha: Positive = 32.0
@@ -98,7 +115,12 @@ class LoraSection(Section):
 
 
 class MeshSection(Section):
-    """Devices per axis; their product must be the number of devices used (1, or all that jax sees)."""
+    """Devices per axis; their product must be the number of devices used (1, or all that jax sees).
+
+    data: the batch is split over it, the weights are copied.
+    fsdp: the batch and the weights are split over it.
+    tensor: every matrix product is split over it.
+    """
 
     data: PositiveInt = 1
     fsdp: PositiveInt = 1
@@ -108,23 +130,28 @@ class MeshSection(Section):
 class SampleSection(Section):
     """How completions are drawn, and with what means.
 
-    temperature: 0 is greedy. top_k: 0, top_p: 1 and min_p: 0 are off; they look at what the temperature has
-      left. GRPO and PPO learn with the very ids that were kept (a bit per id of the vocabulary and token:
-      memory that is planned for), also for `kl_coef`, `entropy_coef` and updates after the first. Ids that
-      the tokenizer does not have are never drawn.
-    stop, stop_ids: texts and token ids that end a completion, beside the tokenizer's own ids.
+    temperature: what the logits are divided by; 0 is greedy.
+    top_k, top_p, min_p: only the k likeliest ids; only the likeliest ones up to a mass of p; only ids at
+      least min_p as likely as the likeliest. 0, 1 and 0 are off; they look at what the temperature has left.
+      GRPO and PPO learn with the very ids that were kept (a bit per id of the vocabulary and token: memory
+      that is planned for), also for `kl_coef`, `entropy_coef` and updates after the first. Ids that the
+      tokenizer does not have are never drawn.
+    max_new_tokens: the most tokens of a completion, its EOS included.
     max_prompt_tokens: a longer prompt is an error, never cut.
+    stop, stop_ids: texts and token ids that end a completion, beside the tokenizer's own ids.
     slots: rows decoded together at most (but one per device); null means as many as the memory for the cache
-      holds. kv_gib: that memory, GiB per device; null means most of what is free. What does not fit waits,
+      holds.
+    kv_gib: memory for the cache, GiB per device; null means most of what is free. What does not fit waits,
       and takes the places of rows that have ended.
     window: decode steps inside one compiled call; between two of them the host looks for rows that have
       ended.
     compact: between windows, go on without the rows that have ended and with a cache no longer than the rows
       are.
     merge_lora: sample from W + scale * A B, rounded to `model.dtype`, instead of with the adapters beside W:
-      fewer steps on the device, and not quite the trainer's policy. weight_dtype, kv_dtype: int8 weights or
-      cache, which is less to read, and further from it. How far is in the metrics (`sampler_mismatch/...`),
-      and `algo.sampler_correction` corrects for it.
+      fewer steps on the device, and not quite the trainer's policy.
+    weight_dtype, kv_dtype: int8 weights or cache, which is less to read, and further from the trainer's
+      policy. How far is in the metrics (`sampler_mismatch/...`), and `algo.sampler_correction` corrects for
+      it.
     """
 
     temperature: NonNegative = 1.0
@@ -150,8 +177,15 @@ class SampleSection(Section):
 
 
 class OptimSection(Section):
-    """AdamW with a warm-up and a schedule whose floor is `min_ratio * learning_rate`; `clip_norm: 0` does not
-    clip.
+    """AdamW with a warm-up and a schedule.
+
+    learning_rate: after the warm-up, and where the schedule begins.
+    schedule: how it falls over the stage's steps.
+    warmup_steps: steps in which it rises from 0.
+    min_ratio: the schedule's floor is min_ratio * learning_rate.
+    weight_decay: AdamW's.
+    clip_norm: the gradient's largest norm; 0 does not clip.
+    b1, b2, eps: AdamW's.
     """
 
     learning_rate: Positive = 1e-4
@@ -169,7 +203,8 @@ class VerifySection(Section):
     """The verifier pool: a sample that fails (timeout, crash, exception) gets the task's failure reward and
     is counted as an error.
 
-    workers: processes. timeout_s: wall time of one sample, after which its worker is killed.
+    workers: processes.
+    timeout_s: wall time of one sample, after which its worker is killed.
     batch_timeout_s: wall time that a batch may still take once its last completion has been sampled; what is
       not verified by then fails.
     recycle_after: samples after which a worker makes way for a fresh one, against verifiers that leak.
@@ -188,8 +223,10 @@ class VerifySection(Section):
 
 
 class CheckpointSection(Section):
-    """A checkpoint every `every` optimiser steps, the newest `keep` of them kept (and the best, where there
-    is one).
+    """Checkpoints of a stage.
+
+    every: optimiser steps (GRPO and PPO: batches) between two of them.
+    keep: how many of the newest are kept; SFT keeps the best one, too.
     """
 
     every: PositiveInt = 50
@@ -200,7 +237,8 @@ class ExpectSection(Section):
     """What a run of this config should measure, by runs that were made before; told beside the run's own
     numbers at its end.
 
-    accuracy: for evaluations by name, the lowest and the highest that is normal. runs: how many runs say so.
+    accuracy: for evaluations by name, the lowest and the highest that is normal.
+    runs: how many runs say so.
     changed: keys that this run sets otherwise than the file whose numbers these are; the ranges then say
       nothing about it. `jaxrl run` fills it in from the overrides of the command line.
     """
@@ -221,7 +259,11 @@ class ExpectSection(Section):
 
 
 class WandbSection(Section):
-    """Weights & Biases, for those who use it; `mode: offline` needs no network."""
+    """Weights & Biases, for those who use it.
+
+    project, entity: where the run is shown.
+    mode: `offline` needs no network and no account.
+    """
 
     project: str = "jaxrl"
     entity: str | None = None
@@ -229,8 +271,11 @@ class WandbSection(Section):
 
 
 class TrackSection(Section):
-    """What is told of a run. log_every: steps between two console lines; samples_per_step: rows of
-    samples.jsonl.
+    """What is told of a run.
+
+    log_every: steps between two console lines.
+    samples_per_step: rows of samples.jsonl.
+    wandb: null, or the section of Weights & Biases.
     """
 
     log_every: PositiveInt = 1

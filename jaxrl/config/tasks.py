@@ -53,8 +53,8 @@ class Options(BaseModel):
 class CustomSection(AnyTaskSection):
     """A task of the user's own; see `tasks/custom.py`.
 
-    file: a Python file with a class `Task` (`FILE.py:NAME` for a class of another name). options: what it is
-      made with, `Task(**options)`.
+    file: a Python file with a class `Task` (`FILE.py:NAME` for a class of another name).
+    options: what it is made with, `Task(**options)`.
     train, val, test: a file of records, JSONL or parquet, for each split; read where the class has no
       `problems` of its own.
     """
@@ -70,16 +70,18 @@ class CustomSection(AnyTaskSection):
 class KnowledgeGraphSection(AnyTaskSection):
     """Multi-hop questions over a graph of typed entities; see `tasks/graph/task.py`.
 
-    graph: a `kg.json`, or null for a generated graph of `entities` entities with `relations` outgoing edges
-      each, seeded by `graph_seed`.
+    graph: a `kg.json`, or null for a generated graph.
     eval_file: a JSONL of questions on `graph` that becomes the whole test split (`test` is then not read);
       its paths are kept out of the other splits.
     examples_file: a JSONL of questions on `graph` whose wordings the generated questions take over.
-    hops: lengths of the paths asked about. eval_hops: those of the val and test splits; null means those of
-      `hops` above 1 (paths of one hop are the facts themselves, and are in the train split alone).
-    train, val, test: numbers of problems in each split; questions are drawn with `question_seed`. Which split
-      a path belongs to depends on the path alone, so that stages with other numbers, hops or seeds never mix
-      the splits.
+    entities, relations, graph_seed: a generated graph has so many entities, with so many outgoing edges each,
+      drawn with this seed.
+    question_seed: questions are drawn with it.
+    hops: lengths of the paths asked about.
+    eval_hops: those of the val and test splits; null means those of `hops` above 1 (paths of one hop are the
+      facts themselves, and are in the train split alone).
+    train, val, test: numbers of problems in each split. Which split a path belongs to depends on the path
+      alone, so that stages with other numbers, hops or seeds never mix the splits.
     variants: how often each path of the train split is asked, every time with wrong options and an order
       drawn anew.
     letters: `shuffled` options, or `fixed`: every entity always stands under the same letter, so that a model
@@ -114,9 +116,9 @@ class KnowledgeGraphSection(AnyTaskSection):
 class TinySection(AnyTaskSection):
     """Three games with a known optimum, for models of tens of thousands of parameters; see `tasks/tiny.py`.
 
-    game: `letter`, `echo` or `count`. train, val, test: numbers of problems in each split; a multiple of 8
-      asks each
-    of a game's questions equally often. `letter` has at most 768 problems per split, the others 6144.
+    game: `letter`, `echo` or `count`.
+    train, val, test: numbers of problems in each split; a multiple of 8 asks each of a game's questions
+      equally often. `letter` has at most 768 problems per split, the others 6144.
     """
 
     name: Literal["tiny"]
@@ -129,9 +131,9 @@ class TinySection(AnyTaskSection):
 class SatSection(AnyTaskSection):
     """Random k-SAT near the threshold; see `tasks/sat/task.py`.
 
-    variables: fewest and most variables of a formula. clause_sizes: literals of a clause; each formula has
-      one of these. (20 variables are 85 clauses of 3, 199 of 4 or 422 of 5: prompts of about 2, 5 and 14
-      thousand characters.)
+    variables: fewest and most variables of a formula.
+    clause_sizes: literals of a clause; each formula has one of these. (20 variables are 85 clauses of 3, 199
+      of 4 or 422 of 5: prompts of about 2, 5 and 14 thousand characters.)
     ratio: clauses per variable; null means the threshold: 4.26 for clauses of 3, 9.93 of 4, 21.12 of 5, 2^k
       ln 2 above.
     planting: how formulas with a solution are made. `quiet`: each clause drawn among those that a hidden
@@ -140,8 +142,8 @@ class SatSection(AnyTaskSection):
       ratio of 4.26 for all clause sizes; these can be guessed.
     unsatisfiable: share of formulas without a solution, which a solver has refuted; null means 0.15, and 0
       for `affine`.
-    train, val, test: numbers of problems in each split, drawn with `seed`; a problem's split hangs on its
-      content alone.
+    seed: problems are drawn with it.
+    train, val, test: numbers of problems in each split; a problem's split hangs on its content alone.
     """
 
     name: Literal["sat"]
@@ -173,12 +175,13 @@ class SatSection(AnyTaskSection):
 
 
 class MathSection(AnyTaskSection):
-    """Questions with a number or an expression as their answer, from files or the hub; see `tasks/math/task.py`.
+    """Questions with a number or an expression as their answer, from files or the hub; see
+    `tasks/math/task.py`.
 
     train_file, test_file: records in JSONL (.gz too) or parquet, with the fields of GSM8K (`question`,
-      `answer`), MATH (`problem`, `solution`) or MATH-500 (`problem`, `answer`). hub: a dataset of the hub, or
-      a folder that it was saved to, for what no file is named for; hub_config: its configuration (`main` for
-      openai/gsm8k).
+      `answer`), MATH (`problem`, `solution`) or MATH-500 (`problem`, `answer`).
+    hub: a dataset of the hub, or a folder that it was saved to, for what no file is named for.
+    hub_config: its configuration (`main` for openai/gsm8k).
     train, val, test: at most so many problems, the first ones; null means all. The val split is taken out of
       the train file: a twentieth of it, chosen by content alone.
     answer_format: how the prompt asks for the answer, and demonstrations end: `hashes` (#### 42) or `boxed`.
@@ -202,8 +205,10 @@ class MathSection(AnyTaskSection):
 class ArithmeticSection(AnyTaskSection):
     """Expressions of whole numbers to work out, as hard as wished; see `tasks/numbers/arithmetic.py`.
 
-    terms: fewest and most operands. digits: fewest and most digits of an operand. operators: what they are
-      joined by; `//` is division rounded down. train, val, test, seed: as those of `sat`.
+    terms: fewest and most operands.
+    digits: fewest and most digits of an operand.
+    operators: what they are joined by; `//` is division rounded down.
+    train, val, test, seed: as those of `sat`.
     """
 
     name: Literal["arithmetic"]
@@ -217,10 +222,12 @@ class ArithmeticSection(AnyTaskSection):
 
 
 class CountdownSection(AnyTaskSection):
-    """Reach a target from given numbers with + - * /, each used at most once; see `tasks/numbers/countdown.py`.
+    """Reach a target from given numbers with + - * /, each used at most once; see
+    `tasks/numbers/countdown.py`.
 
-    numbers: fewest and most numbers given. largest: the largest that is drawn. targets: smallest and largest
-      target.
+    numbers: fewest and most numbers given.
+    largest: the largest that is drawn.
+    targets: smallest and largest target.
     train, val, test, seed: as those of `sat`.
     """
 
@@ -237,17 +244,19 @@ class CountdownSection(AnyTaskSection):
 class ProgramSection(AnyTaskSection):
     """What the tasks that run programs have in common; see `tasks/code/sandbox.py` and `sandbox/sandbox.py`.
 
-    train_file, test_file: records in JSONL (.gz too) or parquet. hub: a dataset of the hub, or a folder that
-      it was saved to, for what no file is named for; hub_config: its configuration; hub_split,
-      hub_test_split: its splits for train and test. A twentieth of the train source, chosen by content alone,
-        is the val split; where test has no source of its own,
-      another twentieth is the test split.
+    train_file, test_file: records in JSONL (.gz too) or parquet. A twentieth of the train source, chosen by
+      content alone, is the val split; where test has no source of its own, another twentieth is the test
+      split.
+    hub: a dataset of the hub, or a folder that it was saved to, for what no file is named for.
+    hub_config: its configuration.
+    hub_split, hub_test_split: its splits for train and test.
     train, val, test: at most so many problems, the first ones; null means all.
     wall_s, cpu_s: seconds of one program on one case, or in all calls of HumanEval's or MBPP's tests.
-      total_s: after so many seconds no further case of a completion is begun. wall_s + total_s should stay
-        below verify.timeout_s. Where wall_s or total_s
-      ran out because the machine was busy, there is no verdict.
-    memory_mb: address space. output_kb: of what is printed.
+    total_s: after so many seconds no further case of a completion is begun. wall_s + total_s should stay
+      below verify.timeout_s. Where wall_s or total_s ran out because the machine was busy, there is no
+      verdict.
+    memory_mb: address space.
+    output_kb: of what is printed.
     min_level: how well programs must be shut in, or they are not run.
     packages: names of packages, installed beside jaxrl, that programs and tests may import besides the
       standard library; HumanEval+ needs [numpy]. They take address space.
@@ -272,8 +281,11 @@ class ProgramSection(AnyTaskSection):
 
 
 class BundledSection(ProgramSection):
-    """Where no source is named, the problems are made here (`tasks/programs/programs.py`), drawn with `seed`; null
-    then means 1000, 100, 100.
+    """Where no source is named, the problems are made here (`tasks/programs/programs.py`).
+
+    seed: they are drawn with it.
+    train, val, test: at most so many problems, the first ones; null means all of a file, and 1000, 100, 100
+      of those that are made.
     """
 
     seed: NonNegativeInt = 0

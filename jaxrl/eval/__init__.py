@@ -1,0 +1,1 @@
+"""A policy or a baseline, asked a split of a task."""

@@ -1,0 +1,1 @@
+"""The one place that knows Flax: the transformer and its parts as pure functions of arrays."""

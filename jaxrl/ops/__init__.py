@@ -1,0 +1,1 @@
+"""Pure functions of arrays: the arithmetic of losses, advantages, attention and sampling."""

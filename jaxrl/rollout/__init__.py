@@ -1,0 +1,1 @@
+"""From problems to what an update learns from: sampled, verified, credited, packed."""

@@ -1,0 +1,1 @@
+"""The sampler: requests in, completions out."""

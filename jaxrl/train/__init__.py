@@ -1,0 +1,1 @@
+"""The stages as stories, and what they share."""

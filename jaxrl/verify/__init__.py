@@ -1,0 +1,1 @@
+"""The verifier pool: verify functions in processes that may hang or die."""

@@ -1,0 +1,1 @@
+"""Hugging Face and PEFT files, in and out."""
