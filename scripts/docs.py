@@ -10,6 +10,7 @@ import argparse
 import ast
 import re
 import sys
+import textwrap
 import types
 import typing
 from pathlib import Path
@@ -24,6 +25,7 @@ sys.path.insert(0, str(ROOT))
 from jaxrl.config import algo, experiment, shared, tasks  # noqa: E402
 from jaxrl.config.section import Section  # noqa: E402
 
+SHORT = 90  # letters of a meaning that several keys share and each repeats
 DOCS, LIBRARY = ROOT / "docs", ROOT / "jaxrl"
 FLOORS_FILE = ROOT / "tests" / "test_floors.py"
 
@@ -141,7 +143,8 @@ def meaning(section: type[Section], key: str) -> str:
         if issubclass(owner, Section) and owner is not Section:
             for keys, text in _key_spans(section, owner)[1]:
                 if key in keys:
-                    return _join(text)
+                    again = key != keys[0] and len(text) > SHORT
+                    return f"see `{keys[0]}`." if again else _join(text)
     raise LookupError(f"{section.__name__}.{key} has no meaning: say `{key}: ...` in the class's docstring")
 
 
@@ -175,7 +178,8 @@ def _words(kind: typing.Any, metadata: typing.Sequence = ()) -> str:
         return _words(args[0], [*args[1:], *metadata])
     if origin in (typing.Union, types.UnionType):
         if tagged := [x for x in args if isinstance(x, type) and issubclass(x, Section)]:
-            some = "a task" if "name" in tagged[0].model_fields and len(tagged) > 2 else _words(tagged[0])
+            many = "stage" if "kind" in tagged[0].model_fields else "task"
+            some = many if len(tagged) > 1 else _words(tagged[0])
             return some + (" or null" if types.NoneType in args else "")
         return " or ".join(_words(x, metadata) for x in args)
     if kind is types.NoneType:
@@ -184,7 +188,7 @@ def _words(kind: typing.Any, metadata: typing.Sequence = ()) -> str:
         return ", ".join(f"`{x}`" for x in args)
     if origin is tuple:
         inner = [_words(x) for x in args if x is not Ellipsis]
-        return f"list of {inner[0]}" if Ellipsis in args else f"[{', '.join(inner)}]"
+        return f"list: {inner[0]}" if Ellipsis in args else f"[{', '.join(inner)}]"
     if origin is dict:
         return f"mapping of names to {_words(args[1])}"
     if isinstance(kind, type) and issubclass(kind, Section):
@@ -257,7 +261,7 @@ def _inside(folder: Path, depth: int) -> list[str]:
 
 
 def _line(depth: int, name: str, text: str) -> str:
-    return f"{'  ' * depth + name:<28}{text}"
+    return textwrap.fill(text, 106, initial_indent=f"{'  ' * depth + name:<28}", subsequent_indent=" " * 28)
 
 
 def floors() -> list[list[str]]:
@@ -277,7 +281,7 @@ def first_sentence(path: Path) -> str:
     text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
     if not text:
         raise LookupError(f"{path} has no docstring; its first line says what it is")
-    return re.match(r".+?(?=[.;]\s|[.:;]?$)", " ".join(text.split("\n\n")[0].split()))[0]
+    return re.match(r".+?(?=(?<!\.)[.;]\s|[.:;]?$)", " ".join(text.split("\n\n")[0].split()))[0]
 
 
 def architecture_page() -> str:

@@ -293,10 +293,15 @@ class Config(Section):
     seed: of everything that is drawn; the same seed on the same machine and versions is the same run.
     runs_dir: the run's folder is made in it.
     compilation_cache: where compiled programs are kept between runs; null keeps none.
-    model, lora, mesh: the policy and where its arrays lie. `lora: null` trains the whole model.
+    model: the base model.
+    lora: the adapters that are trained; null trains the whole model.
+    mesh: the devices, and where arrays lie on them.
     task: what is asked and how it is judged.
-    sample, optim: how completions are drawn; the optimiser.
-    verify, checkpoint, track: verifier processes; how often the run is saved; what is told of it.
+    sample: how completions are drawn.
+    optim: the optimiser.
+    verify: verifier processes.
+    checkpoint: how often the run is saved.
+    track: what is told of the run.
     expect: what a run of this config should measure.
     stages: what is done, in order; each goes on from the policy that the one before left.
     """

@@ -12,7 +12,7 @@ LORA_TARGETS = ("q", "k", "v", "o", "gate", "up", "down")
 
 
 class ArchitectureSection(Section):
-    """A fresh, randomly initialised model, for `model.path: null`: a Qwen3 with these sizes.
+    """A fresh, randomly initialised model, for `model.path: null`; a Qwen3, without `qk_norm` a Llama.
 
     d_model: width of the hidden states.
     num_layers: blocks.
