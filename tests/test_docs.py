@@ -1,4 +1,4 @@
-"""The pages are those of the code: what is generated is current, what is shown works, what is named exists."""
+"""The pages are those of the code: generated ones are current, what is shown works, what is named exists."""
 
 import importlib.util
 import json

@@ -31,7 +31,8 @@ def read_hub(name: str, config: str | None, split: str) -> Iterator[tuple[str, d
         import datasets
     except ImportError:
         raise InputError(
-            f"the dataset {name!r} needs the `datasets` library; install it with: pip install datasets"
+            f"the dataset {name!r} needs the `datasets` library; install it with: pip install"
+            " 'jaxrl[datasets]'"
         ) from None
     try:
         saved = any((Path(name) / file).is_file() for file in ("state.json", "dataset_dict.json"))
@@ -51,7 +52,7 @@ def _parquet_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         import pyarrow.parquet
     except ImportError:
         raise InputError(
-            f"{path} needs pyarrow, which comes with the `datasets` library: pip install datasets"
+            f"{path} needs pyarrow, which comes with the `datasets` library: pip install 'jaxrl[datasets]'"
         ) from None
     number = 0
     try:

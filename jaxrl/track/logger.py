@@ -289,7 +289,7 @@ def _start_wandb(folder: Path, section, name: str, config: Mapping[str, Any] | N
         import wandb
     except ImportError:
         raise InputError(
-            "track.wandb needs the `wandb` library; install it with: pip install wandb, or set"
+            "track.wandb needs the `wandb` library; install it with: pip install 'jaxrl[wandb]', or set"
             " track.wandb to null"
         ) from None
     id_file = folder / WANDB_ID

@@ -42,7 +42,7 @@ def preflight(
     """
     if config.track.wandb is not None and importlib.util.find_spec("wandb") is None:
         raise InputError(
-            "track.wandb needs the `wandb` library; install it with: pip install wandb, or set"
+            "track.wandb needs the `wandb` library; install it with: pip install 'jaxrl[wandb]', or set"
             " track.wandb to null"
         )
     withheld(os.environ, config.verify.pass_env)  # refuses names that are not set
