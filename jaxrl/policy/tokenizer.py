@@ -8,7 +8,7 @@ from jaxrl.data.chat import end_of_turn_id
 from jaxrl.data.dates import fix_moment
 from jaxrl.data.tokenizer import eos_ids, load_tokenizer, train_tokenizer
 from jaxrl.errors import InputError
-from jaxrl.policy.load import model_folder
+from jaxrl.policy.folder import model_folder
 from jaxrl.tasks import make_task
 
 
