@@ -19,7 +19,6 @@ from jaxrl.policy.hand_over import PolicyWeights
 from jaxrl.rollout.collect import collect, open_pool
 from jaxrl.rollout.winners import Winner, WinnerStatistics, choose_winners, load_winners, save_winners
 from jaxrl.sample.engine import Engine
-from jaxrl.tasks import make_task
 from jaxrl.track.console import Console
 from jaxrl.track.format import compact
 from jaxrl.train.ahead import Ahead, Found
@@ -46,7 +45,7 @@ def rsft(run: Run, stage: RSFTStage, index: int, weights: PolicyWeights) -> Poli
       InputError: no iteration had a winner.
     """
     # --------------------------------------------------------------------------------------- task and policy
-    task = make_task(stage.task)
+    task = run.make_task(stage.task)
     problems = task.problems("train")
     microbatch = stage_microbatch(stage, run.mesh)
     weights = enter(run, stage, index, weights)
