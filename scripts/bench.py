@@ -58,8 +58,8 @@ from jaxrl.rollout.collate import collate
 from jaxrl.sample.engine import Engine
 from jaxrl.sample.rows import Request
 from jaxrl.train.experience import Scorers, fields_of, give_credit, minibatches
+from jaxrl.train.finetune import as_batch
 from jaxrl.train.rl import make_critic, make_reference
-from jaxrl.train.sft import as_batch
 from jaxrl.types import Completion, Group, Problem, Trajectory, Verdict
 from jaxrl.update.microbatch import policy_microbatch, sft_microbatch
 from jaxrl.update.state import make_actor_critic_optimizer, make_optimizer, place_state, policy_part

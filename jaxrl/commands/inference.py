@@ -24,8 +24,9 @@ from jaxrl.device.mesh import num_row_shards, shard_batch
 from jaxrl.errors import InputError
 from jaxrl.eval.evaluate import baseline_rows, choose_problems, evaluate
 from jaxrl.model.policy import Policy
+from jaxrl.policy.folder import model_folder
 from jaxrl.policy.hand_over import PolicyWeights
-from jaxrl.policy.load import load_base, model_folder
+from jaxrl.policy.load import load_base
 from jaxrl.rollout.collect import open_pool
 from jaxrl.sample.buckets import length_bucket
 from jaxrl.sample.engine import Engine

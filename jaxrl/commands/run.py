@@ -5,11 +5,10 @@ runs/<name>/  config.yaml  inputs.json  metrics.jsonl  samples.jsonl  eval.json 
               lock (while a process is at work there)
 """
 
+import functools
 import sys
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import TextIO
 
@@ -24,27 +23,23 @@ from jaxrl.device.compilations import Compilations, set_up_jax
 from jaxrl.device.memory import explain_out_of_memory
 from jaxrl.device.mesh import make_mesh, num_row_shards
 from jaxrl.errors import InputError
-from jaxrl.eval.evaluate import baseline_rows, choose_problems, evaluate
 from jaxrl.files.disk import write_whole, writing
 from jaxrl.files.lock import locked
 from jaxrl.interrupt import Interrupt, Interrupted
+from jaxrl.policy.describe import describe
 from jaxrl.policy.hand_over import PolicyWeights
-from jaxrl.policy.load import load_base
+from jaxrl.policy.load import load
 from jaxrl.policy.tokenizer import load_run_tokenizer
-from jaxrl.rollout.collect import open_pool
-from jaxrl.sample.engine import Engine
 from jaxrl.tasks import make_task
 from jaxrl.track.console import Console
-from jaxrl.track.evaluations import load_rows, render_table, save_rows
+from jaxrl.track.evaluations import load_rows, render_table
 from jaxrl.track.expected import compare
-from jaxrl.track.logger import METRICS, SAMPLES, RunLogger, read_rows, sample_row
+from jaxrl.track.logger import METRICS, SAMPLES, RunLogger, read_rows
 from jaxrl.track.report import write_report
-from jaxrl.train.inputs import Inputs, check_inputs, compared_by_content, keep_inputs
+from jaxrl.train.inputs import Inputs, check_inputs, compared_by_content, keep_inputs, read_inputs
 from jaxrl.train.preflight import preflight
-from jaxrl.train.rl import rl
-from jaxrl.train.rsft import rsft
-from jaxrl.train.sft import sft
-from jaxrl.train.stage import SAMPLING, Run
+from jaxrl.train.stage import Run
+from jaxrl.train.stages import STAGE_KINDS
 from jaxrl.update.microbatch import stage_microbatch
 from jaxrl.update.state import all_finite
 from jaxrl.weights.peft import save_adapter
@@ -76,9 +71,12 @@ def run_locked(config: Config, check_lock: Callable[[], None], stream: TextIO | 
     refuse_other_config(folder, config)
     refuse_broken_records(folder)
     inputs = check_inputs(config, folder)
-    tokenizer, eos_ids = load_run_tokenizer(config, folder, inputs.began)
-    weights = load_base(config.model, num_tokens(tokenizer), mesh, config.seed)
-    sft_rows = preflight(config, tokenizer, weights.policy.config, mesh)
+    tasks = functools.cache(make_task)  # of each section one, which makes its problems once
+    tokenizer, eos_ids = load_run_tokenizer(config, folder, inputs.began, tasks)
+    description = describe(config.model, num_tokens(tokenizer), mesh)
+    ahead = preflight(config, tokenizer, description, tasks)
+    inputs = read_inputs(inputs, config, folder)
+    weights = load(description, config.seed)
     is_first = jax.process_index() == 0
     check_lock()  # the model may have taken minutes
     make_run_folder(folder, config, tokenizer, inputs)
@@ -91,7 +89,18 @@ def run_locked(config: Config, check_lock: Callable[[], None], stream: TextIO | 
         ) as logger,
     ):
         this = Run(
-            config, folder, mesh, tokenizer, eos_ids, sft_rows, logger, console, interrupt, compilations
+            config,
+            folder,
+            mesh,
+            tokenizer,
+            eos_ids,
+            tasks,
+            ahead.sft_rows,
+            ahead.plans,
+            logger,
+            console,
+            interrupt,
+            compilations,
         )
         if asks_for_date(tokenizer):
             console.note(
@@ -103,8 +112,8 @@ def run_locked(config: Config, check_lock: Callable[[], None], stream: TextIO | 
                 if interrupt.requested:
                     raise Interrupted
                 logger.check()
-                with explain_out_of_memory(f"stage {stage.name}", partial(smaller, stage, mesh)):
-                    weights = STAGE_FUNCTIONS[stage.kind](this, stage, index, weights)
+                with explain_out_of_memory(f"stage {stage.name}", functools.partial(smaller, stage, mesh)):
+                    weights = STAGE_KINDS[stage.kind].run(this, stage, index, weights)
         finally:
             console.note(compilations.line())
         export(this, weights)
@@ -187,51 +196,6 @@ def make_run_folder(folder: Path, config: Config, tokenizer, inputs: Inputs) -> 
         write_whole(folder / "config.yaml", dump_config(config))
 
 
-def evaluation(run: Run, stage: EvalStage, index: int, weights: PolicyWeights) -> PolicyWeights:
-    """Add a row to eval.json, after the baselines' where the problems are new; nothing if an earlier start
-    did it.
-    """
-    file = run.folder / "eval.json"
-    rows = load_rows(file)
-    if any(row.name == stage.name for row in rows):
-        return weights
-    task = make_task(stage.task)
-    problems = choose_problems(task, stage)
-    run.console.stage(
-        stage.name,
-        len(problems),
-        detail=f"{stage.split} split, temperature {stage.sample.temperature}",
-        unit="problem",
-    )
-    asked = (stage.task, stage.split, stage.limit)
-    earlier = [(s.task, s.split, s.limit) for s in run.config.stages[:index] if isinstance(s, EvalStage)]
-    policy = replace(weights.policy, remat="none")
-    engine = Engine(policy, stage.sample, run.eos_ids, run.tokenizer.decode, run.mesh)
-    with open_pool(task, run.config.verify) as pool:
-        # the baselines of these problems stand before the first policy that was asked them
-        if asked not in earlier:
-            suffix = f" ({stage.name})" if earlier else ""
-            rows = rows + [
-                replace(row, name=row.name + suffix)
-                for row in baseline_rows(task, pool, problems, run.config.seed)
-            ]
-        row, trajectories = evaluate(
-            engine,
-            pool,
-            run.tokenizer,
-            problems,
-            weights.trainable,
-            weights.frozen,
-            run.key(index, SAMPLING),
-            stage.name,
-        )
-    run.logger.truncate_after([s.name for s in run.config.stages], stage.name, -1)
-    run.logger.log_samples(stage.name, 0, [sample_row(t) for t in trajectories])
-    save_rows(file, [*rows, row])
-    run.console.note(render_table([row]))
-    return weights
-
-
 def export(run: Run, weights: PolicyWeights) -> None:
     """What the run has made, for others to load: the base if it is a new one, the adapter if there is one.
 
@@ -264,6 +228,3 @@ def export(run: Run, weights: PolicyWeights) -> None:
     if lora is not None:
         with writing(run.folder / "adapter"):
             save_adapter(weights.trainable["lora"], lora, weights.policy.config, run.folder / "adapter", base)
-
-
-STAGE_FUNCTIONS = {"sft": sft, "rsft": rsft, "grpo": rl, "ppo": rl, "eval": evaluation}

@@ -60,6 +60,20 @@ def enter_stage(
     return PolicyWeights(policy, {"lora": adapters}, {"model": model}, is_new_base)
 
 
+def entered_shapes(weights: PolicyWeights, lora: LoraSection | None, dtype: str, mesh: Mesh) -> PolicyWeights:
+    """What `enter_stage` will give, with shapes for arrays, of such weights."""
+    entered = None
+
+    def arrays(trainable: Tree, frozen: Tree) -> tuple[Tree, Tree]:
+        nonlocal entered
+        before = replace(weights, trainable=trainable, frozen=frozen)
+        entered = enter_stage(before, lora, dtype, mesh, jax.random.key(0))
+        return entered.trainable, entered.frozen
+
+    trainable, frozen = jax.eval_shape(arrays, weights.trainable, weights.frozen)
+    return replace(entered, trainable=trainable, frozen=frozen)
+
+
 def _go_on(before: LoraSection | None, lora: LoraSection | None) -> bool:
     """Do the arrays of `before` mean the same under `lora`? Dropout is not in them; PEFT names the targets in
     any order.

@@ -13,7 +13,7 @@ from jaxrl.data.packing import assign_rows, lay_out, segments
 from jaxrl.errors import InputError
 from jaxrl.sample.sets import NOTHING, to_bits
 from jaxrl.types import Completion
-from jaxrl.update.batch import PolicyBatch
+from jaxrl.update.batch import PolicyBatch, to_microbatches
 
 
 @dataclass(frozen=True)
@@ -115,12 +115,6 @@ def uncollate(array: np.ndarray, samples: Sequence[Sample], seq_len: int) -> lis
             found[i] = flat[r, at : at + n]
             at += n
     return found
-
-
-def to_microbatches(x: np.ndarray, M: int, B: int) -> np.ndarray:
-    """[R, T, ...] -> [M, B, T, ...], empty rows added at the end; R <= M * B."""
-    missing = np.zeros((M * B - len(x), *x.shape[1:]), x.dtype)
-    return (np.concatenate([x, missing]) if len(missing) else x).reshape(M, B, *x.shape[1:])
 
 
 def _lay_out_sets(

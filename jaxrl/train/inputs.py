@@ -26,7 +26,7 @@ from jaxrl.config.experiment import Config
 from jaxrl.errors import InputError
 from jaxrl.files.digests import Stamp, sha256_of_all, stamp
 from jaxrl.files.disk import write_whole
-from jaxrl.policy.load import model_folder
+from jaxrl.policy.folder import model_folder
 
 log = logging.getLogger("jaxrl")
 
@@ -61,7 +61,8 @@ class Inputs:
 
 
 def check_inputs(config: Config, folder: Path) -> Inputs:
-    """The inputs of a run as they are now; those of a run that has begun are the ones that it began with.
+    """The inputs of a run that has begun, if they are still the ones that it began with; of a new one, when
+    it begins: its files are read when all else has been looked at, see `read_inputs`.
 
     Raises:
       InputError: files that have changed, are gone or are new since the run began (all are named); a broken
@@ -69,9 +70,9 @@ def check_inputs(config: Config, folder: Path) -> Inputs:
     """
     has_begun = (folder / "config.yaml").is_file()  # what a folder without it holds is not believed
     kept = _load(folder / INPUTS) if has_begun else None
-    files = _digests(_input_files(config) | _tokenizer_made(config, folder), kept.files if kept else {})
     if kept is None:
-        return Inputs(_beginning(folder), files)
+        return Inputs(_beginning(folder), {})
+    files = _digests(_input_files(config) | _tokenizer_made(config, folder), kept.files)
     changes = [_change(kept.files.get(name), files.get(name)) for name in sorted(kept.files | files)]
     if any(changes):
         listed = "\n  ".join(dict.fromkeys(filter(None, changes)))
@@ -81,6 +82,12 @@ def check_inputs(config: Config, folder: Path) -> Inputs:
             f" all the same, with what has changed in the middle of the run, delete {folder / INPUTS}"
         )
     return Inputs(kept.began, files)
+
+
+def read_inputs(inputs: Inputs, config: Config, folder: Path) -> Inputs:
+    """The inputs with the digests of their files; those of a run that has begun are there already."""
+    files = inputs.files or _digests(_input_files(config) | _tokenizer_made(config, folder), {})
+    return Inputs(inputs.began, files)
 
 
 def keep_inputs(inputs: Inputs, config: Config, folder: Path) -> None:

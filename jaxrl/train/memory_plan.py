@@ -4,7 +4,7 @@ keep.
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import jax
 from jax.sharding import Mesh
@@ -148,15 +148,6 @@ def check_excluded(stage: RLStage, vocab_size: int, mesh: Mesh) -> None:
             " seq_len (or sample.max_prompt_tokens and max_new_tokens) or problems_per_batch, or leave the"
             " filters off"
         )
-
-
-def fit_to_memory(
-    asked: str, stage: FineTuningStage | RLStage, weights: PolicyWeights, mesh: Mesh
-) -> PolicyWeights:
-    """The weights with a policy whose backward pass keeps what the plan says."""
-    return replace(
-        weights, policy=replace(weights.policy, remat=plan_stage(asked, stage, weights, mesh).remat)
-    )
 
 
 def _device_bytes(tree: Tree, mesh: Mesh) -> int:

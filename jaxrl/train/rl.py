@@ -9,22 +9,23 @@ The two differ in how credit is given (`rollout/credit.py`) and in the critic's 
 import itertools
 import time
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from jax import Array
 
 from jaxrl.config.algo import GRPOSection, PolicyGradientSection, PPOSection
 from jaxrl.config.experiment import RLStage
 from jaxrl.data.packing import stream_at
-from jaxrl.device.mesh import shard_batch
-from jaxrl.interrupt import Interrupted
+from jaxrl.device.mesh import check_rows, shard_batch
 from jaxrl.model.value_head import init_value_head
 from jaxrl.ops.kl import adapt_kl_coef
-from jaxrl.policy.hand_over import PolicyWeights, enter_stage
+from jaxrl.policy.hand_over import PolicyWeights
 from jaxrl.rollout.collate import collate
 from jaxrl.rollout.collect import collect, open_pool
 from jaxrl.rollout.credit import has_spread, verified_parts, verified_rewards
@@ -34,24 +35,20 @@ from jaxrl.rollout.metrics import rollout_metrics, speed
 from jaxrl.rollout.replay import ReplayBuffer
 from jaxrl.sample.engine import Engine
 from jaxrl.sample.sets import set_bytes
-from jaxrl.tasks import make_task
 from jaxrl.track.logger import sample_row
+from jaxrl.train.ahead import Ahead, Found
 from jaxrl.train.alarms import find_alarms
-from jaxrl.train.experience import Scorers, fields_of, give_credit, minibatches
-from jaxrl.train.loop import FinitenessGuard, begin_stage, report_step
-from jaxrl.train.memory_plan import fit_to_memory
-from jaxrl.train.stage import ADAPTERS, CRITIC, DROPOUT, SAMPLING, Run
+from jaxrl.train.experience import Experience, Scorers, fields_of, give_credit, minibatches
+from jaxrl.train.memory_plan import check_excluded
+from jaxrl.train.stage import CRITIC, SAMPLING, FinitenessGuard, Run, StageRun, enter
 from jaxrl.train.timeline import Timeline
 from jaxrl.types import Group, Problem, Tree
-from jaxrl.update.checkpoint import Checkpoints
 from jaxrl.update.microbatch import stage_microbatch
 from jaxrl.update.state import (
     TrainState,
-    abstract_state,
     make_actor_critic_optimizer,
     make_optimizer,
     make_schedule,
-    place_state,
     policy_part,
 )
 from jaxrl.update.step import make_critic_fn, make_grpo_step, make_ppo_step, make_score_fn
@@ -97,42 +94,18 @@ def rl(run: Run, stage: RLStage, index: int, weights: PolicyWeights) -> PolicyWe
     """Run (or take up again) a GRPO or PPO stage.
 
     Args:
-      index: the stage's place in the config; its checkpoints are in `checkpoints/<index>_<name>`.
+      index: the stage's place in the config.
       weights: what the stage before left.
     Returns:
       The weights after the last update, without the critic.
     """
+    # --------------------------------------------------------------------------------------- task and policy
     algo, steps, sample = stage.algo, stage.steps, stage.sample
-    seq_len = stage.row_tokens
-    microbatch = stage_microbatch(stage, run.mesh)
-    task = make_task(stage.task)
+    task = run.make_task(stage.task)
     problems = task.problems("train")
-
-    # ------------------------------------------------------------------------------------ model and optimiser
-    weights = enter_stage(weights, stage.lora, run.config.model.dtype, run.mesh, run.key(index, ADAPTERS))
-    weights = fit_to_memory(run.config.model.remat, stage, weights, run.mesh)
+    weights = enter(run, stage, index, weights)
     policy, frozen = weights.policy, weights.frozen
-    score = make_score_fn(policy, run.mesh, sample.temperature)
-    if isinstance(algo, PPOSection):
-        critic = make_critic(algo, policy.config.d_model, weights.trainable, run.key(index, CRITIC))
-        tx = make_actor_critic_optimizer(stage.optim, algo, steps * algo.num_updates)
-        make_step, score_sampled = make_ppo_step, make_critic_fn(policy, run.mesh, sample.temperature)
-    else:
-        critic, tx = {}, make_optimizer(stage.optim, steps * algo.num_updates)
-        make_step, score_sampled = make_grpo_step, score
-    schedule = make_schedule(stage.optim, steps * algo.num_updates, algo.num_held)
-    made_of = (
-        weights.trainable | critic,
-        tx,
-        run.key(index, DROPOUT),
-        run.mesh,
-        make_reference(algo, weights.trainable),
-    )
-    abstract = abstract_state(*made_of)
-    update = make_step(policy, tx, algo, sample, abstract, run.mesh)
-    timeline = Timeline()
-    excluded = set_bytes(sample, policy.config.vocab_size)
-    scorers = Scorers(run.mesh, seq_len, algo, frozen, score_sampled, score, timeline, excluded)
+    learner = make_learner(run, stage, index, weights)
     engine = Engine(
         policy,
         sample,
@@ -143,133 +116,201 @@ def rl(run: Run, stage: RLStage, index: int, weights: PolicyWeights) -> PolicyWe
         algo.group_size,
         records=True,
     )
+    reference = make_reference(algo, weights.trainable)
 
     with (
-        Checkpoints(
-            run.folder / "checkpoints" / f"{index}_{stage.name}", run.config.checkpoint.keep
-        ) as checkpoints,
+        StageRun(run, stage, index, weights, learner.tx, learner.critic, reference) as work,
         open_pool(task, run.config.verify) as pool,
     ):
+        update = learner.make_step(policy, learner.tx, algo, sample, work.abstract, run.mesh)
         # --------------------------------------------------------------------------------------------- resume
-        state, meta = checkpoints.restore_latest(abstract) or (
-            place_state(*made_of),
-            {"progress": {}, "skipped": 0},
-        )
-        progress, guard = make_progress(algo, meta["progress"]), FinitenessGuard(stage.name, meta["skipped"])
+        state, meta = work.restore({"progress": {}})
+        progress = make_progress(algo, meta["progress"])
         if progress.batches < steps:
-            begin_stage(run, stage, progress.batches, steps, weights)
-        told = set()
+            work.begin(progress.batches, steps)
 
         def sample_groups(count: int) -> list[Group]:
             """The groups of the next `count` problems, each call with noise of its own."""
-            chosen = choose_problems(algo, problems, progress, count, run.config.seed, index)
-            key = run.key(index, SAMPLING, progress.rounds)
+            chosen = next_problems(algo, problems, progress, count, run.config.seed, index)
+            key, version = run.key(index, SAMPLING, progress.rounds), progress.batches
             progress.rounds, progress.drawn = progress.rounds + 1, progress.drawn + count
+            trainable = policy_part(state.trainable)
             return collect(
-                engine,
-                pool,
-                run.tokenizer,
-                chosen,
-                algo.group_size,
-                policy_part(state.trainable),
-                frozen,
-                key,
-                progress.batches,
+                engine, pool, run.tokenizer, chosen, algo.group_size, trainable, frozen, key, version
             )
 
         while progress.batches < steps:
-            timeline.begin()
-            # ------------------------------------------------------------------------------------- experience
-            if isinstance(algo, PPOSection) or algo.dynamic_sampling is None:
-                groups = sampled = sample_groups(algo.problems_per_batch)
-            else:
-                spreads = partial(group_has_spread, algo)
-                groups, sampled = gather(
-                    sample_groups, spreads, algo.problems_per_batch, algo.dynamic_sampling
-                )
-            progress.rates.update(sampled)
-            collect_s = time.perf_counter() - timeline.started
-
-            # ----------------------------------------------------------------------------------------- credit
+            learner.timeline.begin()
+            # ------------------------------------------------------------------------------ experience, credit
+            groups, sampled = fill_batch(algo, sample_groups)
+            collect_s = time.perf_counter() - learner.timeline.started
             seed = (run.config.seed, index, progress.batches)
-            # of a batch that could not be filled as much is replayed
-            share = len(groups) / algo.problems_per_batch
-            replayed = []
-            if progress.replay is not None:
-                replayed = progress.replay.draw(
-                    round(share * algo.replayed_per_batch), progress.rates, (REPLAY, *seed)
-                )
-            experience = give_credit(
-                groups, replayed, scorers, state, progress.kl_coef, sample.max_new_tokens
-            )
-            if progress.replay is not None:
-                progress.replay.add(groups, experience.advantages_P_G, progress.rates)
+            experience = credit(groups, sampled, learner, state, progress, seed)
 
             # ---------------------------------------------------------------------------------------- updates
-            updates, running = [], None
-            for samples in minibatches(experience, algo, (ORDER, *seed)):
-                # laid out while the device works on the update before
-                batch = collate(samples, algo.rows_per_update, seq_len, microbatch, fields_of(algo), excluded)
-                updates += finish(running, timeline, guard)
-                began = time.perf_counter()
-                state, metrics = update(state, frozen, shard_batch(batch, run.mesh))
-                running = (metrics, began)
-            updates += finish(running, timeline, guard)
+            state, updates = learn(update, state, frozen, experience, learner, work.guard, seed)
             progress.batches += 1
-            if (
-                isinstance(algo, PPOSection)
-                and algo.kl_target is not None
-                and progress.batches > algo.critic_warmup
-            ):
-                num_sequences = algo.problems_per_batch * algo.group_size
-                progress.kl_coef = adapt_kl_coef(
-                    progress.kl_coef,
-                    experience.metrics["kl/ref"],
-                    algo.kl_target,
-                    algo.kl_horizon,
-                    num_sequences,
-                )
-            if algo.reference_every and progress.batches % algo.reference_every == 0:
-                state = renew_reference(state)
+            state = move_targets(algo, state, progress, experience)
 
             # ---------------------------------------------------------------------------------- tell and keep
-            step = progress.batches
-            times = timeline.metrics(engine.take_times())
-            metrics = (
-                rollout_metrics(sampled)
-                | pool.take_times()
-                | experience.metrics
-                | over_updates(updates, algo.old_logprobs)
-            )
+            step, times = progress.batches, learner.timeline.metrics(engine.take_times())
+            metrics = rollout_metrics(sampled) | pool.take_times() | experience.metrics
+            metrics |= over_updates(updates, algo.old_logprobs) | batch_metrics(groups, sampled, progress)
             metrics |= {
-                "groups/used": len(groups),
-                "groups/dropped": len(sampled) - len(groups),
-                "replay/size": len(progress.replay) if progress.replay is not None else 0,
-                "replay/used": len(replayed),
-                "learning_rate": float(schedule(max(0, int(state.step) - 1))),
+                "replay/used": len(experience.replayed),
+                "learning_rate": float(learner.schedule(max(0, int(state.step) - 1))),
                 **speed(sampled, collect_s, times["time/step_s"]),
                 **times,
-                "batch_hash": zlib.crc32(
-                    repr([t.completion.completion_ids for g in sampled for t in g.trajectories]).encode()
-                ),
             }
-            report_step(run, stage, step, metrics)
-            for kind, sentence in find_alarms(metrics).items():
-                if kind not in told:
-                    run.console.warn(f"{stage.name}, step {step}: {sentence}")
-                    told.add(kind)
+            work.report(step, metrics)
+            work.warn(step, find_alarms(metrics))
             kept = samples_to_keep(groups, experience.advantages_P_G, run.config.track.samples_per_step)
             run.logger.log_samples(stage.name, step, kept)
-            stops = run.interrupt.requested and step < steps
-            if stops or step == steps or step % run.config.checkpoint.every == 0:
-                checkpoints.save(step, state, {"progress": progress.meta(), "skipped": guard.skipped})
-            if stops:
-                raise Interrupted
-        guard.check_end()
-    return PolicyWeights(policy, policy_part(state.trainable), frozen, weights.is_new_base)
+            work.keep(step, state, {"progress": progress.meta()}, is_last=step == steps)
+        work.guard.check_end()
+    return work.leave(policy_part(state.trainable))
 
 
-def choose_problems(
+@dataclass(frozen=True)
+class Learner:
+    """What turns experience into updates: the critic's fresh parameters ({} without one), the optimiser and
+    its schedule, the scorers.
+    """
+
+    stage: RLStage
+    microbatch: int
+    critic: Tree
+    tx: optax.GradientTransformation
+    schedule: optax.Schedule
+    make_step: Callable
+    scorers: Scorers
+
+    @property
+    def timeline(self) -> Timeline:
+        """Where the time of a step goes."""
+        return self.scorers.timeline
+
+
+def make_learner(run: Run, stage: RLStage, index: int, weights: PolicyWeights) -> Learner:
+    """The learner of a stage, with a critic for PPO and without one for GRPO."""
+    algo, policy, temperature = stage.algo, weights.policy, stage.sample.temperature
+    num_updates = stage.steps * algo.num_updates
+    score = make_score_fn(policy, run.mesh, temperature)
+    if isinstance(algo, PPOSection):
+        critic = make_critic(algo, policy.config.d_model, weights.trainable, run.key(index, CRITIC))
+        tx = make_actor_critic_optimizer(stage.optim, algo, num_updates)
+        make_step, score_sampled = make_ppo_step, make_critic_fn(policy, run.mesh, temperature)
+    else:
+        critic, tx = {}, make_optimizer(stage.optim, num_updates)
+        make_step, score_sampled = make_grpo_step, score
+    excluded = set_bytes(stage.sample, policy.config.vocab_size)
+    scorers = Scorers(
+        run.mesh, stage.row_tokens, algo, weights.frozen, score_sampled, score, set_bytes=excluded
+    )
+    schedule = make_schedule(stage.optim, num_updates, algo.num_held)
+    return Learner(stage, stage_microbatch(stage, run.mesh), critic, tx, schedule, make_step, scorers)
+
+
+def fill_batch(
+    algo: PolicyGradientSection, sample_groups: Callable[[int], list[Group]]
+) -> tuple[list[Group], list[Group]]:
+    """(the groups of a batch, all that were sampled for it): with dynamic sampling, groups that teach nothing
+    are replaced.
+    """
+    if isinstance(algo, PPOSection) or algo.dynamic_sampling is None:
+        groups = sample_groups(algo.problems_per_batch)
+        return groups, groups
+    teaches = partial(group_has_spread, algo)
+    return gather(sample_groups, teaches, algo.problems_per_batch, algo.dynamic_sampling)
+
+
+def credit(
+    groups: list[Group],
+    sampled: list[Group],
+    learner: Learner,
+    state: TrainState,
+    progress: Progress,
+    seed: tuple[int, ...],
+) -> Experience:
+    """A batch with its advantages, and what is replayed beside it; the buffer takes the batch in."""
+    algo, buffer = learner.stage.algo, progress.replay
+    progress.rates.update(sampled)
+    replayed = []
+    if buffer is not None:
+        share = len(groups) / algo.problems_per_batch  # of a batch that was not filled, as much is replayed
+        replayed = buffer.draw(round(share * algo.replayed_per_batch), progress.rates, (REPLAY, *seed))
+    max_new_tokens = learner.stage.sample.max_new_tokens
+    experience = give_credit(groups, replayed, learner.scorers, state, progress.kl_coef, max_new_tokens)
+    if buffer is not None:
+        buffer.add(groups, experience.advantages_P_G, progress.rates)
+    return experience
+
+
+def learn(
+    update: Callable,
+    state: TrainState,
+    frozen: Tree,
+    experience: Experience,
+    learner: Learner,
+    guard: FinitenessGuard,
+    seed: tuple[int, ...],
+) -> tuple[TrainState, list[dict[str, Array]]]:
+    """All updates of a batch, and the metrics of each; the state given is consumed."""
+    scorers, rows = learner.scorers, learner.stage.algo.rows_per_update
+    updates: list[dict[str, Array]] = []
+
+    def finish(metrics: dict[str, Array], began: float) -> None:
+        metrics = jax.device_get(metrics)
+        learner.timeline.seconds["update"] += time.perf_counter() - began
+        guard.check(metrics)
+        updates.append(metrics)
+
+    running = None
+    for samples in minibatches(experience, scorers.algo, (ORDER, *seed)):
+        # laid out while the device works on the update before
+        batch = collate(
+            samples, rows, scorers.seq_len, learner.microbatch, fields_of(scorers.algo), scorers.set_bytes
+        )
+        if running is not None:
+            finish(*running)
+        began = time.perf_counter()
+        state, metrics = update(state, frozen, shard_batch(batch, scorers.mesh))
+        running = metrics, began
+    if running is not None:
+        finish(*running)
+    return state, updates
+
+
+def move_targets(
+    algo: PolicyGradientSection, state: TrainState, progress: Progress, experience: Experience
+) -> TrainState:
+    """After a batch: the KL coefficient that follows `kl_target`, the reference that follows the policy."""
+    step = progress.batches
+    if isinstance(algo, PPOSection) and algo.kl_target is not None and step > algo.critic_warmup:
+        num_sequences = algo.problems_per_batch * algo.group_size
+        measured = experience.metrics["kl/ref"]
+        progress.kl_coef = adapt_kl_coef(
+            progress.kl_coef, measured, algo.kl_target, algo.kl_horizon, num_sequences
+        )
+    if algo.reference_every and step % algo.reference_every == 0:
+        state = renew_reference(state)
+    return state
+
+
+def batch_metrics(groups: list[Group], sampled: list[Group], progress: Progress) -> dict[str, float]:
+    """How many groups were used, how full the buffer is, and a hash of all tokens, which two equal runs
+    share.
+    """
+    ids = [t.completion.completion_ids for group in sampled for t in group.trajectories]
+    return {
+        "groups/used": len(groups),
+        "groups/dropped": len(sampled) - len(groups),
+        "replay/size": len(progress.replay) if progress.replay is not None else 0,
+        "batch_hash": zlib.crc32(repr(ids).encode()),
+    }
+
+
+def next_problems(
     algo: PolicyGradientSection,
     problems: list[Problem],
     progress: Progress,
@@ -329,20 +370,6 @@ def renew_reference(state: TrainState) -> TrainState:
     return replace(state, reference=_copy(policy_part(state.trainable)))
 
 
-def finish(
-    running: tuple[dict[str, Array], float] | None, timeline: Timeline, guard: FinitenessGuard
-) -> list[dict[str, float]]:
-    """The metrics of an update that the device was given at some moment, in a list; an empty one where there
-    is none.
-    """
-    if running is None:
-        return []
-    metrics, began = jax.device_get(running[0]), running[1]
-    timeline.seconds["update"] += time.perf_counter() - began
-    guard.check(metrics)
-    return [metrics]
-
-
 def over_updates(updates: list[dict[str, Array]], old_logprobs: str = "trainer") -> dict[str, float]:
     """The metrics of a batch's updates as one: the largest of the maxima, the sum of tokens and skips, of the
     others the mean over tokens. An update without fresh tokens (it only imitates) has none of these to tell;
@@ -376,3 +403,16 @@ def samples_to_keep(groups: list[Group], advantages_P_G: np.ndarray, limit: int)
     return [
         sample_row(t, float(a)) for t, a in itertools.islice(zip(trajectories, advantages_P_G.flat), limit)
     ]
+
+
+def check_rl(ahead: Ahead, stage: RLStage) -> Found:
+    """The problems that the stage learns.
+
+    Raises:
+      InputError: problems, lengths, rows or filters that do not fit.
+    """
+    rows = stage_microbatch(stage, ahead.mesh)
+    setting = f"stage {stage.name}: algo.microbatch (or problems_per_batch * group_size)"
+    check_rows(rows, ahead.mesh, setting)
+    check_excluded(stage, ahead.model.vocab_size, ahead.mesh)
+    return Found(learns=ahead.check_problems(stage, ahead.make_task(stage.task)))

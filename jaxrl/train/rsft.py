@@ -9,27 +9,24 @@ are sampled, so no schedule could be laid over all iterations.
 
 import functools
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from jaxrl.config.experiment import RSFTStage
 from jaxrl.data.packing import batch_at, indices_at, num_steps, pack
 from jaxrl.errors import InputError
 from jaxrl.interrupt import Interrupted
-from jaxrl.policy.hand_over import PolicyWeights, enter_stage
+from jaxrl.policy.hand_over import PolicyWeights
 from jaxrl.rollout.collect import collect, open_pool
-from jaxrl.rollout.winners import WinnerStatistics, choose_winners, load_winners, save_winners
+from jaxrl.rollout.winners import Winner, WinnerStatistics, choose_winners, load_winners, save_winners
 from jaxrl.sample.engine import Engine
-from jaxrl.tasks import make_task
 from jaxrl.track.console import Console
 from jaxrl.track.format import compact
-from jaxrl.train.loop import FinitenessGuard, begin_stage, report_step
-from jaxrl.train.memory_plan import fit_to_memory
-from jaxrl.train.sft import update
-from jaxrl.train.stage import ADAPTERS, DROPOUT, SAMPLING, Run
-from jaxrl.types import Problem
-from jaxrl.update.checkpoint import Checkpoints
+from jaxrl.train.ahead import Ahead, Found
+from jaxrl.train.finetune import fine_tune
+from jaxrl.train.stage import DROPOUT, SAMPLING, Run, StageRun, enter
+from jaxrl.types import Group, Problem
 from jaxrl.update.microbatch import stage_microbatch
-from jaxrl.update.state import abstract_state, make_optimizer, make_schedule, place_state
+from jaxrl.update.state import make_optimizer, make_schedule, place_state
 from jaxrl.update.step import make_sft_step
 
 MIN_WINNERS = 10  # fewer are learnt by heart
@@ -39,85 +36,49 @@ def rsft(run: Run, stage: RSFTStage, index: int, weights: PolicyWeights) -> Poli
     """Run (or take up again) an RSFT stage.
 
     Args:
-      index: the stage's place in the config; its checkpoints are in `checkpoints/<index>_<name>`, and the
-        winners of each iteration, written before they are trained on, in
-        `checkpoints/<index>_<name>_winners`.
+      index: the stage's place in the config. The winners of each iteration, written before they are trained
+        on, are in `checkpoints/<index>_<name>_winners`.
       weights: what the stage before left.
     Returns:
       The weights after the last update.
     Raises:
       InputError: no iteration had a winner.
     """
-    # --------------------------------------------------------------------------------------------------- task
-    task = make_task(stage.task)
+    # --------------------------------------------------------------------------------------- task and policy
+    task = run.make_task(stage.task)
     problems = task.problems("train")
-    folder = run.folder / "checkpoints" / f"{index}_{stage.name}"
     microbatch = stage_microbatch(stage, run.mesh)
-
-    # ------------------------------------------------------------------------------------ model and optimiser
-    weights = enter_stage(weights, stage.lora, run.config.model.dtype, run.mesh, run.key(index, ADAPTERS))
-    weights = fit_to_memory(run.config.model.remat, stage, weights, run.mesh)
+    weights = enter(run, stage, index, weights)
     policy, frozen = weights.policy, weights.frozen
     engine = Engine(policy, stage.sample, run.eos_ids, run.tokenizer.decode, run.mesh)
-    # for fresh states, which do not depend on the schedule's length
-    tx = make_optimizer(stage.optim, total_steps=1)
-    made_of = (weights.trainable, tx, run.key(index, DROPOUT), run.mesh)
-    abstract = abstract_state(*made_of)
+    tx = make_optimizer(stage.optim, total_steps=1)  # a fresh state does not depend on the schedule's length
 
-    @functools.cache  # iterations of one length share a compiled step
-    def step_and_schedule(steps: int):
-        tx, schedule = make_optimizer(stage.optim, steps), make_schedule(stage.optim, steps)
-        return make_sft_step(policy, tx, abstract, run.mesh), schedule
+    with StageRun(run, stage, index, weights, tx) as work, open_pool(task, run.config.verify) as pool:
 
-    with (
-        Checkpoints(folder, run.config.checkpoint.keep) as checkpoints,
-        open_pool(task, run.config.verify) as pool,
-    ):
+        @functools.cache  # iterations of one length share a compiled step
+        def step_and_schedule(steps: int):
+            tx, schedule = make_optimizer(stage.optim, steps), make_schedule(stage.optim, steps)
+            return make_sft_step(policy, tx, work.abstract, run.mesh), schedule
+
+        def sample_groups(chosen: Sequence[Problem], iteration: int) -> list[Group]:
+            key, k = run.key(index, SAMPLING, iteration), stage.samples_per_problem
+            version = meta["first_step"]
+            return collect(engine, pool, run.tokenizer, chosen, k, state.trainable, frozen, key, version)
+
         # --------------------------------------------------------------------------------------------- resume
-        start = {"iteration": 0, "first_step": 0, "skipped": 0}
-        state, meta = checkpoints.restore_latest(abstract) or (place_state(*made_of), start)
-        guard = FinitenessGuard(stage.name, meta["skipped"])
-
+        state, meta = work.restore({"iteration": 0, "first_step": 0})
         for iteration in range(meta["iteration"], stage.iterations):
             if run.interrupt.requested:
                 raise Interrupted
             if iteration > meta["iteration"]:
                 meta = {**meta, "iteration": iteration, "first_step": meta["first_step"] + int(state.step)}
                 state = place_state(state.trainable, tx, run.key(index, DROPOUT, iteration), run.mesh)
-            # optimiser steps before this iteration, and in it
-            first, done = meta["first_step"], int(state.step)
-            place = f"{stage.name}, iteration {iteration + 1} of {stage.iterations}"
+            first, done = meta["first_step"], int(state.step)  # updates before this iteration, and in it
 
             # ---------------------------------------------------------------------------------------- winners
             started = time.perf_counter()
-            file = folder.with_name(f"{folder.name}_winners") / f"{iteration + 1}.jsonl"
-            if not file.exists():
-                if done:
-                    raise InputError(
-                        f"{file}, which checkpoint {first + done} was trained on, is missing; delete {folder}"
-                        " to start again"
-                    )
-                chosen = choose_problems(problems, stage, run.config.seed, iteration)
-                run.console.close()  # the bar of the steps before
-                run.console.note(
-                    f"{place}: sampling {stage.samples_per_problem} completions of each of {len(chosen)}"
-                    " problems"
-                )
-                groups = collect(
-                    engine,
-                    pool,
-                    run.tokenizer,
-                    chosen,
-                    stage.samples_per_problem,
-                    state.trainable,
-                    frozen,
-                    run.key(index, SAMPLING, iteration),
-                    policy_version=first,
-                )
-                kept, statistics = choose_winners(groups, stage.keep_top, stage.min_reward)
-                save_winners(file, kept, statistics)
-                tell(run.console, place, statistics)
-            winners, statistics = load_winners(file)  # in a run that is taken up again and in one that is not
+            checkpoint = first + done if done else None
+            winners, statistics = find_winners(work, iteration, checkpoint, problems, sample_groups)
             collect_s = time.perf_counter() - started
             if not winners:
                 continue
@@ -126,41 +87,63 @@ def rsft(run: Run, stage: RSFTStage, index: int, weights: PolicyWeights) -> Poli
             rows = pack([winner.example for winner in winners], stage.seq_len, stage.packing)
             steps = stage.steps or num_steps(len(rows), stage.rows, stage.epochs)
             if done < steps:
-                begin_stage(run, stage, first + done, first + steps, weights)
+                work.begin(first + done, first + steps)
             # A constant rate has no end to know of: one compiled step serves iterations of any length.
             sft_step, schedule = step_and_schedule(1 if stage.optim.schedule == "constant" else steps)
             while done < steps:
                 batch = batch_at(rows, stage.rows, run.config.seed, done)
-                state, metrics = update(sft_step, state, frozen, batch, microbatch, run.mesh)
-                guard.check(metrics)
+                state, metrics = fine_tune(sft_step, state, frozen, batch, microbatch, run.mesh)
+                work.guard.check(metrics)
                 metrics["learning_rate"] = float(schedule(done))
                 done += 1
-                step = first + done
                 if done == 1:
                     metrics |= winner_metrics(iteration, statistics) | {"time/collect_s": collect_s}
                     metrics["time/step_s"] += collect_s
-                    run.logger.log_samples(
-                        stage.name, step, [w.sample for w in winners[: run.config.track.samples_per_step]]
-                    )
-                report_step(run, stage, step, metrics)
-                stops = run.interrupt.requested
-                if stops or done == steps or step % run.config.checkpoint.every == 0:
-                    checkpoints.save(step, state, {**meta, "skipped": guard.skipped})
-                if stops:
-                    raise Interrupted
-    guard.check_end()
-    if meta["first_step"] + int(state.step) == 0:
-        raise InputError(
-            f"stage {stage.name}: no completion won in {stage.iterations} iteration(s), so nothing was"
-            " trained; put a stage before it that teaches the policy to solve some problems, raise"
-            " samples_per_problem, or set min_reward"
+                    kept = [winner.sample for winner in winners[: run.config.track.samples_per_step]]
+                    run.logger.log_samples(stage.name, first + done, kept)
+                work.report(first + done, metrics)
+                work.keep(first + done, state, meta, is_last=False, due=done == steps)
+    work.guard.check_end()
+    check_trained(stage, meta["first_step"] + int(state.step))
+    return work.leave(state.trainable)
+
+
+def find_winners(
+    work: StageRun,
+    iteration: int,
+    checkpoint: int | None,
+    problems: Sequence[Problem],
+    sample_groups: Callable[[Sequence[Problem], int], list[Group]],
+) -> tuple[list[Winner], WinnerStatistics]:
+    """The winners of an iteration, from their file; sampled and written there first if it is not there.
+
+    Args:
+      checkpoint: the newest that was trained on them, None where there is none.
+    Raises:
+      InputError: there is one, and no file.
+    """
+    stage, console = work.stage, work.run.console
+    place = f"{stage.name}, iteration {iteration + 1} of {stage.iterations}"
+    file = work.folder.with_name(f"{work.folder.name}_winners") / f"{iteration + 1}.jsonl"
+    if not file.exists():
+        if checkpoint is not None:
+            raise InputError(
+                f"{file}, which checkpoint {checkpoint} was trained on, is missing; delete {work.folder} to start"
+                " again"
+            )
+        chosen = problems_asked(problems, stage, work.run.config.seed, iteration)
+        console.close()  # the bar of the steps before
+        console.note(
+            f"{place}: sampling {stage.samples_per_problem} completions of each of {len(chosen)} problems"
         )
-    return PolicyWeights(policy, state.trainable, frozen, weights.is_new_base)
+        groups = sample_groups(chosen, iteration)
+        kept, statistics = choose_winners(groups, stage.keep_top, stage.min_reward)
+        save_winners(file, kept, statistics)
+        show_winners(console, place, statistics)
+    return load_winners(file)  # in a run that is taken up again and in one that is not
 
 
-def choose_problems(
-    problems: Sequence[Problem], stage: RSFTStage, seed: int, iteration: int
-) -> list[Problem]:
+def problems_asked(problems: Sequence[Problem], stage: RSFTStage, seed: int, iteration: int) -> list[Problem]:
     """The problems of an iteration; one that the end of a permutation brings twice is asked once."""
     if stage.problems is None:
         return list(problems)
@@ -170,7 +153,17 @@ def choose_problems(
     ]
 
 
-def tell(console: Console, place: str, statistics: WinnerStatistics) -> None:
+def check_trained(stage: RSFTStage, num_updates: int) -> None:
+    """InputError for a stage in which nothing was trained."""
+    if num_updates == 0:
+        raise InputError(
+            f"stage {stage.name}: no completion won in {stage.iterations} iteration(s), so nothing was trained;"
+            " put a stage before it that teaches the policy to solve some problems, raise samples_per_problem,"
+            " or set min_reward"
+        )
+
+
+def show_winners(console: Console, place: str, statistics: WinnerStatistics) -> None:
     """What was kept of an iteration and what was not, in words."""
     s = statistics
     dropped = {
@@ -211,3 +204,19 @@ def winner_metrics(iteration: int, statistics: WinnerStatistics) -> dict[str, fl
         "rsft/reward_kept": s.reward_kept,
         "rsft/length_kept": s.length_kept,
     }
+
+
+def check_rsft(ahead: Ahead, stage: RSFTStage) -> Found:
+    """The problems that the stage learns.
+
+    Raises:
+      InputError: problems, lengths or a microbatch that do not fit.
+    """
+    ahead.check_microbatch(stage)
+    learns = ahead.check_problems(stage, ahead.make_task(stage.task))
+    if stage.problems is not None and stage.problems > len(learns):
+        raise InputError(
+            f"stage {stage.name}: problems={stage.problems} are more than the {len(learns)} of the task's train"
+            " split; lower it (null: all)"
+        )
+    return Found(learns=learns)

@@ -8,6 +8,7 @@ that the shapes, and with them the compiled program, never change.
 from dataclasses import dataclass
 
 import jax
+import numpy as np
 from jax import Array
 
 
@@ -40,3 +41,9 @@ class PolicyBatch:
     replay_mask: Array | None = None
     # [M, B, T, E] uint8, ids that could not have come, E bytes of bits; with a filter in sampling
     excluded: Array | None = None
+
+
+def to_microbatches(x: np.ndarray, M: int, B: int) -> np.ndarray:
+    """[R, T, ...] -> [M, B, T, ...], empty rows added at the end; R <= M * B."""
+    missing = np.zeros((M * B - len(x), *x.shape[1:]), x.dtype)
+    return (np.concatenate([x, missing]) if len(missing) else x).reshape(M, B, *x.shape[1:])

@@ -108,7 +108,7 @@ def load_adapter(folder: str | Path, config: ModelConfig) -> tuple[Tree, LoraSec
         LoraSection cannot represent.
     """
     folder = Path(folder)
-    section = _read_section(folder / CONFIG)
+    section = read_adapter_section(folder)
     if not (folder / WEIGHTS).is_file() and (folder / "adapter_model.bin").is_file():
         raise InputError(
             f"{folder} holds adapter_model.bin and not {WEIGHTS}; save the adapter again as safetensors"
@@ -125,8 +125,13 @@ def load_adapter(folder: str | Path, config: ModelConfig) -> tuple[Tree, LoraSec
     return nest({path: np.stack(layers) for path, layers in leaves.items()}), section
 
 
-def _read_section(path: Path) -> LoraSection:
-    """The LoraSection of an adapter_config.json; InputError for what it cannot represent."""
+def read_adapter_section(folder: str | Path) -> LoraSection:
+    """The LoraSection that an adapter's `adapter_config.json` stands for; no weight is read.
+
+    Raises:
+      InputError: a missing or broken file, or anything that LoraSection cannot represent.
+    """
+    path = Path(folder) / CONFIG
     values = read_json(path, "check the path, or fetch the file again")
     if values.get("peft_type") != "LORA":
         raise _refusal(path, values, "peft_type", "LORA")

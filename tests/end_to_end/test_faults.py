@@ -161,15 +161,15 @@ def test_a_folder_that_is_deleted_under_its_run_is_not_made_again(start, tmp_pat
 
 def test_a_folder_that_another_run_made_anew_is_left_to_it(start, tmp_path, monkeypatch):
     """Deleted while the first start loads its model, and taken by a second one."""
-    load_base = run_module.load_base
+    load = run_module.load
 
     def meanwhile(*arguments):
         shutil.rmtree(tmp_path / "tiny")
         (tmp_path / "tiny").mkdir()
         (tmp_path / "tiny" / "lock").write_text("another's")
-        return load_base(*arguments)
+        return load(*arguments)
 
-    monkeypatch.setattr(run_module, "load_base", meanwhile)
+    monkeypatch.setattr(run_module, "load", meanwhile)
     code, told = start()
     assert code == 2 and "was deleted or replaced while this process was at work in it" in told
     assert [(path.name, path.read_text()) for path in (tmp_path / "tiny").iterdir()] == [
@@ -218,7 +218,7 @@ BROKEN = {
 @pytest.mark.parametrize("name", BROKEN)
 def test_a_broken_file_is_named_and_stays_as_it_is(name, config, whole, tmp_path, capsys, monkeypatch):
     """Found before anything is loaded; nothing beside it is touched."""
-    monkeypatch.setattr(run_module, "load_base", None)  # never called
+    monkeypatch.setattr(run_module, "load", None)  # never called
     folder = tmp_path / "tiny"
     folder.mkdir()
     for content in BROKEN[name]:

@@ -18,7 +18,9 @@ from jaxrl.config.shared import LoraSection, ModelSection
 from jaxrl.device.compilations import set_up_jax
 from jaxrl.errors import InputError
 from jaxrl.model.lora import merge_lora
-from jaxrl.policy.hand_over import PolicyWeights, enter_stage
+from jaxrl.policy.describe import describe
+from jaxrl.policy.hand_over import PolicyWeights, enter_stage, entered_shapes
+from jaxrl.policy.load import load as load_weights
 from jaxrl.policy.load import load_base
 from jaxrl.weights.peft import save_adapter
 from jaxrl.weights.safetensors import save_model
@@ -206,3 +208,41 @@ def test_a_compilation_cache_that_takes_nothing_is_told_once(tmp_path, monkeypat
     set_up_jax(str(tmp_path / "new"))
     set_up_jax(None)
     assert not caplog.text and (tmp_path / "new").is_dir()
+
+
+# ------------------------------------------------------------------------------------------------ description
+
+
+def shapes_of(weights: PolicyWeights):
+    """What two policies are compared by where one has shapes for arrays."""
+    trees = jax.tree.map(lambda x: (x.shape, x.dtype), (weights.trainable, weights.frozen))
+    return weights.policy, weights.is_new_base, trees
+
+
+@pytest.mark.parametrize("adapter", [None, "adapter"])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_description_is_what_is_loaded_and_what_stages_make_of_it(saved, adapter, dtype):
+    """From one stage to the next: the same adapters, others, none, and adapters again."""
+    _, folder = saved
+    adapter = adapter and str(folder / adapter)
+    section = ModelSection(path=str(folder / "model"), adapter=adapter, dtype=dtype)
+    described = describe(section, 0, one_device())
+    weights, shapes = load_weights(described, seed=0), described.shapes()
+    assert shapes_of(shapes) == shapes_of(weights)
+    for lora in (LORA, LoraSection(rank=2), None, LORA):
+        weights = enter_stage(weights, lora, dtype, one_device(), KEY)
+        shapes = entered_shapes(shapes, lora, dtype, one_device())
+        assert shapes_of(shapes) == shapes_of(weights)
+        assert not any(isinstance(x, jax.Array) for x in jax.tree.leaves((shapes.trainable, shapes.frozen)))
+
+
+def test_a_description_asks_for_no_weights(saved, tmp_path):
+    """Nor does it read them: with the files that describe a model, it is the same."""
+    _, folder = saved
+    (tmp_path / "model").mkdir()
+    for file in (folder / "model").glob("*.json"):
+        (tmp_path / "model" / file.name).write_bytes(file.read_bytes())
+    described = [describe(ModelSection(path=str(at / "model")), 0, one_device()) for at in (folder, tmp_path)]
+    assert described[0].policy == described[1].policy
+    with pytest.raises(InputError, match="safetensors"):
+        load_weights(described[1], seed=0)

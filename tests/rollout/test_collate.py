@@ -12,10 +12,10 @@ from jaxrl.config.shared import SampleSection
 from jaxrl.device.mesh import shard_batch
 from jaxrl.errors import InputError
 from jaxrl.rollout.collate import collate as collate_samples
-from jaxrl.rollout.collate import make_sample, to_microbatches, uncollate
+from jaxrl.rollout.collate import make_sample, uncollate
 from jaxrl.sample.sets import to_bits, to_text
 from jaxrl.types import Completion, Problem, StopReason, Trajectory, Verdict
-from jaxrl.update.batch import PolicyBatch
+from jaxrl.update.batch import PolicyBatch, to_microbatches
 from jaxrl.update.state import place_state
 from jaxrl.update.step import make_grpo_step
 from tests.tiny import max_difference, one_device, policy_and_trees

@@ -14,7 +14,7 @@ from jaxrl.config.shared import ModelSection
 from jaxrl.config.tasks import AnyTaskSection
 from jaxrl.errors import InputError
 from jaxrl.train import inputs as inputs_module
-from jaxrl.train.inputs import INPUTS, TASK_FILES, TASK_PROGRAMS, check_inputs, keep_inputs
+from jaxrl.train.inputs import INPUTS, TASK_FILES, TASK_PROGRAMS, check_inputs, keep_inputs, read_inputs
 
 FILES = (
     "model/config.json",
@@ -97,9 +97,14 @@ def begun(tmp_path, monkeypatch):
     return config, folder
 
 
+def inputs_of(config, folder):
+    """The inputs as a run finds them when it starts."""
+    return read_inputs(check_inputs(config, folder), config, folder)
+
+
 def begin(config, folder):
     folder.mkdir(parents=True)
-    keep_inputs(check_inputs(config, folder), config, folder)
+    keep_inputs(inputs_of(config, folder), config, folder)
     (folder / "config.yaml").write_text("")
 
 
@@ -209,7 +214,7 @@ def test_the_tokenizer_that_a_run_has_made_is_an_input_of_its_going_on(tmp_path,
         "stages": [{"kind": "eval", "task": {"name": "tiny"}}],
     }
     config, folder = validate_config(values, "test"), Path("runs/x")
-    found = check_inputs(config, folder)
+    found = inputs_of(config, folder)
     (folder / "tokenizer").mkdir(parents=True)
     (folder / "tokenizer/tokenizer.json").write_text("made")
     keep_inputs(found, config, folder)
@@ -224,7 +229,7 @@ def test_a_run_without_inputs_goes_on_with_a_word_and_keeps_them_from_then_on(be
     config, folder = begun
     os.remove(folder / INPUTS)
     os.utime(folder / "config.yaml", (1_000_000, 1_000_000))
-    found = check_inputs(config, folder)
+    found = inputs_of(config, folder)
     assert "kept no digests of its inputs" in caplog.text and found.began == datetime.fromtimestamp(1_000_000)
     keep_inputs(found, config, folder)
     assert check_inputs(config, folder) == found
@@ -234,7 +239,7 @@ def test_a_start_that_died_before_its_config_was_written_is_not_believed(begun):
     config, folder = begun
     os.remove(folder / "config.yaml")
     Path("sft.jsonl").write_text("other")
-    keep_inputs(check_inputs(config, folder), config, folder)
+    keep_inputs(inputs_of(config, folder), config, folder)
     (folder / "config.yaml").write_text("")
     check_inputs(config, folder)
 

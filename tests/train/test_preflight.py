@@ -11,7 +11,7 @@ from jaxrl.config.shared import MeshSection
 from jaxrl.data.tokenizer import CHATML, num_tokens, train_tokenizer
 from jaxrl.device.mesh import make_mesh
 from jaxrl.errors import InputError
-from jaxrl.policy.load import fresh_model_config
+from jaxrl.policy.describe import describe
 from jaxrl.tasks import TASKS
 from jaxrl.train.preflight import preflight
 from jaxrl.types import Problem
@@ -66,8 +66,9 @@ def check(monkeypatch):
     ):
         monkeypatch.setattr(Overlapping, "splits", {"train": list(train), "val": [], "test": list(test)})
         config = validate_config(parse_yaml(CONFIG) | sections | {"stages": stages}, "test")
-        model = fresh_model_config(config.model.architecture, len(tokenizer))
-        return preflight(config, tokenizer, model, mesh or one_device())
+        return preflight(
+            config, tokenizer, describe(config.model, len(tokenizer), mesh or one_device())
+        ).sft_rows
 
     return check
 
@@ -171,9 +172,8 @@ def rows_of(template, records, tmp_path, **model):
     tokenizer = train_tokenizer(["red green blue yes"])
     tokenizer.chat_template = template
     config = validate_config(values | {"stages": [stage]}, "test")
-    return preflight(
-        config, tokenizer, fresh_model_config(config.model.architecture, len(tokenizer)), one_device()
-    )["sft"][0]
+    description = describe(config.model, len(tokenizer), one_device())
+    return preflight(config, tokenizer, description).sft_rows["sft"][0]
 
 
 def test_a_training_template_serves_unless_it_is_turned_off(tmp_path):

@@ -18,10 +18,10 @@ from jaxrl.model.value_head import init_value_head
 from jaxrl.rollout.curriculum import SuccessRates
 from jaxrl.rollout.replay import Entry
 from jaxrl.train.rl import (
-    choose_problems,
     group_has_spread,
     make_progress,
     make_reference,
+    next_problems,
     over_updates,
     renew_reference,
 )
@@ -106,9 +106,7 @@ def draws(algo, progress, counts, seed=0, index=1) -> list[list[str]]:
     """The uids of one call after another, with the book-keeping of `rl`."""
     found = []
     for count in counts:
-        found.append(
-            [problem.uid for problem in choose_problems(algo, PROBLEMS, progress, count, seed, index)]
-        )
+        found.append([problem.uid for problem in next_problems(algo, PROBLEMS, progress, count, seed, index)])
         progress.rounds, progress.drawn = progress.rounds + 1, progress.drawn + count
     return found
 

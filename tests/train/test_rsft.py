@@ -19,7 +19,7 @@ from jaxrl.errors import InputError
 from jaxrl.interrupt import Interrupted
 from jaxrl.rollout.winners import choose_winners, load_winners
 from jaxrl.train import rsft as rsft_module
-from jaxrl.train.rsft import choose_problems
+from jaxrl.train.rsft import problems_asked
 from tests.docs_pages import undocumented
 from tests.end_to_end.runs import lines
 
@@ -116,12 +116,12 @@ def test_every_iteration_has_a_schedule_of_its_own(whole):
 
 def test_what_is_trained_on_are_the_ids_that_were_sampled(load, monkeypatch):
     seen = []
-    update = rsft_module.update
+    fine_tune = rsft_module.fine_tune
     monkeypatch.setattr(
         rsft_module,
-        "update",
+        "fine_tune",
         lambda step, state, frozen, rows, *rest: (
-            seen.append(rows) or update(step, state, frozen, rows, *rest)
+            seen.append(rows) or fine_tune(step, state, frozen, rows, *rest)
         ),
     )
     folder = run(load(iterations=1, epochs=1, packing=False), io.StringIO())
@@ -150,7 +150,7 @@ def test_problems_of_an_iteration():
     section = {"name": "knowledge_graph"}
 
     def asked(count, iteration):
-        return choose_problems(
+        return problems_asked(
             problems,
             make_section(RSFTStage, "test", kind="rsft", task=section, problems=count),
             seed=1,

@@ -15,7 +15,7 @@ from jaxrl.config.shared import OptimSection, SampleSection
 from jaxrl.device.mesh import shard_batch
 from jaxrl.errors import InputError
 from jaxrl.ops.kl import adapt_kl_coef
-from jaxrl.train.loop import MAX_SKIPPED, FinitenessGuard
+from jaxrl.train.stage import MAX_SKIPPED, FinitenessGuard
 from jaxrl.update.state import (
     MAX_WEIGHT,
     all_finite,
