@@ -10,8 +10,9 @@ OF_A_ROW = {"stage", "step", "time"}  # what every line of metrics.jsonl has
 
 
 def documented_metrics() -> list[str]:
-    """The first column of the tables of docs/metrics.md, `<...>` for names that a run chooses."""
-    return re.findall(r"^\| `([^`]+)` \|", PAGES["metrics.md"], re.MULTILINE)
+    """The first column of the tables of metrics in docs/metrics.md, `<...>` for names that a run chooses."""
+    tables, _, _ = PAGES["metrics.md"].partition("## Other files of a run")
+    return re.findall(r"^\| `([^`]+)` \|", tables, re.MULTILINE)
 
 
 def undocumented(keys) -> set[str]:
