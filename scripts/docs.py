@@ -233,7 +233,7 @@ def _yaml(value: typing.Any) -> str:
 
 
 def tree() -> str:
-    """The rooms of jaxrl/ by their floors, each module with the first sentence of its docstring."""
+    """The rooms of jaxrl/ by their floors and the scripts, each with the first sentence of its docstring."""
     lines = ["```text", "jaxrl/"]
     for floor, rooms in enumerate(floors()):
         for room in rooms:
@@ -245,6 +245,8 @@ def tree() -> str:
                 lines += _inside(path, 2)
             else:
                 lines.append(_line(1, f"{room}.py", f"({floor}) {first_sentence(path.with_suffix('.py'))}"))
+    for folder in ("scripts", "examples"):
+        lines += [f"{folder}/", *_inside(ROOT / folder, 1)]
     return "\n".join([*lines, "```"])
 
 
@@ -347,12 +349,11 @@ PAGES = {"config.md": config_page, "architecture.md": architecture_page, "quicks
 
 def stale() -> list[str]:
     """The pages that are not as the code of today makes them."""
-    files = {DOCS / name: make for name, make in PAGES.items()}
-    return [
-        str(path.relative_to(ROOT))
-        for path, make in files.items()
-        if not path.exists() or path.read_text(encoding="utf-8") != make()
-    ]
+    return [name for name, make in PAGES.items() if not _is_current(DOCS / name, make())]
+
+
+def _is_current(path: Path, text: str) -> bool:
+    return path.exists() and path.read_text(encoding="utf-8") == text
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -361,8 +362,8 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--check", action="store_true", help="write nothing, say what is stale")
     if parser.parse_args(arguments).check:
-        for path in (pages := stale()):
-            print(f"{path} is not as the code has it; run python scripts/docs.py")
+        for name in (pages := stale()):
+            print(f"docs/{name} is not as the code has it; run python scripts/docs.py")
         return 1 if pages else 0
     for name, make in PAGES.items():
         (DOCS / name).write_text(make(), encoding="utf-8")

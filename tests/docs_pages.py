@@ -1,6 +1,8 @@
 """What tests read in the pages of docs/."""
 
+import json
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -15,7 +17,13 @@ def documented_metrics() -> list[str]:
     return re.findall(r"^\| `([^`]+)` \|", tables, re.MULTILINE)
 
 
-def undocumented(keys) -> set[str]:
+def undocumented_in(run: Path) -> set[str]:
+    """What docs/metrics.md does not explain of the metrics in a run's folder."""
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    return undocumented(key for row in rows for key in row)
+
+
+def undocumented(keys: Iterable[str]) -> set[str]:
     """Those of some keys of metrics.jsonl that docs/metrics.md does not explain."""
     patterns = [
         re.compile(re.sub(r"<\w+>", r"\\w+", re.escape(name).replace(r"\<", "<").replace(r"\>", ">")))
