@@ -175,8 +175,7 @@ class SatSection(AnyTaskSection):
 
 
 class MathSection(AnyTaskSection):
-    """Questions with a number or an expression as their answer, from files or the hub; see
-    `tasks/math/task.py`.
+    """Questions with a number or an expression as their answer, from files or the hub (`tasks/math/task.py`).
 
     train_file, test_file: records in JSONL (.gz too) or parquet, with the fields of GSM8K (`question`,
       `answer`), MATH (`problem`, `solution`) or MATH-500 (`problem`, `answer`).
@@ -222,8 +221,7 @@ class ArithmeticSection(AnyTaskSection):
 
 
 class CountdownSection(AnyTaskSection):
-    """Reach a target from given numbers with + - * /, each used at most once; see
-    `tasks/numbers/countdown.py`.
+    """Reach a target from given numbers with + - * /, each used at most once (`tasks/numbers/countdown.py`).
 
     numbers: fewest and most numbers given.
     largest: the largest that is drawn.
