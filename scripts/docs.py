@@ -204,7 +204,7 @@ def _bounds(metadata: typing.Sequence) -> list[str]:
             for sign, at in (("≥", "ge"), (">", "gt"), ("≤", "le"), ("<", "lt")):
                 if isinstance(one, getattr(annotated_types, at.capitalize())):
                     bounds.append(f"{sign} {getattr(one, at):,}".replace(",", " "))
-    return [", ".join(bounds)] if bounds else []
+    return [" and ".join(bounds)] if bounds else []
 
 
 def default_words(field: FieldInfo) -> str:
