@@ -38,7 +38,8 @@ StageName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9 ._-]*$")]
 class DataSection(Section):
     """Records for SFT: a JSONL file, or a dataset by the `datasets` library's name. See `data/records.py`.
 
-    file, hub: one of the two.
+    file: a JSONL file.
+    hub: in its place a dataset's name, or a folder that it was saved to.
     hub_split: the split of the dataset.
     ignore: keys of records and messages that are left out, whatever they hold; any other key that is not
       known is an error.
