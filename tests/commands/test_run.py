@@ -26,7 +26,9 @@ def start(tmp_path, monkeypatch, capsys):
     """A start from a model directory that describes a model and holds no weights: (exit code, what it said)."""
     monkeypatch.chdir(tmp_path)
     train_tokenizer(["copy a b c"]).save_pretrained("model")
-    write_hf_config(dataclasses.replace(CONFIG, qkv_bias=False, vocab_size=512), tmp_path / "model", "float32")
+    write_hf_config(
+        dataclasses.replace(CONFIG, qkv_bias=False, vocab_size=512), tmp_path / "model", "float32"
+    )
     (tmp_path / "test.jsonl").write_text('{"question": "1 + 1?", "answer": "#### 2"}\n')
 
     def start(last):
