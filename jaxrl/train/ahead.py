@@ -62,8 +62,8 @@ class Ahead:
         new = stage.sample.max_new_tokens
         if stage.seq_len is not None and longest + new > stage.seq_len:
             raise InputError(
-                f"stage {stage.name}: the longest prompt ({longest} tokens) and sample.max_new_tokens={new} do"
-                f" not fit a row of seq_len={stage.seq_len}; set it to at least {longest + new}"
+                f"stage {stage.name}: the longest prompt ({longest} tokens) and sample.max_new_tokens={new}"
+                f" do not fit a row of seq_len={stage.seq_len}; set it to at least {longest + new}"
             )
         return problems
 

@@ -1,5 +1,5 @@
-"""Looking ahead: everything that a later stage would stumble over is found before a weight is read, and before
-a run writes its first byte.
+"""Looking ahead: what a later stage would stumble over is found before a weight is read, and before a run
+writes its first byte.
 """
 
 import importlib.util

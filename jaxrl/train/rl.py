@@ -141,7 +141,7 @@ def rl(run: Run, stage: RLStage, index: int, weights: PolicyWeights) -> PolicyWe
 
         while progress.batches < steps:
             learner.timeline.begin()
-            # ------------------------------------------------------------------------------ experience, credit
+            # ----------------------------------------------------------------------------- experience, credit
             groups, sampled = fill_batch(algo, sample_groups)
             collect_s = time.perf_counter() - learner.timeline.started
             seed = (run.config.seed, index, progress.batches)
