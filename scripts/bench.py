@@ -337,7 +337,7 @@ def make_engine(work: Work, sample: SampleSection, policy: Policy, mesh) -> tupl
     """An engine in which no token ends a row, and the requests: one per prompt, or one per row where budgets
     differ.
     """
-    say = lambda ids: " ".join(map(str, ids))  # noqa: E731  stands for a tokenizer
+    say = lambda ids: " ".join(map(str, ids))
     engine = Engine(policy, sample, (), say, mesh, work.prompts, work.group)
     prompts = work.prompt_ids().tolist()
     if work.lengths == "fixed":

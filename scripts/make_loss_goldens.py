@@ -348,7 +348,7 @@ def naive_advantages(inputs: dict[str, list], gamma: float, gae_lambda: float) -
     """
     advantages, returns = [], []
     for i, n in enumerate(PPO_LENGTHS):
-        values = inputs["old_values"][i][:n] + [inputs["end_values"][i][n - 1]]
+        values = [*inputs["old_values"][i][:n], inputs["end_values"][i][n - 1]]
         errors = [inputs["rewards"][i][t] + gamma * values[t + 1] - values[t] for t in range(n)]
         row = [sum((gamma * gae_lambda) ** (s - t) * errors[s] for s in range(t, n)) for t in range(n)]
         advantages.append(row + [0.0] * (PPO_T - n))

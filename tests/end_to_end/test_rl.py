@@ -3,6 +3,7 @@ changes nothing.
 """
 
 import io
+import itertools
 import math
 import zlib
 from pathlib import Path
@@ -120,7 +121,7 @@ def test_the_kl_coefficient_goes_up_where_the_kl_is_above_its_target_and_down_be
     assert ppo[0]["kl/coef"] == ppo[1]["kl/coef"] == 0.1, (
         "while the critic warms up there is no KL to adapt to"
     )
-    for row, after in zip(ppo[1:], ppo[2:]):
+    for row, after in itertools.pairwise(ppo):
         assert (after["kl/coef"] > row["kl/coef"]) == (row["kl/ref"] > 0.01) and after["kl/coef"] != row[
             "kl/coef"
         ]

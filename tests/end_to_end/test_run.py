@@ -2,6 +2,7 @@
 nothing.
 """
 
+import contextlib
 import io
 import json
 import os
@@ -9,7 +10,6 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -167,7 +167,7 @@ def test_a_file_that_has_changed_is_named_before_a_weight_is_read(whole, config_
             assert main(arguments) == 2 and f"{name} is not as jaxrl wrote it" in capsys.readouterr().err
 
 
-@contextmanager
+@contextlib.contextmanager
 def one_bit_flipped(path: Path):
     right = path.read_bytes()
     path.write_bytes(right[:-9] + bytes([right[-9] ^ 1]) + right[-8:])
@@ -340,10 +340,8 @@ def test_kill_at_any_moment_and_resume_is_uninterrupted(config_file, tmp_path, t
 def _readable(path: Path) -> list[dict]:
     rows = []
     for line in path.read_text().splitlines():
-        try:
+        with contextlib.suppress(json.JSONDecodeError):  # the line that is being written
             rows.append(json.loads(line))
-        except json.JSONDecodeError:
-            pass  # the line that is being written
     return rows
 
 

@@ -125,14 +125,13 @@ def test_dumb_terminal_gets_plain_lines(monkeypatch):
 def test_a_console_that_nobody_reads_falls_silent_and_stops_nothing(is_terminal, monkeypatch, caplog):
     monkeypatch.setenv("TERM", "xterm-256color")
     reader, writer = os.pipe()
-    with open(writer, "w") as stream:
-        with Console(stream, is_terminal=is_terminal) as console:
-            console.stage("grpo", total=100)
-            os.close(reader)
-            for step in (1, 2):
-                console.progress(step, METRICS)
-            console.note("a")
-            console.table("t", ["a"], [["b"]])
+    with open(writer, "w") as stream, Console(stream, is_terminal=is_terminal) as console:
+        console.stage("grpo", total=100)
+        os.close(reader)
+        for step in (1, 2):
+            console.progress(step, METRICS)
+        console.note("a")
+        console.table("t", ["a"], [["b"]])
     assert [record.getMessage().split(";")[0] for record in caplog.records] == [
         "the console is lost (Broken pipe)"
     ]

@@ -205,10 +205,10 @@ def kill_orphans(spare: set[int]) -> None:
 def children() -> set[int]:
     found = set()
     for name in os.listdir("/proc"):
-        with suppress(OSError, IndexError):  # not a process, or gone
-            with open(f"/proc/{name}/stat", "rb") as file:
-                if int(file.read().rsplit(b")", 1)[1].split()[1]) == os.getpid():
-                    found.add(int(name))
+        # suppressed where it is not a process, or gone
+        with suppress(OSError, IndexError), open(f"/proc/{name}/stat", "rb") as file:
+            if int(file.read().rsplit(b")", 1)[1].split()[1]) == os.getpid():
+                found.add(int(name))
     return found
 
 

@@ -11,6 +11,7 @@ another machine language (x32, 32-bit) kills the program: its numbers mean other
 
 import ctypes
 import errno
+import itertools
 import os
 import struct
 import sys
@@ -84,12 +85,12 @@ def build_filter(machine: str) -> bytes:
     """The filter as the kernel takes it, eight bytes per instruction, but for the program's process number:
     see `with_pid`.
     """
-    actions = {number: "refuse" for number in numbers(REFUSED, machine).values()}
-    actions |= {number: "allow" for number in numbers(ALLOWED, machine).values()}
+    actions = dict.fromkeys(numbers(REFUSED, machine).values(), "refuse")
+    actions |= dict.fromkeys(numbers(ALLOWED, machine).values(), "allow")
     actions |= {number: name for name, number in numbers(CHECKED, machine).items()}
     ends = sorted({end for number in actions for end in (number, number + 1)} | {0})
     starts = [(end, actions.get(end, "unknown")) for end in ends]
-    starts = [starts[0], *(pair for last, pair in zip(starts, starts[1:]) if pair[1] != last[1])]
+    starts = [starts[0], *(pair for last, pair in itertools.pairwise(starts) if pair[1] != last[1])]
     return b"".join(
         [
             step(LOAD, ARCHITECTURE),

@@ -6,6 +6,7 @@ A record is plain JSON: id, split, hop_len, question, options {A..D}, answer_sta
 multi-hop-reasoning (MIT); the wording of the questions is ours.
 """
 
+import itertools
 import json
 import random
 from collections.abc import Iterable
@@ -327,7 +328,7 @@ def _check_record(record: Record, graph: Graph) -> None:
         f"the edges lead over {joined}, but `entities` lists {entities}",
     )
     need(
-        all(a["dst"] == b["src"] for a, b in zip(edges, edges[1:])),
+        all(a["dst"] == b["src"] for a, b in itertools.pairwise(edges)),
         "path_star",
         "an edge does not begin where the last ended",
     )

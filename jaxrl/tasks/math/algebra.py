@@ -191,7 +191,7 @@ class _Point:
         mp = self.mp
         if name == "degree":
             return mp.pi / 180
-        if len(values) == 2 and name != "binom" or name not in _NUMERIC:
+        if (len(values) == 2 and name != "binom") or name not in _NUMERIC:
             raise Unreadable(f"{name} of these values")
         most = 60 if name in ("!", "binom") else 30 if name in ("exp", "sinh", "cosh", "tanh") else MAX_ANGLE
         if any(self.magnitude(value) > most for value in values):

@@ -187,7 +187,7 @@ def _joined_boxes(text: str, last: int) -> str:
 
 def _is_gap(text: str) -> bool:
     gap = _SPACES.sub(" ", _GAP_NOISE.sub(" ", text))
-    if len(text) > MAX_GAP or not _GAP.fullmatch(gap) and gap != " ":
+    if len(text) > MAX_GAP or (not _GAP.fullmatch(gap) and gap != " "):
         return False
     return not denies(gap) and ("\n" not in text or bool(gap.strip()))
 
@@ -211,16 +211,13 @@ def _boxed(text: str, at: int) -> tuple[str, int]:
 
 def _last_number(text: str) -> Answer | None:
     tail = text[-TAIL_CHARS:]
-    plain, found = _plain(tail), None
-    for found in _IN_TEXT.finditer(plain):
-        pass
+    plain = _plain(tail)
+    found = max(_IN_TEXT.finditer(plain), key=re.Match.start, default=None)
     # A number at the very start of the tail may be the end of a longer one.
     if found is None or not (found.start() or len(tail) == len(text)):
         return None
-    before, after = (
-        plain[max(0, found.start() - MAX_GAP) : found.start()],
-        plain[found.end() : found.end() + MAX_GAP],
-    )
+    before = plain[max(0, found.start() - MAX_GAP) : found.start()]
+    after = plain[found.end() : found.end() + MAX_GAP]
     with_comma = _COMMA_BEFORE.search(before)
     if _OPEN_BEFORE.search(before[-50:]) or not _CLOSED_AFTER.match(plain, found.end()):
         return None  # a part of something
@@ -316,7 +313,7 @@ def is_product(label: str) -> bool:
     letters = label.strip()
     in_a_row = letters[1:] and letters in "abcdefghijklmnopqrstuvwxyz"
     return bool(
-        in_a_row or re.fullmatch("[a-z]{2}|[b-df-hj-np-tv-z]{3}", letters) and letters not in _SHORT_WORDS
+        in_a_row or (re.fullmatch("[a-z]{2}|[b-df-hj-np-tv-z]{3}", letters) and letters not in _SHORT_WORDS)
     )
 
 

@@ -72,7 +72,7 @@ def is_number(node: Node) -> bool:
 
 
 def is_unknown(function: str) -> bool:
-    return function.startswith("of ") or function.startswith("at ")
+    return function.startswith(("of ", "at "))
 
 
 def _tokens(text: str) -> list[str]:
@@ -92,7 +92,9 @@ def _words(word: str) -> list[str]:
     command, letters = word.startswith("\\"), word.lstrip("\\")
     for name in _KNOWN if command or len(letters) > 1 else ():
         rest = letters.removeprefix(name)
-        if letters.startswith(name) and (command or (name in _FUNCTIONS or name == "pi") and len(rest) <= 1):
+        if letters.startswith(name) and (
+            command or ((name in _FUNCTIONS or name == "pi") and len(rest) <= 1)
+        ):
             return ["\\" + name, *(_words(rest) if rest else [])]
     if command:
         raise Unreadable(f"{word} is not known")

@@ -272,7 +272,9 @@ def _enclosed(text: str, depth: int) -> Node | None:
         return Group("set", parts)
     if brackets == "⟨⟩":
         brackets = "()"
-    if len(parts) == 1 and (brackets in ("()", "{}") or isinstance(inner, Group) and inner.kind == "matrix"):
+    if len(parts) == 1 and (
+        brackets in ("()", "{}") or (isinstance(inner, Group) and inner.kind == "matrix")
+    ):
         return inner
     return Group("brackets", parts, brackets)
 

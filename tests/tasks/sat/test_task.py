@@ -72,7 +72,7 @@ def test_labels_are_those_of_enumeration(planting, k):
 
 
 def test_records_are_what_the_section_says(default):
-    task, splits = default
+    _, splits = default
     for problem in splits["train"]:
         record = problem.data
         assert set(record) == {"prompt", "clauses", "satisfiable", "solution"}
