@@ -249,8 +249,9 @@ def _hopper(name: str, memory_mib: int, bandwidth: int) -> str:
       gpu_device_info {{
         cuda_compute_capability {{ major: 9 }}
         core_count: 132  fpus_per_core: 128  clock_rate_ghz: 1.98
-        device_memory_size: {memory_mib << 20}  memory_bandwidth: {bandwidth * 10**9}  l2_cache_size: {50 << 20}
-        shared_memory_per_core: {228 << 10}  shared_memory_per_block: {48 << 10}  shared_memory_per_block_optin: {227 << 10}
+        device_memory_size: {memory_mib << 20}  memory_bandwidth: {bandwidth * 10**9}
+        l2_cache_size: {50 << 20}  shared_memory_per_core: {228 << 10}
+        shared_memory_per_block: {48 << 10}  shared_memory_per_block_optin: {227 << 10}
         threads_per_warp: 32  threads_per_block_limit: 1024  threads_per_core_limit: 2048
         registers_per_core_limit: {64 << 10}  registers_per_block_limit: {64 << 10}
         block_dim_limit_x: {2**31 - 1}  block_dim_limit_y: 65535  block_dim_limit_z: 65535

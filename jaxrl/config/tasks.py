@@ -173,7 +173,7 @@ class SatSection(AnyTaskSection):
 
 
 class MathSection(AnyTaskSection):
-    """Questions with a number or an expression as their answer, from files or the hub; see `tasks/math/task.py`.
+    """Questions with a number or an expression as their answer, from files or the hub (`tasks/math/task.py`).
 
     train_file, test_file: records in JSONL (.gz too) or parquet, with the fields of GSM8K (`question`,
       `answer`), MATH (`problem`, `solution`) or MATH-500 (`problem`, `answer`). hub: a dataset of the hub, or
@@ -217,7 +217,7 @@ class ArithmeticSection(AnyTaskSection):
 
 
 class CountdownSection(AnyTaskSection):
-    """Reach a target from given numbers with + - * /, each used at most once; see `tasks/numbers/countdown.py`.
+    """Reach a target from given numbers with + - * /, each used at most once (`tasks/numbers/countdown.py`).
 
     numbers: fewest and most numbers given. largest: the largest that is drawn. targets: smallest and largest
       target.
@@ -272,8 +272,8 @@ class ProgramSection(AnyTaskSection):
 
 
 class BundledSection(ProgramSection):
-    """Where no source is named, the problems are made here (`tasks/programs/programs.py`), drawn with `seed`; null
-    then means 1000, 100, 100.
+    """Where no source is named, the problems are made by `tasks/programs/programs.py`, drawn with `seed`;
+    null then means 1000, 100, 100.
     """
 
     seed: NonNegativeInt = 0

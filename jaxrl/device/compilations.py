@@ -1,6 +1,4 @@
-"""The programs that XLA builds: kept on disk, and counted while something runs; after a warm-up there should be
-none.
-"""
+"""The programs that XLA builds: kept on disk, and counted while something runs; none should be after a warm-up."""
 
 import logging
 import os

@@ -72,12 +72,9 @@ def _take(folder: Path, made: list[Path]) -> int:
         try:
             _lock(descriptor, folder)
             if _is_at(descriptor, lock):
+                holder = f"pid {os.getpid()} on host {socket.gethostname()}, since {time.strftime('%F %T')}\n"
                 os.ftruncate(descriptor, 0)
-                os.pwrite(
-                    descriptor,
-                    f"pid {os.getpid()} on host {socket.gethostname()}, since {time.strftime('%F %T')}\n".encode(),
-                    0,
-                )
+                os.pwrite(descriptor, holder.encode(), 0)
                 return descriptor
         except BaseException:
             os.close(descriptor)

@@ -64,7 +64,8 @@ def exception(text):
     kind = getattr(builtins, name, None)
     if not (isinstance(kind, type) and issubclass(kind, Exception)):
         return Exception(text)
-    # One that ends an iteration would end the test's own, and pass `all(map(add, ...))`: as out of a generator (PEP 479).
+    # One that ends an iteration would end the test's own, and pass `all(map(add, ...))`: as out of a
+    # generator (PEP 479).
     return RuntimeError(text) if issubclass(kind, (StopIteration, StopAsyncIteration)) else kind(message)
 """
 

@@ -49,7 +49,8 @@ def open_tensors(paths: Iterable[Path]) -> dict[str, tuple[Any, Path]]:
             raise InputError(f"{path} does not exist; fetch the folder again, with all its files")
         try:
             file = safe_open(path, framework="numpy")
-            tensors |= {name: (file.get_slice(name), path) for name in file.keys()}  # noqa: SIM118 (it is not a dict)
+            names = file.keys()  # all that this file has of a dict
+            tensors |= {name: (file.get_slice(name), path) for name in names}
             digests |= {path: found} if (found := (file.metadata() or {}).get(DIGEST)) is not None else {}
         except (SafetensorError, OSError) as error:
             raise InputError(f"{path} is not a whole safetensors file ({error}); fetch it again") from None

@@ -486,7 +486,9 @@ def _absolute(
     if low is None:
         return _interval(*ends[0], above + above)  # type: ignore[misc]
     inner, outer = ends[0], ends[1] if high else (_LEAST, _MOST)
-    return _union(_interval(outer[0], inner[0], above + below), _interval(inner[1], outer[1], below + above))  # type: ignore[index]
+    left = _interval(outer[0], inner[0], above + below)
+    right = _interval(inner[1], outer[1], below + above)
+    return _union(left, right)
 
 
 def _around(end: Node, slope: Fraction, rest: Fraction) -> tuple[Leaf, Leaf] | None:

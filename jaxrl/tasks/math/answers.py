@@ -238,28 +238,47 @@ _UNSIGNED = rf"""(?:
 _PLAIN = re.compile(rf"(?P<sign>[-+]?)(?P<number>{_NUMBER})")
 
 _CURRENCY = r"(?:(?:USD|EUR|GBP|CAD|AUD|CHF|INR|JPY|CNY|US|Rs\.?)\ ?)?"
-_BEFORE = rf"(?:(?P<label>[A-Za-z][A-Za-z_'’\ ]{{0,60}}?)?(?:[=:]|(?<=\w)\ (?:is|are|equals)\b:?)\*{{0,2}}\ ?)?{_CURRENCY}"
+_BEFORE = (
+    r"(?:(?P<label>[A-Za-z][A-Za-z_'’\ ]{0,60}?)?(?:[=:]|(?<=\w)\ (?:is|are|equals)\b:?)\*{0,2}\ ?)?"
+    rf"{_CURRENCY}"
+)
 _DENIES = re.compile(
-    r"\b(?:not|no|never|than|least|most|about|approximately|around|roughly|nearly|almost|wrong|incorrect|minus|negative|half|twice|if|unless)\b"
+    r"\b(?:not|no|never|than|least|most|about|approximately|around|roughly|nearly|almost|wrong|incorrect"
+    r"|minus|negative|half|twice|if|unless)\b"
     r"|n['’]t\b",
     re.IGNORECASE,
 )
-_SHORT = "(?:mm|cm|dm|km|ml|mL|cl|dl|mg|kg|lbs?|oz|ft|in|yd|mi|mph|kph|hrs?|mins?|secs?|ms|kWh?|Hz|[GMT]B|[ap]m|g|L|st|nd|rd|th)(?![^\\W_²³])"
+_SHORT = (
+    r"(?:mm|cm|dm|km|ml|mL|cl|dl|mg|kg|lbs?|oz|ft|in|yd|mi|mph|kph|hrs?|mins?|secs?|ms|kWh?|Hz|[GMT]B|[ap]m"
+    r"|g|L|st|nd|rd|th)(?![^\W_²³])"
+)
 _LETTERS = r"[^\W\d_²³¼½¾]"
 _POWERED = r"(?:\ ?\^-?[1-3]|[²³])?"
-_WORD = rf"(?:{_LETTERS}{{2,}}\.?|[mgshlLWVJN](?!\w)|an?(?=\ {_LETTERS}{{2}})){_POWERED}(?:(?:\ ?/\ ?|['’-]){_LETTERS}+{_POWERED}){{0,2}}"
+_WORD = (
+    rf"(?:{_LETTERS}{{2,}}\.?|[mgshlLWVJN](?!\w)|an?(?=\ {_LETTERS}{{2}})){_POWERED}"
+    rf"(?:(?:\ ?/\ ?|['’-]){_LETTERS}+{_POWERED}){{0,2}}"
+)
 _CLOSE_BY = rf"(?:\ ?°(?:\ ?[CF]\b)?|{_SHORT}{_POWERED}|\ ?/\ ?(?:{_LETTERS}{{3,}}|{_SHORT}){_POWERED})?"
 _ANSWER = re.compile(
     rf"{_BEFORE}(?P<sign>[-+]?)\ ?{_CURRENCY}{_UNSIGNED}\*{{0,2}}(?P<unit>{_CLOSE_BY}(?:\ {_WORD}){{0,6}})",
     re.VERBOSE,
 )
 _NUMERALS = (
-    "zero|one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|(?:thir|four|fif|six|seven|eigh|nine)teen|"
-    "(?:twen|thir|for|fif|six|seven|eigh|nine)ty"
+    "zero|one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve"
+    "|(?:thir|four|fif|six|seven|eigh|nine)teen|(?:twen|thir|for|fif|six|seven|eigh|nine)ty"
 )
-_PARTS = "hal(?:f|ves)|quarters?|(?:third|fourth|fifth|sixth|seventh|eighth|ninth|tenth|eleventh|twelfth|hundredth|thousandth|millionth)s?"
-_MULTIPLES = "hundreds?|thousands?|[mbtr]+illions?|lakhs?|lacs?|crores?|dozens?|pairs?|couples?|scores?|gross|hundredweight"
-_WORKED = "squared|cubed|factorial|choose|mod(?:ulo)?|point|base|power|plus|minus|divided|multiplied|pi|sqrt|root|doubled|tripled|halved"
+_PARTS = (
+    "hal(?:f|ves)|quarters?|(?:third|fourth|fifth|sixth|seventh|eighth|ninth|tenth|eleventh|twelfth"
+    "|hundredth|thousandth|millionth)s?"
+)
+_MULTIPLES = (
+    "hundreds?|thousands?|[mbtr]+illions?|lakhs?|lacs?|crores?|dozens?|pairs?|couples?|scores?|gross"
+    "|hundredweight"
+)
+_WORKED = (
+    "squared|cubed|factorial|choose|mod(?:ulo)?|point|base|power|plus|minus|divided|multiplied|pi|sqrt|root"
+    "|doubled|tripled|halved"
+)
 _ANOTHER = re.compile(rf"\b(?:{_PARTS}|{_MULTIPLES}|{_NUMERALS}|(?!point$)(?:{_WORKED}))\b", re.IGNORECASE)
 # in an answer that is a number and a unit
 _JOINED = re.compile(r"\b(?:and|or|not|to|(?:times|over)(?!$)|twice)\b", re.IGNORECASE)
@@ -271,8 +290,11 @@ _IN_TEXT = re.compile(rf"{_SIGN}?(?<![\w.^])(?<!\^-)(?<!\^\{{){_UNSIGNED}", re.V
 _OPEN_BEFORE = re.compile(
     r"(?:[(\[][^()\[\]A-Za-z]{0,40},\ ?-?$"  # a pair
     # a bound
-    r"|(?:\ [<>]=?|(?<![\w<])[A-Za-z][<>]=?|[≤≥≠≈]|\\(?:[lg]eq?(?:slant)?|neq?|[lg]t|approx|sim))\ ?\$?$"
-    r"|(?:[±√]|\\(?:sqrt(?:\[[0-9]+\])?|ln|log|frac|binom)\ ?\{?|[0-9]:|\}\ ?\{|(?:[0-9)}%]|(?<![A-Za-z'])[A-Za-z])\ ?[-+*/^]|[0-9]/)\ ?$)"
+    r"|(?:\ [<>]=?|(?<![\w<])[A-Za-z][<>]=?|[≤≥≠≈]|"
+    r"\\(?:[lg]eq?(?:slant)?|neq?|[lg]t|approx|sim))\ ?\$?$"
+    # an operation
+    r"|(?:[±√]|\\(?:sqrt(?:\[[0-9]+\])?|ln|log|frac|binom)\ ?\{?|[0-9]:|\}\ ?\{"
+    r"|(?:[0-9)}%]|(?<![A-Za-z'])[A-Za-z])\ ?[-+*/^]|[0-9]/)\ ?$)"
 )
 _CLOSED_AFTER = re.compile(
     rf"(?:{_SHORT}{_POWERED}|m[²³])?(?=$|[\s.,;:?)\]}}'\"`*_|<>=°$-]|/{_LETTERS}{{3}})"
@@ -285,11 +307,13 @@ _SMALL_GAP = r"[^0-9.!?;\n]{0,12}"
 # what is said of the number that follows, up to it: denied, bounded, one of several
 _DOUBT_BEFORE = re.compile(
     rf"(?:\b{_NOT}(?!\ only\b)[^0-9.!?;:,\n]*"
-    r"|\b(?:hardly|unlikely|except|excluded?|rejected|(?:any|every)thing\ but|(?<!no\ )(?<!without\ )(?<!without\ a\ )doubt)\b"
+    r"|\b(?:hardly|unlikely|except|excluded?|rejected|(?:any|every)thing\ but"
+    r"|(?<!no\ )(?<!without\ )(?<!without\ a\ )doubt)\b"
     r"[^0-9.!?;:,\n]*"
     r"|\b(?:wrong|incorrect|false):\ ?"
     rf"|\b(?:less|more|fewer|greater|smaller|larger|other|rather|higher|lower)\ than\ {_SMALL_GAP}"
-    rf"|(?:^|\b(?:is|are|was|be)\ |['’]s\ )(?:[a-z]+\ )?(?:over|under|above|below|beyond|up\ to)\ {_SMALL_GAP}"
+    r"|(?:^|\b(?:is|are|was|be)\ |['’]s\ )(?:[a-z]+\ )?"
+    rf"(?:over|under|above|below|beyond|up\ to)\ {_SMALL_GAP}"
     rf"|\bat\ (?:least|most)\ {_SMALL_GAP}|\bbetween\ [^.!?;\n]{{1,40}}\ and\ [^0-9.!?;\n]{{0,3}}"
     rf"|[0-9](?:\ {_LETTERS}+){{0,3}},?\ (?:and/or|or|nor)\ [^0-9.!?;\n]{{0,20}}|[0-9],?\ and\ [$€£]?"
     r"|\bare:?\ -?[0-9][^A-Za-z.!?\n]{0,30},\ )$",
@@ -421,7 +445,8 @@ _MEASURES = {
 _SCALES = frozenset("c celsius f fahrenheit".split())
 _MEASURE_OF = {spelling: unit for unit, names in _MEASURES.items() for spelling in (unit, *names.split())}
 _UNIT_PART = re.compile(
-    rf"(?P<over>/|\bper\b)|(?P<square>\bsq(?:uare|\.)?(?![a-z]))|(?P<cubic>\bcubic\b)|(?P<word>°|{_LETTERS}+)\ ?(?P<power>\^-?[1-3]|[²³])?"
+    r"(?P<over>/|\bper\b)|(?P<square>\bsq(?:uare|\.)?(?![a-z]))|(?P<cubic>\bcubic\b)"
+    rf"|(?P<word>°|{_LETTERS}+)\ ?(?P<power>\^-?[1-3]|[²³])?"
 )
 
 

@@ -30,7 +30,8 @@ class Unreadable(ValueError):
 
 
 _FUNCTIONS = frozenset(
-    "sin cos tan cot sec csc arcsin arccos arctan sinh cosh tanh ln log lg exp max min gcd lcm sqrt Re Im arg".split()
+    "sin cos tan cot sec csc arcsin arccos arctan sinh cosh tanh"
+    " ln log lg exp max min gcd lcm sqrt Re Im arg".split()
 )
 GREEK = frozenset(
     "alpha beta gamma delta epsilon varepsilon zeta eta theta vartheta iota kappa lambda mu nu xi rho sigma"

@@ -1,10 +1,10 @@
 r"""Mathematics questions whose answer is a number or an expression, from files or the hub: GSM8K, MATH, and
 what has their fields.
 
-Where a completion's answer stands, behind the last #### or in the last \boxed{}, and which number it is, says
-`tasks/math/answers.py`; what lists, intervals, equations and the like are, `tasks/math/structure.py`; when two
-answers are alike, `tasks/math/alike.py`. Expressions are compared as functions of their unknowns, and with
-`symbolic` by the values of their roots and functions (`tasks/math/algebra.py`).
+Where a completion's answer stands, behind the last #### or in the last \boxed{}, and which number it is, is
+read in `answers.py`; what lists, intervals, equations and the like are, in `structure.py`; when two answers
+are alike is decided in `alike.py`. Expressions are compared as functions of their unknowns, and with
+`symbolic` by the values of their roots and functions (`algebra.py`).
 """
 
 import math

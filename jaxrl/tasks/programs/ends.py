@@ -25,8 +25,8 @@ ints_until_zero: input -> ints
             break
         {y}.append(v)
 one_or_many: input -> ints
-  The first line of input is `one` or `many`. After `one`, a line with the only integer follows; after `many`, a line with n and
-  then n lines with one integer each.
+  The first line of input is `one` or `many`. After `one`, a line with the only integer follows;
+  after `many`, a line with n and then n lines with one integer each.
     if input().strip() == 'many':
         {y} = [int(input()) for _ in range(int(input()))]
     else:
@@ -44,8 +44,8 @@ product_less_sum: input -> int
     a, b = map(int, input().split())
     {y} = a * b - (a + b)
 operation: input -> int
-  The first line of input is `plus`, `times` or `flip`, the second an integer. For `plus` or `times` a third line holds another
-  integer: add the two, or multiply them. For `flip`, change the sign of the only integer.
+  The first line of input is `plus`, `times` or `flip`, the second an integer. For `plus` or `times`
+  a third line holds another integer: add the two, or multiply them. For `flip`, change the sign of the only integer.
     operation = input()
     {y} = int(input())
     if operation == 'plus':
@@ -55,8 +55,8 @@ operation: input -> int
     else:
         {y} = -{y}
 commands: input -> int
-  The first line of input holds n; n lines follow with one command each, `add` and an integer, `times` and an integer, or `flip`.
-  Begin with 0 and apply the commands in turn; `flip` changes the sign.
+  The first line of input holds n; n lines follow with one command each, `add` and an integer, `times`
+  and an integer, or `flip`. Begin with 0 and apply the commands in turn; `flip` changes the sign.
     {y} = 0
     for _ in range(int(input())):
         command = input().split()
@@ -70,7 +70,8 @@ line: input -> text
   The input is one line of text; spaces at its beginning belong to it.
     {y} = input()
 two_lines: input -> text
-  The input is two lines of text, with spaces at their beginnings belonging to them; join them to one line, with a `+` in between.
+  The input is two lines of text, with spaces at their beginnings belonging to them; join them to one
+  line, with a `+` in between.
     {y} = input()
     {y} = {y} + '+' + input()
 words_on_a_line: input -> words

@@ -114,7 +114,8 @@ record_highs: ints -> ints
         if not {y} or v > {y}[-1]:
             {y}.append(v)
 swap_pairs: ints -> ints
-  swap the first number with the second, the third with the fourth, and so on; a last one without a partner stays
+  swap the first number with the second, the third with the fourth, and so on; a last one without
+  a partner stays
     {y} = list({x})
     for i in range(0, len({y}) - 1, 2):
         {y}[i], {y}[i + 1] = {y}[i + 1], {y}[i]
@@ -161,7 +162,8 @@ inversions: ints -> int
             if {x}[i] > {x}[j]:
                 {y} += 1
 longest_climb: ints -> int
-  find how many numbers the longest stretch of neighbours has in which each is greater than the one before it (no numbers: 0)
+  find how many numbers the longest stretch of neighbours has in which each is greater than the one
+  before it (no numbers: 0)
     {y} = run = 0
     for i in range(len({x})):
         run = run + 1 if i and {x}[i] > {x}[i - 1] else 1
@@ -195,7 +197,8 @@ digit_sum: int -> int
         {y} += rest % 10
         rest //= 10
 collatz: int -> int
-  take its absolute value, and count how often `halve if even, else triple and add 1` must be applied until it is at most 1
+  take its absolute value, and count how often `halve if even, else triple and add 1` must be applied
+  until it is at most 1
     {y} = 0
     m = abs({x})
     while m > 1:
