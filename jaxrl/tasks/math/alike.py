@@ -233,7 +233,8 @@ class Comparison:
         if is_equation and all(map(self.same, gold.sides, answer.sides[::-1])):
             return True
         sides = gold.sides + answer.sides
-        if len(sides) > 4 or gold.signs not in "=≠<≤" or not all(isinstance(side, Leaf) for side in sides):
+        are_leaves = all(isinstance(side, Leaf) for side in sides)
+        if len(sides) > 4 or gold.signs not in "=≠<≤" or not are_leaves:
             return False
         try:
             sides = [tuple(side.expression for side in relation.sides) for relation in (gold, answer)]

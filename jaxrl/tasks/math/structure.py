@@ -153,7 +153,7 @@ _CLOCK = re.compile(r"([0-9]{1,2}:[0-9]{2}(?::[0-9]{2})?)\s*\"?\s*([ap])\.?\s?m\
 # letters alone that are no product
 _WORD = re.compile(r'"[^"]*"|[A-Za-z]{3,}|[a-z]*[eiou][a-z]+|[a-z]+[eiou][a-z]*')
 _UNITS = re.compile(
-    r'(?<=[0-9A-Za-z)}\]°])\s*'
+    r"(?<=[0-9A-Za-z)}\]°])\s*"
     r'(?:\s*"[^"]*"(?:\^\{?-?[0-9]\}?)?|\s+(?!sin|cos|tan|log|sqrt)[A-Za-z]{3,}\.?)+\s*$'
 )
 _MATRICES = dict.fromkeys(("pmatrix", "bmatrix", "matrix", "smallmatrix", "array"), "matrix") | {

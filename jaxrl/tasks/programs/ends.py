@@ -45,7 +45,8 @@ product_less_sum: input -> int
     {y} = a * b - (a + b)
 operation: input -> int
   The first line of input is `plus`, `times` or `flip`, the second an integer. For `plus` or `times`
-  a third line holds another integer: add the two, or multiply them. For `flip`, change the sign of the only integer.
+  a third line holds another integer: add the two, or multiply them. For `flip`, change the sign of the
+  only integer.
     operation = input()
     {y} = int(input())
     if operation == 'plus':
