@@ -144,9 +144,9 @@ def build_parser() -> argparse.ArgumentParser:
         "sample",
         help="complete prompts with a model directory",
         description=(
-            "Complete prompts. `logprobs` in the result are the model's at the temperature (at 1 where it is"
-            " 0), over its whole vocabulary, before top-k, top-p and min-p: at temperature 1 what `jaxrl"
-            " score` gives. Ids that the tokenizer does not have are never drawn."
+            "Complete prompts. `logprobs` in the result are the model's at the temperature (at 1 where it is "
+            "0), over its whole vocabulary, before top-k, top-p and min-p: at temperature 1 what `jaxrl "
+            "score` gives. Ids that the tokenizer does not have are never drawn."
         ),
     )
     _model_flags(sample)

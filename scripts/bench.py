@@ -110,8 +110,8 @@ def settings_of(arguments: argparse.Namespace) -> Settings:
         section, _, key = dotted.rpartition(".")
         if not equals or (section or "sample") not in settings:
             raise InputError(
-                f"--set {override} is neither key=value of the sample section nor algo.key=value; write for"
-                " example window=16"
+                f"--set {override} is neither key=value of the sample section nor algo.key=value; write for "
+                "example window=16"
             )
         settings[section or "sample"][key] = parse_yaml(text)
     return settings

@@ -280,8 +280,8 @@ def load() -> float:
     busy = round(os.getloadavg()[0], 2)
     if busy > 0.5:
         print(
-            f"load average {busy}: others use this machine; timings of threads that wait for each other"
-            " suffer most",
+            f"load average {busy}: others use this machine; timings of threads that wait for each other "
+            "suffer most",
             file=sys.stderr,
         )
     return busy

@@ -74,8 +74,8 @@ def main() -> int:
     work = work_of(arguments)
     if work.what == "grpo" and (work.group < 2 or work.num_samples % work.piece):
         parser.error(
-            "a group of one sample has nothing to compare, and TRL cuts P * G rows evenly: raise --group, or"
-            " change --microbatch"
+            "a group of one sample has nothing to compare, and TRL cuts P * G rows evenly: raise --group, or "
+            "change --microbatch"
         )
     if arguments.worker == "ours":
         return our_worker(work, arguments)
@@ -128,8 +128,8 @@ def compare(work: Work, arguments: argparse.Namespace) -> int:
             for name, told in (("peer", theirs), ("ours", own)):
                 if told["tokens"] != work.tokens():
                     raise SystemExit(
-                        f"{name} did {told['tokens']} tokens, and the work is {work.tokens()}: not the same"
-                        " work"
+                        f"{name} did {told['tokens']} tokens, and the work is {work.tokens()}: not the same "
+                        "work"
                     )
             pairs.append((theirs, own))
             seconds = {"peer_s": round(theirs["seconds"], 4), "ours_s": round(own["seconds"], 4)}

@@ -241,16 +241,16 @@ def read_prompt(record: dict[str, Any], tokenizer, place: str, vocab_size: int) 
     given = [name for name in ("prompt", "messages", "prompt_ids") if name in record]
     if len(given) != 1:
         raise InputError(
-            f"{place}: needs exactly one of `prompt`, `messages`, `prompt_ids`, and has"
-            f" {given or 'none of them'}"
+            f"{place}: needs exactly one of `prompt`, `messages`, `prompt_ids`, and has "
+            f"{given or 'none of them'}"
         )
     unheeded = [name for name in OF_A_REQUEST if record.get(name) is not None]
     if given != ["messages"]:  # no chat template, so no place for these
         unheeded += [name for name in ("system", "tools") if record.get(name)]
     if unheeded:
         raise InputError(
-            f"{place}: `{unheeded[0]}` beside `{given[0]}` would not be heeded; sampling is set for all lines"
-            " by the command's flags, and `system` and `tools` go with `messages`; remove it"
+            f"{place}: `{unheeded[0]}` beside `{given[0]}` would not be heeded; sampling is set for all "
+            "lines by the command's flags, and `system` and `tools` go with `messages`; remove it"
         )
     if given == ["prompt_ids"]:
         return _ids(record, "prompt_ids", place, vocab_size)
@@ -272,14 +272,14 @@ def read_prompt(record: dict[str, Any], tokenizer, place: str, vocab_size: int) 
 def _ids(record: dict[str, Any], column: str, place: str, vocab_size: int) -> list[int]:
     if column not in record:
         raise InputError(
-            f"{place}: has no column {column!r}, a list of token ids; the keys found are"
-            f" {', '.join(map(repr, record)) or 'none'}"
+            f"{place}: has no column {column!r}, a list of token ids; the keys found are "
+            f"{', '.join(map(repr, record)) or 'none'}"
         )
     ids = record[column]
     if not isinstance(ids, list) or not ids or not all(type(i) is int for i in ids):
         raise InputError(
-            f"{place}, column {column!r}: must be a list of token ids with at least one, and is"
-            f" {str(ids)[:60]}"
+            f"{place}, column {column!r}: must be a list of token ids with at least one, and is "
+            f"{str(ids)[:60]}"
         )
     if not all(0 <= i < vocab_size for i in ids):
         raise InputError(f"{place}, column {column!r}: holds a token id outside 0..{vocab_size - 1}")

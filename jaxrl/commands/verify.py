@@ -60,8 +60,8 @@ class Tally:
             f"; {self.skipped} bad records skipped, the first: {self.first_skipped}" if self.skipped else ""
         )
         return (
-            f"{self.rows} rows{kept}: {self.right} right, {wrong} wrong, {errors} errors{kinds}{skipped};"
-            f" {speed:.0f} per second"
+            f"{self.rows} rows{kept}: {self.right} right, {wrong} wrong, {errors} errors{kinds}{skipped}; "
+            f"{speed:.0f} per second"
         )
 
 
@@ -119,8 +119,8 @@ def verify_file(
             if not _is_of(record, judged[1]):
                 changed = "the input or its order has changed"
                 raise InputError(
-                    f"{judged[0]} is not {place} with a verdict; {changed}: leave --resume out to judge all"
-                    " of it anew"
+                    f"{judged[0]} is not {place} with a verdict; {changed}: leave --resume out to judge all "
+                    "of it anew"
                 )
             tally.kept += 1
             tally.add(judged[1])
@@ -148,8 +148,8 @@ def verify_file(
         except KeyboardInterrupt as stop:
             if tally.rows and keeps:
                 stop.add_note(
-                    f"the first {tally.rows} rows are judged and in {out}; the same command with --resume"
-                    " goes on from them"
+                    f"the first {tally.rows} rows are judged and in {out}; the same command with --resume "
+                    "goes on from them"
                 )
             raise
         tally.seconds = time.perf_counter() - began

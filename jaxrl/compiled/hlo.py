@@ -100,8 +100,8 @@ class Module:
         bodies = [i.called("body")[0] for i, count in loops if count == trip_count]
         if len(bodies) != 1:
             raise LookupError(
-                f"{len(bodies)} loops go round {trip_count} times; the loops go round"
-                f" {[count for _, count in loops]} times"
+                f"{len(bodies)} loops go round {trip_count} times; the loops go round "
+                f"{[count for _, count in loops]} times"
             )
         return bodies[0]
 

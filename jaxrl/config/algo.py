@@ -48,8 +48,8 @@ class ReplaySection(Section):
     def _is_a_share(self):
         if not 0 < self.ratio < 1:
             raise ValueError(
-                f"ratio {self.ratio} is the share of an update that is replayed: it must lie between 0 and 1,"
-                " so that fresh samples remain; leave the replay section out (null) to replay nothing"
+                f"ratio {self.ratio} is the share of an update that is replayed: it must lie between 0 and "
+                "1, so that fresh samples remain; leave the replay section out (null) to replay nothing"
             )
         return self
 
@@ -138,8 +138,8 @@ class PolicyGradientSection(Section):
         batch = self.problems_per_batch * self.group_size
         if batch % self.updates_per_batch:
             raise ValueError(
-                f"a batch of {batch} rows cannot be split into updates_per_batch={self.updates_per_batch}"
-                " equal parts"
+                f"a batch of {batch} rows cannot be split into updates_per_batch={self.updates_per_batch} "
+                "equal parts"
             )
         return self
 
@@ -148,13 +148,13 @@ class PolicyGradientSection(Section):
         if self.replay is not None and self.replayed_per_batch == 0:
             batch = self.problems_per_batch * self.group_size
             raise ValueError(
-                f"replay.ratio={self.replay.ratio} of a batch of {batch} is less than one sequence; raise it,"
-                " or the batch"
+                f"replay.ratio={self.replay.ratio} of a batch of {batch} is less than one sequence; raise "
+                "it, or the batch"
             )
         if self.replay is not None and self.replay.capacity < self.replayed_per_batch:
             raise ValueError(
-                f"replay.capacity={self.replay.capacity} is less than the {self.replayed_per_batch} sequences"
-                " that a batch asks for; raise it"
+                f"replay.capacity={self.replay.capacity} is less than the {self.replayed_per_batch} "
+                "sequences that a batch asks for; raise it"
             )
         return self
 
@@ -162,28 +162,28 @@ class PolicyGradientSection(Section):
     def _kl_fits(self):
         if self.kl_coef > 0 and self.reference is None:
             raise ValueError(
-                f"kl_coef={self.kl_coef} needs a reference to measure from; set reference to start or base,"
-                " or kl_coef to 0"
+                f"kl_coef={self.kl_coef} needs a reference to measure from; set reference to start or base, "
+                "or kl_coef to 0"
             )
         if self.kl_in == "reward" and self.kl_estimator != "k1":
             raise ValueError(
-                f"kl_in: reward takes the k1 estimate, not {self.kl_estimator}; set kl_estimator to k1, or"
-                " kl_in to loss"
+                f"kl_in: reward takes the k1 estimate, not {self.kl_estimator}; set kl_estimator to k1, or "
+                "kl_in to loss"
             )
         if self.kl_unbiased and (self.kl_coef == 0 or self.kl_in != "loss"):
             raise ValueError(
-                "kl_unbiased multiplies the KL term of the loss by the ratio: it needs kl_coef above 0 and"
-                " kl_in: loss"
+                "kl_unbiased multiplies the KL term of the loss by the ratio: it needs kl_coef above 0 and "
+                "kl_in: loss"
             )
         if self.kl_unbiased and self.kl_estimator == "k2":
             raise ValueError(
-                "kl_unbiased: the ratio makes k1 and k3 unbiased, and k2 is biased in value; set kl_estimator"
-                " to k3 (or k1)"
+                "kl_unbiased: the ratio makes k1 and k3 unbiased, and k2 is biased in value; set "
+                "kl_estimator to k3 (or k1)"
             )
         if self.reference_every is not None and (self.kl_coef == 0 or self.reference != "start"):
             raise ValueError(
-                "reference_every renews a reference that is in use: it needs kl_coef above 0 and reference:"
-                " start"
+                "reference_every renews a reference that is in use: it needs kl_coef above 0 and reference: "
+                "start"
             )
         return self
 
@@ -191,8 +191,8 @@ class PolicyGradientSection(Section):
     def _old_logprobs_fit(self):
         if self.old_logprobs == "sampler" and self.sampler_correction is not None:
             raise ValueError(
-                "sampler_correction weighs tokens by the gap between trainer and sampler, and old_logprobs:"
-                " sampler takes the two for one; set old_logprobs to trainer, or sampler_correction to null"
+                "sampler_correction weighs tokens by the gap between trainer and sampler, and old_logprobs: "
+                "sampler takes the two for one; set old_logprobs to trainer, or sampler_correction to null"
             )
         return self
 
@@ -200,8 +200,8 @@ class PolicyGradientSection(Section):
     def _overlong_fits(self):
         if (self.overlong == "penalty") != (self.overlong_buffer is not None):
             raise ValueError(
-                "overlong: penalty and overlong_buffer (the tokens over which it grows) go together; set both"
-                " or neither"
+                "overlong: penalty and overlong_buffer (the tokens over which it grows) go together; set "
+                "both or neither"
             )
         return self
 
@@ -235,13 +235,13 @@ class GRPOSection(PolicyGradientSection):
         if self.group_size == 1 and (self.advantage in BASELINES_OVER_GROUPS or self.dynamic_sampling):
             what = "dynamic_sampling" if self.dynamic_sampling else f"advantage: {self.advantage}"
             raise ValueError(
-                f"group_size 1 leaves nothing to compare a completion with, as {what} does; set group_size to"
-                " 2 or more"
+                f"group_size 1 leaves nothing to compare a completion with, as {what} does; set group_size "
+                "to 2 or more"
             )
         if self.advantage == "reinforce_pp" and self.problems_per_batch * self.group_size == 1:
             raise ValueError(
-                "advantage: reinforce_pp normalises over the batch, which has one row; raise"
-                " problems_per_batch"
+                "advantage: reinforce_pp normalises over the batch, which has one row; raise "
+                "problems_per_batch"
             )
         return self
 
@@ -249,23 +249,23 @@ class GRPOSection(PolicyGradientSection):
     def _parts_have_weights(self):
         if (self.advantage == "gdpo") != (self.part_weights is not None):
             raise ValueError(
-                "advantage: gdpo and part_weights (the reward's parts and their weights) go together; set"
-                " both or neither"
+                "advantage: gdpo and part_weights (the reward's parts and their weights) go together; set "
+                "both or neither"
             )
         if self.part_weights is not None and not any(self.part_weights.values()):
             raise ValueError(
-                f"part_weights {self.part_weights} give no part of the reward a weight, so that nothing is"
-                " learnt; give one"
+                f"part_weights {self.part_weights} give no part of the reward a weight, so that nothing is "
+                "learnt; give one"
             )
         if self.advantage == "gdpo" and self.overlong == "penalty":
             raise ValueError(
-                "overlong: penalty is taken off the reward, and advantage: gdpo sees only its parts; set it"
-                " to keep or mask"
+                "overlong: penalty is taken off the reward, and advantage: gdpo sees only its parts; set it "
+                "to keep or mask"
             )
         if self.advantage == "gdpo" and self.kl_coef > 0 and self.kl_in == "reward":
             raise ValueError(
-                "kl_in: reward takes the KL off the reward, and advantage: gdpo sees only its parts; set it"
-                " to loss"
+                "kl_in: reward takes the KL off the reward, and advantage: gdpo sees only its parts; set it "
+                "to loss"
             )
         return self
 
@@ -331,8 +331,8 @@ class PPOSection(PolicyGradientSection):
     def _critic_scores(self):
         if self.old_logprobs == "sampler":
             raise ValueError(
-                "old_logprobs: sampler saves nothing with a critic: the pass that gives its values gives the"
-                " trainer's logprobs, too; set old_logprobs to trainer"
+                "old_logprobs: sampler saves nothing with a critic: the pass that gives its values gives the "
+                "trainer's logprobs, too; set old_logprobs to trainer"
             )
         return self
 
@@ -340,13 +340,13 @@ class PPOSection(PolicyGradientSection):
     def _kl_adapts(self):
         if self.kl_target is not None and (self.kl_coef == 0 or self.kl_in != "reward"):
             raise ValueError(
-                "kl_target adapts the KL penalty in the reward: it needs kl_coef above 0 (where to begin) and"
-                " kl_in: reward"
+                "kl_target adapts the KL penalty in the reward: it needs kl_coef above 0 (where to begin) "
+                "and kl_in: reward"
             )
         batch = self.problems_per_batch * self.group_size
         if self.kl_target is not None and self.kl_horizon < batch:
             raise ValueError(
-                f"kl_horizon={self.kl_horizon:g} is shorter than one batch of {batch} sequences; kl_coef"
-                " would jump about; raise it"
+                f"kl_horizon={self.kl_horizon:g} is shorter than one batch of {batch} sequences; kl_coef "
+                "would jump about; raise it"
             )
         return self

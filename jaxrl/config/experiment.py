@@ -111,9 +111,9 @@ class RLStage(Section):
         _refuse_greedy(self.sample)
         if self.sample.temperature < LEAST_RL_TEMPERATURE:
             raise ValueError(
-                f"sample.temperature {self.sample.temperature:g} divides the rounding of the logits, so that"
-                " the trainer's logprobs are no longer those of the sampler, and multiplies every gradient;"
-                f" set it to {LEAST_RL_TEMPERATURE} or more (1.0 is usual)"
+                f"sample.temperature {self.sample.temperature:g} divides the rounding of the logits, so that "
+                "the trainer's logprobs are no longer those of the sampler, and multiplies every gradient; "
+                f"set it to {LEAST_RL_TEMPERATURE} or more (1.0 is usual)"
             )
         return self
 
@@ -129,9 +129,9 @@ class RLStage(Section):
             and self.algo.sampler_correction is None
         ):
             raise ValueError(
-                "sample.weight_dtype or kv_dtype int8 samples from a policy that is not the trainer's; set"
-                " algo.sampler_correction (truncated importance sampling; {} takes its defaults), or leave"
-                " both at model"
+                "sample.weight_dtype or kv_dtype int8 samples from a policy that is not the trainer's; set "
+                "algo.sampler_correction (truncated importance sampling; {} takes its defaults), or leave "
+                "both at model"
             )
         return self
 
@@ -176,8 +176,8 @@ class PPOStage(RLStage):
             )
         if self.algo.critic_warmup >= self.steps:
             raise ValueError(
-                f"algo.critic_warmup={self.algo.critic_warmup} leaves none of the {self.steps} steps to the"
-                " policy; lower it"
+                f"algo.critic_warmup={self.algo.critic_warmup} leaves none of the {self.steps} steps to the "
+                "policy; lower it"
             )
         return self
 
@@ -211,8 +211,8 @@ class RSFTStage(FineTuningStage):
             _refuse_greedy(self.sample)
         if self.keep_top > self.samples_per_problem:
             raise ValueError(
-                f"keep_top={self.keep_top} is more than samples_per_problem={self.samples_per_problem};"
-                " lower it"
+                f"keep_top={self.keep_top} is more than samples_per_problem={self.samples_per_problem}; "
+                "lower it"
             )
         return self
 
@@ -224,8 +224,8 @@ def _refuse_greedy(sample: SampleSection) -> None:
         )
     if sample.top_k == 1:
         raise ValueError(
-            "sample.top_k 1 keeps the likeliest token alone, so that all completions of a problem are equal;"
-            " raise it, or set 0: off"
+            "sample.top_k 1 keeps the likeliest token alone, so that all completions of a problem are equal; "
+            "raise it, or set 0: off"
         )
 
 

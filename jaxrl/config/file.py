@@ -224,8 +224,8 @@ def _reason(problem: dict[str, Any]) -> str:
         key, known = ctx["discriminator"].strip("'"), ctx["expected_tags"].replace("'", "").split(", ")
         near = difflib.get_close_matches(ctx["tag"], known, n=1, cutoff=0.5)
         return (
-            f"unknown {key} {ctx['tag']!r}; {f'did you mean {near[0]!r}? ' if near else ''}there are:"
-            f" {', '.join(known)}"
+            f"unknown {key} {ctx['tag']!r}; {f'did you mean {near[0]!r}? ' if near else ''}there are: "
+            f"{', '.join(known)}"
         )
     if problem["type"] == "tuple_type" and isinstance(problem["input"], (bool, int, float, str)):
         value = problem["input"]
@@ -284,7 +284,7 @@ def _override(values: dict[str, Any], override: str) -> None:
 def _index(items: list, part: str, override: str) -> int:
     if not part.isdecimal() or int(part) >= len(items):
         raise InputError(
-            f"override {override!r}: {part!r} is not an index into a list of {len(items)} items (0 to"
-            f" {len(items) - 1})"
+            f"override {override!r}: {part!r} is not an index into a list of {len(items)} items (0 to "
+            f"{len(items) - 1})"
         )
     return int(part)

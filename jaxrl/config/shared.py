@@ -214,8 +214,8 @@ class ExpectSection(Section):
         for name, (low, high) in self.accuracy.items():
             if low > high:
                 raise ValueError(
-                    f"accuracy of {name!r}: [{low}, {high}] must be the lowest and the highest, in this"
-                    " order; swap them"
+                    f"accuracy of {name!r}: [{low}, {high}] must be the lowest and the highest, in this "
+                    "order; swap them"
                 )
         return self
 

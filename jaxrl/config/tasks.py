@@ -161,13 +161,13 @@ class SatSection(AnyTaskSection):
     def _check_sizes(self) -> "SatSection":
         if max(self.clause_sizes) > self.variables[0]:
             raise ValueError(
-                f"a clause of {max(self.clause_sizes)} different variables does not fit a formula of"
-                f" {self.variables[0]}; raise variables or lower clause_sizes"
+                f"a clause of {max(self.clause_sizes)} different variables does not fit a formula of "
+                f"{self.variables[0]}; raise variables or lower clause_sizes"
             )
         if self.planting == "affine" and self.unsatisfiable:
             raise ValueError(
-                "planting: affine always has a solution; leave unsatisfiable out, or set planting to quiet or"
-                " none"
+                "planting: affine always has a solution; leave unsatisfiable out, or set planting to quiet "
+                "or none"
             )
         return self
 

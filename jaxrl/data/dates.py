@@ -45,9 +45,9 @@ def _macro(moment: datetime) -> str:
     """
     texts = {flag + letter: moment.strftime(f"%{flag}{letter}") for flag in FLAGS for letter in LETTERS}
     return (
-        f"{{% macro {CLOCK}(format) %}}{{% set texts = {texts!r} %}}{{% for part in format.split('%%')"
-        " %}{{ '' if loop.first else '%' }}{% for piece in part.split('%') %}{% if loop.first"
-        " %}{{ piece }}{% elif piece[:2] in texts %}{{ texts[piece[:2]] }}{{ piece[2:] }}{%"
-        " elif piece[:1] in texts %}{{ texts[piece[:1]] }}{{ piece[1:] }}{% else %}{{ '%'"
-        " }}{{ piece }}{% endif %}{% endfor %}{% endfor %}{% endmacro %}\n"
+        f"{{% macro {CLOCK}(format) %}}{{% set texts = {texts!r} %}}{{% for part in format.split('%%') "
+        "%}{{ '' if loop.first else '%' }}{% for piece in part.split('%') %}{% if loop.first "
+        "%}{{ piece }}{% elif piece[:2] in texts %}{{ texts[piece[:2]] }}{{ piece[2:] }}{% "
+        "elif piece[:1] in texts %}{{ texts[piece[:1]] }}{{ piece[1:] }}{% else %}{{ '%' "
+        "}}{{ piece }}{% endif %}{% endfor %}{% endfor %}{% endmacro %}\n"
     )

@@ -31,8 +31,8 @@ def read_hub(name: str, config: str | None, split: str) -> Iterator[tuple[str, d
         import datasets
     except ImportError:
         raise InputError(
-            f"the dataset {name!r} needs the `datasets` library; install it with: pip install"
-            " 'jaxrl[datasets]'"
+            f"the dataset {name!r} needs the `datasets` library; install it with: pip install "
+            "'jaxrl[datasets]'"
         ) from None
     try:
         saved = any((Path(name) / file).is_file() for file in ("state.json", "dataset_dict.json"))

@@ -133,7 +133,7 @@ def _template(name: str) -> str:
 
 def _departs(i: int, family: str, what: str) -> InputError:
     return InputError(
-        f"message {i}: the training template of {family} gives another {what} than the model's own chat"
-        " template does; strip the whitespace around what assistant messages think and answer, or give each"
-        " assistant turn a record of its own"
+        f"message {i}: the training template of {family} gives another {what} than the model's own chat "
+        "template does; strip the whitespace around what assistant messages think and answer, or give each "
+        "assistant turn a record of its own"
     )

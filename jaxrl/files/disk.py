@@ -66,8 +66,8 @@ def check_space(folder: str | Path, needed: int, what: str) -> None:
         free = shutil.disk_usage(folder).free
     if free < needed:
         raise InputError(
-            f"{what} needs up to {needed / 2**20:.1f} MiB, and the disk of {folder} has {free / 2**20:.1f}"
-            f" MiB left; nothing of it was written: make room, and {AGAIN}"
+            f"{what} needs up to {needed / 2**20:.1f} MiB, and the disk of {folder} has {free / 2**20:.1f} "
+            f"MiB left; nothing of it was written: make room, and {AGAIN}"
         )
 
 

@@ -88,15 +88,15 @@ def _lock(descriptor: int, folder: Path) -> None:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         raise InputError(
-            f"another process is at work in {folder}: {_holder(descriptor)}; wait for its end, or set another"
-            " `name`"
+            f"another process is at work in {folder}: {_holder(descriptor)}; wait for its end, or set "
+            "another `name`"
         ) from None
     except OSError as error:
         if error.errno not in NO_LOCKS:
             raise
         log.warning(
-            "the file system of %s has no locks (%s): nothing keeps a second process out of this folder, so"
-            " start the run once only",
+            "the file system of %s has no locks (%s): nothing keeps a second process out of this folder, so "
+            "start the run once only",
             folder,
             error.strerror,
         )

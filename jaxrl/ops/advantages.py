@@ -163,6 +163,6 @@ def _check_groups(rewards: Array, mask: Array) -> None:
     check_shapes(rewards=(rewards, "P G"), mask=(mask, "P G"))
     if rewards.shape[1] < 2:
         raise ValueError(
-            f"a group of {rewards.shape[1]} completion has nothing to be compared with; set group_size to 2"
-            " or more"
+            f"a group of {rewards.shape[1]} completion has nothing to be compared with; set group_size to 2 "
+            "or more"
         )

@@ -170,6 +170,6 @@ def loss_weights(mask: Array, segment_ids: Array, how: str, max_len: int | None 
     if how == "constant" and max_len is not None:
         return mask / max_len / num_sequences
     raise ValueError(
-        f"unknown way of averaging {how!r} (max_len {max_len}); the ways are token_mean, sequence_mean,"
-        " constant with max_len"
+        f"unknown way of averaging {how!r} (max_len {max_len}); the ways are token_mean, sequence_mean, "
+        "constant with max_len"
     )

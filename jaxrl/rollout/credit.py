@@ -81,9 +81,9 @@ def verified_parts(
                 continue
             if absent := [name for name in weights if name not in verdict.parts]:
                 raise InputError(
-                    f"algo.part_weights names {', '.join(map(repr, absent))}, and a verdict's parts are"
-                    f" {sorted(verdict.parts)}; name parts that every verdict of the task has (samples.jsonl"
-                    " shows them)"
+                    f"algo.part_weights names {', '.join(map(repr, absent))}, and a verdict's parts are "
+                    f"{sorted(verdict.parts)}; name parts that every verdict of the task has (samples.jsonl "
+                    "shows them)"
                 )
             tables[:, p, g] = [verdict.parts[name] for name in weights]
     counts = counts & (missing | np.isfinite(tables).all(axis=0))

@@ -214,8 +214,8 @@ class Child:
         reason, code = self._ending(status, cpu_s)
         if reason == "busy":
             raise SandboxBusy(
-                f"the machine is busy: of {seconds:.1f} s a program waited {self._waited:.1f} s for a CPU, so"
-                " that its wall limit says nothing; have fewer workers, or raise wall_s"
+                f"the machine is busy: of {seconds:.1f} s a program waited {self._waited:.1f} s for a CPU, "
+                "so that its wall limit says nothing; have fewer workers, or raise wall_s"
             )
         return Outcome(reason, code, bytes(self._stdout), bytes(self._stderr), seconds)
 

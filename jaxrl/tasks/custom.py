@@ -62,8 +62,8 @@ class Custom:
             own = make(**options)
         if not callable(getattr(own, "verify", None)):
             raise InputError(
-                f"the Task of {section.file} has no `verify`; define verify(self, problem, text), which"
-                " returns a Verdict"
+                f"the Task of {section.file} has no `verify`; define verify(self, problem, text), which "
+                "returns a Verdict"
             )
         self.verify = FromFile(file, own.verify)
         for name in OWN:
@@ -83,8 +83,8 @@ class Custom:
         files = {name: getattr(self.section, name) for name in SPLITS}
         if not any(files.values()):
             raise InputError(
-                f"the Task of {self.section.file} has no `problems`, and no file of records is named; set"
-                " task.train"
+                f"the Task of {self.section.file} has no `problems`, and no file of records is named; set "
+                "task.train"
             )
         problems = []
         for place, record in read_file(files[split]) if files[split] else ():
@@ -123,6 +123,6 @@ class Custom:
 
     def generate(self, count: int, seed: int) -> Iterator[Record]:
         raise InputError(
-            f"the Task of {self.section.file} has no generator; define generate(self, count, seed), which"
-            " yields records"
+            f"the Task of {self.section.file} has no generator; define generate(self, count, seed), which "
+            "yields records"
         )

@@ -43,15 +43,15 @@ MAX_COUNT = 8
 
 # Two lists of 48, a number that the splits and the questions both divide.
 ADJECTIVES = (
-    "amber ancient bitter blue brave bright broken calm clever cold crimson damp dark deep dry dusty eager"
-    " early empty faint famous fierce gentle golden green grey hollow humble idle late little lonely loud"
-    " lucky mellow misty narrow noble odd pale plain proud quick quiet rusty shy silver young"
+    "amber ancient bitter blue brave bright broken calm clever cold crimson damp dark deep dry dusty eager "
+    "early empty faint famous fierce gentle golden green grey hollow humble idle late little lonely loud "
+    "lucky mellow misty narrow noble odd pale plain proud quick quiet rusty shy silver young"
 ).split()
 NOUNS = (
-    "acorn anchor apple arrow badger barrel beacon bell boat bridge candle canyon castle cedar clock cloud"
-    " comet copper crow desert dragon eagle falcon fern fox garden glacier harbor hazel island jacket kettle"
-    " ladder lantern maple meadow mirror otter pebble pepper river saddle sparrow temple thunder turtle"
-    " valley willow"
+    "acorn anchor apple arrow badger barrel beacon bell boat bridge candle canyon castle cedar clock cloud "
+    "comet copper crow desert dragon eagle falcon fern fox garden glacier harbor hazel island jacket kettle "
+    "ladder lantern maple meadow mirror otter pebble pepper river saddle sparrow temple thunder turtle "
+    "valley willow"
 ).split()
 
 
@@ -188,8 +188,8 @@ class Tiny:
         count, most = getattr(self.section, split), len(asks) * len(pairs)
         if count > most:
             raise InputError(
-                f"task.{split} asks for {count} problems of the game {self.section.game}, and the split has"
-                f" only {most}; set task.{split} to at most {most}"
+                f"task.{split} asks for {count} problems of the game {self.section.game}, and the split has "
+                f"only {most}; set task.{split} to at most {most}"
             )
         # Every len(pairs) problems the pairs move on by one against the questions, so that in the end all of
         # them have met.

@@ -87,8 +87,8 @@ class Checkpoints:
         sums, is_finite = _survey(state, meta)
         if not is_finite:
             raise InputError(
-                f"step {step} is not saved to {self.folder}: its state holds numbers that are not finite;"
-                " check the weights that the stage started from, and lower optim.learning_rate"
+                f"step {step} is not saved to {self.folder}: its state holds numbers that are not finite; "
+                "check the weights that the stage started from, and lower optim.learning_rate"
             )
         self._kept.best = best
         check_space(self.folder, _num_bytes(state, meta), f"checkpoint {self.folder}/{step}")
@@ -115,8 +115,8 @@ class Checkpoints:
                 saved = self._checkpointer.metadata(step).custom_metadata or {}
                 if saved.get("format") != FORMAT:
                     raise ValueError(
-                        f"format {saved.get('format')}, not {FORMAT}: damaged, or written by another version"
-                        " of jaxrl"
+                        f"format {saved.get('format')}, not {FORMAT}: damaged, or written by another version "
+                        "of jaxrl"
                     )
                 meta, saved_sums = saved["meta"], dict(saved["checksums"])
                 state = self._checkpointer.load_checkpointables(step, {"state": abstract})["state"]
@@ -148,8 +148,8 @@ class Checkpoints:
                 log.warning("%s; trying an older one", error)
         if steps:
             raise InputError(
-                f"no checkpoint in {self.folder} can be read (steps {steps}); restore the files, or delete"
-                f" that folder to train the stage again from its start:{''.join(reasons)}"
+                f"no checkpoint in {self.folder} can be read (steps {steps}); restore the files, or delete "
+                f"that folder to train the stage again from its start:{''.join(reasons)}"
             )
         return None
 

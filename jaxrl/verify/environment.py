@@ -43,8 +43,8 @@ def withheld(environment: Mapping[str, str], passed: Sequence[str]) -> set[str]:
     """
     if missing := [name for name in passed if name not in environment]:
         raise InputError(
-            f"verify.pass_env names {', '.join(missing)}, not set in the environment; set it, or take the"
-            " name out"
+            f"verify.pass_env names {', '.join(missing)}, not set in the environment; set it, or take the "
+            "name out"
         )
     return {name for name, value in environment.items() if is_secret(name, value)} - set(passed)
 

@@ -57,9 +57,9 @@ def open_tensors(paths: Iterable[Path]) -> dict[str, tuple[Any, Path]]:
     for (path, saved), found in zip(digests.items(), side_by_side(_digest, digests), strict=True):
         if saved != found:
             raise InputError(
-                f"{path} is not as jaxrl wrote it: its bytes have the SHA-256 {found[:12]}... and it says"
-                f" {saved[:12]}...; restore the file or export it again, or, where another program has"
-                f" changed it on purpose, take {DIGEST} out of its metadata"
+                f"{path} is not as jaxrl wrote it: its bytes have the SHA-256 {found[:12]}... and it says "
+                f"{saved[:12]}...; restore the file or export it again, or, where another program has "
+                f"changed it on purpose, take {DIGEST} out of its metadata"
             )
     return tensors
 

@@ -154,12 +154,12 @@ def _is_copy_of_embedding(tensors: dict[str, Any], rows: int = 4096) -> bool:
 
 def _remedy(config: ModelConfig) -> str:
     tied = (
-        "it has a head of its own if lm_head.weight differs from the embedding (then set tie_word_embeddings"
-        " to false)"
+        "it has a head of its own if lm_head.weight differs from the embedding (then set tie_word_embeddings "
+        "to false)"
         if config.tie_embeddings
         else (
-            "it shares its head with the embedding if lm_head.weight is missing (then set tie_word_embeddings"
-            " to true)"
+            "it shares its head with the embedding if lm_head.weight is missing (then set "
+            "tie_word_embeddings to true)"
         )
     )
     return (

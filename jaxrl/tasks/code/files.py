@@ -109,8 +109,8 @@ class FileProblems:
             with suppress(SandboxBusy):
                 return self._check(problem)
         raise InputError(
-            "its program cannot be checked, since the machine is too busy; try again, or set"
-            " task.check_programs=false"
+            "its program cannot be checked, since the machine is too busy; try again, or set "
+            "task.check_programs=false"
         )
 
     def _has_test_source(self) -> bool:

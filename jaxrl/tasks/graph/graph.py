@@ -206,8 +206,8 @@ def generate_graph(entities: int, relations: int, seed: int) -> Graph:
         )
     if entities < relations + 4:
         raise InputError(
-            f"{entities} entities are too few for {relations} relations; set task.entities to at least"
-            f" {relations + 4}"
+            f"{entities} entities are too few for {relations} relations; set task.entities to at least "
+            f"{relations + 4}"
         )
     rng = random.Random(f"graph/{entities}/{relations}/{seed}")
     names = _names(entities, rng)

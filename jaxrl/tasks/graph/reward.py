@@ -82,8 +82,8 @@ class TraceReward:
         }
         reward = parts["correctness"] + PATH_WEIGHT * parts["path_reward"] - parts["spam_penalty"]
         detail = (
-            f"answer {answer.group(1)}, right is {problem.data['answer_star']}; {hits} of {len(path)} path"
-            " entities"
+            f"answer {answer.group(1)}, right is {problem.data['answer_star']}; {hits} of {len(path)} path "
+            "entities"
         )
         return Verdict(reward, correct=correct, format_ok=True, parts=parts, detail=detail)
 

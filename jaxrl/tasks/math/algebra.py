@@ -40,8 +40,8 @@ def require() -> None:
     """Raises InputError where mpmath is not installed."""
     if importlib.util.find_spec("mpmath") is None:
         raise InputError(
-            "task.symbolic needs the mpmath library; install it with: pip install 'jaxrl[math]', or set it to"
-            " false"
+            "task.symbolic needs the mpmath library; install it with: pip install 'jaxrl[math]', or set it "
+            "to false"
         )
 
 

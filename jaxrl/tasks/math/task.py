@@ -134,8 +134,8 @@ class Math:
         file = getattr(self.section, f"{source}_file")
         if file is None and self.section.hub is None:
             raise InputError(
-                f"the task math has no questions of its own; set task.{source}_file or task.hub, or"
-                f" task.{source} to 0"
+                f"the task math has no questions of its own; set task.{source}_file or task.hub, or "
+                f"task.{source} to 0"
             )
         rows = (
             read_file(file)
