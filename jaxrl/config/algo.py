@@ -4,7 +4,7 @@ its meaning.
 Names are those of the functions in `ops/`, which have the formulas and their sources.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -45,7 +45,7 @@ class ReplaySection(Section):
     capacity: PositiveInt = 512
 
     @model_validator(mode="after")
-    def _is_a_share(self):
+    def _is_a_share(self) -> Self:
         if not 0 < self.ratio < 1:
             raise ValueError(
                 f"ratio {self.ratio} is the share of an update that is replayed: it must lie between 0 and "
@@ -134,7 +134,7 @@ class PolicyGradientSection(Section):
         return 0
 
     @model_validator(mode="after")
-    def _updates_divide(self):
+    def _updates_divide(self) -> Self:
         batch = self.problems_per_batch * self.group_size
         if batch % self.updates_per_batch:
             raise ValueError(
@@ -144,7 +144,7 @@ class PolicyGradientSection(Section):
         return self
 
     @model_validator(mode="after")
-    def _replay_fits(self):
+    def _replay_fits(self) -> Self:
         if self.replay is not None and self.replayed_per_batch == 0:
             batch = self.problems_per_batch * self.group_size
             raise ValueError(
@@ -159,7 +159,7 @@ class PolicyGradientSection(Section):
         return self
 
     @model_validator(mode="after")
-    def _kl_fits(self):
+    def _kl_fits(self) -> Self:
         if self.kl_coef > 0 and self.reference is None:
             raise ValueError(
                 f"kl_coef={self.kl_coef} needs a reference to measure from; set reference to start or base, "
@@ -188,7 +188,7 @@ class PolicyGradientSection(Section):
         return self
 
     @model_validator(mode="after")
-    def _old_logprobs_fit(self):
+    def _old_logprobs_fit(self) -> Self:
         if self.old_logprobs == "sampler" and self.sampler_correction is not None:
             raise ValueError(
                 "sampler_correction weighs tokens by the gap between trainer and sampler, and old_logprobs: "
@@ -197,7 +197,7 @@ class PolicyGradientSection(Section):
         return self
 
     @model_validator(mode="after")
-    def _overlong_fits(self):
+    def _overlong_fits(self) -> Self:
         if (self.overlong == "penalty") != (self.overlong_buffer is not None):
             raise ValueError(
                 "overlong: penalty and overlong_buffer (the tokens over which it grows) go together; set "
@@ -231,7 +231,7 @@ class GRPOSection(PolicyGradientSection):
     dynamic_sampling: Annotated[int, Field(ge=2)] | None = None
 
     @model_validator(mode="after")
-    def _groups_have_spread(self):
+    def _groups_have_spread(self) -> Self:
         if self.group_size == 1 and (self.advantage in BASELINES_OVER_GROUPS or self.dynamic_sampling):
             what = "dynamic_sampling" if self.dynamic_sampling else f"advantage: {self.advantage}"
             raise ValueError(
@@ -246,7 +246,7 @@ class GRPOSection(PolicyGradientSection):
         return self
 
     @model_validator(mode="after")
-    def _parts_have_weights(self):
+    def _parts_have_weights(self) -> Self:
         if (self.advantage == "gdpo") != (self.part_weights is not None):
             raise ValueError(
                 "advantage: gdpo and part_weights (the reward's parts and their weights) go together; set "
@@ -270,7 +270,7 @@ class GRPOSection(PolicyGradientSection):
         return self
 
     @model_validator(mode="after")
-    def _loss_fits(self):
+    def _loss_fits(self) -> Self:
         if self.loss == "cispo" and self.ratio_level == "sequence":
             raise ValueError("loss: cispo weighs each token by its own ratio; set ratio_level to token")
         if self.loss == "cispo" and self.dual_clip is not None:
@@ -328,7 +328,7 @@ class PPOSection(PolicyGradientSection):
         return self.critic_warmup * self.num_updates
 
     @model_validator(mode="after")
-    def _critic_scores(self):
+    def _critic_scores(self) -> Self:
         if self.old_logprobs == "sampler":
             raise ValueError(
                 "old_logprobs: sampler saves nothing with a critic: the pass that gives its values gives the "
@@ -337,7 +337,7 @@ class PPOSection(PolicyGradientSection):
         return self
 
     @model_validator(mode="after")
-    def _kl_adapts(self):
+    def _kl_adapts(self) -> Self:
         if self.kl_target is not None and (self.kl_coef == 0 or self.kl_in != "reward"):
             raise ValueError(
                 "kl_target adapts the KL penalty in the reward: it needs kl_coef above 0 (where to begin) "

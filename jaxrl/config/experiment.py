@@ -8,7 +8,7 @@ writing files of it is `config/file.py`'s business.
 """
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -49,7 +49,7 @@ class DataSection(Section):
     ignore: Annotated[tuple[str, ...], Field(strict=False)] = ()
 
     @model_validator(mode="after")
-    def _one_source(self):
+    def _one_source(self) -> Self:
         if (self.file is None) == (self.hub is None):
             raise ValueError("give exactly one of `file` (JSONL) and `hub` (a datasets name)")
         return self
@@ -107,7 +107,7 @@ class RLStage(Section):
     optim: OptimSection = OptimSection()
 
     @model_validator(mode="after")
-    def _samples_vary(self):
+    def _samples_vary(self) -> Self:
         _refuse_greedy(self.sample)
         if self.sample.temperature < LEAST_RL_TEMPERATURE:
             raise ValueError(
@@ -123,7 +123,7 @@ class RLStage(Section):
         return self.seq_len or self.sample.max_prompt_tokens + self.sample.max_new_tokens
 
     @model_validator(mode="after")
-    def _sampler_is_corrected(self):
+    def _sampler_is_corrected(self) -> Self:
         if (
             "int8" in (self.sample.weight_dtype, self.sample.kv_dtype)
             and self.algo.sampler_correction is None
@@ -136,7 +136,7 @@ class RLStage(Section):
         return self
 
     @model_validator(mode="after")
-    def _settings_fit(self):
+    def _settings_fit(self) -> Self:
         algo, limit = self.algo, self.sample.max_new_tokens
         if self.lora is None and algo.reference == "base" and algo.kl_coef > 0:
             raise ValueError(
@@ -169,7 +169,7 @@ class PPOStage(RLStage):
     algo: PPOSection = PPOSection()
 
     @model_validator(mode="after")
-    def _critic_fits(self):
+    def _critic_fits(self) -> Self:
         if self.lora is None and self.algo.critic == "separate":
             raise ValueError(
                 "algo.critic: separate is a second set of adapters, and lora is null; set critic to shared"
@@ -206,7 +206,7 @@ class RSFTStage(FineTuningStage):
     sample: SampleSection = SampleSection()
 
     @model_validator(mode="after")
-    def _samples_vary(self):
+    def _samples_vary(self) -> Self:
         if self.samples_per_problem > 1:
             _refuse_greedy(self.sample)
         if self.keep_top > self.samples_per_problem:
@@ -255,7 +255,13 @@ TASKS = (
     "tiny",
 )
 Stage = Annotated[SFTStage | RSFTStage | GRPOStage | PPOStage | EvalStage, Field(discriminator="kind")]
-STAGES = {"sft": SFTStage, "rsft": RSFTStage, "grpo": GRPOStage, "ppo": PPOStage, "eval": EvalStage}
+STAGES: dict[str, type[Section]] = {
+    "sft": SFTStage,
+    "rsft": RSFTStage,
+    "grpo": GRPOStage,
+    "ppo": PPOStage,
+    "eval": EvalStage,
+}
 INHERITED = ("lora", "task", "sample", "optim")
 
 
@@ -303,7 +309,7 @@ class Config(Section):
         return {**values, "stages": stages}
 
     @model_validator(mode="after")
-    def _stage_names_differ(self):
+    def _stage_names_differ(self) -> Self:
         names = [stage.name for stage in self.stages]
         for name in names:
             if names.count(name) > 1:
@@ -311,7 +317,7 @@ class Config(Section):
         return self
 
     @model_validator(mode="after")
-    def _expected_is_evaluated(self):
+    def _expected_is_evaluated(self) -> Self:
         evaluations = [stage.name for stage in self.stages if isinstance(stage, EvalStage)]
         for name in self.expect.accuracy if self.expect else ():
             if name not in evaluations:

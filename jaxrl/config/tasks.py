@@ -2,9 +2,10 @@
 `tasks/`.
 """
 
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, GetCoreSchemaHandler, model_validator
 
 from jaxrl.config.section import NonNegativeInt, Positive, PositiveInt, Section, Share
 from jaxrl.types import MAX_REWARD
@@ -12,7 +13,10 @@ from jaxrl.types import MAX_REWARD
 Hops = Annotated[tuple[PositiveInt, ...], Field(strict=False, min_length=1)]
 
 
-def _in_order(span: tuple[int, int]) -> tuple[int, int]:
+Span = tuple[int, int]
+
+
+def _in_order(span: Span) -> Span:
     if span[0] > span[1]:
         raise ValueError(
             f"{list(span)} must be the smallest and the largest number, in this order; swap them"
@@ -20,10 +24,17 @@ def _in_order(span: tuple[int, int]) -> tuple[int, int]:
     return span
 
 
-def _span(least: int, most: int) -> Any:
-    """The type of a pair of whole numbers, smallest and largest, both between `least` and `most`."""
-    end = Annotated[int, Field(ge=least, le=most)]
-    return Annotated[tuple[end, end], Field(strict=False), AfterValidator(_in_order)]
+@dataclass(frozen=True)
+class _Within:
+    """Makes of `tuple[int, int]` a span, smallest and largest, both between `least` and `most`."""
+
+    least: int
+    most: int
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> Any:
+        end = Annotated[int, Field(ge=self.least, le=self.most)]
+        span = Annotated[tuple[end, end], Field(strict=False), AfterValidator(_in_order)]
+        return handler.generate_schema(span)
 
 
 Operators = Annotated[tuple[Literal["+", "-", "*", "//"], ...], Field(strict=False, min_length=1)]
@@ -145,7 +156,7 @@ class SatSection(AnyTaskSection):
     """
 
     name: Literal["sat"]
-    variables: _span(2, 10_000) = (10, 20)
+    variables: Annotated[Span, _Within(2, 10_000)] = (10, 20)
     clause_sizes: Annotated[
         tuple[Annotated[int, Field(ge=2, le=20)], ...], Field(strict=False, min_length=1)
     ] = (3,)
@@ -207,8 +218,8 @@ class ArithmeticSection(AnyTaskSection):
     """
 
     name: Literal["arithmetic"]
-    terms: _span(2, 20) = (2, 3)
-    digits: _span(1, 12) = (1, 2)
+    terms: Annotated[Span, _Within(2, 20)] = (2, 3)
+    digits: Annotated[Span, _Within(1, 12)] = (1, 2)
     operators: Operators = ("+", "-", "*", "//")
     seed: NonNegativeInt = 0
     train: NonNegativeInt = 1000
@@ -225,9 +236,9 @@ class CountdownSection(AnyTaskSection):
     """
 
     name: Literal["countdown"]
-    numbers: _span(2, 6) = (3, 4)
+    numbers: Annotated[Span, _Within(2, 6)] = (3, 4)
     largest: Annotated[int, Field(ge=2, le=10_000)] = 99
-    targets: _span(1, 1_000_000) = (10, 99)
+    targets: Annotated[Span, _Within(1, 1_000_000)] = (10, 99)
     seed: NonNegativeInt = 0
     train: NonNegativeInt = 1000
     val: NonNegativeInt = 100

@@ -8,6 +8,7 @@ window, E stop ids.
 
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -114,10 +115,9 @@ class Decoder:
         keep = lambda new, old: jnp.where(begins, new, old)
         rows = replace(
             rows,
-            **{
-                name: keep(getattr(drawn, name), getattr(rows, name))
-                for name in ("last_tokens", "left", "is_done")
-            },
+            last_tokens=keep(drawn.last_tokens, rows.last_tokens),
+            left=keep(drawn.left, rows.left),
+            is_done=keep(drawn.is_done, rows.is_done),
         )
         emitted = replace(emitted, is_live=emitted.is_live & begins)
         return self._constrain(rows), jax.tree.map(lambda x: x[None], emitted)
@@ -128,7 +128,7 @@ class Decoder:
     ) -> tuple[KVCache, Rows, Emitted]:
         """`steps` steps for every row. Cache and rows given are consumed: the cache is updated in place."""
 
-        def step(carry: tuple[KVCache, Rows], _):
+        def step(carry: tuple[KVCache, Rows], _: None) -> tuple[tuple[KVCache, Rows], Emitted]:
             cache, rows = carry
             hidden, cache = extend(self.policy, weights, rows.last_tokens[:, None], None, cache)
             u = uniforms(rows.draw.keys, cache.cursor - cache.start)
@@ -151,7 +151,7 @@ class Decoder:
         after = replace(rows, last_tokens=tokens, left=left, is_done=rows.is_done | is_stop | (left <= 0))
         return after, Emitted(tokens=tokens, logprobs=logprobs, is_live=is_live, excluded=excluded)
 
-    def _constrain(self, tree, rows=ROWS):
+    def _constrain(self, tree: Any, rows: tuple[str, ...] | None = ROWS) -> Any:
         """Rows over the row shards (None: a copy everywhere), key/value heads over `tensor` where they can be
         cut.
         """

@@ -109,6 +109,7 @@ class Row:
     def completion(self, decode_text: Callable[[list[int]], str]) -> Completion:
         if self.text is None:
             self.text = decode_text(self.ids[:-1] if self.stop_reason is StopReason.EOS else self.ids)
+        assert self.stop_reason is not None, "the row goes on"
         excluded = self.excluded if any(self.excluded) else None
         return Completion(self.prompt_ids, self.ids, self.logprobs, self.stop_reason, self.text, excluded)
 

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import jax
 import jax.numpy as jnp
@@ -60,10 +60,10 @@ class Checkpoints:
                 f"{broken}: the metadata of the checkpoint cannot be read ({error}); {remedy}"
             ) from None
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type | None, error: BaseException | None, *_):
+    def __exit__(self, kind: type | None, error: BaseException | None, *_: object) -> None:
         try:
             with writing(self.folder), _quiet_failures():
                 self._checkpointer.close()
@@ -226,12 +226,12 @@ class _NewestAndBest:
     keep: int
     best: int | None = None
 
-    def should_preserve(self, checkpoints, *, context) -> list[bool]:
+    def should_preserve(self, checkpoints: Any, *, context: Any) -> list[bool]:
         newest = sorted(checkpoint.step for checkpoint in checkpoints)[-self.keep :]
         return [checkpoint.step in newest or checkpoint.step == self.best for checkpoint in checkpoints]
 
 
-def checksums(tree) -> dict[str, Array]:
+def checksums(tree: Any) -> dict[str, Array]:
     """One uint32 per array, the same under every sharding: sum over elements of bits * (2 * index + 1) mod
     2^32.
 
