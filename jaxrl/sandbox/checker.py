@@ -13,8 +13,8 @@ checker as a plain value, so an object that equals everything does not get there
 
 from dataclasses import dataclass
 
-from jaxrl.sandbox.endings import failing
 from jaxrl.sandbox.inside.sandbox_literals import Unserialisable
+from jaxrl.sandbox.outcomes import failing
 from jaxrl.sandbox.sandbox import Functions, Sandbox
 
 # The tests run in a thread, which waits inside a stand-in while this side is elsewhere. Some draw their

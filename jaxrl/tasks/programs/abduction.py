@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from jaxrl.sandbox.endings import ending, shown
+from jaxrl.sandbox.outcomes import ending, shown
 from jaxrl.tasks.base import Baseline, Record, example_texts
 from jaxrl.tasks.code.files import FileProblems, Unfit
 from jaxrl.tasks.code.names import UNREADABLE, parse

@@ -1,4 +1,6 @@
-"""The steps of the bundled small programs that work on integers: in words, and as Python.
+"""The steps that the bundled small programs are made of: in words, and as Python.
+
+A table of them has the form
 
     name: kind taken -> kind given, numbers that k is drawn from
       what to do, in English
@@ -6,10 +8,127 @@
       or
         another way to write it
 
-Read by `programs.py`. What each means is said once more, as a function, in `meanings.py`.
+The first step of a program takes `input` (what its readers read is drawn in `inputs.py`), the last gives
+`output`. What each step means is written once more, as a function, in `meanings.py`.
 """
 
-NUMBER_STEPS = """
+from dataclasses import dataclass
+
+ENDS = """
+ints_on_a_line: input -> ints
+  The only line of input holds integers, separated by spaces.
+    {y} = list(map(int, input().split()))
+counted_line: input -> ints
+  The first line of input holds n; the second holds integers, of which only the first n count.
+    n = int(input())
+    {y} = [int(t) for t in input().split()][:n]
+counted_lines: input -> ints
+  The first line of input holds n, which may be 0; n lines follow with one integer each.
+    {y} = []
+    for _ in range(int(input())):
+        {y}.append(int(input()))
+ints_until_zero: input -> ints
+  Each line of input holds one integer; the first 0 ends the list and does not belong to it.
+    {y} = []
+    while True:
+        v = int(input())
+        if v == 0:
+            break
+        {y}.append(v)
+one_or_many: input -> ints
+  The first line of input is `one` or `many`. After `one`, a line with the only integer follows;
+  after `many`, a line with n and then n lines with one integer each.
+    if input().strip() == 'many':
+        {y} = [int(input()) for _ in range(int(input()))]
+    else:
+        {y} = [int(input())]
+ints_anywhere: input -> ints
+  The input holds integers, separated by spaces or line ends.
+    import sys
+
+    {y} = [int(t) for t in sys.stdin.read().split()]
+one_int: input -> int
+  The only line of input holds one integer.
+    {y} = int(input())
+product_less_sum: input -> int
+  The only line of input holds two integers; take their product minus their sum.
+    a, b = map(int, input().split())
+    {y} = a * b - (a + b)
+operation: input -> int
+  The first line of input is `plus`, `times` or `flip`, the second an integer. For `plus` or `times`
+  a third line holds another integer: add the two, or multiply them. For `flip`, change the sign of the
+  only integer.
+    operation = input()
+    {y} = int(input())
+    if operation == 'plus':
+        {y} += int(input())
+    elif operation == 'times':
+        {y} *= int(input())
+    else:
+        {y} = -{y}
+commands: input -> int
+  The first line of input holds n; n lines follow with one command each, `add` and an integer, `times`
+  and an integer, or `flip`. Begin with 0 and apply the commands in turn; `flip` changes the sign.
+    {y} = 0
+    for _ in range(int(input())):
+        command = input().split()
+        if command[0] == 'add':
+            {y} += int(command[1])
+        elif command[0] == 'times':
+            {y} *= int(command[1])
+        else:
+            {y} = -{y}
+line: input -> text
+  The input is one line of text; spaces at its beginning belong to it.
+    {y} = input()
+two_lines: input -> text
+  The input is two lines of text, with spaces at their beginnings belonging to them; join them to one
+  line, with a `+` in between.
+    {y} = input()
+    {y} = {y} + '+' + input()
+words_on_a_line: input -> words
+  The only line of input holds words, separated by spaces.
+    {y} = input().split()
+words_until_end: input -> words
+  Each line of input holds one word; the word `end` ends the list and does not belong to it.
+    {y} = []
+    word = input()
+    while word != 'end':
+        {y}.append(word)
+        word = input()
+print_int: int -> output
+  Print the result.
+    print({x})
+print_answer: int -> output
+  Print the result after the word `answer:` and a space.
+    print('answer:', {x})
+print_one_line: ints -> output
+  Print the numbers on one line, separated by spaces; if there are none, print `none`.
+    if {x}:
+        print(*{x})
+    else:
+        print('none')
+print_counted: ints -> output
+  Print how many numbers there are, and then each number on a line of its own.
+    print(len({x}))
+    for v in {x}:
+        print(v)
+print_text: text -> output
+  Print the resulting text.
+    print({x})
+print_brackets: text -> output
+  Print the resulting text in square brackets.
+    print('[' + {x} + ']')
+print_commas: words -> output
+  Print the words on one line, separated by a comma and a space; if there are none, print `none`.
+    print(', '.join({x}) or 'none')
+print_numbered: words -> output
+  Print each word on a line of its own after its number and a point, as in `1. word`; then print a line `end`.
+    for i, w in enumerate({x}, 1):
+        print(str(i) + '. ' + w)
+    print('end')
+"""
+ON_NUMBERS = """
 add: ints -> ints, k in 1 2 3 5 7 10
   add {k} to each number
     {y} = [v + {k} for v in {x}]
@@ -233,3 +352,171 @@ digits: int -> ints
   list the digits of its absolute value, from left to right
     {y} = [int(c) for c in str(abs({x}))]
 """
+ON_TEXTS = """
+reverse_text: text -> text
+  reverse the line
+    {y} = {x}[::-1]
+  or
+    {y} = ''
+    for c in {x}:
+        {y} = c + {y}
+capitals: text -> text
+  turn its letters into capitals
+    {y} = {x}.upper()
+swap_case: text -> text
+  turn small letters into capitals and capitals into small letters
+    {y} = {x}.swapcase()
+  or
+    {y} = ''.join(c.lower() if c.isupper() else c.upper() for c in {x})
+shift: text -> text, k in 1 3 5 13
+  move each letter from a to z on by {k} places in the alphabet, from z on to a; other characters stay
+    {y} = ''
+    for c in {x}:
+        if 'a' <= c <= 'z':
+            c = chr((ord(c) - ord('a') + {k}) % 26 + ord('a'))
+        {y} += c
+drop_vowels: text -> text
+  remove the small vowels a, e, i, o and u
+    {y} = ''.join(c for c in {x} if c not in 'aeiou')
+squeeze: text -> text
+  where the same character stands several times in a row, keep it once
+    {y} = ''
+    for c in {x}:
+        if not {y}.endswith(c):
+            {y} += c
+run_lengths: text -> text
+  replace each stretch of equal characters by the character and its length, as in `aab` to `a2b1`
+    {y} = ''
+    i = 0
+    while i < len({x}):
+        j = i
+        while j < len({x}) and {x}[j] == {x}[i]:
+            j += 1
+        {y} += {x}[i] + str(j - i)
+        i = j
+underscores: text -> text
+  replace each space by an underscore
+    {y} = {x}.replace(' ', '_')
+repeat_each: text -> text, k in 2 3
+  write every character {k} times
+    {y} = ''.join(c * {k} for c in {x})
+odd_places: text -> text
+  keep the 1st, 3rd, 5th, ... character
+    {y} = {x}[::2]
+sort_characters: text -> text
+  sort its characters by their character codes
+    {y} = ''.join(sorted({x}))
+mirror: text -> text
+  append the line's own reverse to it
+    {y} = {x} + {x}[::-1]
+length: text -> int
+  count its characters, spaces included
+    {y} = len({x})
+vowels: text -> int
+  count its vowels (a, e, i, o, u, small or capital)
+    {y} = sum(c in 'aeiou' for c in {x}.lower())
+  or
+    {y} = 0
+    for c in {x}:
+        if c in 'aeiouAEIOU':
+            {y} += 1
+letter_values: text -> int
+  add up the places of its small letters in the alphabet (a is 1, z is 26)
+    {y} = sum(ord(c) - 96 for c in {x} if 'a' <= c <= 'z')
+character_counts: text -> ints
+  list, for each different character in the order of first occurrence, how often it occurs
+    counts = {}
+    for c in {x}:
+        counts[c] = counts.get(c, 0) + 1
+    {y} = list(counts.values())
+split: text -> words
+  split the line into words at its spaces
+    {y} = {x}.split()
+sort_words: words -> words
+  sort the words by their character codes
+    {y} = sorted({x})
+sort_by_length: words -> words
+  sort the words by length, shortest first; words of the same length keep their order
+    {y} = sorted({x}, key=len)
+reverse_words: words -> words
+  reverse the order of the words
+    {y} = list(reversed({x}))
+reverse_each: words -> words
+  reverse each word
+    {y} = [w[::-1] for w in {x}]
+long_words: words -> words, k in 3 4 5
+  keep only the words of at least {k} letters
+    {y} = [w for w in {x} if len(w) >= {k}]
+first_words: words -> words
+  drop every word that has occurred before
+    {y} = []
+    seen = set()
+    for w in {x}:
+        if w not in seen:
+            seen.add(w)
+            {y}.append(w)
+word_counts: words -> words
+  replace the words by `word:count` for each different word, sorted by the word's character codes
+    counts = {}
+    for w in {x}:
+        counts[w] = counts.get(w, 0) + 1
+    {y} = [w + ':' + str(counts[w]) for w in sorted(counts)]
+word_lengths: words -> ints
+  replace each word by its length
+    {y} = [len(w) for w in {x}]
+  or
+    {y} = list(map(len, {x}))
+initials: words -> text
+  join the first letters of the words to one text
+    {y} = ''.join(w[0] for w in {x})
+longest_word: words -> text
+  take the longest word, the first of them if there are several (no words: `-`)
+    {y} = '-'
+    longest = 0
+    for w in {x}:
+        if len(w) > longest:
+            {y}, longest = w, len(w)
+hyphens: words -> text
+  join the words with hyphens
+    {y} = '-'.join({x})
+"""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One entry of a table."""
+
+    name: str
+    takes: str
+    gives: str
+    ks: tuple[int, ...]
+    says: str
+    forms: tuple[str, ...]
+
+
+def read_steps(table: str) -> list[Step]:
+    """The steps of a table."""
+    steps: list[Step] = []
+    for line in table.strip().splitlines():
+        if line and not line.startswith(" "):
+            head, _, ks = line.partition(", k in ")
+            name, _, kinds = head.partition(": ")
+            takes, _, gives = kinds.partition(" -> ")
+            steps.append(Step(name, takes, gives, tuple(map(int, ks.split())) or (0,), "", ("",)))
+        else:
+            steps[-1] = _with_line(steps[-1], line)
+    return steps
+
+
+def _with_line(step: Step, line: str) -> Step:
+    says, forms = step.says, step.forms
+    if line == "  or":
+        forms = (*forms, "")
+    elif line.startswith("    ") or not line:
+        forms = (*forms[:-1], forms[-1] + line[4:] + "\n")
+    else:
+        says = f"{says} {line.strip()}".strip()
+    return Step(step.name, step.takes, step.gives, step.ks, says, forms)
+
+
+STEPS = tuple(step for table in (ENDS, ON_NUMBERS, ON_TEXTS) for step in read_steps(table))
