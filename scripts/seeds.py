@@ -1,8 +1,8 @@
 """Run one config on several seeds, and on each with perturbations that should not matter: does it always
 learn?
 
-    python scripts/seeds.py configs/quickstart.yaml --seeds 0 1 2 --perturb threads fusion noise [key=value
-    ...]
+    python scripts/seeds.py configs/quickstart.yaml --seeds 0 1 2 --perturb threads fusion noise
+        [key=value ...]
 
 Every run is one of its own (`<name>-seed<k>[-<perturbation>]`). A seed has its own initialisation, sampling
 noise and, for a generated graph, its own graph. The perturbations of each seed:

@@ -66,7 +66,7 @@ class Batch:
         """Whether the device has nothing to do any more."""
         if self.rows is None:
             return False
-        return self.rows.is_done.is_ready()  # type: ignore[attr-defined]  # arrays have it, their type does not
+        return self.rows.is_done.is_ready()  # type: ignore[attr-defined]  # not in the type of arrays
 
     def lay_out(
         self, spread: list[list[Row]], filled: list[Filled], width: int, cursor: int, size: int

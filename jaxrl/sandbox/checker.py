@@ -8,7 +8,7 @@ The verdict is the checker's. The model's process sees arguments and nothing els
 checker as a plain value, so an object that equals everything does not get there.
 
     here        checker: start(tests) -> a call     model's process: call(name, args) -> value     checker:
-    go_on(value) -> a call
+                go_on(value) -> a call
 """
 
 from dataclasses import dataclass
