@@ -23,10 +23,10 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxrl.compiled import hlo
 from jaxrl.device.mesh import ROWS
 from jaxrl.errors import InputError
-from jaxrl.model.cache import KVCache, make_entry
+from jaxrl.model.cache import KVCache, make_layer
 from jaxrl.model.decoding import DecodeWeights, decode_weights
 from jaxrl.model.policy import Policy
-from jaxrl.sample.decode import Decoder, Draw, Rows
+from jaxrl.sample.decode import Decoder, DecodeState, Draw
 
 TPUS = {"v5e": "v5e:2x4", "v6e": "v6e:2x4"}  # the smallest topology with eight chips; fewer may be used
 GPUS = {  # (name, memory in MiB, its bandwidth in GB/s), SXM
@@ -158,7 +158,7 @@ def decode_window_args(
     merge: bool = False,
     int8_weights: bool = False,
     int8_cache: bool = False,
-) -> tuple[DecodeWeights, KVCache, Rows]:
+) -> tuple[DecodeWeights, KVCache, DecodeState]:
     """What `Decoder.window` takes beside its number of steps, without arrays: `rows` rows on all devices
     together, with caches of `length` positions and one stop id.
     """
@@ -173,7 +173,7 @@ def decode_window_args(
     array = lambda dtype, *shape: jax.ShapeDtypeStruct((rows, *shape), dtype, sharding=by_row)
     kv = jax.ShapeDtypeStruct((rows, length, c.num_kv_heads, c.head_dim), policy.dtype)
     entry = jax.tree.map(
-        lambda x: x.update(sharding=by_row), jax.eval_shape(lambda k, v: make_entry(k, v, int8_cache), kv, kv)
+        lambda x: x.update(sharding=by_row), jax.eval_shape(lambda k, v: make_layer(k, v, int8_cache), kv, kv)
     )
     i32, f32 = jnp.int32, jnp.float32
     draw = Draw(
@@ -185,7 +185,11 @@ def decode_window_args(
         stop_ids=array(i32, 1),
     )
     cache = KVCache((entry,) * c.num_layers, start=array(i32), cursor=jax.ShapeDtypeStruct((), i32))
-    return weights, cache, Rows(last_tokens=array(i32), left=array(i32), is_done=array(jnp.bool_), draw=draw)
+    return (
+        weights,
+        cache,
+        DecodeState(last_tokens=array(i32), left=array(i32), is_done=array(jnp.bool_), draw=draw),
+    )
 
 
 def compile_window(

@@ -14,11 +14,11 @@ from jax import Array
 from jax.sharding import Mesh
 
 from jaxrl.device.mesh import num_row_shards, replicated, rows_sharding
-from jaxrl.model.cache import Entry, KVCache, empty_entry, move_rows, put_rows
+from jaxrl.model.cache import KVCache, LayerCache, empty_layer, move_rows, put_rows
 from jaxrl.model.decoding import DecodeWeights
 from jaxrl.ops.sampling import LEAST_TEMPERATURE
 from jaxrl.sample.buckets import length_bucket, next_power_of_two
-from jaxrl.sample.decode import Decoder, Draw, Emitted, Rows
+from jaxrl.sample.decode import Decoder, DecodeState, Draw, Emitted
 from jaxrl.sample.rows import Row
 from jaxrl.types import Tree
 
@@ -28,7 +28,7 @@ class Filled:
     """Rows whose keys and values have just been computed, and every device has."""
 
     logits: Array  # [P, V], after each row's last token
-    layers: deque[Entry]  # [P, K, T, H] and so on
+    layers: deque[LayerCache]  # [P, K, T, H] and so on
     members: list[tuple[Row, int, int]]  # row, its place p, the position in T at which its tokens end
 
 
@@ -40,7 +40,7 @@ class Batch:
         self.slots: list[Row | None] = []
         self.cursor = self.size = 0
         self.cache: KVCache | None = None
-        self.rows: Rows | None = None
+        self.rows: DecodeState | None = None
         self.last_tokens = np.zeros(0, np.int32)
 
     @property
@@ -108,7 +108,7 @@ class Batch:
         starts = np.array([row.start if row else cursor for row in slots], np.int32)
         self.cache = KVCache(layers, jax.device_put(starts, by_row), jax.device_put(np.int32(cursor), whole))
         arrays = jax.device_put((last_tokens, left, is_done), by_row)
-        self.rows = Rows(arrays[0], arrays[1], arrays[2], self._draw())
+        self.rows = DecodeState(arrays[0], arrays[1], arrays[2], self._draw())
 
     def begin(self, decoder: Decoder, filled: list[Filled]) -> list[Emitted]:
         """Draw the first tokens of rows that have come in."""
@@ -126,7 +126,7 @@ class Batch:
 
     def _move(
         self, from_now: "_Moves", filled: list[Filled], moves: list["_Moves"], size: int
-    ) -> tuple[Entry, ...]:
+    ) -> tuple[LayerCache, ...]:
         """The layers one by one, each freed when it has been copied, so that no second cache is ever
         alive.
         """
@@ -138,12 +138,12 @@ class Batch:
         layers = []
         while old or any(piece.layers for piece in filled):
             if old is None:
-                entry = empty_entry(filled[0].layers[0], self.shards * width, size, by_row)
+                layer = empty_layer(filled[0].layers[0], self.shards * width, size, by_row)
             else:
-                entry = move_rows(old.popleft(), *from_now_arrays, size=size, shards=self.shards)
+                layer = move_rows(old.popleft(), *from_now_arrays, size=size, shards=self.shards)
             for piece, arrays in zip(filled, moves_arrays):
-                entry = put_rows(entry, piece.layers.popleft(), *arrays, shards=self.shards)
-            layers.append(entry)
+                layer = put_rows(layer, piece.layers.popleft(), *arrays, shards=self.shards)
+            layers.append(layer)
         return tuple(layers)
 
     def _draw(self) -> Draw:
@@ -224,8 +224,8 @@ def feed(decoder: Decoder, weights: DecodeWeights, batch: Batch, going_on: list[
         tokens[e, T - len(new) :], num_new[e] = new, len(new)
         rows[e], shift[e], start[e] = before.slot, end - len(new) - before.end, end - len(row.prompt_ids)
     layers = tuple(
-        move_rows(entry, rows[None], shift[None], size=length_bucket(end), shards=1)
-        for entry in batch.cache.layers
+        move_rows(layer, rows[None], shift[None], size=length_bucket(end), shards=1)
+        for layer in batch.cache.layers
     )
     logits, layers = decoder.feed(weights, layers, start, np.int32(end - T), tokens, num_new)
     return Filled(logits, deque(layers), [(row, e, end) for e, (row, _) in enumerate(going_on)])

@@ -32,7 +32,7 @@ from jaxrl.update.state import MAX_WEIGHT, TrainState, all_finite, all_within
 
 Metrics = dict[str, Array]
 LossWeights = dict[str, Array]
-Batch = SFTBatch | PolicyBatch
+UpdateBatch = SFTBatch | PolicyBatch
 # (trainable, frozen, microbatch, weights [B, T] each, key) -> (loss, metrics by how they are put together)
 Loss = Callable[[Tree, Tree, Any, LossWeights, Array], tuple[Array, Metrics]]
 Weigh = Callable[[Any], LossWeights]  # of a batch, [M, B, T] each
@@ -175,7 +175,7 @@ def _score_tokens(
     trainable: Tree,
     frozen: Tree,
     hidden: Array,
-    batch: Batch,
+    batch: UpdateBatch,
     mask: Array,
     temperature: float = 1.0,
     entropy_gradient: bool = False,
@@ -214,7 +214,7 @@ def _values_after(policy: Policy, trainable: Tree, frozen: Tree, hidden: Array, 
 def _jit_score(score: Callable[[Tree, Tree, Any], Any], mesh: Mesh) -> jax.stages.Wrapped:
     """The jitted loop of a scorer over the microbatches that hold something."""
 
-    def over_microbatches(trainable: Tree, frozen: Tree, batch: Batch) -> Any:
+    def over_microbatches(trainable: Tree, frozen: Tree, batch: UpdateBatch) -> Any:
         rows = _rows(batch)
         one = jax.eval_shape(score, trainable, frozen, jax.tree.map(lambda x: x[0], rows))
         nothing = jax.tree.map(lambda x: jnp.zeros((batch.tokens.shape[0], *x.shape), x.dtype), one)
@@ -245,7 +245,12 @@ def _jit_step(
 
 
 def _step(
-    loss: Loss, weigh: Weigh, tx: optax.GradientTransformation, state: TrainState, frozen: Tree, batch: Batch
+    loss: Loss,
+    weigh: Weigh,
+    tx: optax.GradientTransformation,
+    state: TrainState,
+    frozen: Tree,
+    batch: UpdateBatch,
 ) -> tuple[TrainState, Metrics]:
     key = jax.random.fold_in(state.key, state.step)
     grads, metrics = _accumulate(loss, state.trainable, frozen, batch, weigh(batch), key)
@@ -268,7 +273,7 @@ def _step(
 
 
 def _accumulate(
-    loss: Loss, trainable: Tree, frozen: Tree, batch: Batch, weights: LossWeights, key: Array
+    loss: Loss, trainable: Tree, frozen: Tree, batch: UpdateBatch, weights: LossWeights, key: Array
 ) -> tuple[Tree, Metrics]:
     """Gradients and metrics of the microbatches that hold something, added up. Weights already divide by the
     whole.
@@ -296,7 +301,7 @@ def _accumulate(
     return grads, _finish(metrics)
 
 
-def _rows(batch: Batch) -> Batch:
+def _rows(batch: UpdateBatch) -> UpdateBatch:
     """The batch with all leaves [M, ...], so that indexing gives a microbatch."""
     return dataclasses.replace(batch, num_microbatches=jnp.zeros(batch.tokens.shape[0], jnp.int32))
 
