@@ -219,7 +219,7 @@ def _render(
 
 @functools.lru_cache(maxsize=8)
 def _family(tokenizer, chat_template: str) -> str | None:
-    """The family of the tokenizer's template, told once; `chat_template` is there for the cache, which must
+    """The family of the tokenizer's template, logged once; `chat_template` is there for the cache, which must
     hang on it.
     """
     family = find_family(functools.partial(_render, tokenizer))

@@ -319,16 +319,16 @@ def _is_trained(item: dict[str, Any], role: str, place: str, at: str) -> bool:
             f"{place}: {at}.weight is {short(weight)}; a turn is trained on (1) or not (0), there is nothing "
             "between"
         )
-    said = {bool(value) for value in (train, weight) if value is not None}
-    if len(said) > 1:
+    marks = {bool(value) for value in (train, weight) if value is not None}
+    if len(marks) > 1:
         raise InputError(
             f"{place}: {at}: train: {train} and weight: {weight} say different things; keep one of them"
         )
-    if role != "assistant" and True in said:
+    if role != "assistant" and True in marks:
         raise InputError(
             f"{place}: {at} has role {role!r} and is to be trained on; only assistant messages can be"
         )
-    return False not in said or role != "assistant"
+    return False not in marks or role != "assistant"
 
 
 def _thinking(item: dict[str, Any], place: str, at: str = "") -> tuple[str, str] | None:

@@ -21,9 +21,7 @@ AGAIN = "start the same command again"
 
 @contextmanager
 def writing(path: str | Path) -> Iterator[None]:
-    """Whatever the disk refuses inside is an InputError about `path`, be it told by Python or by a library's
-    own exception.
-    """
+    """What the disk refuses inside is an InputError about `path`, whether Python raises it or a library."""
     try:
         yield
     except Exception as error:

@@ -1,4 +1,4 @@
-"""What can be said and done about adapters as trees of arrays: merging them into the base, counting them."""
+"""Adapters as trees of arrays: merging them into the base, counting them."""
 
 import math
 

@@ -77,7 +77,7 @@ class Outcome:
 
     Args:
       reason: `exit` (code: its exit code), `signal` (code: the signal's number), or the limit that ended it:
-        `wall`, `cpu`, `memory`, `output`. `memory` is said where an uncaught MemoryError ended it; a program
+        `wall`, `cpu`, `memory`, `output`. `memory` stands where an uncaught MemoryError ended it; a program
         that handles its own goes on.
       stdout: all of it, at most `output_bytes`.
       stderr: the last 4,000 bytes.

@@ -75,8 +75,10 @@ class Zygote:
             if hello != b"ready":
                 self.close()
                 stderr.seek(0)
-                told = hello.removeprefix(b"failed: ") or stderr.read()[-1000:]
-                raise SandboxError(told.decode(errors="replace").strip() or "the child program ended at once")
+                failure = hello.removeprefix(b"failed: ") or stderr.read()[-1000:]
+                raise SandboxError(
+                    failure.decode(errors="replace").strip() or "the child program ended at once"
+                )
         self._control.settimeout(SET_UP_S)
 
     def spawn(self, limits: Limits, descriptors: list[int]) -> None:

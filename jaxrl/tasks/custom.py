@@ -113,8 +113,8 @@ class Custom:
 
     def texts(self) -> list[str]:
         problems = self.problems("train")
-        said = [message["content"] for problem in problems for message in problem.messages]
-        return said + [text for problem in problems if (text := self.demonstration(problem)) is not None]
+        contents = [message["content"] for problem in problems for message in problem.messages]
+        return contents + [text for problem in problems if (text := self.demonstration(problem)) is not None]
 
     def phrases(self) -> list[str]:
         return []

@@ -71,7 +71,7 @@ class Game:
         """
         return self.judge(problem.data["ask"], text.lower().split())
 
-    def judge(self, ask: str, said: list[str]) -> Verdict:
+    def judge(self, ask: str, answer: list[str]) -> Verdict:
         raise NotImplementedError
 
     def best_answer(self, ask: str) -> str:
@@ -91,10 +91,10 @@ class Letter(Game):
 
     instruction, asks, words, failure_reward = ": say six letters", ("",), LETTERS, 0.0
 
-    def judge(self, ask: str, said: list[str]) -> Verdict:
-        hits = said[:NUM_LETTERS].count("a")
-        format_ok = len(said) == NUM_LETTERS and set(said) <= set(LETTERS)
-        parts = {"words": len(said), "hits": hits}
+    def judge(self, ask: str, answer: list[str]) -> Verdict:
+        hits = answer[:NUM_LETTERS].count("a")
+        format_ok = len(answer) == NUM_LETTERS and set(answer) <= set(LETTERS)
+        parts = {"words": len(answer), "hits": hits}
         return Verdict(
             hits / NUM_LETTERS, hits == NUM_LETTERS, format_ok, parts, f"{hits} of {NUM_LETTERS} are a"
         )
@@ -111,10 +111,10 @@ class Echo(Game):
 
     instruction, asks, words, failure_reward = ": say ", LETTERS, LETTERS, -1.0
 
-    def judge(self, ask: str, said: list[str]) -> Verdict:
-        format_ok = len(said) == 1 and said[0] in LETTERS
-        hit = said == [ask]
-        parts = {"words": len(said), "hits": float(hit)}
+    def judge(self, ask: str, answer: list[str]) -> Verdict:
+        format_ok = len(answer) == 1 and answer[0] in LETTERS
+        hit = answer == [ask]
+        parts = {"words": len(answer), "hits": float(hit)}
         reward = float(hit) if format_ok else self.failure_reward
         return Verdict(
             reward, hit, format_ok, parts, f"{ask} asked" if format_ok else f"no single letter; {ask} asked"
@@ -139,19 +139,19 @@ class Count(Game):
         -1.0,
     )
 
-    def judge(self, ask: str, said: list[str]) -> Verdict:
-        is_readable = set(said) == {"tick"}
-        distance = abs(len(said) - int(ask))
-        parts = {"words": len(said), "distance": distance}
+    def judge(self, ask: str, answer: list[str]) -> Verdict:
+        is_readable = set(answer) == {"tick"}
+        distance = abs(len(answer) - int(ask))
+        parts = {"words": len(answer), "distance": distance}
         reward = (
             max(self.failure_reward, 1 - 2 * distance / MAX_COUNT) if is_readable else self.failure_reward
         )
         detail = (
-            f"{len(said)} words, {ask} asked"
+            f"{len(answer)} words, {ask} asked"
             if is_readable
             else f"other words than tick, or none; {ask} asked"
         )
-        return Verdict(reward, reward == 1, is_readable and len(said) <= MAX_COUNT, parts, detail)
+        return Verdict(reward, reward == 1, is_readable and len(answer) <= MAX_COUNT, parts, detail)
 
     def best_answer(self, ask: str) -> str:
         return " ".join(["tick"] * int(ask))

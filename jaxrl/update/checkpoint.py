@@ -67,7 +67,7 @@ class Checkpoints:
         try:
             with writing(self.folder), _quiet_failures():
                 self._checkpointer.close()
-        except InputError:  # Orbax tells a save that has failed once more here
+        except InputError:  # Orbax raises a failed save once more here
             if error is None:
                 raise
 
@@ -168,11 +168,11 @@ def _broken_metadata(folder: Path) -> list[Path]:
 
 # ---------------------------------------------------------------------------------------------- Orbax's noise
 
-# Beside the exception of a save or a read that fails, which is told here in a sentence, Orbax logs pages; and
-# what it has started in an event loop of its own is told by Python whenever the garbage collector comes to
-# it, in another thread or long after. So what comes of Orbax is known by its text, for as long as the process
-# lasts; all else passes.
-# itself, what reads and writes its arrays and in which format, its event loop
+# Beside the exception of a save or a read that fails, which becomes one sentence here, Orbax logs pages; and
+# what it has started in an event loop of its own is reported by Python whenever the garbage collector comes
+# to it, in another thread or long after. So what comes of Orbax is known by its text, for as long as the
+# process lasts; all else passes. The words: itself, what reads and writes its arrays, the formats, its event
+# loop.
 ORBAX = re.compile("orbax|tensorstore|OCDBT|zarr|uvloop")
 
 

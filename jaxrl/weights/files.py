@@ -1,4 +1,4 @@
-"""Files under the weights: opening safetensors without reading them, telling what does not fit, saving a
+"""Files under the weights: opening safetensors without reading them, naming what does not fit, saving a
 folder as a whole.
 
 A safetensors file that is written here carries the SHA-256 of its bytes among its metadata, where other

@@ -164,8 +164,8 @@ def serve(control: socket.socket, prepared: Seal) -> None:
             _, status, usage = os.wait4(run.pid, 0)
             if prepared.level == PROCESS:
                 kill_orphans(spare={other.pid for other in runs.values()})
-            if prepared.level < NAMESPACES:  # there, its `init` has told
-                tell(run.watch, status, usage)
+            if prepared.level < NAMESPACES:  # there, its `init` has reported
+                report(run.watch, status, usage)
             for descriptor in (run.watch, run.handle):
                 if runs.pop(descriptor, None):
                     poll.unregister(descriptor)
@@ -187,7 +187,7 @@ def fork(prepared: Seal, own_handle: int, limits: dict[str, float], descriptors:
     return Run(pid, descriptors[0], os.pidfd_open(pid))
 
 
-def tell(watch: int, status: int, usage: resource.struct_rusage) -> None:
+def report(watch: int, status: int, usage: resource.struct_rusage) -> None:
     with suppress(OSError):  # the trainer does not listen any more
         os.write(watch, f"ended {status} {usage.ru_utime + usage.ru_stime:.3f}\n".encode())
 
@@ -242,7 +242,7 @@ def become_init(limits: dict[str, float], watch: int) -> None:
     pid = os.fork()
     if pid != 0:
         keep_open({watch})
-        tell(watch, *os.wait4(pid, 0)[1:])
+        report(watch, *os.wait4(pid, 0)[1:])
         os._exit(0)
 
 

@@ -49,13 +49,13 @@ MAX_GAP = 80  # characters between two of them
 
 @dataclass(frozen=True)
 class Answer:
-    """The answer's own text. is_marked: it stood behind #### or in a box. is_said: in a sentence that says
+    """The answer's own text. is_marked: it stood behind #### or in a box. is_stated: in a sentence that says
     that it is the answer.
     """
 
     text: str
     is_marked: bool
-    is_said: bool = False
+    is_stated: bool = False
 
 
 @dataclass(frozen=True)
@@ -115,9 +115,9 @@ def final_answer(text: str) -> Answer | None:
     """The answer of a completion by the rules above, or None where there is none."""
     text = without_reasoning(text)
     hashes, box = text.rfind("####"), text.rfind("\\boxed")
-    said, at = _said(text, is_marked=max(hashes, box) >= 0)
-    if said is not None and at > max(hashes, box):
-        return said
+    stated, at = _stated(text, is_marked=max(hashes, box) >= 0)
+    if stated is not None and at > max(hashes, box):
+        return stated
     last = _hash_line(text, hashes) if hashes > box else ""
     for _ in range(MAX_HEADINGS):
         if hashes <= box:
@@ -134,7 +134,7 @@ def final_answer(text: str) -> Answer | None:
     return _last_number(text)
 
 
-def _said(text: str, is_marked: bool) -> tuple[Answer | None, int]:
+def _stated(text: str, is_marked: bool) -> tuple[Answer | None, int]:
     """The last expression that is said to be the final answer, or, of a text without marks, that it ends
     with; and its place.
     """
@@ -149,7 +149,7 @@ def _said(text: str, is_marked: bool) -> tuple[Answer | None, int]:
         ):
             before = text[max(0, match.start() - MAX_GAP) : match.start()]
             return (
-                None if _DOUBT_BEFORE.search(before) else Answer(content, is_marked=False, is_said=True)
+                None if _DOUBT_BEFORE.search(before) else Answer(content, is_marked=False, is_stated=True)
             ), match.start()
     return None, -1
 
@@ -308,7 +308,7 @@ _CLOSED_AFTER = re.compile(
 _COMMA_BEFORE = re.compile(r"(?<![\w.,])-?[0-9]+,$")  # 2,74
 _NOT = r"(?:(?:not|never|neither|nor|cannot|wrong|incorrect|false|impossible)\b|\w+n['’]t\b)"
 _SMALL_GAP = r"[^0-9.!?;\n]{0,12}"
-# what is said of the number that follows, up to it: denied, bounded, one of several
+# what the text has about the number that follows, up to it: denied, bounded, one of several
 _DOUBT_BEFORE = re.compile(
     rf"(?:\b{_NOT}(?!\ only\b)[^0-9.!?;:,\n]*"
     r"|\b(?:hardly|unlikely|except|excluded?|rejected|(?:any|every)thing\ but"

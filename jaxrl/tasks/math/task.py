@@ -193,7 +193,7 @@ def gold_of(record: Record) -> str:
     )
     if "####" in text or "\\boxed" in text:
         found = final_answer(text)
-        gold = found.text if found and (found.is_marked or found.is_said) else ""
+        gold = found.text if found and (found.is_marked or found.is_stated) else ""
     else:
         gold = text.strip() if name == "answer" else ""
     if PROSE.search(gold) and len(gold.splitlines()) > 1:

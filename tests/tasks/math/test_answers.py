@@ -18,7 +18,7 @@ def bare(text):
 
 
 def said(text):
-    return Answer(text, is_marked=False, is_said=True)
+    return Answer(text, is_marked=False, is_stated=True)
 
 
 @pytest.mark.parametrize(
