@@ -4,12 +4,8 @@ import ast
 from pathlib import Path
 
 LIBRARY = Path(__file__).resolve().parents[1] / "jaxrl"
-STORIES = {
-    "sft",
-    "rsft",
-    "rl",
-    "evaluation",
-}  # of train/: a stage from its first line to its last, read in order
+# of train/: a stage from its first line to its last, to be read from top to bottom
+STORIES = {"sft", "rsft", "rl", "evaluation"}
 
 
 def test_functions_are_short():

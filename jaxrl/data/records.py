@@ -41,49 +41,12 @@ OF_A_RECORD = {"messages", "prompt", "completion", "system", "tools", *THINKING}
 OF_A_MESSAGE = {"role", "content", "weight", "train", "tool_calls", *THINKING}
 OF_A_TOOLS_MESSAGE = {"role", "content", "weight", "train", "tool_call_id", "name"}
 # Where a record or a message comes from and where it is filed.
-HARMLESS = {
-    "id",
-    "uid",
-    "uuid",
-    "guid",
-    "idx",
-    "index",
-    "line",
-    "row",
-    "key",
-    "hash",
-    "prompt_id",
-    "conversation_id",
-    "message_id",
-    "source",
-    "origin",
-    "dataset",
-    "subset",
-    "split",
-    "url",
-    "license",
-    "author",
-    "model",
-    "generator",
-    "version",
-    "metadata",
-    "meta",
-    "timestamp",
-    "date",
-    "created",
-    "created_at",
-    "updated_at",
-    "language",
-    "lang",
-    "tags",
-    "category",
-    "topic",
-    "domain",
-    "comment",
-    "notes",
-    "num_turns",
-    "num_tokens",
-}
+HARMLESS = frozenset(
+    "id uid uuid guid idx index line row key hash prompt_id conversation_id message_id source origin "
+    "dataset subset split url license author model generator version metadata meta timestamp date "
+    "created created_at updated_at language lang tags category topic domain comment notes num_turns "
+    "num_tokens".split()
+)
 
 
 def read_records(section: DataSection) -> list[list[Message]]:

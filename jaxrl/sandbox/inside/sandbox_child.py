@@ -30,19 +30,7 @@ from contextlib import suppress
 
 PROCESS, KERNEL, NAMESPACES = 1, 2, 3
 MAX_DESCRIPTORS = 6
-USUAL = (
-    "bisect",
-    "collections",
-    "copy",
-    "functools",
-    "heapq",
-    "itertools",
-    "math",
-    "random",
-    "re",
-    "string",
-    "typing",
-)
+USUAL = tuple("bisect collections copy functools heapq itertools math random re string typing".split())
 ONE_THREAD = {f"{library}_NUM_THREADS": "1" for library in ("OPENBLAS", "MKL", "OMP")}
 # What is the same for all programs: the level, and from KERNEL on the descriptor of the Landlock rules and
 # the seccomp filter.
