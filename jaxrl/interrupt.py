@@ -4,6 +4,7 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import Self
 
 
 class Interrupted(Exception):
@@ -17,11 +18,11 @@ class Interrupt:
     torn.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.requested = False
         self._number = signal.SIGINT
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         self._previous = {number: signal.signal(number, self._ask) for number in (signal.SIGINT, *_ends())}
         return self
 
@@ -58,7 +59,7 @@ def ends_as_ctrl_c() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _ends() -> list[int]:
+def _ends() -> list[signal.Signals]:
     """What asks a process to end. SIGHUP only where it is not ignored: `nohup` is the wish to outlive the
     terminal.
     """

@@ -1,8 +1,8 @@
 """Run one config on several seeds, and on each with perturbations that should not matter: does it always
 learn?
 
-    python scripts/seeds.py configs/quickstart.yaml --seeds 0 1 2 --perturb threads fusion noise [key=value
-    ...]
+    python scripts/seeds.py configs/quickstart.yaml --seeds 0 1 2 --perturb threads fusion noise
+        [key=value ...]
 
 Every run is one of its own (`<name>-seed<k>[-<perturbation>]`). A seed has its own initialisation, sampling
 noise and, for a generated graph, its own graph. The perturbations of each seed:
@@ -154,8 +154,8 @@ def make_noisy_model(config: Config, folder: Path) -> bool:
     """
     if config.model.architecture is None:
         raise InputError(
-            "--perturb noise disturbs the weights of a fresh model, and this config has none"
-            " (model.architecture)"
+            "--perturb noise disturbs the weights of a fresh model, and this config has none "
+            "(model.architecture)"
         )
     if not (folder / "config.json").exists():
         subprocess.run(
@@ -217,9 +217,9 @@ def summary(results: list[Result]) -> str:
     if not ended:
         return f"none of {len(results)} runs came to its end"
     return (
-        f"{len(ended)} of {len(results)} runs came to their end: {percent(ended[0])} at worst,"
-        f" {percent(ended[len(ended) // 2])} in the middle, {percent(ended[-1])} at best; intervals apart in"
-        f" {sum(result.is_apart for result in results)}"
+        f"{len(ended)} of {len(results)} runs came to their end: {percent(ended[0])} at worst, "
+        f"{percent(ended[len(ended) // 2])} in the middle, {percent(ended[-1])} at best; intervals apart in "
+        f"{sum(result.is_apart for result in results)}"
     )
 
 

@@ -8,17 +8,9 @@ from dataclasses import dataclass
 from functools import cached_property
 
 # No work: these name a buffer or a part of one, or wait for one.
-FREE = {
-    "parameter",
-    "constant",
-    "tuple",
-    "get-tuple-element",
-    "bitcast",
-    "after-all",
-    "opt-barrier",
-    "partition-id",
-    "replica-id",
-}
+FREE = frozenset(
+    "parameter constant tuple get-tuple-element bitcast after-all opt-barrier partition-id replica-id".split()
+)
 FREE_CALLS = ('"ConcatBitcast"', '"AssumeGatherIndicesInBound"', '"AllocateBuffer"')
 
 BUFFER = re.compile(r"(\w+)\[([\d,]*)\](?:\{[^}]*?(?:S\((\d+)\))?\})?")

@@ -31,8 +31,8 @@ def read_hub(name: str, config: str | None, split: str) -> Iterator[tuple[str, d
         import datasets
     except ImportError:
         raise InputError(
-            f"the dataset {name!r} needs the `datasets` library; install it with: pip install"
-            " 'jaxrl[datasets]'"
+            f"the dataset {name!r} needs the `datasets` library; install it with: pip install "
+            "'jaxrl[datasets]'"
         ) from None
     try:
         saved = any((Path(name) / file).is_file() for file in ("state.json", "dataset_dict.json"))
@@ -58,7 +58,8 @@ def _parquet_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     try:
         with pyarrow.parquet.ParquetFile(path) as file:
             for batch in file.iter_batches():
-                for number, row in enumerate(batch.to_pylist(), start=number + 1):
+                for row in batch.to_pylist():
+                    number += 1
                     yield f"{path}, row {number}", row
     except (OSError, pyarrow.ArrowException) as error:
         raise InputError(

@@ -43,8 +43,8 @@ def make_mesh(section: MeshSection) -> Mesh:
     needed, devices = int(np.prod(shape)), jax.devices()
     if needed > len(devices):
         raise InputError(
-            f"mesh data={section.data} fsdp={section.fsdp} tensor={section.tensor} needs {needed} devices and"
-            f" jax sees {len(devices)} ({devices[0].platform}); lower the mesh axes"
+            f"mesh data={section.data} fsdp={section.fsdp} tensor={section.tensor} needs {needed} devices "
+            f"and jax sees {len(devices)} ({devices[0].platform}); lower the mesh axes"
         )
     # Auto: the compiler places what this table leaves open. (make_mesh's own default asks every operation to
     #   be explicit.)
@@ -143,9 +143,9 @@ def _spec(path, leaf, mesh: Mesh) -> PartitionSpec:
             for axis, mesh_axis in enumerate(spec):
                 if mesh_axis is not None and leaf.shape[axis] % mesh.shape[mesh_axis]:
                     raise InputError(
-                        f"{name} of shape {tuple(leaf.shape)}: axis {axis} ({leaf.shape[axis]}) cannot be cut"
-                        f" over mesh.{mesh_axis}={mesh.shape[mesh_axis]}; choose a mesh.{mesh_axis} that"
-                        " divides it"
+                        f"{name} of shape {tuple(leaf.shape)}: axis {axis} ({leaf.shape[axis]}) cannot be "
+                        f"cut over mesh.{mesh_axis}={mesh.shape[mesh_axis]}; choose a mesh.{mesh_axis} that "
+                        "divides it"
                     )
             return spec
     raise LookupError(

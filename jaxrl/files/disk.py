@@ -21,9 +21,7 @@ AGAIN = "start the same command again"
 
 @contextmanager
 def writing(path: str | Path) -> Iterator[None]:
-    """Whatever the disk refuses inside is an InputError about `path`, be it told by Python or by a library's
-    own exception.
-    """
+    """What the disk refuses inside is an InputError about `path`, whether Python raises it or a library."""
     try:
         yield
     except Exception as error:
@@ -66,8 +64,8 @@ def check_space(folder: str | Path, needed: int, what: str) -> None:
         free = shutil.disk_usage(folder).free
     if free < needed:
         raise InputError(
-            f"{what} needs up to {needed / 2**20:.1f} MiB, and the disk of {folder} has {free / 2**20:.1f}"
-            f" MiB left; nothing of it was written: make room, and {AGAIN}"
+            f"{what} needs up to {needed / 2**20:.1f} MiB, and the disk of {folder} has {free / 2**20:.1f} "
+            f"MiB left; nothing of it was written: make room, and {AGAIN}"
         )
 
 

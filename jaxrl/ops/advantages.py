@@ -86,7 +86,7 @@ def part_normalize(parts: Array, weights: Array, mask: Array | None = None, eps:
     """Advantages of a reward of several parts, each normalised in its group before they are added up (GDPO).
 
         A_k = (r_k - mean(r_k)) / (std(r_k) + eps) in the group;   S = sum over k of w_k A_k;   A = S /
-        (std(all S) + eps)
+                                                                   (std(all S) + eps)
 
     A part's weight is then what it says, whatever the part's own spread: in the sum of the rewards a part
     that is mostly luck and spreads widely drowns one that is honest and spreads little, and equal sums of
@@ -163,6 +163,6 @@ def _check_groups(rewards: Array, mask: Array) -> None:
     check_shapes(rewards=(rewards, "P G"), mask=(mask, "P G"))
     if rewards.shape[1] < 2:
         raise ValueError(
-            f"a group of {rewards.shape[1]} completion has nothing to be compared with; set group_size to 2"
-            " or more"
+            f"a group of {rewards.shape[1]} completion has nothing to be compared with; set group_size to 2 "
+            "or more"
         )

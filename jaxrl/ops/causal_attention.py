@@ -6,6 +6,7 @@ Axes: B rows, T tokens, N query heads, K key/value heads, H width. Decoding atte
   `attention.py`.
 """
 
+from collections.abc import Callable
 from functools import lru_cache
 
 import jax
@@ -119,7 +120,7 @@ def _splash(q: Array, k: Array, v: Array, segment_ids: Array, packed: bool, inte
 
 
 @lru_cache(maxsize=16)
-def _splash_kernel(num_heads: int, T: int, interpret: bool):
+def _splash_kernel(num_heads: int, T: int, interpret: bool) -> Callable[..., Array]:
     from jax.experimental.pallas.ops.tpu.splash_attention import (
         BlockSizes,
         CausalMask,

@@ -1,5 +1,6 @@
-"""The pieces of the policy-gradient losses, each one small function. Axes: B rows, T tokens; [B, T] unless
-said.
+"""The pieces of the policy-gradient losses, each one small function.
+
+Axes: B rows, T tokens; arrays are [B, T] where nothing else is given.
 
 A loss is put together in the open, in `update/objective.py`:
 
@@ -118,12 +119,12 @@ def sampler_weights(
     """Weights that correct for a sampler whose arithmetic is not quite the trainer's: truncated importance
     sampling.
 
-        w = exp(old_logprobs - sampler_logprobs), summed over its sequence in the exponent for level
-        `sequence` truncate:  min(w, cap)          mask:  w where w <= cap, else 0
+        w = exp(old_logprobs - sampler_logprobs), for level `sequence` the sum of its sequence in exp
+        truncate:  min(w, cap)          mask:  w where w <= cap, else 0
 
     Args:
       old_logprobs: [B, T], the trainer's, of the policy that sampled.  sampler_logprobs: [B, T], what the
-        sampler said.
+        sampler computed.
       mask: [B, T] bool.  segment_ids: [B, T] int32.
       level: `token` or `sequence`.  cap: above 1.  how: `truncate` or `mask`.
     Returns:
@@ -170,6 +171,6 @@ def loss_weights(mask: Array, segment_ids: Array, how: str, max_len: int | None 
     if how == "constant" and max_len is not None:
         return mask / max_len / num_sequences
     raise ValueError(
-        f"unknown way of averaging {how!r} (max_len {max_len}); the ways are token_mean, sequence_mean,"
-        " constant with max_len"
+        f"unknown way of averaging {how!r} (max_len {max_len}); the ways are token_mean, sequence_mean, "
+        "constant with max_len"
     )

@@ -101,16 +101,19 @@ def sample_with_sets(
 
 
 def _keep(
-    logits: Array, u: Array, temperature: Array, filters, num_tokens: int | None
+    logits: Array,
+    u: Array,
+    temperature: Array,
+    filters: tuple[Array, Array, Array] | None,
+    num_tokens: int | None,
 ) -> tuple[Array, Array]:
     """[B, V] twice: the scaled logits, and the same with -inf for what may not be drawn."""
     check_shapes(logits=(logits, "B V"), u=(u, "B"), temperature=(temperature, "B"))
     is_greedy = (temperature == 0)[:, None]
     divisor = jnp.where(is_greedy, 1.0, temperature[:, None])
-    is_all = num_tokens is None or num_tokens >= logits.shape[1]
-    scaled, kept = scaled_logits(
-        logits, divisor, None if is_all else jnp.arange(logits.shape[1]) < num_tokens
-    )
+    V = logits.shape[1]
+    could_come = None if num_tokens is None or num_tokens >= V else jnp.arange(V) < num_tokens
+    scaled, kept = scaled_logits(logits, divisor, could_come)
     if filters is not None:
         kept = keep_likely(kept, *filters)
     return scaled, jnp.where(is_greedy & (kept < 0), -jnp.inf, kept)

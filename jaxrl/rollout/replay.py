@@ -136,10 +136,16 @@ def _is_worth_keeping(trajectory: Trajectory) -> bool:
 
 
 def _entry(trajectory: Trajectory, advantage: float) -> Entry:
-    said, reward = trajectory.completion, float(trajectory.verdict.reward)
-    sampled = said.prompt_ids, said.completion_ids, said.sampler_logprobs
+    completion, reward = trajectory.completion, float(trajectory.verdict.reward)
+    sampled = completion.prompt_ids, completion.completion_ids, completion.sampler_logprobs
     return Entry(
-        trajectory.problem.uid, *sampled, reward, True, advantage, trajectory.policy_version, said.excluded
+        trajectory.problem.uid,
+        *sampled,
+        reward,
+        True,
+        advantage,
+        trajectory.policy_version,
+        completion.excluded,
     )
 
 

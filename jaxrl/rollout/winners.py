@@ -134,8 +134,8 @@ def load_winners(path: Path) -> tuple[list[Winner], WinnerStatistics]:
             raise ValueError(f"it holds {len(winners)} winners and speaks of {statistics.winners}")
     except (TypeError, ValueError) as error:
         raise InputError(
-            f"{path} is not a file of winners: {error}; restore it, or delete the stage's folders in"
-            " checkpoints"
+            f"{path} is not a file of winners: {error}; restore it, or delete the stage's folders in "
+            "checkpoints"
         ) from None
     return winners, statistics
 

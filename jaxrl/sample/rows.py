@@ -43,8 +43,7 @@ class Row:
 
     is_done: the device draws no more for it. stop_reason: the host has read its end.
     slot: its place in the decode batch, None before it has one. start: where its tokens begin in the cache
-      there; they end
-    at the batch's cursor, or at `end` when the row has ended and is kept.
+      there; they end at the batch's cursor, or at `end` when the row has ended and is kept.
     """
 
     request: int
@@ -109,6 +108,7 @@ class Row:
     def completion(self, decode_text: Callable[[list[int]], str]) -> Completion:
         if self.text is None:
             self.text = decode_text(self.ids[:-1] if self.stop_reason is StopReason.EOS else self.ids)
+        assert self.stop_reason is not None, "the row goes on"
         excluded = self.excluded if any(self.excluded) else None
         return Completion(self.prompt_ids, self.ids, self.logprobs, self.stop_reason, self.text, excluded)
 

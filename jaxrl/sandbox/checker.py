@@ -8,13 +8,13 @@ The verdict is the checker's. The model's process sees arguments and nothing els
 checker as a plain value, so an object that equals everything does not get there.
 
     here        checker: start(tests) -> a call     model's process: call(name, args) -> value     checker:
-    go_on(value) -> a call
+                go_on(value) -> a call
 """
 
 from dataclasses import dataclass
 
-from jaxrl.sandbox.endings import failing
 from jaxrl.sandbox.inside.sandbox_literals import Unserialisable
+from jaxrl.sandbox.outcomes import failing
 from jaxrl.sandbox.sandbox import Functions, Sandbox
 
 # The tests run in a thread, which waits inside a stand-in while this side is elsewhere. Some draw their
@@ -64,7 +64,8 @@ def exception(text):
     kind = getattr(builtins, name, None)
     if not (isinstance(kind, type) and issubclass(kind, Exception)):
         return Exception(text)
-    # One that ends an iteration would end the test's own, and pass `all(map(add, ...))`: as out of a generator (PEP 479).
+    # One that ends an iteration would end the test's own, and pass `all(map(add, ...))`: as out of a
+    # generator (PEP 479).
     return RuntimeError(text) if issubclass(kind, (StopIteration, StopAsyncIteration)) else kind(message)
 """
 

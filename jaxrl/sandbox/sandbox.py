@@ -84,13 +84,13 @@ CACHE_BYTES = 32 << 20
 REMEDIES = {
     Level.PROCESS: "it needs Linux 5.3 or newer with /proc mounted",
     Level.KERNEL: (
-        "it needs Linux 5.13 or newer on x86_64 or aarch64, with `landlock` among the kernel's security"
-        " modules (option lsm=)"
+        "it needs Linux 5.13 or newer on x86_64 or aarch64, with `landlock` among the kernel's security "
+        "modules (option lsm=)"
     ),
     Level.NAMESPACES: (
-        "it needs unprivileged user namespaces: kernel.unprivileged_userns_clone=1 and"
-        " kernel.apparmor_restrict_unprivileged_userns=0 where these exist, in Docker also --security-opt"
-        " seccomp=unconfined"
+        "it needs unprivileged user namespaces: kernel.unprivileged_userns_clone=1 and "
+        "kernel.apparmor_restrict_unprivileged_userns=0 where these exist, in Docker also --security-opt "
+        "seccomp=unconfined"
     ),
 }
 
@@ -126,13 +126,13 @@ class Sandbox:
     ):
         if min_level > max_level:
             raise InputError(
-                f"sandbox min_level={min_level.name} is above max_level={max_level.name}; lower it or raise"
-                " max_level"
+                f"sandbox min_level={min_level.name} is above max_level={max_level.name}; lower it or raise "
+                "max_level"
             )
         if sys.platform != "linux":
             raise InputError(
-                f"programs that a model wrote are run on Linux only, not on {sys.platform}; use a Linux"
-                " machine or container"
+                f"programs that a model wrote are run on Linux only, not on {sys.platform}; use a Linux "
+                "machine or container"
             )
         self.limits = limits
         self._packages = [path for name in packages if (path := path_of_package(name)) is not None]
@@ -224,8 +224,8 @@ class Sandbox:
         limits = limits or self.limits
         if limits.files and self.level < Level.NAMESPACES:
             raise InputError(
-                f"sandbox limit files={limits.files} needs level NAMESPACES, for its quota, and this machine"
-                f" offers {self.level.name} ({self.shortfall}); set files=0"
+                f"sandbox limit files={limits.files} needs level NAMESPACES, for its quota, and this machine "
+                f"offers {self.level.name} ({self.shortfall}); set files=0"
             )
         return limits
 
@@ -247,8 +247,8 @@ class Sandbox:
             self.shortfall = f"{level.name} does not hold here: {hole}; {REMEDIES[level]}"
             if level <= min_level:
                 raise InputError(
-                    f"programs that a model wrote are not run: {self.shortfall}, or set min_level to"
-                    f" {Level(level - 1).name}"
+                    f"programs that a model wrote are not run: {self.shortfall}, or set min_level to "
+                    f"{Level(level - 1).name}"
                 )
         if self.shortfall:
             warnings.warn(f"the sandbox's level is {self.level.name}. {self.shortfall}", stacklevel=3)
@@ -295,8 +295,8 @@ def path_of_package(name: str) -> str | None:
     path = folders[0] if folders else spec.origin if spec is not None else None
     if path is None or not os.path.exists(path):
         raise InputError(
-            f"the package {name!r}, which programs are to import, is not installed beside jaxrl; install it,"
-            " or take it out of packages"
+            f"the package {name!r}, which programs are to import, is not installed beside jaxrl; install it, "
+            "or take it out of packages"
         )
     return os.path.abspath(path)
 

@@ -84,9 +84,9 @@ class Drawn:
             if record is None:
                 asked = f"task.{split} asks" if split else "asked"
                 raise InputError(
-                    f"{asked} for {count} different problems of {self._name}, and after {index} of them"
-                    f" {MAX_DRAWS:,} draws gave no new one that fits; ask for fewer, or change"
-                    f" {self._settings}"
+                    f"{asked} for {count} different problems of {self._name}, and after {index} of them "
+                    f"{MAX_DRAWS:,} draws gave no new one that fits; ask for fewer, or change "
+                    f"{self._settings}"
                 )
             yield record
 

@@ -1,6 +1,8 @@
 """The state that training changes, the optimiser that changes it, and how both are laid out over the mesh."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -142,19 +144,19 @@ def place_state(
     return jax.jit(init, out_shardings=shardings)((trainable, reference or {}))
 
 
-def all_finite(tree: Tree) -> Array:
+def all_finite(tree: Any) -> Array:
     """Whether no floating-point number of a tree is NaN or infinite; a boolean []."""
     return _all(jnp.isfinite, tree)
 
 
-def all_within(tree: Tree, limit: float) -> Array:
+def all_within(tree: Any, limit: float) -> Array:
     """Whether every floating-point number of a tree is between -limit and limit, which NaN is not; a boolean
     [].
     """
     return _all(lambda x: jnp.abs(x) <= limit, tree)
 
 
-def _all(test, tree: Tree) -> Array:
+def _all(test: Callable[[Array], Array], tree: Any) -> Array:
     floats = [leaf for leaf in jax.tree.leaves(tree) if jnp.issubdtype(leaf.dtype, jnp.floating)]
     return jnp.all(jnp.array([jnp.all(test(leaf)) for leaf in floats], bool))
 

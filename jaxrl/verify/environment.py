@@ -16,7 +16,8 @@ from jaxrl.errors import InputError
 
 SECRET_NAMES = re.compile(
     r"TOKEN(?!IZ)|SECRET|PASSW|PASSPHRASE|PASSFILE|CREDENTIAL|AUTH(?!OR)|KEY|WEBHOOK|COOKIE|PRIVATE|NETRC"
-    r"|(?:^|_)(?:CREDS?|PASS|PAT|DSN|JWT|SAS)(?:_|$)|_PWD$|^MYSQL_PWD|^(?:AWS|AZURE|GOOGLE|GCP|VAULT|KUBE|SSH|GPG)",
+    r"|(?:^|_)(?:CREDS?|PASS|PAT|DSN|JWT|SAS)(?:_|$)|_PWD$|^MYSQL_PWD"
+    r"|^(?:AWS|AZURE|GOOGLE|GCP|VAULT|KUBE|SSH|GPG)",
     re.IGNORECASE,
 )
 SECRET_VALUES = re.compile(
@@ -42,8 +43,8 @@ def withheld(environment: Mapping[str, str], passed: Sequence[str]) -> set[str]:
     """
     if missing := [name for name in passed if name not in environment]:
         raise InputError(
-            f"verify.pass_env names {', '.join(missing)}, not set in the environment; set it, or take the"
-            " name out"
+            f"verify.pass_env names {', '.join(missing)}, not set in the environment; set it, or take the "
+            "name out"
         )
     return {name for name, value in environment.items() if is_secret(name, value)} - set(passed)
 

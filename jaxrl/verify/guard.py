@@ -36,8 +36,8 @@ class ErrorGuard:
         if samples >= MIN_SAMPLES and share > self.max_share:
             (often, times), *_ = errors.most_common(1)
             raise InputError(
-                f"{share:.0%} of the last {samples} samples have no verdict, and verify.max_error_share is"
-                f" {self.max_share:g}; {times} of {errors.total()} say {often[:300]!r}; mend the verifier,"
-                " give it more time or workers (verify.timeout_s, verify.batch_timeout_s, verify.workers),"
-                " or raise verify.max_error_share"
+                f"{share:.0%} of the last {samples} samples have no verdict, and verify.max_error_share is "
+                f"{self.max_share:g}; {times} of {errors.total()} say {often[:300]!r}; mend the verifier, "
+                "give it more time or workers (verify.timeout_s, verify.batch_timeout_s, verify.workers), "
+                "or raise verify.max_error_share"
             )

@@ -74,18 +74,18 @@ class VerifierPool:
     ):
         if workers < 1 or not 0 < timeout_s <= 86_400:  # the workers' limit on CPU time follows from it
             raise InputError(
-                f"a pool of {workers} workers with verify.timeout_s={timeout_s} cannot work; set both above"
-                " 0, the timeout to a day at most"
+                f"a pool of {workers} workers with verify.timeout_s={timeout_s} cannot work; set both above "
+                "0, the timeout to a day at most"
             )
         if workers > (most := max(64, 4 * (os.cpu_count() or 1))):
             raise InputError(
-                f"a pool of {workers} workers is more than the {most} that make sense on this machine; lower"
-                " verify.workers"
+                f"a pool of {workers} workers is more than the {most} that make sense on this machine; lower "
+                "verify.workers"
             )
         if not isinstance(failure_reward, Real) or abs(failure_reward) > MAX_REWARD:
             raise InputError(
-                f"the failure reward {failure_reward!r} is no number between -{MAX_REWARD:g} and"
-                f" {MAX_REWARD:g}; set one that is"
+                f"the failure reward {failure_reward!r} is no number between -{MAX_REWARD:g} and "
+                f"{MAX_REWARD:g}; set one that is"
             )
         self._pass_env, self._hidden = tuple(pass_env), withheld(os.environ, pass_env)
         self.counts = {"timeouts": 0, "crashes": 0, "exceptions": 0}
@@ -315,8 +315,8 @@ class VerifierPool:
             worker = WorkerProcess(self._timeout_s, self._pass_env)
         except OSError as error:
             raise InputError(
-                f"a verifier process cannot be started: {error}; lower verify.workers, or raise the system's"
-                " limits"
+                f"a verifier process cannot be started: {error}; lower verify.workers, or raise the system's "
+                "limits"
             ) from None
         self._workers.append(worker)
         self._selector.register(worker.socket, selectors.EVENT_READ, worker)
@@ -345,9 +345,9 @@ class VerifierPool:
 
     def _cannot_start(self, reason: str) -> InputError:
         return InputError(
-            f"verify function {self._verify_name!r} cannot be used in worker processes: {reason}; define it"
-            " (or its class) at the top level of a module that can be imported, not in the main script, a"
-            " notebook or a lambda"
+            f"verify function {self._verify_name!r} cannot be used in worker processes: {reason}; define it "
+            "(or its class) at the top level of a module that can be imported, not in the main script, a "
+            "notebook or a lambda"
         )
 
     def _finish(self, ticket: int, verdict: Verdict) -> None:

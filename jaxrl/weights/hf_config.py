@@ -72,15 +72,15 @@ class _Values:
             raise InputError(f"{self.place}: {key} is {value!r}; it must be true or false")
         if kind is not bool and not (is_number and value > 0):
             raise InputError(
-                f"{self.place}: {key} is {value!r}; it must be a positive"
-                f" {'number' if kind is float else 'integer'}"
+                f"{self.place}: {key} is {value!r}; it must be a positive "
+                f"{'number' if kind is float else 'integer'}"
             )
         return kind(value)
 
     def refuse(self, key: str, supported: str) -> None:
         raise InputError(
-            f"{self.place}: {key} is {self.values.get(key)!r}, which jaxrl cannot represent; supported:"
-            f" {supported}"
+            f"{self.place}: {key} is {self.values.get(key)!r}, which jaxrl cannot represent; supported: "
+            f"{supported}"
         )
 
 
@@ -264,13 +264,13 @@ def _check_family(config: ModelConfig) -> None:
     }
     if config.family not in wanted:
         raise InputError(
-            f"model family {config.family!r} has no Hugging Face model type; the families are"
-            f" {', '.join(wanted)}"
+            f"model family {config.family!r} has no Hugging Face model type; the families are "
+            f"{', '.join(wanted)}"
         )
     for name, value in wanted[config.family].items():
         if getattr(config, name) != value:
             raise InputError(
-                f"{name}={getattr(config, name)} cannot be written as model type {config.family!r}, which"
-                f" needs {name}={value} (with qkv_bias={config.qkv_bias}); choose another family or other"
-                " biases"
+                f"{name}={getattr(config, name)} cannot be written as model type {config.family!r}, which "
+                f"needs {name}={value} (with qkv_bias={config.qkv_bias}); choose another family or other "
+                "biases"
             )

@@ -30,19 +30,7 @@ from contextlib import suppress
 
 PROCESS, KERNEL, NAMESPACES = 1, 2, 3
 MAX_DESCRIPTORS = 6
-USUAL = (
-    "bisect",
-    "collections",
-    "copy",
-    "functools",
-    "heapq",
-    "itertools",
-    "math",
-    "random",
-    "re",
-    "string",
-    "typing",
-)
+USUAL = tuple("bisect collections copy functools heapq itertools math random re string typing".split())
 ONE_THREAD = {f"{library}_NUM_THREADS": "1" for library in ("OPENBLAS", "MKL", "OMP")}
 # What is the same for all programs: the level, and from KERNEL on the descriptor of the Landlock rules and
 # the seccomp filter.
@@ -164,8 +152,8 @@ def serve(control: socket.socket, prepared: Seal) -> None:
             _, status, usage = os.wait4(run.pid, 0)
             if prepared.level == PROCESS:
                 kill_orphans(spare={other.pid for other in runs.values()})
-            if prepared.level < NAMESPACES:  # there, its `init` has told
-                tell(run.watch, status, usage)
+            if prepared.level < NAMESPACES:  # there, its `init` has reported
+                report(run.watch, status, usage)
             for descriptor in (run.watch, run.handle):
                 if runs.pop(descriptor, None):
                     poll.unregister(descriptor)
@@ -187,7 +175,7 @@ def fork(prepared: Seal, own_handle: int, limits: dict[str, float], descriptors:
     return Run(pid, descriptors[0], os.pidfd_open(pid))
 
 
-def tell(watch: int, status: int, usage: resource.struct_rusage) -> None:
+def report(watch: int, status: int, usage: resource.struct_rusage) -> None:
     with suppress(OSError):  # the trainer does not listen any more
         os.write(watch, f"ended {status} {usage.ru_utime + usage.ru_stime:.3f}\n".encode())
 
@@ -205,10 +193,10 @@ def kill_orphans(spare: set[int]) -> None:
 def children() -> set[int]:
     found = set()
     for name in os.listdir("/proc"):
-        with suppress(OSError, IndexError):  # not a process, or gone
-            with open(f"/proc/{name}/stat", "rb") as file:
-                if int(file.read().rsplit(b")", 1)[1].split()[1]) == os.getpid():
-                    found.add(int(name))
+        # suppressed where it is not a process, or gone
+        with suppress(OSError, IndexError), open(f"/proc/{name}/stat", "rb") as file:
+            if int(file.read().rsplit(b")", 1)[1].split()[1]) == os.getpid():
+                found.add(int(name))
     return found
 
 
@@ -242,7 +230,7 @@ def become_init(limits: dict[str, float], watch: int) -> None:
     pid = os.fork()
     if pid != 0:
         keep_open({watch})
-        tell(watch, *os.wait4(pid, 0)[1:])
+        report(watch, *os.wait4(pid, 0)[1:])
         os._exit(0)
 
 

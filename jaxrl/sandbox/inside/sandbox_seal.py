@@ -5,6 +5,7 @@ Everything here is a system call through ctypes; each function raises OSError, w
 where the kernel refuses.
 """
 
+import contextlib
 import ctypes
 import math
 import os
@@ -301,10 +302,8 @@ def c_libraries(folders: list[str], packages: list[str]) -> list[str]:
     if pid == 0:
         for module in modules:
             if module.endswith(".so"):
-                try:
+                with contextlib.suppress(OSError):  # it lacks a library here, so no program can import it
                     ctypes.CDLL(module)
-                except OSError:
-                    pass  # it lacks a library here, so no program can import it
         os.write(writer, "\n".join(loaded_libraries()).encode())
         os._exit(0)
     os.close(writer)

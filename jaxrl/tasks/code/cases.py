@@ -12,7 +12,7 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from jaxrl.sandbox.endings import ending, failing, shown
+from jaxrl.sandbox.outcomes import ending, failing, shown
 from jaxrl.sandbox.process import STARVED, stalled_s
 from jaxrl.sandbox.sandbox import Sandbox, SandboxBusy
 from jaxrl.tasks.code.names import with_prelude

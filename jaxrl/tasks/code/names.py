@@ -16,25 +16,9 @@ MAX_PARSED = 100_000  # characters, of all attempts at one source together: some
 MAX_DIGITS = 100_000  # of an integer: reading one takes time quadratic in its digits
 
 # What LeetCode's judge has imported ahead of a `class Solution`, in the order in which a name is looked for.
-PRELUDE = (
-    "collections",
-    "typing",
-    "math",
-    "heapq",
-    "bisect",
-    "itertools",
-    "functools",
-    "operator",
-    "string",
-    "re",
-    "random",
-    "copy",
-    "datetime",
-    "statistics",
-    "json",
-    "io",
-    "sys",
-    "time",
+PRELUDE = tuple(
+    "collections typing math heapq bisect itertools functools operator string re random copy datetime "
+    "statistics json io sys time".split()
 )
 GIVEN = {
     "ListNode": (

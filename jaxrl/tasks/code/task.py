@@ -51,8 +51,8 @@ class Code:
         if missing := foreign(form, self.section.packages):
             wanted = ", ".join([*self.section.packages, *missing])
             raise Unfit(
-                f"its tests import {missing[0]}, which programs in the sandbox do not see; set"
-                f" task.packages=[{wanted}]"
+                f"its tests import {missing[0]}, which programs in the sandbox do not see; set "
+                f"task.packages=[{wanted}]"
             )
         return Problem(uid, (Message(role="user", content=f"{asked}\n\n{ORDER}"),), form)
 

@@ -73,10 +73,8 @@ class Block:
 
     def answers(self, name: str) -> bool:
         """Whether it defines `name`, or is a body, which defines what the prompt has begun."""
-        return (
-            bool(definition(name).search(self.program))
-            or not self.is_fenced
-            and self.program[:1] in (" ", "\t")
+        return bool(definition(name).search(self.program)) or (
+            not self.is_fenced and self.program[:1] in (" ", "\t")
         )
 
 

@@ -16,23 +16,9 @@ from jaxrl.files.disk import read_json
 GENERATED = "generated"
 
 # Passive, because reference traces put "is" before the relation: "Kalo is fed by Miru".
-RELATIONS = (
-    "fed_by",
-    "guarded_by",
-    "taught_by",
-    "followed_by",
-    "praised_by",
-    "feared_by",
-    "named_by",
-    "carried_by",
-    "hidden_by",
-    "painted_by",
-    "watched_by",
-    "healed_by",
-    "called_by",
-    "found_by",
-    "raised_by",
-    "led_by",
+RELATIONS = tuple(
+    "fed_by guarded_by taught_by followed_by praised_by feared_by named_by carried_by hidden_by "
+    "painted_by watched_by healed_by called_by found_by raised_by led_by".split()
 )
 TYPES = ("animal", "plant", "river", "tool")
 CONSONANTS = "bdfgklmnprstvz"
@@ -206,8 +192,8 @@ def generate_graph(entities: int, relations: int, seed: int) -> Graph:
         )
     if entities < relations + 4:
         raise InputError(
-            f"{entities} entities are too few for {relations} relations; set task.entities to at least"
-            f" {relations + 4}"
+            f"{entities} entities are too few for {relations} relations; set task.entities to at least "
+            f"{relations + 4}"
         )
     rng = random.Random(f"graph/{entities}/{relations}/{seed}")
     names = _names(entities, rng)

@@ -123,9 +123,9 @@ def choose_walks(rules: WalkRules, split: str, hops: Sequence[int], count: int, 
     if total < count:
         by_length = ", ".join(f"{len(walks)} of {length}" for length, walks in listed.items())
         raise InputError(
-            f"{count} different {split} questions were asked for, but the graph has only {total} walks for"
-            f" them (hops: {by_length}); set task.{split} to at most {total}, or raise task.entities or the"
-            " hops"
+            f"{count} different {split} questions were asked for, but the graph has only {total} walks for "
+            f"them (hops: {by_length}); set task.{split} to at most {total}, or raise task.entities or the "
+            "hops"
         )
     chosen: list[Walk] = []
     for length, share in _fair_shares(

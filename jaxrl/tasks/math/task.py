@@ -1,10 +1,10 @@
 r"""Mathematics questions whose answer is a number or an expression, from files or the hub: GSM8K, MATH, and
 what has their fields.
 
-Where a completion's answer stands, behind the last #### or in the last \boxed{}, and which number it is, says
-`tasks/math/answers.py`; what lists, intervals, equations and the like are, `tasks/math/structure.py`; when two
-answers are alike, `tasks/math/alike.py`. Expressions are compared as functions of their unknowns, and with
-`symbolic` by the values of their roots and functions (`tasks/math/algebra.py`).
+Where a completion's answer stands, behind the last #### or in the last \boxed{}, and which number it is, is
+read in `answers.py`; what lists, intervals, equations and the like are, in `structure.py`; when two answers
+are alike is decided in `alike.py`. Expressions are compared as functions of their unknowns, and with
+`symbolic` by the values of their roots and functions (`algebra.py`).
 """
 
 import math
@@ -134,8 +134,8 @@ class Math:
         file = getattr(self.section, f"{source}_file")
         if file is None and self.section.hub is None:
             raise InputError(
-                f"the task math has no questions of its own; set task.{source}_file or task.hub, or"
-                f" task.{source} to 0"
+                f"the task math has no questions of its own; set task.{source}_file or task.hub, or "
+                f"task.{source} to 0"
             )
         rows = (
             read_file(file)
@@ -193,7 +193,7 @@ def gold_of(record: Record) -> str:
     )
     if "####" in text or "\\boxed" in text:
         found = final_answer(text)
-        gold = found.text if found and (found.is_marked or found.is_said) else ""
+        gold = found.text if found and (found.is_marked or found.is_stated) else ""
     else:
         gold = text.strip() if name == "answer" else ""
     if PROSE.search(gold) and len(gold.splitlines()) > 1:

@@ -1,7 +1,8 @@
 """Expressions of whole numbers to work out, with the usual precedence: as many terms and digits as wished,
 for curricula.
 
-The answer is read as that of `math` is: behind ####, in a box, else the last number (`tasks/math/answers.py`).
+The answer is read as that of `math` is: behind ####, in a box, else the last number
+(`tasks/math/answers.py`).
 """
 
 import random

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from jaxrl.sandbox.endings import ending, shown
+from jaxrl.sandbox.outcomes import ending, shown
 from jaxrl.tasks.base import Baseline, Record, example_texts
 from jaxrl.tasks.code.files import FileProblems, Unfit
 from jaxrl.tasks.code.names import UNREADABLE, parse
@@ -28,8 +28,8 @@ if TYPE_CHECKING:  # pydantic stays out of the verifier processes, which import 
     from jaxrl.config.tasks import AbductionSection
 
 ORDER = (
-    "Find an input, given to the program on standard input, for which it prints exactly this. Give the input"
-    " between <INPUT> and </INPUT>, line by line as the program reads it."
+    "Find an input, given to the program on standard input, for which it prints exactly this. Give the input "
+    "between <INPUT> and </INPUT>, line by line as the program reads it."
 )
 
 EVALUATES = frozenset(("eval", "exec", "compile", "__import__"))
@@ -70,8 +70,8 @@ class Abduction:
         if program is None or output is None:
             missing = "program" if program is None else "output"
             raise Unfit(
-                f"field {missing!r} is missing; it should hold"
-                f" {'the program' if program is None else 'what it prints'}, a text"
+                f"field {missing!r} is missing; it should hold "
+                f"{'the program' if program is None else 'what it prints'}, a text"
             )
         for name in ("program", "output"):
             field(record, name, "a text", lambda value: isinstance(value, str))
@@ -138,8 +138,8 @@ def stdin_of(inputs: str) -> bytes:
 def _problem(program: str, inputs: str | None, output: str) -> Problem:
     output = output.strip("\n")
     content = (
-        f"This Python program was run:\n\n```python\n{program.rstrip()}\n```\n\nIt"
-        f" printed:\n\n```\n{output}\n```\n\n{ORDER}"
+        f"This Python program was run:\n\n```python\n{program.rstrip()}\n```\n\nIt "
+        f"printed:\n\n```\n{output}\n```\n\n{ORDER}"
     )
     uid = f"abduction-{digest([program, output if inputs is None else inputs])}"
     data = {"program": program, "inputs": inputs, "output": output}

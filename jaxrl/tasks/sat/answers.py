@@ -34,7 +34,8 @@ CLOSING = (
 
 _TOKEN = re.compile(
     r"""(?<![A-Za-z0-9_])(?:
-          x_?\{?(?P<variable>[0-9]{1,6})\}?["'`*$]*(?:\\\))?\s*(?:==?|:=?|->|→|\||\\(?:to|rightarrow)|is\b)["'`*$]*\s*
+          x_?\{?(?P<variable>[0-9]{1,6})\}?["'`*$]*(?:\\\))?\s*
+          (?:==?|:=?|->|→|\||\\(?:to|rightarrow)|is\b)["'`*$]*\s*
           (?:\\(?:text|textbf|texttt|mathrm|mathbf)\s*\{\s*)?["'`*$]*(?P<value>true|false|[tf10])
         | (?P<unsat>unsat(?:isfiable)?)
     )(?![A-Za-z0-9_])""",

@@ -171,13 +171,13 @@ def _decide(clauses: Clauses) -> list[int] | None:
         solution = solve(clauses, MAX_CONFLICTS)
     except Undecided:
         sizes = (
-            f"{max(abs(literal) for clause in clauses for literal in clause)} variables and {len(clauses)}"
-            " clauses"
+            f"{max(abs(literal) for clause in clauses for literal in clause)} variables and {len(clauses)} "
+            "clauses"
         )
         raise InputError(
-            f"a formula of {sizes} is not decided after {MAX_CONFLICTS:,} conflicts; lower task.variables or"
-            " task.clause_sizes, or set task.planting to quiet and task.unsatisfiable to 0, which need no"
-            " solver"
+            f"a formula of {sizes} is not decided after {MAX_CONFLICTS:,} conflicts; lower task.variables or "
+            "task.clause_sizes, or set task.planting to quiet and task.unsatisfiable to 0, which need no "
+            "solver"
         ) from None
     assert solution is None or satisfies(solution, clauses)
     return solution
