@@ -1,9 +1,10 @@
-"""How fast is jaxrl on this device, and how far from what the device can do? One JSON line.
+r"""How fast is jaxrl on this device, and how far from what the device can do? One JSON line.
 
-    python scripts/bench.py sample --shape smollm-135m --prompts 4 --group 8 --prompt-len 128 --new 128
-    --dtype float32 python scripts/bench.py sft    --shape smollm-135m --rows 4 --seq-len 256
-    python scripts/bench.py grpo   --shape smollm-135m --lengths lognormal --set window=16
-    algo.updates_per_batch=2
+    python scripts/bench.py sample --shape smollm-135m --prompts 4 --group 8 --prompt-len 128 --new 128 \
+        --dtype float32
+    python scripts/bench.py sft    --shape smollm-135m --rows 4 --seq-len 256
+    python scripts/bench.py grpo   --shape smollm-135m --lengths lognormal \
+        --set window=16 algo.updates_per_batch=2
 
 Random weights of the true shape, with LoRA adapters of rank 16 on all linears that do something. No row ends
 by itself: each emits the tokens of its budget. `sample` is one call of the engine; `sft` one optimiser step
@@ -13,12 +14,13 @@ scoring pass), packing, one update.
 The line:
     tokens_per_s     of the median run after a warm-up
     compilations     programs that XLA built (or took from its cache on disk) in set-up and warm-up, and in
-    the measured runs,
-                     where there must be none: else exit code 1
+                     the measured runs, where there must be none: else exit code 1
     programs         all of these by name, and for how many shapes each was built
     peak_memory_gib  the device's own count, or the process's where the device has none (CPU); taken before
-    the floor parts            seconds of the median run, the engine's own within `rollout_s`, and what the
-    engine counted load             the machine's load average before: on a busy machine the times mean little
+                     the floor
+    parts            seconds of the median run, the engine's own within `rollout_s`, and what the engine
+                     counted
+    load             the machine's load average before: on a busy machine the times mean little
     share_of_floor   floor_s / median, by the formulas of `bench_common.py` and two numbers measured here:
 
     peak       FLOP/s of a square matmul in the benchmark's dtype, the best of several sizes

@@ -1,10 +1,9 @@
-"""The same work in jaxrl and in transformers + PEFT + TRL, in turns: how many times faster, and in how much
-memory?
+r"""The same work in jaxrl and in transformers + PEFT + TRL, in turns: how much faster, in how much memory?
 
     python scripts/bench_peers.py sample --shape smollm-135m --prompts 4 --group 8 --prompt-len 128 --new 128
     python scripts/bench_peers.py sft    --shape smollm-135m --rows 4 --seq-len 256
-    python scripts/bench_peers.py grpo   --shape smollm-135m --microbatch 8 --peer-python
-    other-venv/bin/python
+    python scripts/bench_peers.py grpo   --shape smollm-135m --microbatch 8 \
+        --peer-python other-venv/bin/python
 
 The peers are an extra (`pip install 'jaxrl[peers]'`), or live in an environment of their own, named by
 --peer-python. Each side is one process that holds its model; after a warm-up on both, one run of the peer and
@@ -15,10 +14,10 @@ What the peer runs, on the same random ids, budgets, microbatches (if --microbat
 threads (all cores, both):
 
     sample  model.generate(do_sample=True, num_return_sequences=G), without adapters unless --peer-adapters;
-    ours has them sft     PEFT LoRA, forward, backward, clip, AdamW
+            ours has them
+    sft     PEFT LoRA, forward, backward, clip, AdamW
     grpo    trl.GRPOTrainer on a PEFT model, one optimiser step of its training loop; no KL term, gradient
-    checkpointing
-            off (TRL's default is on, and slower)
+            checkpointing off (TRL's default is on, and slower)
 
 A logits processor ends each row at its budget and not before; `generate` then pads it until the longest row
 has ended. Both sides count the tokens they emitted, and the comparison stops if a count is not the work's.

@@ -1,7 +1,7 @@
 """Ragged examples to rows of one length, and rows to batches. Numpy only; nothing is ever cut off or dropped.
 
 Axes: R rows, B rows of a batch, T tokens. The state of an iteration is one number: what step s sees is a
-  function of (seed, s).
+function of (seed, s).
 """
 
 import bisect

@@ -47,7 +47,7 @@ def make_mesh(section: MeshSection) -> Mesh:
             f" jax sees {len(devices)} ({devices[0].platform}); lower the mesh axes"
         )
     # Auto: the compiler places what this table leaves open. (make_mesh's own default asks every operation to
-    #   be explicit.)
+    # be explicit.)
     return jax.make_mesh(
         shape, ("data", "fsdp", "tensor"), axis_types=(AxisType.Auto,) * 3, devices=devices[:needed]
     )

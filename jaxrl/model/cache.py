@@ -1,9 +1,7 @@
-"""The key/value cache of a decode batch: arrays of their own for each layer, so that each is updated in
-place.
+"""The key/value cache of a decode batch: each layer has arrays of its own, so that each is updated in place.
 
 Axes: B rows, K key/value heads, S cache positions, H head width, T new tokens. All rows write at one shared
-  cursor: a
-row's tokens end where the cursor stands, and what lies before its `start` is never read. One
+cursor: a row's tokens end where the cursor stands, and what lies before its `start` is never read. One
 dynamic_update_slice then serves the whole batch (a scatter per row is slow on TPU). How many positions there
 are is the reader's business: the engine moves the rows into larger arrays as they grow, so that attention
 never reads far beyond what is there.

@@ -1,10 +1,10 @@
 """Which results of a layer are kept for the backward pass; the others it makes again.
 
-none       all that autodiff asks for
-selective  the results of matrix products and of attention, and the residual stream: KEPT. Made again are
-norms, rotations,
-           the gate's silu and its product: arithmetic that costs less than to store and read the results
-full       the layer's input alone; the whole layer is computed a second time
+    none       all that autodiff asks for
+    selective  the results of matrix products and of attention, and the residual stream: KEPT. Made again are
+               norms, rotations, the gate's silu and its product: arithmetic that costs less than to store and
+               read the results
+    full       the layer's input alone; the whole layer is computed a second time
 """
 
 from collections.abc import Callable
@@ -43,8 +43,7 @@ def kept_bytes(config: ModelConfig, lora: LoraSection | None, dtype: str, remat:
                    input, residual stream, q, k, v, attention's result, gate, up, low rank; attention's
                    normaliser
         none       8 s (D + N H + K H + F), an upper bound: each of these is kept up to eight times, before
-        and after each
-                   piece of elementwise arithmetic
+                   and after each piece of elementwise arithmetic
 
     s is the size of a number of `dtype`. The first two are what autodiff keeps, exactly; what XLA adds is
     elsewhere.

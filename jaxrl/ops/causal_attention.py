@@ -3,7 +3,7 @@
     out[t] = sum_s softmax_s(q[t] . k[s] / sqrt(H)) v[s]    over the s <= t of t's own segment
 
 Axes: B rows, T tokens, N query heads, K key/value heads, H width. Decoding attends over a cache instead:
-  `attention.py`.
+`cached_attention.py`.
 """
 
 from functools import lru_cache

@@ -20,8 +20,8 @@ def importance_ratio(
     """How much likelier tokens have become since they were sampled.
 
         token:     ratio_t = exp(logprobs_t - old_logprobs_t)
-        sequence:  ratio_t = exp(mean over the tokens of its sequence of (logprobs - old_logprobs)), one for
-        all of them
+        sequence:  ratio_t = exp(mean over the tokens of its sequence of (logprobs - old_logprobs)),
+                   one for all of them
 
     The exponent is held within +-20, far outside of every clip, so that nothing overflows.
 
@@ -118,12 +118,12 @@ def sampler_weights(
     """Weights that correct for a sampler whose arithmetic is not quite the trainer's: truncated importance
     sampling.
 
-        w = exp(old_logprobs - sampler_logprobs), summed over its sequence in the exponent for level
-        `sequence` truncate:  min(w, cap)          mask:  w where w <= cap, else 0
+        w = exp(old_logprobs - sampler_logprobs), summed over its sequence in the exponent for `sequence`
+        truncate:  min(w, cap)          mask:  w where w <= cap, else 0
 
     Args:
-      old_logprobs: [B, T], the trainer's, of the policy that sampled.  sampler_logprobs: [B, T], what the
-        sampler said.
+      old_logprobs: [B, T], the trainer's, of the policy that sampled.
+      sampler_logprobs: [B, T], what the sampler said.
       mask: [B, T] bool.  segment_ids: [B, T] int32.
       level: `token` or `sequence`.  cap: above 1.  how: `truncate` or `mask`.
     Returns:

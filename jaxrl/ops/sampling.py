@@ -31,8 +31,8 @@ def scaled_logits(
     cannot tell their distributions apart.
 
     Args:
-      logits: [..., V] float32.  temperature: broadcasts against them, above 0.  keep: [..., V] bool, at least
-        one; None: all.
+      logits: [..., V] float32.  temperature: broadcasts against them, above 0.
+      keep: [..., V] bool, at least one; None: all.
     """
     kept = logits if keep is None else jnp.where(keep, logits, -jnp.inf)
     scaled = (logits - jnp.max(kept, axis=-1, keepdims=True)) / jnp.maximum(temperature, LEAST_TEMPERATURE)
@@ -89,7 +89,7 @@ def sample_with_sets(
     Returns:
       tokens [B] int32, logprobs [B] float32, and with filters the ids that were left out, [B, ceil(V / 8)]
       uint8: bit v of a row, the highest bit of a byte first, is 1 where id v could not have come. Without
-        filters None: `num_tokens` says all.
+      filters None: `num_tokens` says all.
     """
     _, kept = _keep(logits, u, temperature, filters, num_tokens)
     tokens = _draw(kept, _if_random(u, temperature))

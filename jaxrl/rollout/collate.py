@@ -22,8 +22,7 @@ class Sample:
     `PolicyBatch`.
 
     excluded: for each token what could not have come in its place, as text (`sample/sets.py`): bits are many,
-      and made where
-    they are laid out.
+      and made where they are laid out.
     """
 
     tokens: np.ndarray

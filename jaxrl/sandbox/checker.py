@@ -7,8 +7,9 @@ side carries name and arguments over to the model's process, and the value it re
 The verdict is the checker's. The model's process sees arguments and nothing else; what it returns reaches the
 checker as a plain value, so an object that equals everything does not get there.
 
-    here        checker: start(tests) -> a call     model's process: call(name, args) -> value     checker:
-    go_on(value) -> a call
+    checker            start(tests) -> a call
+    model's process    call(name, args) -> value
+    checker            go_on(value) -> a call, and so on
 """
 
 from dataclasses import dataclass
@@ -19,8 +20,7 @@ from jaxrl.sandbox.sandbox import Functions, Sandbox
 
 # The tests run in a thread, which waits inside a stand-in while this side is elsewhere. Some draw their
 # arguments: `random` is seeded, so that they draw the same ones every time. `_thread` and `_queue`, since
-#   `threading` and `queue` take as long to import
-# as the whole process to start.
+# `threading` and `queue` take as long to import as the whole process to start.
 CHECKER = """
 import _queue, _thread, builtins
 

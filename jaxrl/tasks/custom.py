@@ -7,7 +7,8 @@ makes it. What it leaves out:
 
     problems          the records of the section's `train`, `val` and `test` files
     problem           a record's `prompt` as one user message, the other fields as `data`, its `uid` or `id`,
-    or a digest, as uid demonstration     None: there is nothing to imitate
+                      or a digest, as uid
+    demonstration     None: there is nothing to imitate
     texts             the prompts and demonstrations of the train split
     phrases           none
     baselines         none

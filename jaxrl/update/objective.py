@@ -1,8 +1,8 @@
 """The objectives of policy gradients, put together from the pieces in `ops/`: read this file to see what is
 minimised.
 
-    policy:  sum(weights * (surrogate * correction + kl_coef * kl - entropy_coef * entropy)) - coef *
-    sum(imitation * logprobs)
+    policy:  sum(weights * (surrogate * correction + kl_coef * kl - entropy_coef * entropy))
+             - coef * sum(imitation * logprobs)
              imitation: the mean over replayed tokens, where the replay buffer is used for SFT
     value:   vf_coef * sum(weights * clipped_value_loss)
 

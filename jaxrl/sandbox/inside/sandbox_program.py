@@ -2,7 +2,7 @@
 
 Part of the sandbox's child program, at work in the process that is already shut in. Nothing here is a line of
 defence: the program can reach and change all of it, and gains what it could have said with its own output or
-  return values.
+return values.
 """
 
 import _thread

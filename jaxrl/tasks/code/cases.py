@@ -1,8 +1,9 @@
 r"""Cases of a program: an input and the output, or arguments and the value. Run one by one, with early stop.
 
     {"type": "stdin_stdout", "input": "1 2\n", "output": "3"}
-    {"type": "function_call", "fn_name": "add", "args": [1, 2], "kwargs": {}, "expected": [3]}     any of
-    `expected` is right
+    {"type": "function_call", "fn_name": "add", "args": [1, 2], "kwargs": {}, "expected": [3]}
+
+Any of `expected` is right.
 
 `shapes.py` reads them from records. The trusted side compares; nothing expected is sent anywhere.
 """

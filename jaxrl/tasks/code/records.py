@@ -1,11 +1,12 @@
 """Records of data sets that ask for a function, each brought to one form: what is asked, what to test with,
 how to complete.
 
-    HumanEval   task_id, prompt, entry_point, test           `test` defines check(candidate); the prompt ends
-    where the body begins MBPP        task_id, text or prompt, test_list           asserts; test_setup_code,
-    test_imports, code (the reference) cases       id, description, function_signature,         [{"input": [1,
-    2], "expected_output": 3}, ...]; title, fn_name
-                test_cases
+    HumanEval   task_id, prompt, entry_point, test       `test` defines check(candidate); the prompt ends
+                                                         where the body begins
+    MBPP        task_id, text or prompt, test_list       asserts; test_setup_code, test_imports, code (the
+                                                         reference)
+    cases       id, description, function_signature,     [{"input": [1, 2], "expected_output": 3}, ...];
+                test_cases                               title, fn_name
 
 The common form, which a problem's `data` holds:
 

@@ -88,8 +88,10 @@ def final_program(text: str, name: str = "") -> tuple[str, bool]:
     block that defines `name`: behind it there may be examples of its use. Else the last block; both times one
     marked as Python, if there is one. Without a block, the part of the text that is a program, or stands in
     other marks than fences, or else all of it. What the program lacks and another block defines is put ahead
-    of it. Tokens that end a text (`<|im_end|>`) do not belong to it. A block loses the indentation of its
-    fence, as in a list, and keeps the rest, which says whether it is a function's body.
+    of it.
+
+    Tokens that end a text (`<|im_end|>`) do not belong to it. A block loses the indentation of its fence, as
+    in a list, and keeps the rest, which says whether it is a function's body.
     """
     text = without_reasoning(text[: MAX_CHARS + 1])
     if len(text) > MAX_CHARS:

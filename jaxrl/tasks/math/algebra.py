@@ -4,12 +4,10 @@ Two rational functions that agree at a drawn point are equal but for chance of t
 2^40 (Schwartz 1980, Zippel 1979); they must agree at several. There are two ways of working out:
 
     exact      fractions. Roots, powers that are no whole numbers, functions, \pi, e and i are unknowns: what
-    is equal so is
-               equal whatever they mean, but \sqrt{12} is not 2\sqrt{3}.
+               is equal so is equal whatever they mean, but \sqrt{12} is not 2\sqrt{3}.
     symbolic   roots and functions have their values too, once to 60 digits and once to 200 (mpmath, the extra
-    `math`). Two
-               numbers are the same if their difference shrinks with the precision. So nothing is rounded:
-               1/2^99 is not 1/2^98.
+               `math`). Two numbers are the same if their difference shrinks with the precision. So nothing is
+               rounded: 1/2^99 is not 1/2^98.
 
 Sizes are bounded (MAX_BITS, MAX_MAGNITUDE), so that 9^{9^{9^9}} costs microseconds, and no process has to be
 killed.

@@ -4,13 +4,13 @@ r"""Answers in free text: where the answer of a completion stands, and which num
 Where the answer stands (`final_answer`):
 
     1. Reasoning does not count: all up to the last `</think>` or `</thinking>`, and all from one on that
-      never ends.
+       never ends.
     2. The last of `#### 42` (to the end of its line) and `\boxed{42}` (to its balanced brace) is the answer,
        whole, up to a token such as `</s>` or `<|im_end|>`. Earlier ones do not count, nor do numbers in the
        text around it. A last box that is never closed is no answer. Boxes side by side, or with no more than
        a comma, "and" or "or" between them, are one answer: `\boxed{1} and \boxed{-2}` is `1, -2`.
     3. `####` before words without a digit is a heading and no mark, unless nothing follows and nothing else
-      is marked (Monday).
+       is marked (Monday).
     4. `The final answer is $2\sqrt{3}$.` is a mark too, though not the one that was asked for. Where nothing
        is marked, so is what a text ends with: `..., so the point is $(7, 6)$.`
     5. Else the last number is the answer. Digits that belong to a word, a power or an index (H2O, cm^2,
@@ -23,12 +23,16 @@ at most 500 characters. Infinity and nan are no numbers; neither is what leaves 
 ("42 or 43", "5 million", "3*14"). Around the number:
 
     before    currencies ($, USD), a name with = : or is (`x =`, `The answer is`) and no word that denies it
-    (not, about, than) brackets  (-7)
+              (not, about, than)
+    brackets  (-7)
     close by  5kg, 20cm^2, 5th: short units of a list; 90°, 20°C; $42/week: a word of three letters or more,
-    or a short unit a space   up to six words, or m g s h l L W V J N: 42 apples, 5 m, 25 cm^2, 60 km/h, $42 a
-    week, `5\text{ m}` unit      of a measure (cm, km/h, hours), is kept in one spelling, so that 5 cm is not
-    5 m; other units are not compared nowhere   words that make it another number: million, pairs, squared,
-    tenths, point five, and, or, choose, five
+              or a short unit
+    a space   up to six words, or m g s h l L W V J N: 42 apples, 5 m, 25 cm^2, 60 km/h, $42 a week,
+              `5\text{ m}`
+    unit      of a measure (cm, km/h, hours), is kept in one spelling, so that 5 cm is not 5 m; other units
+              are not compared
+    nowhere   words that make it another number: million, pairs, squared, tenths, point five, and, or,
+              choose, five
 """
 
 import re

@@ -7,8 +7,8 @@ meant, and \frac12 is 1/2. f(x), f_n and sums are unknown functions of what stan
     sum       =  product  (("+" | "-")  product)*
     product   =  sign*  factor  ((("*" | "/")  sign?)?  factor)*        side by side: times
     factor    =  atom  mark*  ("^"  sign*  factor  mark*)?              mark: ! ° %
-    atom      =  number  |  name  |  brackets, | |, \lfloor \lceil around a sum  |  \frac \sqrt \binom \sum
-    \sin \log_b ...
+    atom      =  number  |  name  |  brackets, | |, \lfloor \lceil around a sum
+              |  \frac \sqrt \binom \sum \sin \log_b ...
 """
 
 import re
@@ -20,8 +20,8 @@ MAX_TOKENS = 250
 MAX_DEPTH = 40  # of brackets, powers and arguments in each other
 MAX_SIGNS = 3  # in a row, such as those of factorials
 
-# (kind, ...): num value | var name | + a b | * a b | / a b | ^ a b | call name args | sum name variable low
-# high body
+# (kind, ...): num value | var name | + a b | * a b | / a b | ^ a b | call name args
+#   | sum name variable low high body
 Node = tuple
 
 

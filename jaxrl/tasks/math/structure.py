@@ -6,8 +6,8 @@ nothing of it is dropped:
     brackets  (1, 2) [0, 1) \langle 1, 2 \rangle: points and intervals, with the brackets that they have
     union     of intervals
     matrix    pmatrix, bmatrix and an array in brackets are one kind; determinants are another; a sum,
-    product, multiple, power or
-              transpose of matrices is `arithmetic`, its cells as they are to be worked out
+              product, multiple, power or transpose of matrices is `arithmetic`, its cells as they are to be
+              worked out
     ratio     7:32, and times of day
     based     204_5
     relation  = \ne < \le \approx, with two sides or more

@@ -113,7 +113,7 @@ class _Search:
         one has.
 
         Invariant: a clause watches its first two literals; when neither is true, both are unassigned (or it
-          is being looked at).
+        is being looked at).
         """
         value, watches, trail = self.value, self.watches, self.trail
         while start < len(trail):

@@ -38,8 +38,8 @@ class Sat:
     """The task; `section` is documented in `config/tasks.py`.
 
     Records: `clauses` (lists of signed integers, -3 for not x3), `satisfiable`, `prompt`, `solution` (one
-      literal for each
-    variable, or null); `task_id` where planting is affine. A record from outside needs the first two.
+    literal for each variable, or null); `task_id` where planting is affine. A record from outside needs the
+    first two.
     """
 
     failure_reward = 0.0
