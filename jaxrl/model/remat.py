@@ -1,5 +1,7 @@
 """Which results of a layer are kept for the backward pass; the others it makes again.
 
+The values of `model.remat`:
+
     none       all that autodiff asks for
     selective  the results of matrix products and of attention, and the residual stream: KEPT. Made again are
                norms, rotations, the gate's silu and its product: arithmetic that costs less than to store and

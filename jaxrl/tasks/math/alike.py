@@ -1,5 +1,7 @@
 r"""Whether two answers are alike: their trees (`structure.py`) are compared part by part.
 
+What makes two parts alike depends on what they are:
+
     list      the same parts, each as often. In which order matters if the question asks for one (`in_order`).
               If it does not say, any order of a gold list in ascending order will do; of one that is not
               (10, 4, -2), its own and the ascending one, as its order may be meant. Parts with names are
