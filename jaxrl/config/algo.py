@@ -16,9 +16,9 @@ BASELINES_OVER_GROUPS = ("grpo", "center", "rloo", "gdpo")
 class CorrectionSection(Section):
     """Truncated importance sampling for the gap between the sampler's logprobs and the trainer's.
 
-    level: the weight of each token by itself, or of its whole sequence. cap: the largest weight.
-    how: what happens above the cap: `truncate` holds the weight there, `mask` takes the token (or sequence)
-      out of the loss.
+    level: the weight of each token by itself, or of its whole sequence. cap: the largest weight. how: what
+      happens above
+    the cap: `truncate` holds the weight there, `mask` takes the token (or sequence) out of the loss.
     """
 
     level: Literal["token", "sequence"] = "token"
@@ -209,10 +209,10 @@ class PolicyGradientSection(Section):
 class GRPOSection(PolicyGradientSection):
     """Critic-free policy gradients. advantage: from rewards to advantages, `ops/advantages.py`.
 
-        grpo  (r - mean) / std of its group        center        r - mean of its group (Dr. GRPO)
-        rloo  r - mean of the others of its group  reinforce_pp  (r - mean) / std of the whole batch
-        gdpo  each part of the reward by its own group's mean and std, then the weighted sum by the
-              batch's std
+        grpo            (r - mean) / std of its group          center          r - mean of its group (Dr.
+        GRPO) rloo            r - mean of the others of its group    reinforce_pp    (r - mean) / std of the
+        whole batch gdpo            each part of the reward by its own group's mean and std, then the weighted
+        sum by the batch's std
 
     part_weights: with gdpo, the parts of the verdict that are learnt from and what each weighs (negative: a
       penalty); the reward itself, and parts without a weight, are only logged.

@@ -58,8 +58,8 @@ class DataSection(Section):
 class FineTuningStage(Section):
     """What the SFT and RSFT stages share: cross-entropy on packed rows.
 
-    steps: optimiser steps; null means `epochs` passes.
-    rows, seq_len: rows per optimiser step; tokens per row.
+    steps: optimiser steps; null means `epochs` passes. seq_len: tokens per row; rows: rows per optimiser
+      step;
     microbatch: rows per gradient piece (null: rows of about 4,096 tokens on each row shard, of 1,024 on CPU).
     """
 
@@ -76,8 +76,9 @@ class FineTuningStage(Section):
 class SFTStage(FineTuningStage):
     """Supervised fine-tuning on records, or (data: null) on the task's own demonstrations.
 
-    val_fraction: share of the records held out when the data has no validation split of its own.
-    patience: evaluations without improvement before stopping (null: never).
+    val_fraction: share of the records held out when the data has no validation split of its own. patience:
+      evaluations
+    without improvement before stopping (null: never).
     """
 
     kind: Literal["sft"]
@@ -92,8 +93,9 @@ class SFTStage(FineTuningStage):
 class RLStage(Section):
     """What the GRPO and PPO stages share: policy gradients on the task's train split.
 
-    steps: batches of experience.
-    seq_len: tokens per row of the update; null means max_prompt_tokens + max_new_tokens, which always fits.
+    steps: batches of experience. seq_len: tokens per row of the update; null means max_prompt_tokens +
+      max_new_tokens,
+    which always fits.
     """
 
     steps: PositiveInt = 100
@@ -184,11 +186,10 @@ class RSFTStage(FineTuningStage):
     """Rejection-sampling fine-tuning: sample, verify, keep the best, fine-tune on them; again from the
     result.
 
-    iterations: rounds of sampling and training.
-    problems: of the train split, how many are asked in a round (null: all), in the order of a permutation
-      that goes on from round to round.
-    samples_per_problem, keep_top: k completions of each problem, and how many of its winners are kept: by
-      reward, then correctness, then the shorter.
+    iterations: rounds of sampling and training. problems: of the train split, how many are asked in a round
+      (null: all), in the order of a permutation that goes on from round to round. samples_per_problem,
+      keep_top: k completions of each problem, and how many of its winners are kept: by reward, then
+        correctness, then the shorter.
     min_reward: a winner's reward is above it, or the completion is correct (null: it must be correct). A
       completion that was cut off never wins: it would teach not to end.
     steps, epochs: of the fine-tuning in each round.

@@ -114,9 +114,9 @@ class KnowledgeGraphSection(AnyTaskSection):
 class TinySection(AnyTaskSection):
     """Three games with a known optimum, for models of tens of thousands of parameters; see `tasks/tiny.py`.
 
-    game: `letter`, `echo` or `count`.
-    train, val, test: numbers of problems in each split; a multiple of 8 asks each of a game's questions
-      equally often. `letter` has at most 768 problems per split, the others 6144.
+    game: `letter`, `echo` or `count`. train, val, test: numbers of problems in each split; a multiple of 8
+      asks each
+    of a game's questions equally often. `letter` has at most 768 problems per split, the others 6144.
     """
 
     name: Literal["tiny"]
@@ -219,8 +219,8 @@ class ArithmeticSection(AnyTaskSection):
 class CountdownSection(AnyTaskSection):
     """Reach a target from given numbers with + - * /, each used at most once; see `tasks/numbers/countdown.py`.
 
-    numbers: fewest and most numbers given. largest: the largest that is drawn.
-    targets: smallest and largest target.
+    numbers: fewest and most numbers given. largest: the largest that is drawn. targets: smallest and largest
+      target.
     train, val, test, seed: as those of `sat`.
     """
 
@@ -237,16 +237,16 @@ class CountdownSection(AnyTaskSection):
 class ProgramSection(AnyTaskSection):
     """What the tasks that run programs have in common; see `tasks/code/sandbox.py` and `sandbox/sandbox.py`.
 
-    train_file, test_file: records in JSONL (.gz too) or parquet.
-    hub: a dataset of the hub, or a folder that it was saved to, for what no file is named for;
-      hub_config: its configuration; hub_split, hub_test_split: its splits for train and test.
-      A twentieth of the train source, chosen by content alone, is the val split; where test has no source of
-      its own, another twentieth is the test split.
+    train_file, test_file: records in JSONL (.gz too) or parquet. hub: a dataset of the hub, or a folder that
+      it was saved to, for what no file is named for; hub_config: its configuration; hub_split,
+      hub_test_split: its splits for train and test. A twentieth of the train source, chosen by content alone,
+        is the val split; where test has no source of its own,
+      another twentieth is the test split.
     train, val, test: at most so many problems, the first ones; null means all.
     wall_s, cpu_s: seconds of one program on one case, or in all calls of HumanEval's or MBPP's tests.
-    total_s: after so many seconds no further case of a completion is begun. wall_s + total_s should stay
-      below verify.timeout_s. Where wall_s or total_s ran out because the machine was busy, there is no
-      verdict.
+      total_s: after so many seconds no further case of a completion is begun. wall_s + total_s should stay
+        below verify.timeout_s. Where wall_s or total_s
+      ran out because the machine was busy, there is no verdict.
     memory_mb: address space. output_kb: of what is printed.
     min_level: how well programs must be shut in, or they are not run.
     packages: names of packages, installed beside jaxrl, that programs and tests may import besides the

@@ -10,8 +10,9 @@ chosen where there is one.)
     dS = P * (do v^T - sum_h do o)    dq = dS k / sqrt(H)    dk = dS^T q / sqrt(H)    dv = P^T do
 
 Axes: B rows, T tokens, N query heads, K key/value heads, G = N / K query heads per key head, H width, n
-queries of a block, e keys that they may see.
-Source: Dao et al. 2022 (FlashAttention), algorithms 1 and 4; keys are not cut into tiles.
+  queries of a
+block, e keys that they may see. Source: Dao et al. 2022 (FlashAttention), algorithms 1 and 4; keys are not
+cut into tiles.
 """
 
 from collections.abc import Iterator

@@ -252,8 +252,9 @@ def _to_hidden(by_logits: Array, head: Array, temperature: float) -> Array:
 def _scan_chunks(function: Callable, carry, C: int, used: Array, *arrays: Array | None):
     """`lax.scan` over the first `used` (traced) chunks of C columns of arrays [B, N, ...], or None.
 
-    function: (carry, *chunks [B, C, ...]) -> (carry, results [B, C, ...]).
-    Returns the last carry and the results [B, N, ...], 0 in the columns that were not reached.
+    function: (carry, *chunks [B, C, ...]) -> (carry, results [B, C, ...]). Returns the last carry and the
+      results
+    [B, N, ...], 0 in the columns that were not reached.
     """
 
     def chunks(i: Array | int):

@@ -1,6 +1,8 @@
-"""From rewards to advantages: what every token of a batch of experience is worth. Host arrays in and out.
+"""From rewards to advantages: what every token of a batch of experience is worth. Host arrays in, host arrays
+out.
 
-Axes: P problems, G completions of each, N = P * G trajectories, T tokens of a row, n tokens of a trajectory.
+Axes: P problems, G completions of each, N = P * G trajectories, T tokens of a row, n tokens of one
+  trajectory.
 """
 
 from collections.abc import Mapping, Sequence

@@ -31,9 +31,9 @@ REFILL = 4  # waiting rows come in when a quarter of the places is free: each ti
 class Session:
     """Made by `Engine.session`. `Engine.run` is what callers need whose requests are all there at the start.
 
-    times: seconds, as `Engine` tells them.
-    counts: `prefilled` prompts, rows `continued` from their caches, decode `steps`, and `row_steps`, their
-      sum over the rows of the arrays.
+    times: seconds, as `Engine` tells them. counts: `prefilled` prompts, rows `continued` from their caches,
+      decode `steps`,
+    and `row_steps`, their sum over the rows of the arrays.
     """
 
     def __init__(self, engine, trainable: Tree, frozen: Tree, key: Array):
