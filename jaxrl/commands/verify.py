@@ -1,6 +1,4 @@
-"""Using a task without a model: judging completions in a file, writing fresh problems to one. No jax, no
-accelerator.
-"""
+"""Using a task without a model: judging completions of a file, writing fresh problems. No jax."""
 
 import dataclasses
 import math

@@ -1,6 +1,4 @@
-"""The text of XLA's optimised HLO (`compiled.as_text()`) as computations and instructions. What they cost:
-`hlo.py`.
-"""
+"""The text of XLA's optimised HLO (`compiled.as_text()`) as instructions. What they cost: `hlo.py`."""
 
 import math
 import re
@@ -48,9 +46,7 @@ class Buffer:
 
 @dataclass(frozen=True)
 class Instruction:
-    """literal: what stands between the parentheses, that is, the value of a constant and the number of a
-    parameter.
-    """
+    """literal: what stands between the parentheses, a constant's value, a parameter's number."""
 
     name: str
     opcode: str

@@ -81,9 +81,7 @@ def assign_rows(lengths: Sequence[int], seq_len: int, packing: bool = True) -> l
 def lay_out(
     assignment: Sequence[Sequence[int]], sequences: Sequence[Sequence], seq_len: int, dtype
 ) -> np.ndarray:
-    """[R, T]: the sequences of each row one after another, zeros after them. One call for each field of a
-    batch.
-    """
+    """[R, T]: each row's sequences one after another, zeros after them. One call per field of a batch."""
     out = np.zeros((len(assignment), seq_len), dtype)
     for r, row in enumerate(assignment):
         at = 0
@@ -134,9 +132,7 @@ def pack(
 
 
 def indices_at(count: int, batch: int, seed: int, step: int) -> np.ndarray:
-    """The indices that step `step` (from 0) sees, [batch], computed from the arguments alone: `stream_at` in
-    equal steps.
-    """
+    """The indices [batch] of step `step` (from 0), from the arguments alone: `stream_at` in equal steps."""
     return stream_at(count, step * batch, batch, seed)
 
 

@@ -13,9 +13,7 @@ from jaxrl.errors import InputError
 
 
 def device_memory(device: jax.Device) -> int:
-    """Bytes that a device has for arrays; on CPU this process's share of the host's memory, for each of its
-    devices.
-    """
+    """Bytes that a device has for arrays; on CPU its part of this process's share of the host's memory."""
     stats = device.memory_stats()
     return stats["bytes_limit"] if stats is not None else host_memory() // jax.local_device_count()
 

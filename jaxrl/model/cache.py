@@ -17,9 +17,7 @@ from jax import Array
 
 
 class Entry(NamedTuple):
-    """One layer's keys and values; int8 with a scale per token and head, or in the arithmetic's dtype
-    without.
-    """
+    """One layer's keys and values; int8 with a scale per token and head, else in the arithmetic's dtype."""
 
     k: Array  # [B, K, S, H]
     v: Array  # [B, K, S, H]
@@ -35,9 +33,7 @@ class KVCache:
     cursor: Array  # [] int32, next position to write
 
     def readable(self, places: Array) -> Array:
-        """Which positions a token at each of the places [T] may attend to, itself included: [B, T, S]
-        bool.
-        """
+        """Which positions a token at each of the places [T] may attend to, itself too: [B, T, S] bool."""
         s = jnp.arange(self.layers[0].k.shape[2])
         return (s >= self.start[:, None, None]) & (s <= places[:, None])
 
@@ -88,8 +84,7 @@ def write(entry: Entry, k: Array, v: Array, cursor: Array, is_new: Array | None)
 
 @partial(jax.jit, static_argnames=("size", "shards"))
 def move_rows(entry: Entry, rows: Array, shift: Array, size: int, shards: int) -> Entry:
-    """Rows of a cache in a new order, with each row's tokens `shift` positions further, in arrays of `size`
-    positions.
+    """Rows of a cache in a new order, each row's tokens `shift` positions further, in arrays of `size`.
 
     What comes to lie outside a row's tokens is arbitrary. Rows are spread over `shards` devices and stay on
     theirs.
@@ -114,8 +109,7 @@ def move_rows(entry: Entry, rows: Array, shift: Array, size: int, shards: int) -
 
 @partial(jax.jit, donate_argnums=0, static_argnames="shards")
 def put_rows(entry: Entry, source: Entry, rows: Array, shift: Array, slots: Array, shards: int) -> Entry:
-    """Copy rows of `source`, which every device has whole, into slots of `entry`, each `shift` positions
-    further.
+    """Copy rows of `source`, whole on every device, into slots of `entry`, each `shift` positions further.
 
     Args:
       source: [P, K, T, H] and so on. rows: [shards, n] int32, rows of the source. shift: [shards, n] int32.

@@ -1,5 +1,4 @@
-"""The policy in the form that decoding reads: each layer's weights by themselves, and matrices with the same
-input joined.
+"""The policy in the form that decoding reads: layer by layer, matrices with the same input joined.
 
     [q | k | v | x A]  =  x [Wq | Wk | Wv | Aq | Ak | Av]
     q, k, v  +=  scale * (x A) B,   B block-diagonal
@@ -36,9 +35,7 @@ GROUPS = (("q", "k", "v"), ("o",), ("gate", "up"), ("down",))  # linear layers t
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Joined:
-    """One or more linear layers with a common input, side by side. `a` is None where it stands beside the
-    kernel.
-    """
+    """Linear layers with a common input, side by side. `a` is None where it stands beside the kernel."""
 
     kernel: Array  # [in, out], or [in, out + R]; int8 with `scale`
     scale: Array | None = None  # [out] float32, of int8 columns

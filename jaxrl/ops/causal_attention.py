@@ -38,8 +38,7 @@ def causal_attention(
 
 
 def choose_kernel(asked: str, device: jax.Device, dtype: str, head_dim: int) -> str:
-    """The kernel for a device: what was asked for, or, for `auto`, the fastest that device, dtype and head
-    width allow.
+    """The kernel for a device: the one asked for; for `auto` the fastest for device, dtype and head width.
 
     Raises:
       InputError: a kernel that was asked for and cannot run.

@@ -1,5 +1,4 @@
-"""The pieces of the policy-gradient losses, each one small function. Axes: B rows, T tokens; [B, T] unless
-said.
+"""The pieces of policy-gradient losses, each one small function. Axes: B rows, T tokens; [B, T] unless said.
 
 A loss is put together in the open, in `update/objective.py`:
 
@@ -93,16 +92,12 @@ def cispo(logprobs: Array, ratio: Array, advantages: Array, clip_low: float, cli
 
 
 def is_clipped_low(ratio: Array, advantages: Array, clip_low: float) -> Array:
-    """[B, T] bool: where a bad token has already become so unlikely that `clipped_surrogate` gives it no
-    gradient.
-    """
+    """[B, T] bool: where a bad token has become so unlikely that `clipped_surrogate` is flat."""
     return (ratio < 1.0 - clip_low) & (advantages < 0)
 
 
 def is_clipped_high(ratio: Array, advantages: Array, clip_high: float) -> Array:
-    """[B, T] bool: where a good token has already become so likely that `clipped_surrogate` gives it no
-    gradient.
-    """
+    """[B, T] bool: where a good token has become so likely that `clipped_surrogate` is flat."""
     return (ratio > 1.0 + clip_high) & (advantages > 0)
 
 
@@ -115,8 +110,7 @@ def sampler_weights(
     cap: float,
     how: str,
 ) -> Array:
-    """Weights that correct for a sampler whose arithmetic is not quite the trainer's: truncated importance
-    sampling.
+    """Weights that correct for a sampler that is not quite the trainer: truncated importance sampling.
 
         w = exp(old_logprobs - sampler_logprobs), summed over its sequence in the exponent for `sequence`
         truncate:  min(w, cap)          mask:  w where w <= cap, else 0

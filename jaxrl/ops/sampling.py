@@ -126,8 +126,7 @@ def _logprobs(scaled: Array, tokens: Array) -> Array:
 
 
 def _draw(logits: Array, u: Array) -> Array:
-    """Indices [B] drawn from softmax(logits [B, V]) by uniform numbers [B]: first the block, then the place
-    in it.
+    """Indices [B] drawn from softmax(logits [B, V]) by uniform numbers [B]: the block, then the place.
 
     The largest logit of a row is 0. exp is taken of the whole only inside the sums, so that no second [B, V]
     is written.
@@ -155,8 +154,7 @@ def _first_above(weights: Array, target: Array) -> Array:
 
 
 def keep_likely(logits: Array, top_k: Array, top_p: Array, min_p: Array) -> Array:
-    """-inf for what top-k, then top-p among what is left, or min-p leaves out; the likeliest token always
-    stays.
+    """-inf for what top-k, then top-p among what is left, or min-p leaves out; the likeliest token stays.
 
         top-k: the k likeliest (0 keeps all; ties with the last stay)
         top-p: the smallest set of likeliest tokens whose probabilities add up to top_p (1 keeps all)

@@ -1,5 +1,4 @@
-"""Trajectories to the arrays of an update: packed rows, cut into microbatches, and results cut back. Host
-only.
+"""Trajectories to the arrays of an update: packed rows, cut into microbatches; and results cut back.
 
 Axes: M microbatches, B rows of each, T tokens of a row, n tokens of one trajectory.
 """
@@ -41,9 +40,7 @@ PER_TOKEN = tuple(field.name for field in fields(Sample) if field.name != "exclu
 
 
 def make_sample(completion: Completion) -> Sample:
-    """A completion that the policy being updated has sampled, without credit yet: advantages 0, old logprobs
-    NaN.
-    """
+    """A completion that the policy being updated has sampled, without credit: advantages 0, NaN logprobs."""
     prompt, said = completion.prompt_ids, completion.completion_ids
     n = len(prompt) + len(said)
     return Sample(

@@ -1,5 +1,4 @@
-"""The jitted programs of sampling: prefill prompts, draw first tokens, decode windows of steps, feed what an
-environment says.
+"""The jitted programs of sampling: prefill, first tokens, windows of decode steps, what an environment says.
 
 A window has a fixed number of steps and nothing in it depends on data: rows that have ended go on computing
 and are masked, and the host looks between windows. Axes: P prompts, B rows, T prompt positions, W steps of a
@@ -76,9 +75,7 @@ class Decoder:
     def prefill(
         self, trainable: Tree, frozen: Tree, prompts: Array, lengths: Array
     ) -> tuple[Array, tuple[Entry, ...]]:
-        """Run left-aligned prompts [P, T] of `lengths` [P] -> logits after each [P, V], and their keys and
-        values.
-        """
+        """Run left-aligned prompts [P, T] of `lengths` [P] -> logits after each [P, V], keys and values."""
         in_prompt = jnp.arange(prompts.shape[1]) < lengths[:, None]
         hidden, k, v = self.policy.prefill(trainable, frozen, prompts, in_prompt.astype(jnp.int32))
         last = jnp.take_along_axis(hidden, (lengths - 1)[:, None, None], axis=1)[:, 0]

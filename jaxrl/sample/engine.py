@@ -1,6 +1,4 @@
-"""Sampling as the rest of the project sees it: requests in, completions out as they end. Knows token ids,
-owns no weights.
-"""
+"""Sampling as the rest of the project sees it: requests in, completions out as they end. Owns no weights."""
 
 from collections.abc import Callable, Iterator, Sequence
 
@@ -201,9 +199,7 @@ def check_prompt_length(name: str, length: int, limit: int) -> None:
 
 
 def check_stop_ids(name: str, sample: SampleSection, num_tokens: int) -> None:
-    """InputError for a stop id that no token has: it would never stop anything. num_tokens: ids that may be
-    drawn.
-    """
+    """InputError for a stop id that no token has: it stops nothing. num_tokens: ids that may be drawn."""
     if unknown := [i for i in sample.stop_ids if i >= num_tokens]:
         raise InputError(
             f"{name}: sample.stop_ids {unknown} are outside the model's vocabulary, 0..{num_tokens - 1}; take"

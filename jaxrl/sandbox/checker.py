@@ -1,5 +1,4 @@
-"""Tests that are Python source with the right answers inside (`assert add(1, 2) == 3`), run on a function
-that a model wrote.
+"""Tests as Python source with the answers inside (`assert add(1, 2) == 3`), run on a function of a model.
 
 Two sandboxed processes that never meet. One has executed the model's program; the other, the checker,
 executes the tests, in which the functions under test are stand-ins. A stand-in's call stops the checker; this

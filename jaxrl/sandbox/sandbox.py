@@ -174,8 +174,7 @@ class Sandbox:
         return outcome
 
     def functions(self, program: str, limits: Limits | None = None) -> Functions:
-        """A child of its own that has executed a program and answers calls of its functions: a context
-        manager, see `Functions`.
+        """A child of its own, which has executed a program and answers calls: see `Functions`.
 
         Raises: as `run`.
         """
@@ -251,9 +250,7 @@ class Sandbox:
 
 
 class OutcomeCache:
-    """Outcomes by program, input and limits; the least recently used go when their bytes are more than
-    max_bytes.
-    """
+    """Outcomes by program, input and limits; the least recently used go when all exceed max_bytes."""
 
     OVERHEAD = 500  # bytes of an entry with empty outputs, about
 
@@ -278,8 +275,7 @@ class OutcomeCache:
 
 
 def path_of_package(name: str) -> str | None:
-    """The folder or file of an installed package; None for one of the standard library, which is there
-    anyway.
+    """The folder or file of an installed package; None for one of the standard library, which is there.
 
     Raises:
       InputError: there is none of this name.

@@ -61,9 +61,7 @@ def prepare_interpreter() -> None:
 
 
 def open_streams() -> None:
-    """New sys.stdin, as of a file (they remember whether they can seek), and stdout and stderr, as over
-    pipes.
-    """
+    """New sys.stdin, as of a file (they know whether they can seek), and stdout and stderr, as over pipes."""
     file = os.memfd_create("stdin")
     reader, writer = os.pipe()
     os.dup2(file, 0)

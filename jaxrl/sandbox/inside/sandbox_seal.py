@@ -1,5 +1,4 @@
-"""What shuts a program in: limits, capabilities, namespaces, Landlock. Standard library only; part of the
-sandbox's child program.
+"""What shuts a program in: limits, capabilities, namespaces, Landlock. Standard library only.
 
 Everything here is a system call through ctypes; each function raises OSError, with the name of what failed,
 where the kernel refuses.
@@ -111,9 +110,7 @@ def drop_capabilities() -> None:
 
 
 def limit_resources(limits: dict[str, float], processes: int | None) -> None:
-    """The kernel's own limits. processes: of this user together, or None where that number would count
-    strangers.
-    """
+    """The kernel's own limits. processes: of this user, or None where that number would count strangers."""
     cpu = math.ceil(limits["cpu_s"])
     wanted = {
         resource.RLIMIT_CPU: (cpu, cpu + 1),  # SIGXCPU, and a second later SIGKILL
@@ -161,9 +158,7 @@ def landlock_rules(allowed: dict[str, int]) -> int:
 
 
 def rights_in_namespaces() -> dict[str, int]:
-    """Of the new root: all can be read (only what is shown is there), the working folder and /dev/null
-    written.
-    """
+    """Of the new root: all can be read (only what is shown is there), work folder and /dev/null written."""
     return {
         "/": READ | READ_FOLDER,
         os.path.dirname(FOLDER): READ | READ_FOLDER | WRITE_FOLDER,
@@ -269,8 +264,7 @@ def with_libraries(packages: list[str]) -> list[str]:
 
 
 def library_paths(packages: list[str]) -> list[str]:
-    """The files and folders that a program needs to import the standard library: itself, C libraries behind
-    it, devices.
+    """What a program needs to import the standard library: the library, C libraries behind it, devices.
 
     And the C libraries behind these packages.
     """
@@ -281,9 +275,7 @@ def library_paths(packages: list[str]) -> list[str]:
 
 
 def c_libraries(folders: list[str], packages: list[str]) -> list[str]:
-    """The shared libraries that extension modules are linked with, found by loading them all in a process of
-    its own.
-    """
+    """The shared libraries of extension modules, found by loading them all in a process of its own."""
     modules = [
         os.path.join(folder, name)
         for folder in folders

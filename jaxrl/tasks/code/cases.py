@@ -47,8 +47,7 @@ def call_case(name: str, given: Any, expected: list[Any]) -> Case:
 def run_cases(
     sandbox: Sandbox, program: str, cases: list[Case], total_s: float, stop_early: bool = True
 ) -> Passed:
-    """Run a program on each case, each in a process of its own: what a program remembers of one case is gone
-    in the next.
+    """Run a program on each case, each in a process of its own: none knows what another case has left.
 
     Args:
       total_s: seconds after which no further case is begun; those left have not passed.

@@ -1,5 +1,4 @@
-"""Records of data sets that ask for a function, each brought to one form: what is asked, what to test with,
-how to complete.
+"""Records of data sets that ask for a function, in one form: what is asked, tests, how to complete.
 
     HumanEval   task_id, prompt, entry_point, test       `test` defines check(candidate); the prompt ends
                                                          where the body begins
@@ -57,9 +56,7 @@ def read_form(record: Record) -> tuple[str, str, Form]:
 
 
 def foreign(form: Form, packages: tuple[str, ...]) -> list[str]:
-    """The packages that a record's tests import, and that are neither of the standard library nor among
-    these.
-    """
+    """The packages that a record's tests import, neither of the standard library nor among these."""
     sources = [form["setup"], *form["tests"]]
     return sorted(
         {name for source in sources for name in imported(source)} - sys.stdlib_module_names - set(packages)

@@ -1,5 +1,4 @@
-r"""Records with cases, in the shapes in which data sets have them, each read into the one form that
-`cases.py` runs.
+r"""Records with cases, in the shapes that data sets have, each read into the form that `cases.py` runs.
 
     rl-python      verification_info or test_cases        {"test_cases": the list}, or the list:
                                                           [{"type", "fn_name", "input", "output"}, ...]

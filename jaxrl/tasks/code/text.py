@@ -303,9 +303,7 @@ def same_output(expected: str, printed: bytes) -> bool:
 
 
 def same_text(expected: str, printed: bytes) -> bool:
-    """Whether a program printed this text; spaces at line ends, and blank lines and spaces around the whole,
-    do not count.
-    """
+    """Whether a program printed this text; blank lines around it and spaces at line ends do not count."""
     wanted, found = _lines(expected.encode("utf-8", "surrogatepass")), _lines(printed)
     return [line.rstrip() for line in wanted] == [line.rstrip() for line in found]
 

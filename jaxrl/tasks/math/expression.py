@@ -163,9 +163,7 @@ class _Reader:
                 return node
 
     def starts_a_factor(self) -> bool:
-        """Whether a factor follows without a sign between: a number may, but only behind a power (2^6
-        3^5).
-        """
+        """Whether a factor follows without a sign: a number may, but only behind a power (2^6 3^5)."""
         token = self.next
         if not token:
             return False

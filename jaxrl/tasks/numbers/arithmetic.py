@@ -1,5 +1,4 @@
-"""Expressions of whole numbers to work out, with the usual precedence: as many terms and digits as wished,
-for curricula.
+"""Expressions of whole numbers to work out, with the usual precedence: as many terms and digits as wished.
 
 The answer is read as that of `math` is: behind ####, in a box, else the last number (`tasks/math/answers.py`).
 """
@@ -25,9 +24,7 @@ _FLAT = re.compile(r"[0-9]+(?: (?:\+|-|\*|//) [0-9]+)*")
 
 
 class Arithmetic:
-    """The task; `section` is documented in `config/tasks.py`. Records: `prompt`, `expression`, `answer` (a
-    whole number).
-    """
+    """The task; `section`: see `config/tasks.py`. Records: `prompt`, `expression`, `answer` (an integer)."""
 
     failure_reward = 0.0
 
