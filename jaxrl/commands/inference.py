@@ -1,4 +1,6 @@
-"""Using a model directory without an experiment: sampling, scoring, evaluating. One JSONL in, one out."""
+"""Using a model directory without an experiment: drawing completions, scoring tokens, evaluating on a task.
+One JSONL in, one out.
+"""
 
 import logging
 import zlib
@@ -124,7 +126,8 @@ def sample_file(
 
 
 def score_file(weights: PolicyWeights, tokens_file: Path, out: Path, mesh: Mesh) -> int:
-    """Add `logprobs` to every line of `tokens_file`: one per token, at temperature 1, 0 for the first.
+    """Add `logprobs` to every line of `tokens_file`: one per token of `tokens`, at temperature 1, the first
+    0.
 
     Returns:
       The number of lines written.

@@ -1,4 +1,6 @@
-"""Using a task without a model: judging completions of a file, writing fresh problems. No jax."""
+"""Using a task without a model: judging completions in a file, writing fresh problems to one. No jax, no
+accelerator.
+"""
 
 import dataclasses
 import math

@@ -13,7 +13,8 @@ from jaxrl.tasks import make_task
 
 
 def load_run_tokenizer(config: Config, run_folder: Path, began: datetime):
-    """The run's tokenizer, whose templates are told when the run began, and the ids that end a completion.
+    """The run's tokenizer, which tells its templates the moment at which the run began, and the ids that end
+    a completion.
 
     Without a directory to take it from, one is trained on the task's texts; `run.py` keeps it in the run
     folder.
