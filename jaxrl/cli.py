@@ -291,7 +291,8 @@ def _eval(arguments: argparse.Namespace) -> None:
         raise InputError(
             f"{arguments.config} has no stage of kind eval; add one to say what is evaluated and how"
         )
-    from jaxrl.commands.inference import evaluate_model, load_policy
+    from jaxrl.commands.eval import evaluate_model
+    from jaxrl.commands.model import load_policy
     from jaxrl.data.jsonl import check_out
     from jaxrl.device.compilations import set_up_jax
     from jaxrl.device.mesh import make_mesh
@@ -332,7 +333,7 @@ def _sample(arguments: argparse.Namespace) -> None:
     if not 0 <= arguments.seed < 2**32:
         raise InputError(f"--seed {arguments.seed} is not between 0 and 2^32 - 1; choose another")
     mesh, weights = _open_model(arguments)
-    from jaxrl.commands.inference import sample_file
+    from jaxrl.commands.sample import sample_file
 
     count = sample_file(
         weights,
@@ -349,7 +350,7 @@ def _sample(arguments: argparse.Namespace) -> None:
 
 def _score(arguments: argparse.Namespace) -> None:
     mesh, weights = _open_model(arguments)
-    from jaxrl.commands.inference import score_file
+    from jaxrl.commands.score import score_file
 
     _say(f"{score_file(weights, arguments.tokens, arguments.out, mesh)} lines scored in {arguments.out}")
 
@@ -373,14 +374,14 @@ def _verify(arguments: argparse.Namespace) -> None:
 
 
 def _generate(arguments: argparse.Namespace) -> None:
-    from jaxrl.commands.verify import generate_file
+    from jaxrl.commands.generate import generate_file
 
     count = generate_file(arguments.task, arguments.overrides, arguments.n, arguments.seed, arguments.out)
     _say(f"{count} problems in {arguments.out}")
 
 
 def _open_model(arguments: argparse.Namespace):
-    from jaxrl.commands.inference import load_policy
+    from jaxrl.commands.model import load_policy
     from jaxrl.config.experiment import Config
     from jaxrl.config.shared import MeshSection
     from jaxrl.data.jsonl import check_out

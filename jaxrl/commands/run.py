@@ -5,10 +5,10 @@ runs/<name>/  config.yaml  inputs.json  metrics.jsonl  samples.jsonl  eval.json 
               lock (while a process is at work there)
 """
 
+import functools
 import sys
 from collections.abc import Callable
 from contextlib import nullcontext
-from functools import partial
 from pathlib import Path
 from typing import TextIO
 
@@ -30,6 +30,7 @@ from jaxrl.policy.describe import describe
 from jaxrl.policy.hand_over import PolicyWeights
 from jaxrl.policy.load import load
 from jaxrl.policy.tokenizer import load_run_tokenizer
+from jaxrl.tasks import make_task
 from jaxrl.track.console import Console
 from jaxrl.track.evaluations import load_rows, render_table
 from jaxrl.track.expected import compare
@@ -68,9 +69,10 @@ def run_locked(config: Config, check_lock: Callable[[], None], stream: TextIO | 
     refuse_other_config(folder, config)
     refuse_broken_records(folder)
     inputs = check_inputs(config, folder)
-    tokenizer, eos_ids = load_run_tokenizer(config, folder, inputs.began)
+    tasks = functools.cache(make_task)  # of each section one, which makes its problems once
+    tokenizer, eos_ids = load_run_tokenizer(config, folder, inputs.began, tasks)
     description = describe(config.model, num_tokens(tokenizer), mesh)
-    ahead = preflight(config, tokenizer, description)
+    ahead = preflight(config, tokenizer, description, tasks)
     inputs = read_inputs(inputs, config, folder)
     weights = load(description, config.seed)
     is_first = jax.process_index() == 0
@@ -90,6 +92,7 @@ def run_locked(config: Config, check_lock: Callable[[], None], stream: TextIO | 
             mesh,
             tokenizer,
             eos_ids,
+            tasks,
             ahead.sft_rows,
             ahead.plans,
             logger,
@@ -107,7 +110,7 @@ def run_locked(config: Config, check_lock: Callable[[], None], stream: TextIO | 
                 if interrupt.requested:
                     raise Interrupted
                 logger.check()
-                with explain_out_of_memory(f"stage {stage.name}", partial(smaller, stage, mesh)):
+                with explain_out_of_memory(f"stage {stage.name}", functools.partial(smaller, stage, mesh)):
                     weights = STAGE_KINDS[stage.kind].run(this, stage, index, weights)
         finally:
             console.note(compilations.line())

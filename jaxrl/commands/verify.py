@@ -1,6 +1,4 @@
-"""Using a task without a model: judging completions in a file, writing fresh problems to one. No jax, no
-accelerator.
-"""
+"""`jaxrl verify`: judges the completions in a file. No jax, no accelerator."""
 
 import dataclasses
 import math
@@ -162,23 +160,6 @@ def _is_of(record: dict[str, Any], row: dict[str, Any]) -> bool:
     return verdict <= row.keys() and all(
         row.get(key) == value for key, value in record.items() if key not in verdict
     )
-
-
-def generate_file(name: str, overrides: list[str], count: int, seed: int, out: Path) -> int:
-    """Write `count` fresh records of a task; equal arguments give equal bytes on every machine.
-
-    Returns:
-      The number of records.
-    Raises:
-      InputError: settings that do not fit; a task without a generator.
-    """
-    check_out(out)
-    if count < 1:
-        raise InputError(f"--n {count} problems cannot be made; give at least 1")
-    if seed < 0:
-        raise InputError(f"--seed {seed} is negative; give 0 or more")
-    task = make_task(make_task_section(name, overrides))
-    return write_rows(out, task.generate(count, seed))
 
 
 def _sample(task: Task, record: dict[str, Any], place: str) -> tuple[Problem, str]:

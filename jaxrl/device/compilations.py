@@ -1,4 +1,4 @@
-"""The programs that XLA builds: kept on disk, and counted; after a warm-up there should be none."""
+"""The programs that XLA builds: kept on disk, and counted while something runs."""
 
 import logging
 import os

@@ -1,7 +1,9 @@
 """The tokenizer of a run: taken from a directory, or trained on the words of its task."""
 
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from jaxrl.config.experiment import Config
 from jaxrl.data.chat import end_of_turn_id
@@ -10,9 +12,12 @@ from jaxrl.data.tokenizer import eos_ids, load_tokenizer, train_tokenizer
 from jaxrl.errors import InputError
 from jaxrl.policy.folder import model_folder
 from jaxrl.tasks import make_task
+from jaxrl.tasks.base import Task
 
 
-def load_run_tokenizer(config: Config, run_folder: Path, began: datetime):
+def load_run_tokenizer(
+    config: Config, run_folder: Path, began: datetime, make_task: Callable[[Any], Task] = make_task
+):
     """The run's tokenizer, which tells its templates the moment at which the run began, and the ids that end
     a completion.
 

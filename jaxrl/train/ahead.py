@@ -2,9 +2,8 @@
 has its check in its own file; `preflight.py` calls them.
 """
 
-import functools
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from jax.sharding import Mesh
@@ -17,7 +16,6 @@ from jaxrl.device.mesh import check_rows
 from jaxrl.errors import InputError
 from jaxrl.model.config import ModelConfig
 from jaxrl.sample.engine import check_prompt_length, check_stop_ids
-from jaxrl.tasks import make_task
 from jaxrl.tasks.base import Task
 from jaxrl.types import Problem
 from jaxrl.update.microbatch import stage_microbatch
@@ -36,15 +34,13 @@ class Found:
 
 @dataclass(frozen=True)
 class Ahead:
-    """What is known of a run before it begins. Stages with equal sections share a task, and it makes its
-    problems once.
-    """
+    """What is known of a run before it begins. make_task: see `Run`."""
 
     config: Config
     tokenizer: Any
     model: ModelConfig
     mesh: Mesh
-    make_task: Any = field(default_factory=lambda: functools.cache(make_task))
+    make_task: Callable[[Any], Task]
 
     def check_microbatch(self, stage: FineTuningStage) -> None:
         """InputError unless the rows of an optimiser step can be cut as the stage says."""
@@ -66,8 +62,8 @@ class Ahead:
         new = stage.sample.max_new_tokens
         if stage.seq_len is not None and longest + new > stage.seq_len:
             raise InputError(
-                f"stage {stage.name}: the longest prompt ({longest} tokens) and sample.max_new_tokens={new} do"
-                f" not fit a row of seq_len={stage.seq_len}; set it to at least {longest + new}"
+                f"stage {stage.name}: the longest prompt ({longest} tokens) and sample.max_new_tokens={new}"
+                f" do not fit a row of seq_len={stage.seq_len}; set it to at least {longest + new}"
             )
         return problems
 

@@ -8,7 +8,6 @@ from jaxrl.eval.evaluate import baseline_rows, choose_problems, evaluate
 from jaxrl.policy.hand_over import PolicyWeights
 from jaxrl.rollout.collect import open_pool
 from jaxrl.sample.engine import Engine
-from jaxrl.tasks import make_task
 from jaxrl.track.evaluations import load_rows, render_table, save_rows
 from jaxrl.track.logger import sample_row
 from jaxrl.train.ahead import Ahead, Found
@@ -23,7 +22,7 @@ def evaluation(run: Run, stage: EvalStage, index: int, weights: PolicyWeights) -
     rows = load_rows(file)
     if any(row.name == stage.name for row in rows):
         return weights
-    task = make_task(stage.task)
+    task = run.make_task(stage.task)
     problems = choose_problems(task, stage)
     detail = f"{stage.split} split, temperature {stage.sample.temperature}"
     run.console.stage(stage.name, len(problems), detail=detail, unit="problem")

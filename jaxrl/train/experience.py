@@ -96,19 +96,43 @@ def give_credit(
     algo = scorers.algo
     if not groups:
         return Experience([], [], np.zeros((0, algo.group_size)), {})
-    rewards, counts = shaped_rewards(groups, algo, max_new_tokens)
-    N = counts.size
-    off_policy = (
-        [off_policy_sample(entry) for entry in entries]
-        if algo.replay and algo.replay.use == "off_policy"
-        else []
+    rewards_P_G, counts_P_G = shaped_rewards(groups, algo, max_new_tokens)
+    N = counts_P_G.size
+    replay = algo.replay.use if algo.replay else None
+    old = entries if replay == "off_policy" else []
+    samples = [make_sample(t.completion) for group in groups for t in group.trajectories]
+    samples, values_after, metrics = add_scores(
+        samples + [off_policy_sample(entry) for entry in old], N, scorers, state, kl_coef
     )
-    samples = [make_sample(t.completion) for group in groups for t in group.trajectories] + off_policy
-    metrics: dict[str, float] = {}
+    if isinstance(algo, PPOSection):
+        rewards = np.concatenate([rewards_P_G.reshape(-1), [entry.reward for entry in old]])
+        counts = np.concatenate([counts_P_G.reshape(-1), np.ones(len(old), bool)])
+        cut = np.concatenate([is_cut(groups).reshape(-1), np.zeros(len(old), bool)])
+        samples, metrics["value/explained_variance"] = critic_credit(
+            samples, values_after, rewards, counts, cut, algo, kl_coef, scorers.seq_len
+        )
+        means = [sample.advantages[sample.completion_mask].mean() for sample in samples[:N]]
+        advantages_P_G = np.where(counts_P_G, np.reshape(means, counts_P_G.shape), 0.0)
+    else:
+        if algo.advantage == "gdpo":
+            rewards_P_G, counts_P_G = verified_parts(groups, counts_P_G, algo.part_weights)
+        credited, advantages_P_G = group_credit(samples[:N], rewards_P_G, counts_P_G, algo)
+        samples = credited + samples[N:]
+    fresh = [s for s, does_count in zip(samples[:N], counts_P_G.reshape(-1), strict=True) if does_count]
+    imitated = [imitation_sample(entry) for entry in entries] if replay == "sft" else []
+    metrics["sample/left_out"] = float(N - len(fresh))
+    return Experience(fresh, samples[N:] + imitated, advantages_P_G, metrics)
 
-    # ------------------------------------------------------------------------------------------------- scores
-    needs_kl = kl_coef > 0
+
+def add_scores(
+    samples: list[Sample], N: int, scorers: Scorers, state: TrainState, kl_coef: float
+) -> tuple[list[Sample], list[np.ndarray], dict[str, float]]:
+    """The samples, the first N of which are fresh, with what the trainer says of them; the critic's values
+    after each token, if there is a critic; the metrics of the KL penalty in the reward, if there is one.
+    """
+    algo, needs_kl = scorers.algo, kl_coef > 0
     values_after: list[np.ndarray] = []
+    metrics: dict[str, float] = {}
     if isinstance(algo, PPOSection):
         logprobs, values_after = scorers.run(scorers.score, state.trainable, samples)
     elif algo.num_updates == 1 and not (needs_kl and algo.kl_in == "reward"):
@@ -122,33 +146,8 @@ def give_credit(
         ref_logprobs = scorers.run(scorers.score_reference, state.reference, samples)
         samples = [replace(s, ref_logprobs=x) for s, x in zip(samples, ref_logprobs, strict=True)]
         if algo.kl_in == "reward":
-            metrics |= {"kl/ref": mean_k1(samples[:N]), "kl/coef": kl_coef}
-
-    # ------------------------------------------------------------------------------------------------- credit
-    if isinstance(algo, PPOSection):
-        cut = np.concatenate([is_cut(groups).reshape(-1), np.zeros(len(off_policy), bool)])
-        all_rewards = np.concatenate(
-            [rewards.reshape(-1), [entry.reward for entry in entries][: len(off_policy)]]
-        )
-        all_count = np.concatenate([counts.reshape(-1), np.ones(len(off_policy), bool)])
-        samples, explained = critic_credit(
-            samples, values_after, all_rewards, all_count, cut, algo, kl_coef, scorers.seq_len
-        )
-        metrics["value/explained_variance"] = explained
-        means = [sample.advantages[sample.completion_mask].mean() for sample in samples[:N]]
-        advantages_P_G = np.where(counts, np.reshape(means, counts.shape), 0.0)
-    else:
-        if algo.advantage == "gdpo":
-            rewards, counts = verified_parts(groups, counts, algo.part_weights)
-        fresh, advantages_P_G = group_credit(samples[:N], rewards, counts, algo)
-        samples = fresh + samples[N:]
-    fresh = [sample for sample, does_count in zip(samples[:N], counts.reshape(-1)) if does_count]
-    imitated = (
-        [imitation_sample(entry) for entry in entries] if algo.replay and algo.replay.use == "sft" else []
-    )
-    return Experience(
-        fresh, samples[N:] + imitated, advantages_P_G, metrics | {"sample/left_out": float(N - len(fresh))}
-    )
+            metrics = {"kl/ref": mean_k1(samples[:N]), "kl/coef": kl_coef}
+    return samples, values_after, metrics
 
 
 def fields_of(algo: PolicyGradientSection) -> set[str]:

@@ -1,10 +1,10 @@
-"""Looking ahead: everything that a later stage would stumble over is found before a weight is read, and before
-a run writes its first byte.
+"""Looking ahead: what a later stage would stumble over is found before a weight is read, and before a run
+writes its first byte.
 """
 
 import importlib.util
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,8 @@ from jaxrl.data.packing import Rows
 from jaxrl.errors import InputError
 from jaxrl.policy.describe import PolicyDescription
 from jaxrl.policy.hand_over import entered_shapes
+from jaxrl.tasks import make_task
+from jaxrl.tasks.base import Task
 from jaxrl.train.ahead import Ahead, Found
 from jaxrl.train.memory_plan import Plan, plan_stage
 from jaxrl.train.stages import STAGE_KINDS
@@ -30,7 +32,12 @@ class Preflight:
     plans: dict[str, Plan]
 
 
-def preflight(config: Config, tokenizer: Any, description: PolicyDescription) -> Preflight:
+def preflight(
+    config: Config,
+    tokenizer: Any,
+    description: PolicyDescription,
+    make_task: Callable[[Any], Task] = make_task,
+) -> Preflight:
     """Go through the stages without running them.
 
     Raises:
@@ -43,7 +50,7 @@ def preflight(config: Config, tokenizer: Any, description: PolicyDescription) ->
             " track.wandb to null"
         )
     withheld(os.environ, config.verify.pass_env)  # refuses names that are not set
-    ahead = Ahead(config, tokenizer, description.policy.config, description.mesh)
+    ahead = Ahead(config, tokenizer, description.policy.config, description.mesh, make_task)
     found = {stage.name: STAGE_KINDS[stage.kind].check(ahead, stage) for stage in config.stages}
     check_held_out(config.stages, found)
     rows = {name: each.rows for name, each in found.items() if each.rows is not None}

@@ -35,7 +35,6 @@ from jaxrl.rollout.metrics import rollout_metrics, speed
 from jaxrl.rollout.replay import ReplayBuffer
 from jaxrl.sample.engine import Engine
 from jaxrl.sample.sets import set_bytes
-from jaxrl.tasks import make_task
 from jaxrl.track.logger import sample_row
 from jaxrl.train.ahead import Ahead, Found
 from jaxrl.train.alarms import find_alarms
@@ -102,7 +101,7 @@ def rl(run: Run, stage: RLStage, index: int, weights: PolicyWeights) -> PolicyWe
     """
     # --------------------------------------------------------------------------------------- task and policy
     algo, steps, sample = stage.algo, stage.steps, stage.sample
-    task = make_task(stage.task)
+    task = run.make_task(stage.task)
     problems = task.problems("train")
     weights = enter(run, stage, index, weights)
     policy, frozen = weights.policy, weights.frozen
@@ -142,7 +141,7 @@ def rl(run: Run, stage: RLStage, index: int, weights: PolicyWeights) -> PolicyWe
 
         while progress.batches < steps:
             learner.timeline.begin()
-            # ------------------------------------------------------------------------------ experience, credit
+            # ----------------------------------------------------------------------------- experience, credit
             groups, sampled = fill_batch(algo, sample_groups)
             collect_s = time.perf_counter() - learner.timeline.started
             seed = (run.config.seed, index, progress.batches)

@@ -19,7 +19,6 @@ from jaxrl.policy.hand_over import PolicyWeights
 from jaxrl.rollout.collect import collect, open_pool
 from jaxrl.rollout.winners import Winner, WinnerStatistics, choose_winners, load_winners, save_winners
 from jaxrl.sample.engine import Engine
-from jaxrl.tasks import make_task
 from jaxrl.track.console import Console
 from jaxrl.track.format import compact
 from jaxrl.train.ahead import Ahead, Found
@@ -46,7 +45,7 @@ def rsft(run: Run, stage: RSFTStage, index: int, weights: PolicyWeights) -> Poli
       InputError: no iteration had a winner.
     """
     # --------------------------------------------------------------------------------------- task and policy
-    task = make_task(stage.task)
+    task = run.make_task(stage.task)
     problems = task.problems("train")
     microbatch = stage_microbatch(stage, run.mesh)
     weights = enter(run, stage, index, weights)
@@ -129,8 +128,8 @@ def find_winners(
     if not file.exists():
         if checkpoint is not None:
             raise InputError(
-                f"{file}, which checkpoint {checkpoint} was trained on, is missing; delete {work.folder} to start"
-                " again"
+                f"{file}, which checkpoint {checkpoint} was trained on, is missing; delete {work.folder} to"
+                " start again"
             )
         chosen = problems_asked(problems, stage, work.run.config.seed, iteration)
         console.close()  # the bar of the steps before
@@ -158,9 +157,9 @@ def check_trained(stage: RSFTStage, num_updates: int) -> None:
     """InputError for a stage in which nothing was trained."""
     if num_updates == 0:
         raise InputError(
-            f"stage {stage.name}: no completion won in {stage.iterations} iteration(s), so nothing was trained;"
-            " put a stage before it that teaches the policy to solve some problems, raise samples_per_problem,"
-            " or set min_reward"
+            f"stage {stage.name}: no completion won in {stage.iterations} iteration(s), so nothing was"
+            " trained; put a stage before it that teaches the policy to solve some problems, raise"
+            " samples_per_problem, or set min_reward"
         )
 
 
@@ -217,7 +216,7 @@ def check_rsft(ahead: Ahead, stage: RSFTStage) -> Found:
     learns = ahead.check_problems(stage, ahead.make_task(stage.task))
     if stage.problems is not None and stage.problems > len(learns):
         raise InputError(
-            f"stage {stage.name}: problems={stage.problems} are more than the {len(learns)} of the task's train"
-            " split; lower it (null: all)"
+            f"stage {stage.name}: problems={stage.problems} are more than the {len(learns)} of the task's"
+            " train split; lower it (null: all)"
         )
     return Found(learns=learns)

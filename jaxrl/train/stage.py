@@ -1,6 +1,7 @@
 """What all stages share: a run's resources, and how a stage begins, tells of its steps, saves and ends."""
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
@@ -18,6 +19,7 @@ from jaxrl.errors import InputError
 from jaxrl.interrupt import Interrupt, Interrupted
 from jaxrl.model.lora import params_line
 from jaxrl.policy.hand_over import PolicyWeights, enter_stage
+from jaxrl.tasks.base import Task
 from jaxrl.track.console import Console
 from jaxrl.track.logger import RunLogger
 from jaxrl.train.memory_plan import Plan
@@ -33,6 +35,7 @@ MAX_SKIPPED = 10
 class Run:
     """The resources of one run, opened by `commands/run.py` and used by every stage.
 
+    make_task: the task of a section; stages with equal sections share one, and it makes its problems once.
     sft_rows: (training, validation) rows of each SFT stage. plans: what each training stage keeps in memory.
       Both by stage name, made by `preflight`.
     """
@@ -42,6 +45,7 @@ class Run:
     mesh: Mesh
     tokenizer: Any
     eos_ids: tuple[int, ...]
+    make_task: Callable[[Any], Task]
     sft_rows: dict[str, tuple[Rows, Rows | None]]
     plans: dict[str, Plan]
     logger: RunLogger

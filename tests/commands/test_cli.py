@@ -12,7 +12,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from jaxrl.cli import main
-from jaxrl.commands.inference import tokenizer_at
+from jaxrl.commands.model import tokenizer_at
 from jaxrl.data.chat import render_for_sampling
 from jaxrl.data.tokenizer import train_tokenizer
 from tests.weights.goldens import GOLDEN, MODELS
@@ -142,7 +142,7 @@ def test_ids_that_the_tokenizer_does_not_have_are_never_drawn(call, monkeypatch)
     letters = SimpleNamespace(
         get_vocab=lambda: {chr(65 + i): i for i in range(30)}, eos_token_id=2, decode=str, chat_template=None
     )
-    monkeypatch.setattr("jaxrl.commands.inference.find_tokenizer", lambda folder: letters)
+    monkeypatch.setattr("jaxrl.commands.model.find_tokenizer", lambda folder: letters)
     records = [{"prompt_ids": ids} for ids in PROMPTS]
     for flags in ((), ("--top-p", 0.9), ("--temperature", 0)):
         samples = call("sample", records, *flags, "--max-new-tokens", 8)

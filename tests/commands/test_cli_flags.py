@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-import jaxrl.commands.verify
 from jaxrl.cli import main, parse
+from jaxrl.commands import generate
 
 ROOT = Path(__file__).resolve().parents[2]
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT)}
@@ -72,7 +72,7 @@ def test_a_command_that_is_stopped_says_by_what(number, code, monkeypatch, capsy
     def stop(*_):
         signal.raise_signal(number)
 
-    monkeypatch.setattr(jaxrl.commands.verify, "generate_file", stop)
+    monkeypatch.setattr(generate, "generate_file", stop)
     handlers = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)]
     assert main(["generate", "arithmetic", "--n", "1", "--out", str(tmp_path / "out")]) == code
     assert capsys.readouterr().err == "stopped at once; no file was written\n"

@@ -4,7 +4,7 @@ left out in silence.
 
 import pytest
 
-from jaxrl.commands.inference import read_prompt
+from jaxrl.commands.sample import read_prompt
 from jaxrl.data.tokenizer import train_tokenizer
 from jaxrl.errors import InputError
 from tests.data.test_chat import LLAMA3, TOOLS, WITH_TOOLS, add_bos, make

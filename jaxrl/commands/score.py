@@ -1,0 +1,63 @@
+"""`jaxrl score`: the logprobs that a model gives to tokens. One JSONL in, one out."""
+
+from pathlib import Path
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from jaxrl.commands.model import read_lines, token_ids
+from jaxrl.data.jsonl import check_out, write_rows
+from jaxrl.device.mesh import num_row_shards, shard_batch
+from jaxrl.errors import InputError
+from jaxrl.policy.hand_over import PolicyWeights
+from jaxrl.sample.buckets import length_bucket
+from jaxrl.update.batch import SFTBatch
+from jaxrl.update.step import make_score_fn
+
+SCORE_ROWS, SCORE_TOKENS = 16, 8192  # of one batch, at most
+
+
+def score_file(weights: PolicyWeights, tokens_file: Path, out: Path, mesh: Mesh) -> int:
+    """Add `logprobs` to every line of `tokens_file`: one per token of `tokens`, at temperature 1, the first
+    0.
+
+    Returns:
+      The number of lines written.
+    """
+    check_out(out)
+    records = read_lines(tokens_file)
+    vocab_size = weights.policy.config.vocab_size
+    rows = [token_ids(record, "tokens", place, vocab_size) for place, record in records]
+    limit = weights.policy.config.max_positions
+    for (place, _), row in zip(records, rows):
+        if len(row) > limit:
+            raise InputError(
+                f"{place}: {len(row)} tokens are more than the model's {limit} positions; cut the line"
+            )
+    score = make_score_fn(weights.policy, mesh)
+    logprobs: dict[int, list[float]] = {}
+    by_length = sorted(range(len(rows)), key=lambda i: len(rows[i]))  # rows of a batch are of like length
+    first = 0
+    while first < len(rows):
+        longest = len(rows[by_length[min(first + SCORE_ROWS, len(rows)) - 1]])
+        B = max(1, min(SCORE_ROWS, SCORE_TOKENS // longest))
+        B = -(-B // num_row_shards(mesh)) * num_row_shards(mesh)
+        members = by_length[first : first + B]
+        first += B
+        batch = _score_batch([rows[i] for i in members], B)
+        values = jax.device_get(score(weights.trainable, weights.frozen, shard_batch(batch, mesh)))[0]
+        for b, i in enumerate(members):
+            logprobs[i] = values[b, : len(rows[i])].tolist()
+    write_rows(out, [record | {"logprobs": logprobs[i]} for i, (_, record) in enumerate(records)])
+    return len(records)
+
+
+def _score_batch(rows: list[list[int]], B: int) -> SFTBatch:
+    T = length_bucket(max(map(len, rows)))
+    tokens, segment_ids = np.zeros((1, B, T), np.int32), np.zeros((1, B, T), np.int32)
+    for b, row in enumerate(rows):
+        tokens[0, b, : len(row)] = row
+        segment_ids[0, b, : len(row)] = 1
+    positions = np.broadcast_to(np.arange(T, dtype=np.int32), tokens.shape)
+    return SFTBatch(np.int32(1), tokens, positions, segment_ids, segment_ids > 0)
