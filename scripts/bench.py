@@ -1,10 +1,8 @@
-r"""How fast is jaxrl on this device, and how far from what the device can do? One JSON line.
+"""How fast is jaxrl on this device, and how far from what the device can do? One JSON line.
 
-    python scripts/bench.py sample --shape smollm-135m --prompts 4 --group 8 --prompt-len 128 --new 128 \
-        --dtype float32
-    python scripts/bench.py sft    --shape smollm-135m --rows 4 --seq-len 256
-    python scripts/bench.py grpo   --shape smollm-135m --lengths lognormal \
-        --set window=16 algo.updates_per_batch=2
+    python scripts/bench.py sample --shape smollm-135m --prompts 4 --group 8 --prompt-len 128 --new 128
+    python scripts/bench.py sft    --shape smollm-135m --rows 4 --seq-len 256 --dtype float32
+    python scripts/bench.py grpo   --shape smollm-135m --lengths lognormal --set algo.updates_per_batch=2
 
 Random weights of the true shape, with LoRA adapters of rank 16 on all linears that do something. No row ends
 by itself: each emits the tokens of its budget. `sample` is one call of the engine; `sft` one optimiser step

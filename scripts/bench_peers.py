@@ -1,9 +1,8 @@
-r"""The same work in jaxrl and in transformers + PEFT + TRL, in turns: how much faster, in how much memory?
+"""The same work in jaxrl and in transformers + PEFT + TRL, in turns: how much faster, in how much memory?
 
     python scripts/bench_peers.py sample --shape smollm-135m --prompts 4 --group 8 --prompt-len 128 --new 128
     python scripts/bench_peers.py sft    --shape smollm-135m --rows 4 --seq-len 256
-    python scripts/bench_peers.py grpo   --shape smollm-135m --microbatch 8 \
-        --peer-python other-venv/bin/python
+    python scripts/bench_peers.py grpo   --shape smollm-135m --peer-python other-venv/bin/python
 
 The peers are an extra (`pip install 'jaxrl[peers]'`), or live in an environment of their own, named by
 --peer-python. Each side is one process that holds its model; after a warm-up on both, one run of the peer and

@@ -1,7 +1,8 @@
-r"""Run one config on several seeds, each with perturbations that should not matter too: does it always learn?
+"""Run one config on several seeds, and on each with perturbations that should not matter: does it always
+learn?
 
-    python scripts/seeds.py configs/quickstart.yaml --seeds 0 1 2 \
-        --perturb threads fusion noise [key=value ...]
+    python scripts/seeds.py configs/quickstart.yaml --seeds 0 1 2 --perturb threads fusion noise
+        [key=value ...]
 
 Every run is one of its own (`<name>-seed<k>[-<perturbation>]`). A seed has its own initialisation, sampling
 noise and, for a generated graph, its own graph. The perturbations of each seed:
@@ -9,7 +10,7 @@ noise and, for a generated graph, its own graph. The perturbations of each seed:
   threads  one core and one thread instead of all: sums are cut otherwise
   fusion   XLA's CPU compiler without its fusion pass: operations are rounded in other places
   noise    the initial weights times 1 + 1e-7 z, z normal: a float32's last bit or two (configs with
-           `model.architecture`)
+  `model.architecture`)
 
 Prints a table, the worst run first, with the 80 % intervals of the last evaluation and of the one before it.
 A run that is there already is not run again, one that was stopped goes on, and one that fails is told and the

@@ -3,8 +3,8 @@
 XLA's own cost analysis counts the body of a loop once or not at all, so the counting is done here. Counted is
 the traffic with the device's main memory, by three rules:
 
-    a fusion   reads of its operands what its results need, and writes the results; what lies between stays
-               in registers
+    a fusion   reads of its operands what its results need, and writes the results; what lies between stays in
+               registers
     a slice    reads what it takes out, not what it takes it from; so does a gather
     an update  (dynamic-update-slice, scatter) writes what is put in, not what it is put into
 

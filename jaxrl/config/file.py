@@ -47,7 +47,8 @@ _Loader.add_implicit_resolver(
 
 
 def load_config(path: str | Path, overrides: list[str] = ()) -> Config:
-    """Read a config file, lay it over its `base:` file if any, apply `key=value` overrides, validate.
+    """Read a config file, lay it over its `base:` file if it names one, apply `key=value` overrides,
+    validate.
 
     What a file says to `expect` holds of its own settings: overrides of what is learnt are noted there
     (`changed`), and a file that is laid over another does not take over the other's.
@@ -95,7 +96,9 @@ def validate_config(values: dict[str, Any], source: str) -> Config:
 
 
 def make_section(section: type[Section], source: str, **values: Any) -> Section:
-    """A section from plain values of no file (flags); problems are named as a config's are."""
+    """A section from plain values that did not come from a file (flags); problems are named like those of a
+    config.
+    """
     try:
         return section.model_validate(values)
     except ValidationError as error:

@@ -1,4 +1,6 @@
-"""JSONL files, plain or gzip, read and written one JSON value per line: a file need not fit into memory."""
+"""JSONL files, plain or gzip: one JSON value per line, read and written line by line, so that a file need not
+fit into memory.
+"""
 
 import gzip
 import json
@@ -64,7 +66,8 @@ def read_objects(path: str | Path, bad: Bad | None = None) -> Iterator[tuple[str
 
 
 def write_rows(path: str | Path, rows: Iterable[Row], goes_on: bool = False, keeps: bool = False) -> int:
-    """Write one JSON object per line, each as it comes; the file appears whole or not at all (`.gz`: gzip).
+    """Write one JSON object per line, each as it comes; the file appears whole or not at all, gzip if it ends
+    in `.gz`.
 
     A link stays, and the file that it stands for is the one that is written. Signals wait until a row is
     asked for, so that none is written by half.

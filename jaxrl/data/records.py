@@ -3,20 +3,20 @@
 
 A record is one of
 
-    {"messages": [{"role": ..., "content": ...}, ...]}                  at least one assistant message, and
-                                                                        not the first
-    {"prompt": "..." or [messages], "completion": "..." or [messages]}  a string is one message: the user's,
-                                                                        the assistant's
+    {"messages": [{"role": ..., "content": ...}, ...]}
+        with at least one assistant message, not the first
+    {"prompt": "..." or [messages], "completion": "..." or [messages]}
+        a string is one message: the user's, the assistant's
 
-where a prompt's assistant messages are given, not to be learnt (unless they carry `weight: 1` or
-`train: true`), and may carry
+where a prompt's assistant messages are given, not to be learnt (unless they carry `weight: 1` or `train:
+true`), and may carry
 
     system      a system message that comes before the others
-    tools       the functions that the chat may call, as the chat template takes them (a list, or that list
-                as JSON text)
+    tools       the functions that the chat may call, as the chat template takes them (a list, or that list as
+                JSON text)
     thinking    beside `completion`, beside an assistant message's `content`, or beside `messages` (it then
-                belongs to the last assistant message); `reasoning_content` and `reasoning` are other names
-                of it
+                belongs to the last assistant message); `reasoning_content` and `reasoning` are other names of
+                it
 
 A message may carry `tool_calls` (an assistant's), `tool_call_id` and `name` (a tool's), and `weight: 0` or
 `train: false`: its turn is not trained on. What says nothing of what is to be learnt (`HARMLESS`), and what

@@ -1,4 +1,7 @@
-"""The programs that XLA builds: kept on disk, and counted while something runs."""
+"""The programs that XLA builds: kept on disk, and counted while something runs.
+
+After a warm-up none should be built.
+"""
 
 import logging
 import os

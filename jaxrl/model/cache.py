@@ -1,4 +1,5 @@
-"""The key/value cache of a decode batch: each layer has arrays of its own, so that each is updated in place.
+"""The key/value cache of a decode batch: arrays of their own for each layer, so that each is updated in
+place.
 
 Axes: B rows, K key/value heads, S cache positions, H head width, T new tokens. All rows write at one shared
 cursor: a row's tokens end where the cursor stands, and what lies before its `start` is never read. One
@@ -17,7 +18,9 @@ from jax import Array
 
 
 class Entry(NamedTuple):
-    """One layer's keys and values; int8 with a scale per token and head, else in the arithmetic's dtype."""
+    """One layer's keys and values; int8 with a scale per token and head, or in the arithmetic's dtype
+    without.
+    """
 
     k: Array  # [B, K, S, H]
     v: Array  # [B, K, S, H]
@@ -84,13 +87,14 @@ def write(entry: Entry, k: Array, v: Array, cursor: Array, is_new: Array | None)
 
 @partial(jax.jit, static_argnames=("size", "shards"))
 def move_rows(entry: Entry, rows: Array, shift: Array, size: int, shards: int) -> Entry:
-    """Rows of a cache in a new order, each row's tokens `shift` positions further, in arrays of `size`.
+    """Rows of a cache in a new order, with each row's tokens `shift` positions further, in arrays of `size`
+    positions.
 
     What comes to lie outside a row's tokens is arbitrary. Rows are spread over `shards` devices and stay on
     theirs.
 
     Args:
-      entry: [B, K, S, H] and so on. rows: [shards, b] int32, numbers within the shard. shift: [shards, b]
+      layer: [B, K, S, H] and so on. rows: [shards, b] int32, numbers within the shard. shift: [shards, b]
         int32.
     Returns:
       [shards * b, K, size, H] and so on.
@@ -109,7 +113,8 @@ def move_rows(entry: Entry, rows: Array, shift: Array, size: int, shards: int) -
 
 @partial(jax.jit, donate_argnums=0, static_argnames="shards")
 def put_rows(entry: Entry, source: Entry, rows: Array, shift: Array, slots: Array, shards: int) -> Entry:
-    """Copy rows of `source`, whole on every device, into slots of `entry`, each `shift` positions further.
+    """Copy rows of `source`, which every device has whole, into slots of `layer`, each `shift` positions
+    further.
 
     Args:
       source: [P, K, T, H] and so on. rows: [shards, n] int32, rows of the source. shift: [shards, n] int32.

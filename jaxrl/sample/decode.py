@@ -75,7 +75,9 @@ class Decoder:
     def prefill(
         self, trainable: Tree, frozen: Tree, prompts: Array, lengths: Array
     ) -> tuple[Array, tuple[Entry, ...]]:
-        """Run left-aligned prompts [P, T] of `lengths` [P] -> logits after each [P, V], keys and values."""
+        """Run left-aligned prompts [P, T] of `lengths` [P] -> logits after each [P, V], and their keys and
+        values.
+        """
         in_prompt = jnp.arange(prompts.shape[1]) < lengths[:, None]
         hidden, k, v = self.policy.prefill(trainable, frozen, prompts, in_prompt.astype(jnp.int32))
         last = jnp.take_along_axis(hidden, (lengths - 1)[:, None, None], axis=1)[:, 0]

@@ -1,4 +1,5 @@
-"""Tests as Python source with the answers inside (`assert add(1, 2) == 3`), run on a function of a model.
+"""Tests that are Python source with the right answers inside (`assert add(1, 2) == 3`), run on a function
+that a model wrote.
 
 Two sandboxed processes that never meet. One has executed the model's program; the other, the checker,
 executes the tests, in which the functions under test are stand-ins. A stand-in's call stops the checker; this
@@ -6,9 +7,8 @@ side carries name and arguments over to the model's process, and the value it re
 The verdict is the checker's. The model's process sees arguments and nothing else; what it returns reaches the
 checker as a plain value, so an object that equals everything does not get there.
 
-    checker            start(tests) -> a call
-    model's process    call(name, args) -> value
-    checker            go_on(value) -> a call, and so on
+    here        checker: start(tests) -> a call     model's process: call(name, args) -> value     checker:
+                go_on(value) -> a call
 """
 
 from dataclasses import dataclass

@@ -1,22 +1,19 @@
-"""Three games for models of tens of thousands of parameters on a CPU: does an algorithm learn at all?
+"""Three games for models of tens of thousands of parameters on a CPU, to see within a minute whether an
+algorithm learns at all.
 
 The best mean reward is known: 1.
 
-    letter   say six letters           share of the six that are `a`                 0, 1/6 .. 1
-    echo     say the letter named      1, another letter 0, anything else -1         -1, 0, 1
-    count    say `tick` n times, stop  1 - |m - n| / 4 for m ticks, at least -1      -1 .. 1
-
-`letter` is a bandit: nothing is asked. `echo` is a contextual bandit. In `count` the end is what is learnt.
+    letter  six letters       0, 1/6 .. 1  share of the six that are `a`: a bandit, nothing is asked
+    echo    the letter named  -1, 0, 1     1, another letter 0, anything else -1: a contextual bandit
+    count   n times `tick`    -1 .. 1      1 - |m - n| / 4 for m ticks, at least -1: the end is what is learnt
 
 A demonstration is a random well-formed answer, each as likely as any other: SFT on them teaches a fresh model
 the format and nothing of the solution, and leaves it at the level of chance: whatever it gains from there,
 reinforcement learning has taught it. Chance, and the best mean of a policy that does not read the prompt:
 
-             chance   blind
-    letter   1/8      1                each of the six is `a` once in 8
-    echo     1/8      1/8              one letter in 8 is the one named
-    count    11/32    1/2 (always 4)   m and n uniform on 1 .. 8: E|m - n| = (8 * 8 - 1) / (3 * 8) = 21/8,
-                                       1 - 21/32 = 11/32
+    letter  1/8    blind 1                 each of the six is `a` once in 8
+    echo    1/8    blind 1/8               one letter in 8 is the one named
+    count   11/32  blind 1/2 (always 4)    m, n uniform on 1 .. 8: E|m - n| = (8 * 8 - 1) / (3 * 8) = 21/8
 
 A prompt is two irrelevant words, an instruction, and what is asked: "quiet fox: say b". The words make
 problems of one question differ; splits repeat each other's few questions, but never a pair of words. `letter`

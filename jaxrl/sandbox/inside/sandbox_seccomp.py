@@ -80,7 +80,9 @@ def numbers(table: str, machine: str) -> dict[str, int]:
 
 
 def build_filter(machine: str) -> bytes:
-    """The filter as the kernel takes it, eight bytes per instruction, without a process: see `with_pid`."""
+    """The filter as the kernel takes it, eight bytes per instruction, but for the program's process number:
+    see `with_pid`.
+    """
     actions = {number: "refuse" for number in numbers(REFUSED, machine).values()}
     actions |= {number: "allow" for number in numbers(ALLOWED, machine).values()}
     actions |= {number: name for name, number in numbers(CHECKED, machine).items()}

@@ -10,7 +10,7 @@ Where the answer stands (`final_answer`):
        text around it. A last box that is never closed is no answer. Boxes side by side, or with no more than
        a comma, "and" or "or" between them, are one answer: `\boxed{1} and \boxed{-2}` is `1, -2`.
     3. `####` before words without a digit is a heading and no mark, unless nothing follows and nothing else
-       is marked (Monday).
+      is marked (Monday).
     4. `The final answer is $2\sqrt{3}$.` is a mark too, though not the one that was asked for. Where nothing
        is marked, so is what a text ends with: `..., so the point is $(7, 6)$.`
     5. Else the last number is the answer. Digits that belong to a word, a power or an index (H2O, cm^2,
@@ -31,8 +31,8 @@ at most 500 characters. Infinity and nan are no numbers; neither is what leaves 
               `5\text{ m}`
     unit      of a measure (cm, km/h, hours), is kept in one spelling, so that 5 cm is not 5 m; other units
               are not compared
-    nowhere   words that make it another number: million, pairs, squared, tenths, point five, and, or,
-              choose, five
+    nowhere   words that make it another number: million, pairs, squared, tenths, point five, and, or, choose,
+              five
 """
 
 import re
