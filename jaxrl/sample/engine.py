@@ -1,4 +1,7 @@
-"""Sampling as the rest of the project sees it: requests in, completions out as they end. Owns no weights."""
+"""Sampling as the rest of the project sees it: requests in, completions out as they end. Knows token ids,
+owns no weights: of those it is given it keeps the form that decoding reads (`sample/resident.py`), until
+others are given or it is asked to let go.
+"""
 
 from collections.abc import Callable, Iterator, Sequence
 
@@ -25,7 +28,7 @@ CACHE_SHARE = 0.45  # of the memory that is free at first; the rest is for rows 
 
 
 class Engine:
-    """Draws completions with given weights.
+    """Draws completions with given weights. Runs with the same arrays share what decoding makes of them.
 
     Args:
       decode_text: turns ids into text, for stop texts and for the result.
@@ -34,8 +37,8 @@ class Engine:
       records: what is drawn will be learnt from, see `Completion`.
 
     times: seconds of the last run: `prefill_s` (first tokens included), `decode_s`, and `idle_s`, in which
-      the device waited for the host.
-    counts: what it did, see `Session`.
+      the device waited
+    for the host. counts: what it did, see `Session`.
     """
 
     def __init__(
