@@ -151,8 +151,7 @@ class Sandbox:
     # ---------------------------------------------------------------------------------------------------- use
 
     def run(self, program: str, stdin: bytes = b"", limits: Limits | None = None) -> Outcome:
-        """Run a program as `python main.py` would. The same program, input and limits again give the same
-        outcome from memory.
+        """Run a program as `python main.py` would; the same again (limits, too) is answered from memory.
 
         What the wall clock ended, or a SIGKILL that is not ours, is not remembered: a busy machine may have
         done that.

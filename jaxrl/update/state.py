@@ -22,9 +22,7 @@ CRITIC = ("value_head", "critic_lora")  # the parts of the trainable tree that t
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class TrainState:
-    """All that one update reads and writes. Exists for what is trained only: with adapters it is
-    megabytes.
-    """
+    """All that one update reads and writes. Only of what is trained: with adapters it is megabytes."""
 
     step: Array  # [] int32, updates done
     # {"lora": ...} or {"model": ...}, with a critic also {"value_head": ..., "critic_lora": ...}; float32
@@ -130,9 +128,7 @@ def abstract_state(
 def place_state(
     trainable: Tree, tx: optax.GradientTransformation, key: Array, mesh: Mesh, reference: Tree | None = None
 ) -> TrainState:
-    """State before the first update, made directly in its shardings. `trainable` and `reference` are left
-    alive.
-    """
+    """State before the first update, made in its shardings. `trainable` and `reference` are left alive."""
 
     def init(trees: tuple[Tree, Tree]) -> TrainState:
         trainable, reference = jax.tree.map(jnp.copy, trees)
@@ -148,9 +144,7 @@ def all_finite(tree: Tree) -> Array:
 
 
 def all_within(tree: Tree, limit: float) -> Array:
-    """Whether every floating-point number of a tree is between -limit and limit, which NaN is not; a boolean
-    [].
-    """
+    """Whether every floating-point number of a tree lies between -limit and limit (NaN does not); bool []."""
     return _all(lambda x: jnp.abs(x) <= limit, tree)
 
 

@@ -1,5 +1,4 @@
-"""The pure steps: (state, frozen, batch) -> (state, metrics), and the scorers that fill in logprobs and
-values.
+"""The pure steps: (state, frozen, batch) -> (state, metrics); the scorers that fill in logprobs, values.
 
 Each maker closes over static things only and returns one jitted function with pinned shardings and the state
 donated. A loss is a sum over tokens with weights fixed for the whole batch, so cutting the batch into
@@ -91,8 +90,7 @@ def make_ppo_step(
     state: TrainState,
     mesh: Mesh,
 ):
-    """The step of PPO: the policy's loss and the critic's, over one forward pass where they share their
-    hidden states.
+    """The step of PPO: the losses of policy and critic, over one forward pass where they share hidden states.
 
     Args, Returns: as in `make_grpo_step`; the trainable tree holds a critic, the batch old_values and
       returns.

@@ -1,5 +1,4 @@
-"""Files under the weights: opening safetensors without reading them, telling what does not fit, saving a
-folder as a whole.
+"""Files under the weights: opening safetensors unread, telling what does not fit, saving a folder whole.
 
 A safetensors file that is written here carries the SHA-256 of its bytes among its metadata, where other
 programs pass over it, and is held to it when it is opened here; a flipped bit is an error. Files without one
@@ -127,8 +126,7 @@ def check_tensors(
 
 @contextmanager
 def saving(folder: Path, last: str, replaces: tuple[str, ...]) -> Iterator[Path]:
-    """A temporary folder to write files to; they move into `folder` when the block ends, or vanish when it
-    fails.
+    """A temporary folder to write files to; they move into `folder` at its end, or vanish when it fails.
 
     `last` is the file without which readers take the folder for nothing: it is removed before the others are
     replaced and put in place after them, so that a folder that has it is whole, whenever the process may have

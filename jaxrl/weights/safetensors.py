@@ -1,5 +1,4 @@
-"""Models in and out of Hugging Face directories: `model.safetensors`, whole or in shards, and its
-`config.json`.
+"""Models in and out of Hugging Face directories: `model.safetensors`, whole or in shards, `config.json`.
 
 Loading reads each device's part of each leaf straight from the files, one leaf at a time: a model never lies
 whole on the host or on one device. Tokenizers are only copied.
@@ -81,8 +80,7 @@ def save_model(
     bos_id: int | None = None,
     eos_ids: tuple[int, ...] = (),
 ) -> None:
-    """Write a Hugging Face directory: weights (in shards above 5 GB), config.json, and a tokenizer if told
-    from where.
+    """Write a Hugging Face directory: weights (in shards above 5 GB), config.json, and a tokenizer's files.
 
     The folder gets its config.json when all else is in place, and nothing at all when writing fails (see
     `saving`).
