@@ -1,7 +1,8 @@
-"""The moment that a chat template is told where it asks for the date (`strftime_now`, as Llama 3.2 does).
+"""The moment that a chat template gets when it asks for the date (`strftime_now`: Llama 3.2, Granite and
+others).
 
 A prompt with today's date in it makes a run that goes on tomorrow another run. So one moment is fixed, where
-a run or a command begins, and every rendering of the tokenizer's template is told that one. Templates have no
+a run or a command begins, and every rendering of the tokenizer's template gets that one. Templates have no
 other clock than `strftime_now`.
 """
 
@@ -27,7 +28,8 @@ def asks_for_date(tokenizer: "PreTrainedTokenizerBase") -> bool:
 
 
 def at_fixed_moment(tokenizer: "PreTrainedTokenizerBase", template: str) -> str:
-    """The template with a `strftime_now` that tells the fixed moment; unchanged without one, or unasked.
+    """The template with a `strftime_now` of its own, which gives the moment fixed; as it is where none is, or
+    none is asked for.
 
     transformers gives templates plain values alone, no functions; so the function is a macro, put before the
     template, with the text of every directive (`%d`, `%-d`, ...) written into it.

@@ -19,7 +19,7 @@ AGAIN = "start the same command again"
 
 @contextmanager
 def writing(path: str | Path) -> Iterator[None]:
-    """Whatever the disk refuses inside is an InputError about `path`, Python's or a library's own."""
+    """What the disk refuses inside is an InputError about `path`, whether Python raises it or a library."""
     try:
         yield
     except Exception as error:

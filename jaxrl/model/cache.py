@@ -2,7 +2,8 @@
 place.
 
 Axes: B rows, K key/value heads, S cache positions, H head width, T new tokens. All rows write at one shared
-cursor: a row's tokens end where the cursor stands, and what lies before its `start` is never read. One
+  cursor: a
+row's tokens end where the cursor stands, and what lies before its `start` is never read. One
 dynamic_update_slice then serves the whole batch (a scatter per row is slow on TPU). How many positions there
 are is the reader's business: the engine moves the rows into larger arrays as they grow, so that attention
 never reads far beyond what is there.
@@ -36,7 +37,9 @@ class KVCache:
     cursor: Array  # [] int32, next position to write
 
     def readable(self, places: Array) -> Array:
-        """Which positions a token at each of the places [T] may attend to, itself too: [B, T, S] bool."""
+        """Which positions a token at each of the places [T] may attend to, itself included: [B, T, S]
+        bool.
+        """
         s = jnp.arange(self.layers[0].k.shape[2])
         return (s >= self.start[:, None, None]) & (s <= places[:, None])
 
@@ -94,7 +97,7 @@ def move_rows(entry: Entry, rows: Array, shift: Array, size: int, shards: int) -
     theirs.
 
     Args:
-      layer: [B, K, S, H] and so on. rows: [shards, b] int32, numbers within the shard. shift: [shards, b]
+      entry: [B, K, S, H] and so on. rows: [shards, b] int32, numbers within the shard. shift: [shards, b]
         int32.
     Returns:
       [shards * b, K, size, H] and so on.
@@ -113,7 +116,7 @@ def move_rows(entry: Entry, rows: Array, shift: Array, size: int, shards: int) -
 
 @partial(jax.jit, donate_argnums=0, static_argnames="shards")
 def put_rows(entry: Entry, source: Entry, rows: Array, shift: Array, slots: Array, shards: int) -> Entry:
-    """Copy rows of `source`, which every device has whole, into slots of `layer`, each `shift` positions
+    """Copy rows of `source`, which every device has whole, into slots of `entry`, each `shift` positions
     further.
 
     Args:

@@ -1,4 +1,6 @@
-"""The pieces of policy-gradient losses, each one small function. Axes: B rows, T tokens; [B, T] unless said.
+"""The pieces of the policy-gradient losses, each one small function.
+
+Axes: B rows, T tokens; arrays are [B, T] where nothing else is given.
 
 A loss is put together in the open, in `update/objective.py`:
 
@@ -118,7 +120,7 @@ def sampler_weights(
 
     Args:
       old_logprobs: [B, T], the trainer's, of the policy that sampled.  sampler_logprobs: [B, T], what the
-        sampler said.
+        sampler computed.
       mask: [B, T] bool.  segment_ids: [B, T] int32.
       level: `token` or `sequence`.  cap: above 1.  how: `truncate` or `mask`.
     Returns:

@@ -40,7 +40,9 @@ PER_TOKEN = tuple(field.name for field in fields(Sample) if field.name != "exclu
 
 
 def make_sample(completion: Completion) -> Sample:
-    """A completion that the policy being updated has sampled, without credit: advantages 0, NaN logprobs."""
+    """A completion that the policy being updated has sampled, without credit yet: advantages 0, old logprobs
+    NaN.
+    """
     prompt, said = completion.prompt_ids, completion.completion_ids
     n = len(prompt) + len(said)
     return Sample(

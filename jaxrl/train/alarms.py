@@ -10,7 +10,9 @@ MOSTLY = 0.9
 
 
 def find_alarms(metrics: Mapping[str, float]) -> dict[str, str]:
-    """What is wrong with a step of RL: a sentence, with what to do, by the kind of alarm."""
+    """What is wrong with a step of reinforcement learning: a sentence, with what to do, by the kind of
+    alarm.
+    """
     alarms = {}
 
     def sound(kind: str, is_broken: bool, sentence: str) -> None:

@@ -228,7 +228,8 @@ class _NewestAndBest:
 
 
 def checksums(tree) -> dict[str, Array]:
-    """One uint32 per array, whatever the sharding: sum over elements of bits * (2 * index + 1) mod 2^32.
+    """One uint32 per array, the same under every sharding: sum over elements of bits * (2 * index + 1) mod
+    2^32.
 
     The weights are odd, so any single flipped bit changes the sum. Arrays of up to 32-bit elements and PRNG
     keys.

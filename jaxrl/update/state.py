@@ -144,7 +144,9 @@ def all_finite(tree: Tree) -> Array:
 
 
 def all_within(tree: Tree, limit: float) -> Array:
-    """Whether every floating-point number of a tree lies between -limit and limit (NaN does not); bool []."""
+    """Whether every floating-point number of a tree is between -limit and limit, which NaN is not; a boolean
+    [].
+    """
     return _all(lambda x: jnp.abs(x) <= limit, tree)
 
 

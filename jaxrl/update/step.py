@@ -90,7 +90,8 @@ def make_ppo_step(
     state: TrainState,
     mesh: Mesh,
 ):
-    """The step of PPO: the losses of policy and critic, over one forward pass where they share hidden states.
+    """The step of PPO: the policy's loss and the critic's, over one forward pass where they share their
+    hidden states.
 
     Args, Returns: as in `make_grpo_step`; the trainable tree holds a critic, the batch old_values and
       returns.

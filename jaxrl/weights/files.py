@@ -1,4 +1,5 @@
-"""Files under the weights: opening safetensors unread, telling what does not fit, saving a folder whole.
+"""Files under the weights: opening safetensors without reading them, naming what does not fit, saving a
+folder as a whole.
 
 A safetensors file that is written here carries the SHA-256 of its bytes among its metadata, where other
 programs pass over it, and is held to it when it is opened here; a flipped bit is an error. Files without one

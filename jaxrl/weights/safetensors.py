@@ -80,7 +80,8 @@ def save_model(
     bos_id: int | None = None,
     eos_ids: tuple[int, ...] = (),
 ) -> None:
-    """Write a Hugging Face directory: weights (in shards above 5 GB), config.json, and a tokenizer's files.
+    """Write a Hugging Face directory: weights (in shards above 5 GB), config.json, and a tokenizer if
+    its source is given.
 
     The folder gets its config.json when all else is in place, and nothing at all when writing fails (see
     `saving`).
