@@ -100,9 +100,7 @@ class Computation:
         return [self.instructions[name] for name in instruction.operands]
 
     def output(self, number: int) -> tuple[Instruction, int]:
-        """The instruction that makes a result (tuples in tuples are flattened), and which of its own results
-        that is.
-        """
+        """The instruction that makes a result (nested tuples flattened), and which of its results that is."""
         for element in self.operands(self.root) if self.root.opcode == "tuple" else [self.root]:
             if number < len(element.buffers):
                 return element, number

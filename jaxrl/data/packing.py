@@ -137,8 +137,7 @@ def indices_at(count: int, batch: int, seed: int, step: int) -> np.ndarray:
 
 
 def stream_at(count: int, start: int, length: int, seed: int) -> np.ndarray:
-    """Places start .. start + length of an endless stream of indices below `count`, [length], a fresh
-    permutation per epoch.
+    """Places start .. start + length of an endless stream of indices below `count`, permuted each epoch.
 
     A piece that the epoch's end cuts goes on into the next epoch: no item is dropped, every epoch sees each
     item once, all pieces are full. A piece longer than `count` therefore repeats items.

@@ -1,6 +1,4 @@
-"""Records with a dataset's own field names: from JSONL or parquet files, or through `datasets`. What they
-mean, the tasks know.
-"""
+"""Records with a dataset's own field names, from JSONL or parquet files, or through `datasets`."""
 
 from collections.abc import Iterator
 from pathlib import Path

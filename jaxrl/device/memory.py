@@ -26,9 +26,7 @@ def host_memory(limit_file: Path = Path("/sys/fs/cgroup/memory.max")) -> int:
 
 
 def free_memory(mesh: Mesh) -> float:
-    """Bytes free on the fullest device of the mesh that this process can see; CPU devices share what the host
-    has left.
-    """
+    """Bytes free on the mesh's fullest device in sight; CPU devices share what the host has left."""
     devices = [device for device in mesh.devices.flat if device.process_index == jax.process_index()]
     if devices[0].memory_stats() is None:
         free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

@@ -81,8 +81,7 @@ def sample_with_sets(
     filters: tuple[Array, Array, Array] | None = None,
     num_tokens: int | None = None,
 ) -> tuple[Array, Array, Array | None]:
-    """`sample_tokens` for tokens that are to be learnt from: each with its logprob in the distribution that
-    it was drawn from.
+    """`sample_tokens` for tokens to learn from: each with its logprob in the distribution it came from.
 
         logprob = log softmax(kept)[token],   kept = logits / temperature, -inf for what is left out
 

@@ -32,10 +32,9 @@ class Winner:
 
 @dataclass(frozen=True)
 class WinnerStatistics:
-    """What became of the completions of an iteration. Each is counted once, under the first that applies, so
-    that
+    """What became of an iteration's completions, each counted once, under the first that applies.
 
-    sampled = truncated + errors + non_finite + rejected + duplicates + surplus + winners
+        sampled = truncated + errors + non_finite + rejected + duplicates + surplus + winners
     """
 
     asked: int  # problems

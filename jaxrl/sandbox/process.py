@@ -331,9 +331,7 @@ def waited_for_cpu(pid: int) -> float:
 
 
 def stalled_s() -> float:
-    """Seconds, since the machine was started, in which something waited for a CPU. 0 where no kernel
-    tells.
-    """
+    """Seconds since the machine was started in which something waited for a CPU; 0 where no kernel tells."""
     with suppress(OSError, ValueError, IndexError):
         with open("/proc/pressure/cpu", encoding="ascii") as file:
             return int(file.readline().rpartition("total=")[2]) / 1e6

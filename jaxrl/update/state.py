@@ -79,8 +79,7 @@ def make_optimizer(optim: OptimSection, total_steps: int, held: int = 0) -> opta
 def make_actor_critic_optimizer(
     optim: OptimSection, algo: PPOSection, total_steps: int
 ) -> optax.GradientTransformation:
-    """Two optimisers side by side: the policy's, which holds still while the critic warms up, and the
-    critic's own.
+    """Two optimisers side by side: the critic's, and the policy's, which holds still in the critic's warm-up.
 
     Each clips by the norm of its own gradients, so that a critic far off does not shrink the policy's step.
     """

@@ -1,5 +1,4 @@
-"""What a verifier process sees of this process's environment: all but secrets, and of these the ones that the
-config names.
+"""What a verifier process sees of our environment: all but secrets, and of these what the config names.
 
 A verdict's text, an exception's among it, is written to `samples.jsonl` and shown to people; a token in it
 would go where the file goes. Which variable is a secret is told by its name, or by a value that can be

@@ -246,9 +246,7 @@ def mount(source: str | None, target: str, kind: str | None, flags: int, data: s
 
 
 def make_folder(limits: dict[str, float]) -> None:
-    """Go to a working folder of its own size and number of files, in memory, in a mount namespace with which
-    it goes.
-    """
+    """Go to a work folder with a size and a number of files of its own, in a mount namespace, in memory."""
     call("unshare", CLONE_NEWNS)
     data = f"size={limits['file_mb']}m,nr_inodes={limits['files'] + 1},mode=700"
     mount("work", FOLDER, "tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, data)

@@ -72,9 +72,7 @@ class Arithmetic:
         return ["Work out", RULE, CLOSING, "####"]
 
     def baselines(self) -> dict[str, Baseline]:
-        """random: a whole number between 0 and the product of the operands. last_operand: the last number of
-        the expression.
-        """
+        """random: a whole number up to the operands' product. last_operand: the expression's last number."""
         return {
             "random": _random_answer,
             "last_operand": lambda problem, rng: f"#### {_operands(problem)[-1]}",
