@@ -62,7 +62,9 @@ def run(config: Config, stream: TextIO | None = sys.stdout) -> Path:
 
 
 def run_locked(config: Config, check_lock: Callable[[], None], stream: TextIO | None = sys.stdout) -> Path:
-    """`run`, while the caller keeps other processes out of its folder; `check_lock` is what `locked` gave."""
+    """`run`, where the caller keeps other processes out of the run's folder; `check_lock` is what `locked`
+    gave.
+    """
     set_up_jax(config.compilation_cache)
     mesh = make_mesh(config.mesh)
     folder = config.folder
@@ -170,14 +172,18 @@ def refuse_other_config(folder: Path, config: Config) -> None:
 
 
 def refuse_broken_records(folder: Path) -> None:
-    """InputError if what an earlier start has told of the run cannot be read, before hours go by."""
+    """InputError if what an earlier start has told of the run cannot be read: found before the hours that
+    come before its use.
+    """
     read_rows(folder / METRICS)
     read_rows(folder / SAMPLES)
     load_rows(folder / "eval.json")
 
 
 def make_run_folder(folder: Path, config: Config, tokenizer, inputs: Inputs) -> None:
-    """The run's folder with the resolved config and the inputs in it, and the tokenizer if made here."""
+    """The run's folder with the resolved config and the inputs in it, and the tokenizer if it was made
+    here.
+    """
     is_new = not (folder / "config.yaml").exists()
     if is_new:
         with writing(folder):

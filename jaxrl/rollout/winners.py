@@ -32,9 +32,11 @@ class Winner:
 
 @dataclass(frozen=True)
 class WinnerStatistics:
-    """What became of an iteration's completions, each counted once, under the first that applies.
+    """What became of the completions of an iteration.
 
         sampled = truncated + errors + non_finite + rejected + duplicates + surplus + winners
+
+    Each is counted once, under the first that applies.
     """
 
     asked: int  # problems
