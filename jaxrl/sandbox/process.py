@@ -1,4 +1,6 @@
-"""The trusted end of the sandbox's processes (`sandbox.py`): the zygote, and one program with its pipes."""
+"""The trusted side's end of the sandbox's processes: the zygote, and one program with its pipes. `sandbox.py`
+says what it is for.
+"""
 
 import array
 import fcntl
@@ -36,7 +38,9 @@ CREDENTIALS = struct.Struct("3i")  # process, user, group
 
 
 class Zygote:
-    """The child program, which forks a process for every program. Lives until `close`, or with its owner."""
+    """The child program, which forks a process for every program. Owns it: `close`, or the end of this
+    process, ends it.
+    """
 
     def __init__(self, level: Level, packages: list[str]):
         """packages: paths of those that programs may import. Raises SandboxError: it cannot be started at
@@ -93,7 +97,9 @@ class Zygote:
 
 
 class Child:
-    """One program, start to end. `pump` moves bytes and watches the limits; the rest reads what has come."""
+    """One program, from its start to its end. `pump` moves bytes and watches the limits; the rest reads what
+    has come.
+    """
 
     def __init__(self, zygote: Zygote, limits: Limits, stdin: bytes | None = None):
         """stdin: what the program reads; None opens a channel for the answers to calls instead."""
@@ -321,7 +327,9 @@ def readable(content: bytes) -> int:
 
 
 def waited_for_cpu(pid: int) -> float:
-    """Seconds that a process, in its slowest thread, was ready and did not run; 0 where no kernel tells."""
+    """Seconds that a process was ready to run and did not: those of its thread that waited longest. 0 where
+    no kernel tells.
+    """
     waited = [0]
     with suppress(OSError, ValueError, IndexError):  # it is gone, or the kernel does not keep count
         for thread in os.listdir(f"/proc/{pid}/task"):
@@ -331,7 +339,9 @@ def waited_for_cpu(pid: int) -> float:
 
 
 def stalled_s() -> float:
-    """Seconds since the machine was started in which something waited for a CPU; 0 where no kernel tells."""
+    """Seconds, since the machine was started, in which something waited for a CPU. 0 where no kernel
+    tells.
+    """
     with suppress(OSError, ValueError, IndexError):
         with open("/proc/pressure/cpu", encoding="ascii") as file:
             return int(file.readline().rpartition("total=")[2]) / 1e6
