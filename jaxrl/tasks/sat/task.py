@@ -68,7 +68,7 @@ class Sat:
         return Problem(f"sat-{digest(_content(clauses))}", (Message(role="user", content=prompt),), record)
 
     def demonstration(self, problem: Problem) -> str | None:
-        """An answer without reasoning; None for a record from outside that says there is one and has none."""
+        """An answer without reasoning; None where an outside record claims a solution and there is none."""
         if not problem.data["satisfiable"]:
             return UNSAT
         literals = problem.data.get("solution") or _decide(problem.data["clauses"])
