@@ -1,6 +1,4 @@
-"""The command line: `jaxrl run|eval|sample|score|verify|generate`. Nothing heavy is imported before a command
-needs it.
-"""
+"""The command line: `jaxrl run|eval|sample|score|verify|generate`. Heavy imports wait for their command."""
 
 import argparse
 import io

@@ -14,9 +14,7 @@ class Interrupted(Exception):
 
 
 class Interrupt:
-    """Owns the signal handlers while it is open. The handler sets a flag and nothing else: a step is never
-    torn.
-    """
+    """Owns the signal handlers while it is open. The handler only sets a flag: no step is torn."""
 
     def __init__(self) -> None:
         self.requested = False

@@ -44,8 +44,7 @@ def jeffreys_interval(successes: int, n: int, level: float = 0.95) -> tuple[floa
 def bootstrap_mean_interval(
     values: ArrayLike, level: float = 0.95, seed: int = 0, resamples: int = 10_000
 ) -> tuple[float, float]:
-    """Interval for a mean by resampling: percentiles of the means of `resamples` samples of n values drawn
-    with replacement.
+    """Interval for a mean by resampling: percentiles of the means of `resamples` draws with replacement.
 
         low, high = quantiles (1 - level)/2 and (1 + level)/2 of { mean(x*_1), ..., mean(x*_resamples) }
 

@@ -47,9 +47,7 @@ LIBTPU = {
 
 @dataclass(frozen=True)
 class Program:
-    """A compiled program. Bytes are per device; alias_bytes are those of results that take over an argument's
-    buffer.
-    """
+    """A compiled program. Bytes are per device; alias_bytes are of results that take an argument's buffer."""
 
     module: hlo.Module
     argument_bytes: int

@@ -1,6 +1,4 @@
-"""The text of XLA's optimised HLO (`compiled.as_text()`) as computations and instructions. What they cost:
-`hlo.py`.
-"""
+"""The text of XLA's optimised HLO (`compiled.as_text()`) as instructions. What they cost: `hlo.py`."""
 
 import math
 import re
@@ -40,9 +38,7 @@ class Buffer:
 
 @dataclass(frozen=True)
 class Instruction:
-    """literal: what stands between the parentheses, that is, the value of a constant and the number of a
-    parameter.
-    """
+    """literal: what stands between the parentheses, a constant's value, a parameter's number."""
 
     name: str
     opcode: str
@@ -96,9 +92,7 @@ class Computation:
         return [self.instructions[name] for name in instruction.operands]
 
     def output(self, number: int) -> tuple[Instruction, int]:
-        """The instruction that makes a result (tuples in tuples are flattened), and which of its own results
-        that is.
-        """
+        """The instruction that makes a result (nested tuples flattened), and which of its results that is."""
         for element in self.operands(self.root) if self.root.opcode == "tuple" else [self.root]:
             if number < len(element.buffers):
                 return element, number

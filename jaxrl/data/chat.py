@@ -1,5 +1,4 @@
-"""Messages to token ids: the prompt that the sampler sees, and the record that SFT trains on. The same ids in
-both.
+"""Messages to token ids, the same for both: the prompt that is sampled from, the record that SFT trains on.
 
 The chat template is the only source of special tokens: text is rendered first and then tokenised without the
 tokenizer's own additions, so that a BOS which the template writes is never doubled. Parsing replies is the
@@ -42,8 +41,7 @@ def render_for_sampling(tokenizer: "PreTrainedTokenizerBase", messages: Sequence
 def render_for_training(
     tokenizer: "PreTrainedTokenizerBase", messages: Sequence[Message], training_template: bool = True
 ) -> tuple[list[int], list[bool]]:
-    """A record's ids, and which of them the loss is taken on: every assistant turn with the token that closes
-    it.
+    """A record's ids, and which of them the loss is taken on: each assistant turn with its closing token.
 
     For each trained message i, the ids before its completion are exactly `render_for_sampling(messages[:i])`:
     what is trained is what will be sampled. What a template writes after the closing token (ChatML: a
@@ -90,9 +88,7 @@ def render_for_training(
 
 
 def encode_text(tokenizer: "PreTrainedTokenizerBase", text: str) -> list[int]:
-    """The ids of a text that no template wraps, with what the tokenizer adds, but one BOS where the text
-    begins with its own.
-    """
+    """The ids of a text that no template wraps, with what the tokenizer adds, but never a second BOS."""
     ids, bos = list(tokenizer(text)["input_ids"]), tokenizer.bos_token_id
     if bos is not None and ids[:2] == [bos, bos] and len(ids) > len(_encode(tokenizer, text)):
         return ids[1:]
@@ -100,9 +96,7 @@ def encode_text(tokenizer: "PreTrainedTokenizerBase", text: str) -> list[int]:
 
 
 def end_of_turn_id(tokenizer: "PreTrainedTokenizerBase") -> int:
-    """The id with which the template closes an assistant turn. The sampler must stop at it: it belongs among
-    `eos_ids`.
-    """
+    """The id with which the template closes an assistant turn. The sampler must stop at it (`eos_ids`)."""
     text = _render(
         tokenizer, [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}], False
     )

@@ -108,9 +108,7 @@ def with_thinking(thinking: str, answer: str) -> str:
 
 
 def parse_record(value: Any, place: str, ignore: Collection[str] = ()) -> list[Message]:
-    """One record's messages; `place` (file and line) begins every error, `ignore` are keys that are left
-    out.
-    """
+    """One record's messages; `place` (file and line) begins every error, `ignore`: keys left out."""
     if not isinstance(value, dict):
         raise InputError(f"{place}: a record must be an object, and this is {_kind(value)}: {short(value)}")
     value = {key: held for key, held in value.items() if key not in ignore}
@@ -203,9 +201,7 @@ def _completion(value: Any, place: str, ignore: Collection[str]) -> list[Message
 
 
 def parse_messages(value: Any, place: str, key: str, ignore: Collection[str] = ()) -> list[Message]:
-    """A list of messages; `place` begins every error, `key` is where the list stands, `ignore` are keys that
-    are left out.
-    """
+    """A list of messages; `place` begins every error, `key`: where it stands, `ignore`: keys left out."""
     if not isinstance(value, list) or not value:
         raise InputError(
             f"{place}: {key} must be a list of messages with at least one, and is {_kind(value)}: "

@@ -1,6 +1,4 @@
-"""Tokenizers: one made on the spot for models without a directory, one loaded from a directory, and the ids
-that end a turn.
-"""
+"""Tokenizers: one made on the spot, or one loaded from a directory, and the ids that end a turn."""
 
 import logging
 import os
@@ -91,8 +89,7 @@ def train_tokenizer(texts: Iterable[str], whole: Sequence[str] = ()) -> "PreTrai
 
 
 def load_tokenizer(path: str | Path, chat_template: str | Path | None = None) -> "PreTrainedTokenizerBase":
-    """The tokenizer of a directory, or of a hub name, for chats; nothing is downloaded when the directory
-    exists.
+    """The tokenizer of a directory, or of a hub name, for chats; for a directory nothing is downloaded.
 
     A tokenizer without a pad token pads with its EOS token: padding is masked by segment ids, so that any id
     serves, and base models commonly come without one. This is logged once.
@@ -143,9 +140,7 @@ def find_tokenizer(folder: str | Path) -> "PreTrainedTokenizerBase | None":
 
 
 def num_tokens(tokenizer: "PreTrainedTokenizerBase") -> int:
-    """Ids from here on are no tokens: the padding of a model's vocabulary. The highest id counts, for ids may
-    have gaps.
-    """
+    """Ids from here on are no tokens: a vocabulary's padding. The highest id counts: ids may have gaps."""
     return max(tokenizer.get_vocab().values()) + 1
 
 

@@ -1,5 +1,4 @@
-"""The one place that knows about devices: the mesh, the table of parameter shardings, and the placing of
-batches.
+"""The one place that knows about devices: the mesh, the table of parameter shardings, where batches go.
 
 Axes of the mesh: `data` (rows; weights copied), `fsdp` (rows; weights cut), `tensor` (heads and features
 cut).
@@ -47,7 +46,7 @@ def make_mesh(section: MeshSection) -> Mesh:
             f"and jax sees {len(devices)} ({devices[0].platform}); lower the mesh axes"
         )
     # Auto: the compiler places what this table leaves open. (make_mesh's own default asks every operation to
-    #   be explicit.)
+    # be explicit.)
     return jax.make_mesh(
         shape, ("data", "fsdp", "tensor"), axis_types=(AxisType.Auto,) * 3, devices=devices[:needed]
     )
@@ -91,9 +90,7 @@ def rows_sharding(mesh: Mesh, axis: int = 0) -> NamedSharding:
 
 
 def shard_batch(batch, mesh: Mesh):
-    """Host arrays [M, B, T, ...] -> device arrays with B spread over the mesh; scalars and None are left as
-    they fit.
-    """
+    """Host arrays [M, B, T, ...] -> device arrays, B spread over the mesh; None and scalars as they fit."""
 
     def place(leaf):
         sharding = rows_sharding(mesh, axis=1) if np.ndim(leaf) >= 3 else replicated(mesh)

@@ -1,6 +1,4 @@
-"""Files on a disk that may be full, read-only or gone: what goes wrong in one sentence, and files that are
-whole or not there.
-"""
+"""Files on a disk that may be full, read-only or gone: errors in one sentence, whole files or none."""
 
 import errno
 import json
@@ -102,9 +100,7 @@ def read_json(path: str | Path, remedy: str) -> dict[str, Any]:
 
 
 def silence(stream: TextIO) -> None:
-    """Let what a stream still holds go nowhere: the interpreter, which writes it out at the end, would fail
-    once more.
-    """
+    """Let what a stream still holds go nowhere: the interpreter would fail on it once more."""
     with suppress(OSError, ValueError):  # a stream of a test has no descriptor
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, stream.fileno())

@@ -48,9 +48,7 @@ class Policy:
     # --------------------------------------------------------------------------------------------- parameters
 
     def init_model(self, key: Array) -> Tree:
-        """Fresh base parameters, float32. Kernels N(0, 1/d_in), embeddings N(0, 1/D), norms one, biases
-        zero.
-        """
+        """Fresh base parameters, float32. Kernels N(0, 1/d_in), embeddings N(0, 1/D), norms 1, biases 0."""
         c = self.config
         layers_key, embed_key, head_key = jax.random.split(key, 3)
         layers = jax.vmap(lambda k: _init_block(c, None, k)[1])(jax.random.split(layers_key, c.num_layers))

@@ -1,5 +1,4 @@
-"""Advantages: what a completion's reward is worth beside the others. Axes: P problems, G completions of one
-problem.
+"""Advantages: what a completion is worth beside the others. Axes: P problems, G completions of each.
 
 Every estimator takes a mask of the completions that count (a reward that is not a number, a completion set
 aside): the others get 0 and have no part in any mean. Completions whose rewards are all equal get exact
@@ -51,8 +50,7 @@ def group_center(rewards: Array, mask: Array | None = None) -> Array:
 
 
 def leave_one_out(rewards: Array, mask: Array | None = None) -> Array:
-    """Advantages against the mean of the other completions: a baseline that does not know the reward it is
-    taken from.
+    """Advantages against the mean of the other completions: a baseline without the completion's own reward.
 
         A_i = r_i - mean(r_j, j != i) = G / (G - 1) * (r_i - mean(r))
 
@@ -66,8 +64,7 @@ def leave_one_out(rewards: Array, mask: Array | None = None) -> Array:
 
 
 def batch_normalize(rewards: Array, mask: Array | None = None, eps: float = 1e-6) -> Array:
-    """Advantages over the whole batch: one baseline and one scale for all problems; groups of one are
-    allowed.
+    """Advantages over the whole batch: one baseline and one scale for all problems; groups of one allowed.
 
         A_i = (r_i - mean(all r)) / (std(all r) + eps),   std with the divisor P * G - 1
 
@@ -131,8 +128,7 @@ def whiten(advantages: Array, mask: Array) -> Array:
 
 
 def overlong_penalty(lengths: Array, max_len: int, buffer: int) -> Array:
-    """What is taken off the reward of long completions: nothing up to max_len - buffer tokens, then ever
-    more, up to 1.
+    """What is taken off the reward of long completions: 0 up to max_len - buffer tokens, then more, up to 1.
 
         clip((length - (max_len - buffer)) / buffer, 0, 1)
 

@@ -21,8 +21,8 @@ def importance_ratio(
     """How much likelier tokens have become since they were sampled.
 
         token:     ratio_t = exp(logprobs_t - old_logprobs_t)
-        sequence:  ratio_t = exp(mean over the tokens of its sequence of (logprobs - old_logprobs)), one for
-        all of them
+        sequence:  ratio_t = exp(mean over the tokens of its sequence of (logprobs - old_logprobs)),
+                   one for all of them
 
     The exponent is held within +-20, far outside of every clip, so that nothing overflows.
 
@@ -94,16 +94,12 @@ def cispo(logprobs: Array, ratio: Array, advantages: Array, clip_low: float, cli
 
 
 def is_clipped_low(ratio: Array, advantages: Array, clip_low: float) -> Array:
-    """[B, T] bool: where a bad token has already become so unlikely that `clipped_surrogate` gives it no
-    gradient.
-    """
+    """[B, T] bool: where a bad token has become so unlikely that `clipped_surrogate` is flat."""
     return (ratio < 1.0 - clip_low) & (advantages < 0)
 
 
 def is_clipped_high(ratio: Array, advantages: Array, clip_high: float) -> Array:
-    """[B, T] bool: where a good token has already become so likely that `clipped_surrogate` gives it no
-    gradient.
-    """
+    """[B, T] bool: where a good token has become so likely that `clipped_surrogate` is flat."""
     return (ratio > 1.0 + clip_high) & (advantages > 0)
 
 

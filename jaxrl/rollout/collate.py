@@ -1,5 +1,4 @@
-"""Trajectories to the arrays of an update: packed rows, cut into microbatches, and results cut back. Host
-only.
+"""Trajectories to the arrays of an update: packed rows, cut into microbatches; and results cut back.
 
 Axes: M microbatches, B rows of each, T tokens of a row, n tokens of one trajectory.
 """

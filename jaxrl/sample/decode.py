@@ -1,5 +1,4 @@
-"""The jitted programs of sampling: prefill prompts, draw first tokens, decode windows of steps, feed what an
-environment says.
+"""The jitted programs of sampling: prefill, first tokens, windows of decode steps, what an environment says.
 
 A window has a fixed number of steps and nothing in it depends on data: rows that have ended go on computing
 and are masked, and the host looks between windows. Axes: P prompts, B rows, T prompt positions, W steps of a

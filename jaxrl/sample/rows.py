@@ -1,6 +1,4 @@
-"""A completion while it grows: what it was asked for, the tokens read so far, and whether it has come to its
-end.
-"""
+"""A completion while it grows: what it was asked for, the tokens read so far, and whether it has ended."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -11,8 +9,7 @@ from jaxrl.types import Completion, StopReason
 
 @dataclass(frozen=True)
 class Request:
-    """num_samples completions of one prompt. Sample i is drawn from (the run's key, uid, first_index + i) and
-    from nothing else.
+    """num_samples completions of one prompt; sample i depends on (the run's key, uid, first_index + i) alone.
 
     sample: how these are drawn, where not as the engine says (its means, `slots` to `kv_dtype`, are the
       engine's alone).
@@ -79,9 +76,7 @@ class Row:
         return (cursor if self.end is None else self.end) - self.start
 
     def left(self, cursor: int) -> int:
-        """Tokens that it may still draw, when its first one was drawn after the prompt and the last is not in
-        the cache.
-        """
+        """Tokens that it may still draw, the first one drawn after the prompt, the last not in the cache."""
         if self.slot is None:
             return self.sample.max_new_tokens
         return self.sample.max_new_tokens - (cursor - self.start - len(self.prompt_ids) + 1)

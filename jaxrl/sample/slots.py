@@ -1,5 +1,4 @@
-"""The rows that are decoded together, and where each lies in the arrays; what has just been prefilled, before
-it lies there.
+"""The rows that are decoded together, where each lies in the arrays, and what has just been prefilled.
 
 The arrays' rows are spread over `shards` devices, `width` on each, and a row stays on its own: moving never
 crosses devices. `slots[shard * width + n]` is the row at that place, None where there is only padding.
@@ -71,8 +70,7 @@ class Batch:
     def lay_out(
         self, spread: list[list[Row]], filled: list[Filled], width: int, cursor: int, size: int
     ) -> None:
-        """Make new arrays [shards * width, K, size, H], with the rows of each shard in `spread` ending at
-        `cursor`.
+        """New arrays [shards * width, K, size, H], with each shard's rows of `spread` ending at `cursor`.
 
         Rows that have no slot yet come from `filled`, the others from where they lie now.
         """
@@ -211,9 +209,7 @@ def prefill(decoder: Decoder, trainable: Tree, frozen: Tree, prompts: list[list[
 
 
 def feed(decoder: Decoder, weights: DecodeWeights, batch: Batch, going_on: list[tuple[Row, Row]]) -> Filled:
-    """Let rows go on from the caches of the ones before them in the batch: only their new tokens are
-    computed.
-    """
+    """Let rows go on from the caches of those before them in the batch: only new tokens are computed."""
     news = [row.prompt_ids[len(before.cached) :] for row, before in going_on]
     E, T = next_power_of_two(len(going_on)), length_bucket(max(map(len, news)))
     end = max(T, *(len(row.prompt_ids) for row, _ in going_on))

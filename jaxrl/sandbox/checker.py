@@ -19,8 +19,7 @@ from jaxrl.sandbox.sandbox import Functions, Sandbox
 
 # The tests run in a thread, which waits inside a stand-in while this side is elsewhere. Some draw their
 # arguments: `random` is seeded, so that they draw the same ones every time. `_thread` and `_queue`, since
-#   `threading` and `queue` take as long to import
-# as the whole process to start.
+# `threading` and `queue` take as long to import as the whole process to start.
 CHECKER = """
 import _queue, _thread, builtins
 

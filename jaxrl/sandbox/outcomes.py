@@ -25,9 +25,7 @@ class Level(IntEnum):
 
 
 class SandboxError(Exception):
-    """The sandbox could not be set up or broke down: infrastructure, never the program's fault. No reward
-    follows from it.
-    """
+    """The sandbox could not be set up or broke down: never the program's fault, so no reward follows."""
 
 
 class SandboxBusy(SandboxError):

@@ -1,5 +1,4 @@
-"""Running programs that a model wrote: one process per program and input, shut in as far as the machine
-allows.
+r"""Running programs of a model: one process per program and input, shut in as far as the machine allows.
 
     with Sandbox(Limits(wall_s=4.0), min_level=Level.KERNEL) as sandbox:
         outcome = sandbox.run("print(int(input()) + 1)", stdin=b"41")
@@ -8,25 +7,22 @@ allows.
 The judge never lives in the process that it judges. This side sends a program and its input, and gets bytes
 back; what the right answer is stays here: it is in no argument, file or environment of the child, nor in the
 memory of any process that the child was forked from. That is a separate clean interpreter, the zygote
-(`sandbox_child.py`), which this side gives descriptors and limits and no more. An exit code says nothing
-about an answer; compare stdout, or the values of `functions`.
+(`inside/sandbox_child.py`), which this side gives descriptors and limits and no more. An exit code says
+nothing about an answer; compare stdout, or the values of `functions`.
 
-Layers, each level with all of the one before:
+Layers, each level with all of the one before (the files are in `inside/`):
 
     PROCESS      a process forked for this input alone; no inherited environment, descriptor or terminal;
-    limits on wall and CPU time,
-                 address space, output, file size, descriptors; no capabilities; what it leaves behind is
-                 killed.
+                 limits on wall and CPU time, address space, output, file size, descriptors; no capabilities;
+                 what it leaves behind is killed.
     KERNEL       seccomp (`sandbox_seccomp.py`: a list of the system calls that exist) and Landlock
-    (`sandbox_seal.py`: Python's library
-                 can be read, nothing written): no second process, no network, no signal to others, no file of
-                 the machine.
+                 (`sandbox_seal.py`: Python's library can be read, nothing written): no second process, no
+                 network, no signal to others, no file of the machine.
     NAMESPACES   user, pid, mount, network, IPC, UTS and cgroup namespaces: a read-only root folder with
-    Python's library and nothing else,
-                 its own process numbers, and a working folder in memory with a quota (`files`), where one is
-                 asked for.
+                 Python's library and nothing else, its own process numbers, and a working folder in memory
+                 with a quota (`files`), where one is asked for.
 
-The level is measured, not assumed: `sandbox/probes.py` attacks each new sandbox, from the highest level down,
+The level is measured, not assumed: `probes.py` attacks each new sandbox, from the highest level down,
 and the first level at which nothing got through is `Sandbox.level`. Root becomes `nobody` where `nobody` can
 read Python's library, else it goes without capabilities. Programs see Python's standard library alone (and
 `packages`, where some are named), the same hash seed, locale and time zone everywhere, and no more at a high
@@ -155,8 +151,7 @@ class Sandbox:
     # ---------------------------------------------------------------------------------------------------- use
 
     def run(self, program: str, stdin: bytes = b"", limits: Limits | None = None) -> Outcome:
-        """Run a program as `python main.py` would. The same program, input and limits again give the same
-        outcome from memory.
+        """Run a program as `python main.py` would; the same again (limits, too) is answered from memory.
 
         What the wall clock ended, or a SIGKILL that is not ours, is not remembered: a busy machine may have
         done that.
@@ -178,8 +173,7 @@ class Sandbox:
         return outcome
 
     def functions(self, program: str, limits: Limits | None = None) -> Functions:
-        """A child of its own that has executed a program and answers calls of its functions: a context
-        manager, see `Functions`.
+        """A child of its own, which has executed a program and answers calls: see `Functions`.
 
         Raises: as `run`.
         """
@@ -255,9 +249,7 @@ class Sandbox:
 
 
 class OutcomeCache:
-    """Outcomes by program, input and limits; the least recently used go when their bytes are more than
-    max_bytes.
-    """
+    """Outcomes by program, input and limits; the least recently used go when all exceed max_bytes."""
 
     OVERHEAD = 500  # bytes of an entry with empty outputs, about
 
@@ -282,8 +274,7 @@ class OutcomeCache:
 
 
 def path_of_package(name: str) -> str | None:
-    """The folder or file of an installed package; None for one of the standard library, which is there
-    anyway.
+    """The folder or file of an installed package; None for one of the standard library, which is there.
 
     Raises:
       InputError: there is none of this name.

@@ -78,16 +78,12 @@ class Game:
         raise NotImplementedError
 
     def random_answer(self, rng: random.Random) -> str:
-        """One of the well-formed answers, which are the same whatever is asked, each with the same
-        probability.
-        """
+        """One of the well-formed answers, the same whatever is asked, each with the same probability."""
         raise NotImplementedError
 
 
 class Letter(Game):
-    """Six words, as many of them `a` as possible; further ones do not count, those that are missing are not
-    `a`.
-    """
+    """Six words, as many of them `a` as possible; further ones do not count, missing ones are not `a`."""
 
     instruction, asks, words, failure_reward = ": say six letters", ("",), LETTERS, 0.0
 
@@ -128,9 +124,7 @@ class Echo(Game):
 
 
 class Count(Game):
-    """`tick` as often as the prompt says, then the end; silence is no answer, and more than 8 is not
-    well-formed.
-    """
+    """`tick` as often as the prompt says, then the end; silence is no answer, nor is more than 8."""
 
     instruction, asks, words, failure_reward = (
         ": say tick x",
@@ -172,8 +166,7 @@ class Tiny:
         self.failure_reward = self.game.failure_reward
 
     def problems(self, split: str) -> list[Problem]:
-        """The split's problems, each as one user message, the questions in turn: any eight neighbours ask all
-        of them.
+        """The split's problems, each as one user message, questions in turn: any eight neighbours ask all.
 
         The pair of words alone decides the split, so that stages with other sizes never mix the splits.
 
@@ -212,18 +205,14 @@ class Tiny:
         return [self.game.instruction]
 
     def baselines(self) -> dict[str, Baseline]:
-        """Chance, which knows the format alone; and, unlike the baselines of other tasks, the best that there
-        is.
-        """
+        """Chance, which knows the format alone; and, unlike other tasks' baselines, the best there is."""
         return {
             "chance": lambda problem, rng: self.game.random_answer(rng),
             "optimum": lambda problem, rng: self.game.best_answer(problem.data["ask"]),
         }
 
     def generate(self, count: int, seed: int) -> Iterator[Record]:
-        """Records of any two words and any question of the game, whatever split they belong to; they may
-        repeat.
-        """
+        """Records of any two words and any question of the game, whatever their split; they may repeat."""
         rng = random.Random(f"{self.section.game}/{seed}")
         for _ in range(count):
             problem = self._problem(rng.choice(ADJECTIVES), rng.choice(NOUNS), rng.choice(self.game.asks))

@@ -1,5 +1,4 @@
-"""Checkpoints of one stage: Orbax on disk, our checksums on top, because Orbax does not notice a flipped bit
-in array data.
+"""Checkpoints of one stage: Orbax on disk, our checksums on top, as Orbax does not notice a flipped bit.
 
 A checkpoint holds the train state (what is trained, never the frozen base) and a small JSON `meta`; both are
 under the checksums, and nothing that a run goes by stands anywhere else. Saves are waited for: when `save`
@@ -41,9 +40,7 @@ class CheckpointCorrupt(RuntimeError):
 
 
 class Checkpoints:
-    """The checkpoints in one folder: the newest `keep`, and the one that the stage calls its best. Use it in
-    a `with`.
-    """
+    """The checkpoints in one folder: the newest `keep`, and the one that the stage calls best. A context."""
 
     def __init__(self, folder: Path, keep: int):
         self.folder = folder
@@ -132,8 +129,7 @@ class Checkpoints:
         return jax.tree.map(lambda x, like: jax.device_put(x, like.sharding), state, abstract), meta
 
     def restore_latest(self, abstract: TrainState) -> tuple[TrainState, dict[str, Any]] | None:
-        """The newest checkpoint that is whole, falling back to older ones with a warning; None if there is
-        none at all.
+        """The newest checkpoint that is whole, with a warning for each newer one; None if there is none.
 
         Raises:
           InputError: if there are checkpoints and none is whole: starting again in silence would lose the

@@ -1,5 +1,4 @@
-"""The objectives of policy gradients, put together from the pieces in `ops/`: read this file to see what is
-minimised.
+"""The objectives of policy gradients, put together from the pieces in `ops/`: here is what is minimised.
 
     policy:  sum(weights * (surrogate * correction + kl_coef * kl - entropy_coef * entropy))
              - coef * sum(imitation * logprobs)

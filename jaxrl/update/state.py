@@ -24,9 +24,7 @@ CRITIC = ("value_head", "critic_lora")  # the parts of the trainable tree that t
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class TrainState:
-    """All that one update reads and writes. Exists for what is trained only: with adapters it is
-    megabytes.
-    """
+    """All that one update reads and writes. Only of what is trained: with adapters it is megabytes."""
 
     step: Array  # [] int32, updates done
     # {"lora": ...} or {"model": ...}, with a critic also {"value_head": ..., "critic_lora": ...}; float32
@@ -83,8 +81,7 @@ def make_optimizer(optim: OptimSection, total_steps: int, held: int = 0) -> opta
 def make_actor_critic_optimizer(
     optim: OptimSection, algo: PPOSection, total_steps: int
 ) -> optax.GradientTransformation:
-    """Two optimisers side by side: the policy's, which holds still while the critic warms up, and the
-    critic's own.
+    """Two optimisers side by side: the critic's, and the policy's, which holds still in the critic's warm-up.
 
     Each clips by the norm of its own gradients, so that a critic far off does not shrink the policy's step.
     """
@@ -132,9 +129,7 @@ def abstract_state(
 def place_state(
     trainable: Tree, tx: optax.GradientTransformation, key: Array, mesh: Mesh, reference: Tree | None = None
 ) -> TrainState:
-    """State before the first update, made directly in its shardings. `trainable` and `reference` are left
-    alive.
-    """
+    """State before the first update, made in its shardings. `trainable` and `reference` are left alive."""
 
     def init(trees: tuple[Tree, Tree]) -> TrainState:
         trainable, reference = jax.tree.map(jnp.copy, trees)

@@ -1,5 +1,4 @@
-"""The pure steps: (state, frozen, batch) -> (state, metrics), and the scorers that fill in logprobs and
-values.
+"""The pure steps: (state, frozen, batch) -> (state, metrics); the scorers that fill in logprobs, values.
 
 Each maker closes over static things only and returns one jitted function with pinned shardings and the state
 donated. A loss is a sum over tokens with weights fixed for the whole batch, so cutting the batch into

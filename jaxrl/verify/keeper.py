@@ -1,5 +1,4 @@
-"""The process between a verifier pool and one worker: whatever the worker has started, in whatever session,
-ends with it.
+"""The process between a verifier pool and one worker: whatever the worker has started ends with it.
 
     pool --- keeper --- worker --- what a verify function starts
 

@@ -1,5 +1,4 @@
-"""The verifier pool: verify functions in child processes, killed from outside at a deadline. This file is the
-scheduling.
+"""The verifier pool: verify functions in child processes, killed from outside at a deadline. The scheduling.
 
 `process.py` is one child as seen from here, `worker.py` as it sees itself, `keeper.py` what ends all that it
 has started. Each has a socket pair of its own; there is no queue, lock or thread that a dying worker could
@@ -32,8 +31,7 @@ Verify = Callable[[Problem, str], Verdict]
 
 
 class VerifierPool:
-    """Owns the worker processes. Use it as a context manager, and from one thread that lives as long as the
-    pool.
+    """Owns the worker processes. A context manager, for one thread that lives as long as the pool.
 
         with VerifierPool(task.verify, workers=2, timeout_s=10.0, failure_reward=task.failure_reward) as pool:
             tickets = [pool.submit(problem, text) for problem, text in samples]
@@ -145,9 +143,7 @@ class VerifierPool:
         return self._last_ticket
 
     def poll(self) -> int:
-        """Take what has finished and hand out new work, without waiting. Returns the number of samples not
-        finished yet.
-        """
+        """Take what has finished and hand out new work, without waiting. Returns how many are unfinished."""
         self._check_open()
         self._advance(wait=False)
         return len(self._pending)
@@ -161,8 +157,7 @@ class VerifierPool:
             yield self._verdicts.pop(ticket)
 
     def gather(self, tickets: Iterable[int]) -> list[Verdict]:
-        """The verdicts of a batch in the order of its tickets; waits until all are there, or the batch's time
-        is up.
+        """The verdicts of a batch in the order of its tickets; waits until all are there, or its time is up.
 
         Raises:
           InputError: too many of the last batches' samples are errors.
@@ -177,9 +172,7 @@ class VerifierPool:
         return verdicts
 
     def stream(self, samples: Iterable[tuple[Problem, str]], ahead: int = 1024) -> Iterator[Verdict]:
-        """The verdicts of samples in their order, however many; never more than `ahead` are taken before
-        their verdicts are out.
-        """
+        """The verdicts of samples in their order, however many; at most `ahead` are out at a time."""
         tickets: deque[int] = deque()
         for problem, text in samples:
             tickets.append(self.submit(problem, text))
@@ -189,9 +182,7 @@ class VerifierPool:
         yield from self.results(tickets)
 
     def take_times(self) -> dict[str, float]:
-        """Seconds since the last call: the mean and the longest of a sample, and how long callers have
-        waited.
-        """
+        """Seconds since the last call: the mean and the longest of a sample, and what callers have waited."""
         times, waited_s = self._sample_times or [0.0], self._waited_s
         self._sample_times, self._waited_s = [], 0.0
         return {

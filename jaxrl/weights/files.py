@@ -128,8 +128,7 @@ def check_tensors(
 
 @contextmanager
 def saving(folder: Path, last: str, replaces: tuple[str, ...]) -> Iterator[Path]:
-    """A temporary folder to write files to; they move into `folder` when the block ends, or vanish when it
-    fails.
+    """A temporary folder to write files to; they move into `folder` at its end, or vanish when it fails.
 
     `last` is the file without which readers take the folder for nothing: it is removed before the others are
     replaced and put in place after them, so that a folder that has it is whole, whenever the process may have

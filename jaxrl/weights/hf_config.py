@@ -1,5 +1,4 @@
-"""`config.json` of a Hugging Face model directory <-> ModelConfig. What the model here cannot compute is an
-error.
+"""`config.json` of a Hugging Face directory <-> ModelConfig. What the model here cannot compute is an error.
 
 Read as plain JSON, without transformers: importing that takes seconds, and it fills in what a file leaves out
 without a word. What a file leaves out has transformers' default here too (`DEFAULTS`); what it says is either
@@ -58,9 +57,7 @@ class _Values:
     values: dict[str, Any]
 
     def get(self, key: str, kind: type, default: Any = None) -> Any:
-        """The value, of that kind and, if a number, positive; `default` stands in where it is absent or
-        null.
-        """
+        """The value, of that kind and, if a number, positive; where it is absent or null, `default`."""
         value = self.values.get(key)
         value = default if value is None else value
         if value is None:

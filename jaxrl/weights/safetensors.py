@@ -1,5 +1,4 @@
-"""Models in and out of Hugging Face directories: `model.safetensors`, whole or in shards, and its
-`config.json`.
+"""Models in and out of Hugging Face directories: `model.safetensors`, whole or in shards, `config.json`.
 
 Loading reads each device's part of each leaf straight from the files, one leaf at a time: a model never lies
 whole on the host or on one device. Tokenizers are only copied.

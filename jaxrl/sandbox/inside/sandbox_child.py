@@ -1,5 +1,4 @@
-"""The sandbox's child program: a zygote that forks one process per program. Standard library only, nothing of
-jaxrl.
+"""The sandbox's child program: a zygote that forks a process per program. Standard library, no jaxrl.
 
     python -s -P -S -B sandbox_child.py CONTROL_FD PARENT_PID LEVEL [PATH_OF_A_PACKAGE ...]
 
@@ -91,9 +90,7 @@ def prepare(level: int, packages: list[str]) -> Seal:
 
 
 class Packages:
-    """Finds the packages that programs may import beside the standard library, and nothing that is installed
-    with them.
-    """
+    """Finds the packages that programs may import beside the standard library, and no others with them."""
 
     def __init__(self, paths: list[str]):
         self._files = {os.path.basename(path).partition(".")[0]: path for path in paths}
@@ -181,9 +178,7 @@ def report(watch: int, status: int, usage: resource.struct_rusage) -> None:
 
 
 def kill_orphans(spare: set[int]) -> None:
-    """Kill what programs have left behind: it has become this process's child, and may have children of its
-    own.
-    """
+    """Kill what programs have left behind: now this process's children, which may have children."""
     while orphans := children() - spare:
         for pid in orphans:
             os.kill(pid, signal.SIGKILL)

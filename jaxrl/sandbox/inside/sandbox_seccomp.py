@@ -1,5 +1,4 @@
-"""The seccomp filter: which system calls a program may make. Standard library only; part of the sandbox's
-child program.
+"""The seccomp filter: which system calls a program may make. Standard library only; runs in the child.
 
 A list of what is allowed, not of what is dangerous: a call that is not named here does not exist for the
 program (ENOSYS, which C libraries answer with an older call), today's and tomorrow's alike. Calls that a
@@ -109,8 +108,7 @@ def build_filter(machine: str) -> bytes:
 
 
 def search(starts: list[tuple[int, str]]) -> list[bytes]:
-    """Find the action of a number by halving; starts: where each range of numbers with the same action
-    begins.
+    """Find the action of a number by halving; starts: where each range of numbers with one action begins.
 
     In a row it would be correct too, but the kernel tries a new filter on every number, and this happens for
     every program.

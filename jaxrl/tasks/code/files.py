@@ -28,8 +28,7 @@ class Unfit(InputError):
 
 
 class FileProblems:
-    """The problems of a section's files, each once, in the order of their file. None of the test split is in
-    another.
+    """The problems of a section's files, each once, in their order. No test problem is in another split.
 
     problem: from a record to a problem. check: what is costly, done for the problems of the split alone; it
       may change them.

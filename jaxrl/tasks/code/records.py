@@ -1,11 +1,11 @@
-"""Records of data sets that ask for a function, each brought to one form: what is asked, what to test with,
-how to complete.
+"""Records of data sets that ask for a function, in one form: what is asked, tests, how to complete.
 
-    HumanEval   task_id, prompt, entry_point, test           `test` defines check(candidate); the prompt ends
-    where the body begins MBPP        task_id, text or prompt, test_list           asserts; test_setup_code,
-    test_imports, code (the reference) cases       id, description, function_signature,         [{"input": [1,
-    2], "expected_output": 3}, ...]; title, fn_name
-                test_cases
+    HumanEval   task_id, prompt, entry_point, test       `test` defines check(candidate); the prompt ends
+                                                         where the body begins
+    MBPP        task_id, text or prompt, test_list       asserts; test_setup_code, test_imports, code (the
+                                                         reference)
+    cases       id, description, function_signature,     [{"input": [1, 2], "expected_output": 3}, ...];
+                test_cases                               title, fn_name
 
 The common form, which a problem's `data` holds:
 
@@ -56,9 +56,7 @@ def read_form(record: Record) -> tuple[str, str, Form]:
 
 
 def foreign(form: Form, packages: tuple[str, ...]) -> list[str]:
-    """The packages that a record's tests import, and that are neither of the standard library nor among
-    these.
-    """
+    """The packages that a record's tests import, neither of the standard library nor among these."""
     sources = [form["setup"], *form["tests"]]
     return sorted(
         {name for source in sources for name in imported(source)} - sys.stdlib_module_names - set(packages)

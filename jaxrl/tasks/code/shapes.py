@@ -1,13 +1,14 @@
-r"""Records with cases, in the shapes in which data sets have them, each read into the one form that
-`cases.py` runs.
+r"""Records with cases, in the shapes that data sets have, each read into the form that `cases.py` runs.
 
-    rl-python         verification_info or test_cases   {"test_cases": [{"type", "fn_name", "input",
-    "output"}, ...]}, or the list APPS, TACO        input_output                      {"inputs": [...],
-    "outputs": [...], "fn_name": ...} PRIME             reward_model                      {"ground_truth": the
-    same} code_contests     public_tests, private_tests, generated_tests      {"input": [...], "output":
-    [...]} LiveCodeBench     public_test_cases, private_test_cases             [{"testtype", "input",
-    "output"}, ...]; metadata: func_name codeforces        examples, official_tests
-    [{"input", "output"}, ...]
+    rl-python      verification_info or test_cases        {"test_cases": the list}, or the list:
+                                                          [{"type", "fn_name", "input", "output"}, ...]
+    APPS, TACO     input_output                           {"inputs": [...], "outputs": [...], "fn_name": ...}
+    PRIME          reward_model                           {"ground_truth": the same}
+    code_contests  public_tests, private_tests,           {"input": [...], "output": [...]}
+                   generated_tests
+    LiveCodeBench  public_test_cases, private_test_cases  [{"testtype", "input", "output"}, ...];
+                                                          metadata: func_name
+    codeforces     examples, official_tests               [{"input", "output"}, ...]
 
 Every shape may stand in every field, as it is, as JSON or as a Python literal. A case without a type is a
 function's where a function is named (`fn_name`, or `func_name` in `metadata`), else it is of stdin_stdout.

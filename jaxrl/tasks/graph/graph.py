@@ -1,6 +1,4 @@
-"""Graphs of typed entities: the data type, the `kg.json` format, and the generator. Paths in them are in
-`walks.py`.
-"""
+"""Graphs of typed entities: the data type, the `kg.json` format, the generator. Paths: `walks.py`."""
 
 import random
 from collections import Counter, deque
@@ -36,9 +34,7 @@ class Edge(NamedTuple):
 
 @dataclass(frozen=True)
 class Graph:
-    """Typed entities and directed, labelled edges. `types`: entity id -> type; `labels`: of entities and
-    relations.
-    """
+    """Typed entities and directed, labelled edges. `types`: of entities; `labels`: of entities, relations."""
 
     domain: str
     types: dict[str, str]
@@ -166,8 +162,7 @@ def graph_values(graph: Graph) -> dict[str, Any]:
 
 
 def generate_graph(entities: int, relations: int, seed: int) -> Graph:
-    """A graph in which the question "start at X, follow r1, ..., rk: where do you arrive?" has exactly one
-    answer.
+    """A graph in which "start at X, follow r1, ..., rk: where do you arrive?" has exactly one answer.
 
     The types form a ring: every relation leads from each type to the next one. So all walks of k edges from X
     end in the same type, and wrong turns make distractors that no rule about types can tell from the answer.

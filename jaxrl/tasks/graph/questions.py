@@ -1,5 +1,4 @@
-"""Questions about walks: the record of one question, its texts, its wrong options, and JSONL files of
-records.
+"""Questions about walks: the record of one question, its texts and wrong options, and JSONL files of records.
 
 A record is plain JSON: id, split, hop_len, question, options {A..D}, answer_star (a letter), path_star
 {entities, edges}, prompt, ref {trace, style_rules}, meta {topic, difficulty, distractor_type}. Format of
@@ -66,8 +65,7 @@ def make_record(
     letters: dict[str, str] | None = None,
     wordings: dict[str, list[str]] | None = None,
 ) -> Record:
-    """The question about a walk. Its options depend on the walk and the seed alone, not on the other
-    questions.
+    """The question about a walk. Its options depend on the walk and the seed alone, not on other questions.
 
     letters: entity -> the letter under which it always stands; None shuffles the options.
     wordings: first relation -> question texts with a `{start}`, of which one is drawn; ours where there is
@@ -132,9 +130,7 @@ def walk_of(record: Record) -> Walk:
 
 
 def wordings_of(records: Iterable[Record]) -> dict[str, list[str]]:
-    """The question texts of records by their first relation, with `{start}` for the entity that they begin
-    at.
-    """
+    """The question texts of records by their first relation, with `{start}` for the entity they begin at."""
     found: dict[str, set[str]] = {}
     for record in records:
         first = walk_of(record)[0]

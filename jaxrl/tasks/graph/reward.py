@@ -1,6 +1,4 @@
-"""The reward of "TRACE: ... ANSWER: B" completions: right answers, and traces that name the path. Nothing of
-graphs or files.
-"""
+"""The reward of "TRACE: ... ANSWER: B" completions: right answers, and traces that name the path."""
 
 import re
 from collections import Counter

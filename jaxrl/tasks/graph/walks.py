@@ -1,5 +1,4 @@
-"""Walks in a graph: which there are, which split each belongs to, and a seeded choice of them. Not the
-questions about them.
+"""Walks in a graph: which there are, which split each belongs to, a seeded choice. Questions: `questions.py`.
 
 A walk is a tuple of edges that visits no entity twice. Its split depends on its edges alone, through a stable
 hash, so that no seed, count or choice of hops can bring one walk into two splits. The rule, on which

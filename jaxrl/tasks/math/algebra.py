@@ -341,9 +341,7 @@ def _agree(gold: list[Any], answer: list[Any]) -> bool:
 
 
 def rounds_to(node: Node, decimal: str, symbolic: bool = True, *, cut: bool = False) -> bool:
-    """Whether an expression without unknowns is a real number that is this decimal when rounded (or `cut`) to
-    so many digits.
-    """
+    """Whether an expression without unknowns, rounded (or `cut`) to so many digits, is this decimal."""
     point = _Point(0, _precisions()[-1] if symbolic else None)
     value, target = point.value(node), Fraction(decimal)
     value, target = point.alike(value, target)

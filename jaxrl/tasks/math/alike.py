@@ -69,9 +69,7 @@ def equal(
 
 @dataclass(frozen=True)
 class Comparison:
-    """How two trees are compared. symbolic: roots and functions have values. in_percent, in_order: what the
-    question asks for.
-    """
+    """How trees are compared. symbolic: roots, functions have values. in_percent, in_order: what is asked."""
 
     symbolic: bool = False
     in_percent: bool = False

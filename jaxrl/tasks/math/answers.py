@@ -351,9 +351,7 @@ def is_more_than_a_unit(text: str) -> bool:
 
 
 def read_number(text: str) -> Number | None:
-    """The number that an answer is, or None if it is none, is more than one, or leaves something to be worked
-    out.
-    """
+    """The number that an answer is; None if it is none, more than one, or something to be worked out."""
     text = text.strip()
     if len(text) > MAX_CHARS or text.endswith(".."):  # 3.14... goes on
         return None
@@ -398,9 +396,7 @@ def read_decimal_comma(text: str) -> Number | None:
 
 
 def is_decimal_comma(text: str) -> bool:
-    """Whether a text by itself is a number with a comma as its point: 0,125 and 3,05, while 3,5 may be a
-    list.
-    """
+    """Whether a text by itself is a number with a comma as its point: 0,125 and 3,05; 3,5 may be a list."""
     return _ONLY_DECIMAL.fullmatch(text) is not None
 
 
@@ -455,9 +451,7 @@ _UNIT_PART = re.compile(
 
 
 def unit_of(text: str) -> str:
-    """The unit of measure that a text begins with, in one spelling (cm^2, km/h); empty if it begins with
-    another word.
-    """
+    """The unit of measure that a text begins with, in one spelling (cm^2, km/h); empty if there is none."""
     unit, power = "", ""
     for part in _UNIT_PART.finditer(_POWER.sub(r"^\1", text)):
         if part["over"]:

@@ -20,8 +20,8 @@ MAX_TOKENS = 250
 MAX_DEPTH = 40  # of brackets, powers and arguments in each other
 MAX_SIGNS = 3  # in a row, such as those of factorials
 
-# (kind, ...): num value | var name | + a b | * a b | / a b | ^ a b | call name args | sum name variable low
-# high body
+# (kind, ...): num value | var name | + a b | * a b | / a b | ^ a b | call name args
+#   | sum name variable low high body
 Node = tuple
 
 
@@ -166,9 +166,7 @@ class _Reader:
                 return node
 
     def starts_a_factor(self) -> bool:
-        """Whether a factor follows without a sign between: a number may, but only behind a power (2^6
-        3^5).
-        """
+        """Whether a factor follows without a sign: a number may, but only behind a power (2^6 3^5)."""
         token = self.next
         if not token:
             return False

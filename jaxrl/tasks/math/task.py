@@ -1,5 +1,4 @@
-r"""Mathematics questions whose answer is a number or an expression, from files or the hub: GSM8K, MATH, and
-what has their fields.
+r"""Mathematics questions with a number or an expression as their answer: GSM8K, MATH, and the like.
 
 Where a completion's answer stands, behind the last #### or in the last \boxed{}, and which number it is, is
 read in `answers.py`; what lists, intervals, equations and the like are, in `structure.py`; when two answers
@@ -44,8 +43,7 @@ CALCULATOR = re.compile(r"<<[^<>]*>>")  # GSM8K's notes for a calculator
 
 
 class Math:
-    """The task; `section` is documented in `config/tasks.py`. There is no generator: questions come from
-    files.
+    """The task; `section` is documented in `config/tasks.py`. No generator: questions come from files.
 
     Raises:
       InputError: `symbolic` without its library.
@@ -63,8 +61,7 @@ class Math:
         self._problems: dict[str, list[Problem]] = {}
 
     def problems(self, split: str) -> list[Problem]:
-        """The split's questions, in the order of their file, each once. A question of the test split is in no
-        other.
+        """The split's questions, in the order of their file, each once. No test question is in another split.
 
         Raises:
           InputError: a file that cannot be read, a record that is not as it should be (file and line are
@@ -87,9 +84,7 @@ class Math:
         )
 
     def demonstration(self, problem: Problem) -> str:
-        """The record's solution without notes for a calculator, and its answer in the format that the prompt
-        asks for.
-        """
+        """The record's solution without a calculator's notes, its answer in the format asked for."""
         gold, answer_format = problem.data["gold"], self.section.answer_format
         solution = CALCULATOR.sub("", str(problem.data.get("solution", problem.data.get("answer"))))
         if answer_format == "boxed" and "\\boxed" in solution:

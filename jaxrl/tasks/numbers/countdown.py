@@ -48,7 +48,7 @@ class Countdown:
     """The task; `section` is documented in `config/tasks.py`.
 
     Records: `prompt`, `numbers`, `target`, `solution` (an expression). One from outside needs `numbers`, or
-      `nums`, and `target`.
+    `nums`, and `target`.
     """
 
     failure_reward = 0.0

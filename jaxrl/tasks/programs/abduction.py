@@ -1,5 +1,4 @@
-"""Abduction: a program and what it printed, and an input that makes it print that is asked for. Any such
-input is right.
+"""Abduction: a program and what it printed; asked for is an input that makes it print that, any such.
 
 The programs are small ones made here (`programs.py`), or records of the `rl-python` schema: `program`,
 `inputs`, `output`. The program itself is the judge: it is run in the sandbox on the input between the last
@@ -53,8 +52,7 @@ class Abduction:
         self._source = FileProblems(section, self.problem, self._check) if section.has_files else self._drawn
 
     def problems(self, split: str) -> list[Problem]:
-        """The split's problems. The programs of a file are run on their own inputs first: what they print is
-        what is asked for.
+        """The split's problems; what is asked for is what a file's programs print when they are run first.
 
         Raises:
           InputError: see `FileProblems` and `Drawn`; a sandbox below task.min_level.
@@ -95,9 +93,7 @@ class Abduction:
         return []
 
     def baselines(self) -> dict[str, Baseline]:
-        """output: the output itself as the input. numbers: a few small numbers, as many programs read
-        them.
-        """
+        """output: the output itself as the input. numbers: a few small numbers, as many programs read."""
         return {"output": lambda problem, rng: _answer(problem.data["output"]), "numbers": _numbers}
 
     def _check(self, problem: Problem) -> Problem:

@@ -87,9 +87,7 @@ class Deduction:
         return []
 
     def baselines(self) -> dict[str, Baseline]:
-        """echo: prints its first line. example: prints the example's output, whatever it reads. Neither can
-        be right twice.
-        """
+        """echo: prints its first line. example: prints the example's output. Neither can be right twice."""
         return {"echo": lambda problem, rng: f"```python\n{ECHO}\n```", "example": _print_example}
 
 

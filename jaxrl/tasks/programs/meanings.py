@@ -1,5 +1,4 @@
-"""What each step of the bundled small programs means, as a function of the value and of k; of printing, the
-text printed.
+"""What each step of the bundled small programs means, as a function of value and k, or the text printed.
 
 Written apart from the Python in `steps.py`, and as unlike it as may be: expected outputs come from here, and
 the tests run the programs against them.

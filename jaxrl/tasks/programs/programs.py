@@ -1,5 +1,4 @@
-"""Small programs with a problem statement and cases, put together from steps: what abduction and deduction
-ask about by default.
+"""Small programs with a statement and cases, put together from steps: what abduction and deduction ask.
 
 A program reads a value, takes it through one to four steps of matching kinds, and prints it. The steps' words
 make the statement, their Python the program, and their meanings (`meanings.py`, written apart) the
@@ -38,9 +37,7 @@ GUESSES = {
 
 @dataclass(frozen=True)
 class Case:
-    """The value that was drawn, the input that stands for it, and the output, both without a line end at the
-    end.
-    """
+    """The value drawn, the input that stands for it, and the output, both without a line end at the end."""
 
     value: Any
     input: str
@@ -58,9 +55,7 @@ class Program:
 
 
 def draw_program(rng: random.Random, claim: Claim) -> Program | None:
-    """A program with NUM_CASES cases, or None where the draw came to nothing; what is claimed are its
-    steps.
-    """
+    """A program with NUM_CASES cases, or None where the draw came to nothing; its steps are claimed."""
     steps = _draw_steps(rng)
     if not claim([[step.name, k] for step, k in steps]):
         return None
@@ -79,9 +74,7 @@ def output_of(steps: tuple[tuple[Step, int], ...], value: Any) -> str:
 
 
 def hard_to_guess(program: Program) -> list[Case]:
-    """The cases whose output is not that of a value that one might try blindly, and is not the input
-    itself.
-    """
+    """The cases whose output is neither that of a value tried blindly nor the input itself."""
     kind = program.steps[0][0].gives
     guessed = {output_of(program.steps, value) for value in GUESSES[kind]}
     return [

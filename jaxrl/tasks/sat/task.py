@@ -38,8 +38,8 @@ class Sat:
     """The task; `section` is documented in `config/tasks.py`.
 
     Records: `clauses` (lists of signed integers, -3 for not x3), `satisfiable`, `prompt`, `solution` (one
-      literal for each
-    variable, or null); `task_id` where planting is affine. A record from outside needs the first two.
+    literal for each variable, or null); `task_id` where planting is affine. A record from outside needs the
+    first two.
     """
 
     failure_reward = 0.0
@@ -68,9 +68,7 @@ class Sat:
         return Problem(f"sat-{digest(_content(clauses))}", (Message(role="user", content=prompt),), record)
 
     def demonstration(self, problem: Problem) -> str | None:
-        """An answer without reasoning; None where a record from outside says that there is one, and there is
-        none.
-        """
+        """An answer without reasoning; None where an outside record claims a solution and there is none."""
         if not problem.data["satisfiable"]:
             return UNSAT
         literals = problem.data.get("solution") or _decide(problem.data["clauses"])
