@@ -10,7 +10,7 @@ noise and, for a generated graph, its own graph. The perturbations of each seed:
   threads  one core and one thread instead of all: sums are cut otherwise
   fusion   XLA's CPU compiler without its fusion pass: operations are rounded in other places
   noise    the initial weights times 1 + 1e-7 z, z normal: a float32's last bit or two (configs with
-  `model.architecture`)
+           `model.architecture`)
 
 Prints a table, the worst run first, with the 80 % intervals of the last evaluation and of the one before it.
 A run that is there already is not run again, one that was stopped goes on, and one that fails is told and the

@@ -62,9 +62,9 @@ class WindowReport:
 
     bytes, launches: of one step. given_bytes: of the bytes, those of weights and cache; the rest goes between
       launches.
-    weight_bytes, cache_bytes: what a step must read. moves, collectives: of the instructions in the steps'
-      loop, those that only copy, cut or rearrange weights or cache (`hlo.Module.moves`, from the size of the
-      smallest matrix on), and those between devices.
+    weight_bytes, cache_bytes: what a step must read.
+    moves, collectives: of the instructions in the steps' loop, those that only copy, cut or rearrange weights
+      or cache (`hlo.Module.moves`, from the size of the smallest matrix on), and those between devices.
     """
 
     bytes: int

@@ -8,8 +8,8 @@ A record is one of
     {"prompt": "..." or [messages], "completion": "..." or [messages]}
         a string is one message: the user's, the assistant's
 
-where a prompt's assistant messages are given, not to be learnt (unless they carry `weight: 1` or `train:
-true`), and may carry
+where a prompt's assistant messages are given, not to be learnt (unless they carry `weight: 1` or
+`train: true`), and may carry
 
     system      a system message that comes before the others
     tools       the functions that the chat may call, as the chat template takes them (a list, or that list as

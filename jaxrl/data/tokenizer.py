@@ -36,8 +36,8 @@ def train_tokenizer(texts: Iterable[str], whole: Sequence[str] = ()) -> "PreTrai
     """A byte-level tokenizer in which every word of the texts is one token, with a ChatML template.
 
     Lossless: decode(encode(s)) == s for any s, because all 256 bytes are tokens. Deterministic: the same
-      texts give the same ids, in any order. Digits and punctuation stay single, so that numbers are spelt and
-      signs never hide inside words. A word that the texts do not have is spelt in bytes.
+    texts give the same ids, in any order. Digits and punctuation stay single, so that numbers are spelt and
+    signs never hide inside words. A word that the texts do not have is spelt in bytes.
 
     It is a BPE model without merges that takes known words whole (`ignore_merges`): learnt merges would bring
     two or three fragments per word that never occur, and a small model pays for them in its embedding and its

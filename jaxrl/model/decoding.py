@@ -1,8 +1,8 @@
 """The policy in the form that decoding reads: each layer's weights by themselves, and matrices with the same
 input joined.
 
-    [q | k | v | x A]  =  x [Wq | Wk | Wv | Aq | Ak | Av]        q, k, v  +=  scale * (x A) B,   B
-                       block-diagonal
+    [q | k | v | x A]  =  x [Wq | Wk | Wv | Aq | Ak | Av]
+    q, k, v  +=  scale * (x A) B,   B block-diagonal
 
 Decoding moves every weight for every token, so what counts is how few passes and how few programs' launches
 that takes: stacked layers would be cut out of their stack (a copy of all weights per window), and adapters as

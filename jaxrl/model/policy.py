@@ -30,11 +30,12 @@ from jaxrl.types import Tree
 class Policy:
     """Static and hashable: what a jitted function needs to know of the model beside its arrays.
 
-    config: sizes. lora: the adapters, None without. dtype: of the arithmetic. remat: what the backward pass
-      makes again, see `remat.py`. attention: a kernel of `ops/causal_attention.py`. mesh: the devices, for
-      kernels that the compiler cannot spread over them by itself. num_tokens: ids that the tokenizer has; the
-      model's vocabulary may be larger, and what lies beyond is never sampled, nor has it a part in the policy
-      that RL trains. None: all ids.
+    config: sizes. lora: the adapters, None without. dtype: of the arithmetic.
+    remat: what the backward pass makes again, see `remat.py`.
+    attention: a kernel of `ops/causal_attention.py`.
+    mesh: the devices, for kernels that the compiler cannot spread over them by itself.
+    num_tokens: ids that the tokenizer has; the model's vocabulary may be larger, and what lies beyond is
+      never sampled, nor has it a part in the policy that RL trains. None: all ids.
     """
 
     config: ModelConfig

@@ -1,10 +1,12 @@
 """Which results of a layer are kept for the backward pass; the others it makes again.
 
-none       all that autodiff asks for
-selective  the results of matrix products and of attention, and the residual stream: KEPT. Made again are
-           norms, rotations, the gate's silu and its product: arithmetic that costs less than to store and
-           read the results
-full       the layer's input alone; the whole layer is computed a second time
+The values of `model.remat`:
+
+    none       all that autodiff asks for
+    selective  the results of matrix products and of attention, and the residual stream: KEPT. Made again are
+               norms, rotations, the gate's silu and its product: arithmetic that costs less than to store and
+               read the results
+    full       the layer's input alone; the whole layer is computed a second time
 """
 
 from collections.abc import Callable

@@ -1,7 +1,7 @@
 """The critic's head: a two-layer perceptron from a hidden state to the value of the state it has read.
 
-    value = out(gelu(hidden(x)))        parameters {"hidden": {kernel [D, D], bias [D]}, "out": {kernel [D,
-                                        1], bias [1]}}
+    value = out(gelu(hidden(x)))
+    parameters = {"hidden": {kernel [D, D], bias [D]}, "out": {kernel [D, 1], bias [1]}}
 
 Axes: B rows, T tokens, D width.
 """

@@ -82,8 +82,8 @@ def batch_normalize(rewards: Array, mask: Array | None = None, eps: float = 1e-6
 def part_normalize(parts: Array, weights: Array, mask: Array | None = None, eps: float = 1e-6) -> Array:
     """Advantages of a reward of several parts, each normalised in its group before they are added up (GDPO).
 
-        A_k = (r_k - mean(r_k)) / (std(r_k) + eps) in the group;   S = sum over k of w_k A_k;   A = S /
-                                                                   (std(all S) + eps)
+        A_k = (r_k - mean(r_k)) / (std(r_k) + eps)   in the group
+        S   = sum over k of w_k A_k;   A = S / (std(all S) + eps)
 
     A part's weight is then what it says, whatever the part's own spread: in the sum of the rewards a part
     that is mostly luck and spreads widely drowns one that is honest and spreads little, and equal sums of

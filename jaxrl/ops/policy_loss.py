@@ -115,12 +115,12 @@ def sampler_weights(
     """Weights that correct for a sampler whose arithmetic is not quite the trainer's: truncated importance
     sampling.
 
-        w = exp(old_logprobs - sampler_logprobs), for level `sequence` the sum of its sequence in exp
+        w = exp(old_logprobs - sampler_logprobs), summed over its sequence in the exponent for `sequence`
         truncate:  min(w, cap)          mask:  w where w <= cap, else 0
 
     Args:
-      old_logprobs: [B, T], the trainer's, of the policy that sampled.  sampler_logprobs: [B, T], what the
-        sampler computed.
+      old_logprobs: [B, T], the trainer's, of the policy that sampled.
+      sampler_logprobs: [B, T], what the sampler computed.
       mask: [B, T] bool.  segment_ids: [B, T] int32.
       level: `token` or `sequence`.  cap: above 1.  how: `truncate` or `mask`.
     Returns:

@@ -39,8 +39,9 @@ class Row:
     """One sample of a request.
 
     is_done: the device draws no more for it. stop_reason: the host has read its end.
-    slot: its place in the decode batch, None before it has one. start: where its tokens begin in the cache
-      there; they end at the batch's cursor, or at `end` when the row has ended and is kept.
+    slot: its place in the decode batch, None before it has one.
+    start: where its tokens begin in the cache there; they end at the batch's cursor, or at `end` when the row
+      has ended and is kept.
     """
 
     request: int

@@ -7,8 +7,9 @@ side carries name and arguments over to the model's process, and the value it re
 The verdict is the checker's. The model's process sees arguments and nothing else; what it returns reaches the
 checker as a plain value, so an object that equals everything does not get there.
 
-    here        checker: start(tests) -> a call     model's process: call(name, args) -> value     checker:
-                go_on(value) -> a call
+    checker            start(tests) -> a call
+    model's process    call(name, args) -> value
+    checker            go_on(value) -> a call, and so on
 """
 
 from dataclasses import dataclass

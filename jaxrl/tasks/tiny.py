@@ -13,7 +13,8 @@ reinforcement learning has taught it. Chance, and the best mean of a policy that
 
     letter  1/8    blind 1                 each of the six is `a` once in 8
     echo    1/8    blind 1/8               one letter in 8 is the one named
-    count   11/32  blind 1/2 (always 4)    m, n uniform on 1 .. 8: E|m - n| = (8 * 8 - 1) / (3 * 8) = 21/8
+    count   11/32  blind 1/2 (always 4)    m, n uniform on 1 .. 8: E|m - n| = (8 * 8 - 1) / (3 * 8) = 21/8,
+                                           and 1 - 21/32 = 11/32
 
 A prompt is two irrelevant words, an instruction, and what is asked: "quiet fox: say b". The words make
 problems of one question differ; splits repeat each other's few questions, but never a pair of words. `letter`

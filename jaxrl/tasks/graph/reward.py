@@ -24,10 +24,10 @@ class TraceReward:
 
         total = R_corr + 0.5 R_path - P_spam
 
-    R_corr: 1 if the first `ANSWER:` names the right option, else -2. R_path: the share of the path's entities
-      that the trace names, 0 if it names fewer than two. P_spam: 0.5 if any entity of the graph, on the path
-      or not, occurs more than twice in the trace. Without a `TRACE:`, or an `ANSWER:` with one of the letters
-      A to D, the total is -2.
+    R_corr: 1 if the first `ANSWER:` names the right option, else -2.
+    R_path: the share of the path's entities that the trace names, 0 if it names fewer than two.
+    P_spam: 0.5 if any entity of the graph, on the path or not, occurs more than twice in the trace.
+    Without a `TRACE:`, or an `ANSWER:` with one of the letters A to D, the total is -2.
     Range: -2.5 (worse than no format at all: wrong, no path, spam) to 1.5.
 
     It is a small object of its own, so that verifier processes receive this and not the task with its

@@ -1,16 +1,18 @@
 r"""Whether two answers are alike: their trees (`structure.py`) are compared part by part.
 
-list      the same parts, each as often. In which order matters if the question asks for one (`in_order`).
-          If it does not say, any order of a gold list in ascending order will do; of one that is not (10,
-          4, -2), its own and the ascending one, as its order may be meant. Parts with names are compared
-          by name; where one side has none, in their order.
-relation  x = 3 is the value 3, where the left is a name (x, f(2), AB, Area) and all other sides are the
-          same value: 41 = 42 is none, |x| = 3 is a condition. Two names must agree. Other equations: each
-          other's multiples, with the same unknowns. Without unknowns: side by side. 0 < x \le 1 is (0,
-          1], |x - 2| < 3 is (-1, 5); other inequalities are positive multiples. Behind \approx stands
-          what the value is when it is rounded: \frac13 \approx 0.333 is 1/3.
-leaf      numbers by value, with no other unit of measure; words as written; else expressions as
-          functions.
+What makes two parts alike depends on what they are:
+
+    list      the same parts, each as often. In which order matters if the question asks for one (`in_order`).
+              If it does not say, any order of a gold list in ascending order will do; of one that is not
+              (10, 4, -2), its own and the ascending one, as its order may be meant. Parts with names are
+              compared by name; where one side has none, in their order.
+    relation  x = 3 is the value 3, where the left is a name (x, f(2), AB, Area) and all other sides are the
+              same value: 41 = 42 is none, |x| = 3 is a condition. Two names must agree. Other equations: each
+              other's multiples, with the same unknowns. Without unknowns: side by side. 0 < x \le 1 is
+              (0, 1], |x - 2| < 3 is (-1, 5); other inequalities are positive multiples. Behind \approx stands
+              what the value is when it is rounded: \frac13 \approx 0.333 is 1/3.
+    leaf      numbers by value, with no other unit of measure; words as written; else expressions as
+              functions.
 """
 
 import re

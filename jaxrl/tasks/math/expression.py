@@ -7,8 +7,8 @@ meant, and \frac12 is 1/2. f(x), f_n and sums are unknown functions of what stan
     sum       =  product  (("+" | "-")  product)*
     product   =  sign*  factor  ((("*" | "/")  sign?)?  factor)*        side by side: times
     factor    =  atom  mark*  ("^"  sign*  factor  mark*)?              mark: ! ° %
-    atom      =  number  |  name  |  brackets, | |, \lfloor \lceil around a sum  |  \frac \sqrt \binom \sum
-              \sin \log_b ...
+    atom      =  number  |  name  |  brackets, | |, \lfloor \lceil around a sum
+              |  \frac \sqrt \binom \sum \sin \log_b ...
 """
 
 import re
