@@ -1,6 +1,4 @@
-"""A task of one's own: put letters into alphabetical order. `jaxrl run examples/sort.yaml` trains a fresh
-model on it.
-"""
+"""A task of one's own: letters into alphabetical order. `jaxrl run examples/sort.yaml` trains on it."""
 
 import itertools
 import random
@@ -26,17 +24,10 @@ class Task:
         return [self.problem({"prompt": "sort " + " ".join(order)}) for order in self.orders[split]]
 
     def problem(self, record):
-        prompt = field(
-            record,
-            "prompt",
-            "'sort' and letters, as 'sort c a b'",
-            lambda given: isinstance(given, str) and given.split()[1:],
-        )
-        return Problem(
-            "".join(prompt.split()[1:]),
-            ({"role": "user", "content": prompt},),
-            {"right": sorted(prompt.split()[1:])},
-        )
+        holds_letters = lambda given: isinstance(given, str) and given.split()[1:]
+        prompt = field(record, "prompt", "'sort' and letters, as 'sort c a b'", holds_letters)
+        letters = prompt.split()[1:]
+        return Problem("".join(letters), ({"role": "user", "content": prompt},), {"right": sorted(letters)})
 
     def demonstration(self, problem):  # for SFT: the form of an answer, not the answer
         return chance(problem, random.Random(problem.uid))
@@ -45,14 +36,11 @@ class Task:
         return {"chance": chance}
 
     def verify(self, problem, text):
-        said, right = text.split(), problem.data["right"]
-        parts = {
-            "in_place": sum(a == b for a, b in zip(said, right)) / len(right),
-            "surplus": min(5, abs(len(said) - len(right))),
-        }
-        return weighted(
-            parts,
+        answer, right = text.split(), problem.data["right"]
+        surplus = abs(len(answer) - len(right))
+        in_place = sum(a == b for a, b in zip(answer, right)) / len(right)
+        parts, weights = (
+            {"in_place": in_place, "surplus": min(5, surplus)},
             {"in_place": 1.0, "surplus": -0.1},
-            correct=said == right,
-            format_ok=len(said) == len(right),
         )
+        return weighted(parts, weights, correct=answer == right, format_ok=not surplus)

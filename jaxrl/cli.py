@@ -1,6 +1,4 @@
-"""The command line: `jaxrl run|eval|sample|score|verify|generate`. Nothing heavy is imported before a command
-needs it.
-"""
+"""The command line: `jaxrl run|eval|sample|score|verify|generate`. Heavy imports wait for their command."""
 
 import argparse
 import io
@@ -10,13 +8,15 @@ import signal
 import sys
 from datetime import datetime
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 from jaxrl import __version__
 from jaxrl.errors import InputError
 from jaxrl.files.disk import silence
 from jaxrl.files.lock import locked
 from jaxrl.interrupt import Interrupted, ends_as_ctrl_c
+
+Commands = Any  # what `add_subparsers` returns: argparse has no public name for it
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -110,141 +110,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="jaxrl", description="Post-training of language models in JAX.")
     parser.add_argument("--version", action="version", version=f"jaxrl {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-
-    run = commands.add_parser("run", help="run the experiment of a config file, or go on with it")
-    run.add_argument("config", type=Path, metavar="CONFIG")
-    run.add_argument(
-        "overrides",
-        nargs="*",
-        default=[],
-        metavar="key=value",
-        help="for example optim.learning_rate=1e-4 stages.1.steps=10",
-    )
-    run.set_defaults(function=_run)
-
-    evaluate = commands.add_parser(
-        "eval", help="evaluate a model directory on the task of a config's last eval stage"
-    )
-    _model_flags(evaluate)
-    evaluate.add_argument(
-        "--config",
-        type=Path,
-        required=True,
-        metavar="CONFIG",
-        help="its last eval stage says what is asked, and how",
-    )
-    evaluate.add_argument("--out", type=Path, metavar="EVAL.json", help="write the rows here too")
-    _date_flag(evaluate)
-    evaluate.add_argument(
-        "overrides", nargs="*", default=[], metavar="key=value", help="for example stages.4.limit=100"
-    )
-    evaluate.set_defaults(function=_eval)
-
-    sample = commands.add_parser(
-        "sample",
-        help="complete prompts with a model directory",
-        description=(
-            "Complete prompts. `logprobs` in the result are the model's at the temperature (at 1 where it is"
-            " 0), over its whole vocabulary, before top-k, top-p and min-p: at temperature 1 what `jaxrl"
-            " score` gives. Ids that the tokenizer does not have are never drawn."
-        ),
-    )
-    _model_flags(sample)
-    sample.add_argument(
-        "--prompts",
-        type=Path,
-        required=True,
-        metavar="IN.jsonl",
-        help="lines with `prompt`, `messages` or `prompt_ids`",
-    )
-    sample.add_argument("--out", type=Path, required=True, metavar="OUT.jsonl")
-    sample.add_argument("--temperature", type=float, default=1.0, help="0 is greedy (default 1)")
-    sample.add_argument("--top-k", type=int, default=0, help="0 is off (default)")
-    sample.add_argument("--top-p", type=float, default=1.0, help="1 is off (default)")
-    sample.add_argument("--min-p", type=float, default=0.0, help="0 is off (default)")
-    sample.add_argument("--seed", type=int, default=0)
-    sample.add_argument("--max-new-tokens", type=int, default=256, help="(default 256)")
-    sample.add_argument(
-        "--stop",
-        action="append",
-        default=[],
-        metavar="TEXT",
-        help="end a completion at this text; may be repeated",
-    )
-    sample.add_argument(
-        "--slots", type=int, help="rows decoded together at most (default: as many as the memory holds)"
-    )
-    _date_flag(sample)
-    sample.set_defaults(function=_sample)
-
-    score = commands.add_parser("score", help="logprobs of given tokens")
-    _model_flags(score)
-    score.add_argument(
-        "--tokens",
-        "--prompts",
-        "--input",
-        dest="tokens",
-        type=Path,
-        required=True,
-        metavar="IN.jsonl",
-        help="lines with `tokens`, a list of ids",
-    )
-    score.add_argument("--out", type=Path, required=True, metavar="OUT.jsonl")
-    score.set_defaults(function=_score)
-
-    verify = commands.add_parser(
-        "verify", help="judge the completions in a file with a task's verifier; no model, no accelerator"
-    )
-    verify.add_argument("task", metavar="TASK", help="a task's name, as in a config")
-    verify.add_argument(
-        "--input",
-        type=Path,
-        required=True,
-        metavar="IN.jsonl",
-        help="per line a problem's fields and `completion`",
-    )
-    verify.add_argument(
-        "--out",
-        type=Path,
-        required=True,
-        metavar="OUT.jsonl",
-        help="the lines with `reward`, `correct`, ... added",
-    )
-    verify.add_argument("--workers", type=int, help="processes (default: one per core)")
-    verify.add_argument(
-        "--timeout", type=float, default=10.0, metavar="S", help="seconds for one completion (default 10)"
-    )
-    verify.add_argument(
-        "--skip-bad",
-        action="store_true",
-        help="pass over lines that are no record of the task, and count them",
-    )
-    verify.add_argument(
-        "--resume",
-        action="store_true",
-        help="go on from the rows that a stopped command has left in OUT.jsonl",
-    )
-    verify.add_argument(
-        "--pass-env",
-        action="append",
-        default=[],
-        metavar="NAME",
-        help="a secret variable that the verifier sees; may be repeated",
-    )
-    verify.add_argument(
-        "overrides", nargs="*", default=[], metavar="key=value", help="keys of the config's task section"
-    )
-    verify.set_defaults(function=_verify)
-
-    generate = commands.add_parser("generate", help="write fresh problems of a task")
-    generate.add_argument("task", metavar="TASK", help="a task's name, as in a config")
-    generate.add_argument("--n", type=int, required=True, metavar="N", help="how many")
-    generate.add_argument("--seed", type=int, default=0)
-    generate.add_argument("--out", type=Path, required=True, metavar="OUT.jsonl")
-    generate.add_argument(
-        "overrides", nargs="*", default=[], metavar="key=value", help="keys of the config's task section"
-    )
-    generate.set_defaults(function=_generate)
+    for add in (_add_run, _add_eval, _add_sample, _add_score, _add_verify, _add_generate):
+        add(commands)
     return parser
 
 
@@ -254,6 +121,10 @@ def _model_flags(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--adapter", metavar="DIR", help="a PEFT LoRA adapter to lay over it")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
+
+
+def _overrides(parser: argparse.ArgumentParser, text: str) -> None:
+    parser.add_argument("overrides", nargs="*", default=[], metavar="key=value", help=text)
 
 
 def _date_flag(parser: argparse.ArgumentParser) -> None:
@@ -272,6 +143,13 @@ def _day(text: str) -> datetime:
         raise argparse.ArgumentTypeError(f"{text!r} is not a date; give one as 2025-12-31") from None
 
 
+def _add_run(commands: Commands) -> None:
+    parser = commands.add_parser("run", help="run the experiment of a config file, or go on with it")
+    parser.add_argument("config", type=Path, metavar="CONFIG")
+    _overrides(parser, "for example optim.learning_rate=1e-4 stages.1.steps=10")
+    parser.set_defaults(function=_run)
+
+
 def _run(arguments: argparse.Namespace) -> None:
     from jaxrl.config.file import load_config
 
@@ -281,6 +159,24 @@ def _run(arguments: argparse.Namespace) -> None:
         from jaxrl.commands.run import run_locked
 
         run_locked(config, check_lock)
+
+
+def _add_eval(commands: Commands) -> None:
+    parser = commands.add_parser(
+        "eval", help="evaluate a model directory on the task of a config's last eval stage"
+    )
+    _model_flags(parser)
+    parser.add_argument(
+        "--config",
+        type=Path,
+        required=True,
+        metavar="CONFIG",
+        help="its last eval stage says what is asked, and how",
+    )
+    parser.add_argument("--out", type=Path, metavar="EVAL.json", help="write the rows here too")
+    _date_flag(parser)
+    _overrides(parser, "for example stages.4.limit=100")
+    parser.set_defaults(function=_eval)
 
 
 def _eval(arguments: argparse.Namespace) -> None:
@@ -313,6 +209,45 @@ def _eval(arguments: argparse.Namespace) -> None:
             save_rows(arguments.out, rows)
     finally:  # of an hour's work one of the two remains, whichever cannot be written
         _say(render_table(rows))
+
+
+def _add_sample(commands: Commands) -> None:
+    parser = commands.add_parser(
+        "sample",
+        help="complete prompts with a model directory",
+        description=(
+            "Complete prompts. `logprobs` in the result are the model's at the temperature (at 1 where it is "
+            "0), over its whole vocabulary, before top-k, top-p and min-p: at temperature 1 what `jaxrl "
+            "score` gives. Ids that the tokenizer does not have are never drawn."
+        ),
+    )
+    _model_flags(parser)
+    parser.add_argument(
+        "--prompts",
+        type=Path,
+        required=True,
+        metavar="IN.jsonl",
+        help="lines with `prompt`, `messages` or `prompt_ids`",
+    )
+    parser.add_argument("--out", type=Path, required=True, metavar="OUT.jsonl")
+    parser.add_argument("--temperature", type=float, default=1.0, help="0 is greedy (default 1)")
+    parser.add_argument("--top-k", type=int, default=0, help="0 is off (default)")
+    parser.add_argument("--top-p", type=float, default=1.0, help="1 is off (default)")
+    parser.add_argument("--min-p", type=float, default=0.0, help="0 is off (default)")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--max-new-tokens", type=int, default=256, help="(default 256)")
+    parser.add_argument(
+        "--stop",
+        action="append",
+        default=[],
+        metavar="TEXT",
+        help="end a completion at this text; may be repeated",
+    )
+    parser.add_argument(
+        "--slots", type=int, help="rows decoded together at most (default: as many as the memory holds)"
+    )
+    _date_flag(parser)
+    parser.set_defaults(function=_sample)
 
 
 def _sample(arguments: argparse.Namespace) -> None:
@@ -350,11 +285,72 @@ def _sample(arguments: argparse.Namespace) -> None:
     _say(f"{count} completions in {arguments.out}")
 
 
+def _add_score(commands: Commands) -> None:
+    parser = commands.add_parser("score", help="logprobs of given tokens")
+    _model_flags(parser)
+    parser.add_argument(
+        "--tokens",
+        "--prompts",
+        "--input",
+        dest="tokens",
+        type=Path,
+        required=True,
+        metavar="IN.jsonl",
+        help="lines with `tokens`, a list of ids",
+    )
+    parser.add_argument("--out", type=Path, required=True, metavar="OUT.jsonl")
+    parser.set_defaults(function=_score)
+
+
 def _score(arguments: argparse.Namespace) -> None:
     mesh, weights = _open_model(arguments)
     from jaxrl.commands.score import score_file
 
     _say(f"{score_file(weights, arguments.tokens, arguments.out, mesh)} lines scored in {arguments.out}")
+
+
+def _add_verify(commands: Commands) -> None:
+    parser = commands.add_parser(
+        "verify", help="judge the completions in a file with a task's verifier; no model, no accelerator"
+    )
+    parser.add_argument("task", metavar="TASK", help="a task's name, as in a config")
+    parser.add_argument(
+        "--input",
+        type=Path,
+        required=True,
+        metavar="IN.jsonl",
+        help="per line a problem's fields and `completion`",
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        required=True,
+        metavar="OUT.jsonl",
+        help="the lines with `reward`, `correct`, ... added",
+    )
+    parser.add_argument("--workers", type=int, help="processes (default: one per core)")
+    parser.add_argument(
+        "--timeout", type=float, default=10.0, metavar="S", help="seconds for one completion (default 10)"
+    )
+    parser.add_argument(
+        "--skip-bad",
+        action="store_true",
+        help="pass over lines that are no record of the task, and count them",
+    )
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="go on from the rows that a stopped command has left in OUT.jsonl",
+    )
+    parser.add_argument(
+        "--pass-env",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="a secret variable that the verifier sees; may be repeated",
+    )
+    _overrides(parser, "keys of the config's task section")
+    parser.set_defaults(function=_verify)
 
 
 def _verify(arguments: argparse.Namespace) -> None:
@@ -373,6 +369,16 @@ def _verify(arguments: argparse.Namespace) -> None:
         resume=arguments.resume,
     )
     _say(f"{tally} in {arguments.out}")
+
+
+def _add_generate(commands: Commands) -> None:
+    parser = commands.add_parser("generate", help="write fresh problems of a task")
+    parser.add_argument("task", metavar="TASK", help="a task's name, as in a config")
+    parser.add_argument("--n", type=int, required=True, metavar="N", help="how many")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, required=True, metavar="OUT.jsonl")
+    _overrides(parser, "keys of the config's task section")
+    parser.set_defaults(function=_generate)
 
 
 def _generate(arguments: argparse.Namespace) -> None:

@@ -4,6 +4,7 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import Self
 
 
 class Interrupted(Exception):
@@ -13,15 +14,13 @@ class Interrupted(Exception):
 
 
 class Interrupt:
-    """Owns the signal handlers while it is open. The handler sets a flag and nothing else: a step is never
-    torn.
-    """
+    """Owns the signal handlers while it is open. The handler only sets a flag: no step is torn."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.requested = False
         self._number = signal.SIGINT
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         self._previous = {number: signal.signal(number, self._ask) for number in (signal.SIGINT, *_ends())}
         return self
 
@@ -58,7 +57,7 @@ def ends_as_ctrl_c() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _ends() -> list[int]:
+def _ends() -> list[signal.Signals]:
     """What asks a process to end. SIGHUP only where it is not ignored: `nohup` is the wish to outlive the
     terminal.
     """

@@ -1,6 +1,7 @@
 """Interval estimates for what evaluations report. Arithmetic on numbers; no files, no jax."""
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 MAX_DRAWS = 1_000_000  # numbers resampled at a time, which bounds the memory
 
@@ -41,10 +42,9 @@ def jeffreys_interval(successes: int, n: int, level: float = 0.95) -> tuple[floa
 
 
 def bootstrap_mean_interval(
-    values, level: float = 0.95, seed: int = 0, resamples: int = 10_000
+    values: ArrayLike, level: float = 0.95, seed: int = 0, resamples: int = 10_000
 ) -> tuple[float, float]:
-    """Interval for a mean by resampling: percentiles of the means of `resamples` samples of n values drawn
-    with replacement.
+    """Interval for a mean by resampling: percentiles of the means of `resamples` draws with replacement.
 
         low, high = quantiles (1 - level)/2 and (1 + level)/2 of { mean(x*_1), ..., mean(x*_resamples) }
 

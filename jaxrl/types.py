@@ -1,6 +1,4 @@
-"""The words that host code passes around: messages, problems, verdicts, completions. No arrays, no behaviour,
-no jax.
-"""
+"""The words that host code passes around: messages, problems, verdicts, completions. No arrays, no jax."""
 
 from dataclasses import dataclass, field
 from enum import StrEnum

@@ -1,9 +1,8 @@
 """How fast is jaxrl on this device, and how far from what the device can do? One JSON line.
 
     python scripts/bench.py sample --shape smollm-135m --prompts 4 --group 8 --prompt-len 128 --new 128
-    --dtype float32 python scripts/bench.py sft    --shape smollm-135m --rows 4 --seq-len 256
-    python scripts/bench.py grpo   --shape smollm-135m --lengths lognormal --set window=16
-    algo.updates_per_batch=2
+    python scripts/bench.py sft    --shape smollm-135m --rows 4 --seq-len 256 --dtype float32
+    python scripts/bench.py grpo   --shape smollm-135m --lengths lognormal --set algo.updates_per_batch=2
 
 Random weights of the true shape, with LoRA adapters of rank 16 on all linears that do something. No row ends
 by itself: each emits the tokens of its budget. `sample` is one call of the engine; `sft` one optimiser step
@@ -13,12 +12,13 @@ scoring pass), packing, one update.
 The line:
     tokens_per_s     of the median run after a warm-up
     compilations     programs that XLA built (or took from its cache on disk) in set-up and warm-up, and in
-    the measured runs,
-                     where there must be none: else exit code 1
+                     the measured runs, where there must be none: else exit code 1
     programs         all of these by name, and for how many shapes each was built
     peak_memory_gib  the device's own count, or the process's where the device has none (CPU); taken before
-    the floor parts            seconds of the median run, the engine's own within `rollout_s`, and what the
-    engine counted load             the machine's load average before: on a busy machine the times mean little
+                     the floor
+    parts            seconds of the median run, the engine's own within `rollout_s`, and what the engine
+                     counted
+    load             the machine's load average before: on a busy machine the times mean little
     share_of_floor   floor_s / median, by the formulas of `bench_common.py` and two numbers measured here:
 
     peak       FLOP/s of a square matmul in the benchmark's dtype, the best of several sizes
@@ -110,8 +110,8 @@ def settings_of(arguments: argparse.Namespace) -> Settings:
         section, _, key = dotted.rpartition(".")
         if not equals or (section or "sample") not in settings:
             raise InputError(
-                f"--set {override} is neither key=value of the sample section nor algo.key=value; write for"
-                " example window=16"
+                f"--set {override} is neither key=value of the sample section nor algo.key=value; write for "
+                "example window=16"
             )
         settings[section or "sample"][key] = parse_yaml(text)
     return settings
@@ -337,7 +337,7 @@ def make_engine(work: Work, sample: SampleSection, policy: Policy, mesh) -> tupl
     """An engine in which no token ends a row, and the requests: one per prompt, or one per row where budgets
     differ.
     """
-    say = lambda ids: " ".join(map(str, ids))  # noqa: E731  stands for a tokenizer
+    say = lambda ids: " ".join(map(str, ids))
     engine = Engine(policy, sample, (), say, mesh, work.prompts, work.group)
     prompts = work.prompt_ids().tolist()
     if work.lengths == "fixed":

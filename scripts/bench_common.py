@@ -8,14 +8,14 @@ Python and NumPy only: the peers' worker reads this file in an environment witho
 The programs: the prefill, every decode step, a scoring pass, an update. Of one program, with n tokens whose
 queries read c positions of keys and values in all, and s tokens that meet the head:
 
-    FLOPs = 2 n (linear + lora) + 4 L N H c + 2 s V D            forward
-    FLOPs = n (4 linear + 6 lora) + 12 L N H c + 4 s V D         update: frozen weights get no gradient of
-    their own bytes = weights + KV of c positions                          a decode step: live rows only, each
-    to its own length bytes = weights + KV written                                 prefill, every prompt once
+    FLOPs = 2 n (linear + lora) + 4 L N H c + 2 s V D      forward
+    FLOPs = n (4 linear + 6 lora) + 12 L N H c + 4 s V D   update: frozen weights get no gradient of their own
+    bytes = weights + KV of c positions                    a decode step: live rows only, each to its own
+                                                           length
+    bytes = weights + KV written                           prefill, every prompt once
 
 Axes: P prompts, G samples of each, N0 tokens of a prompt (`prompt_len`), M new tokens at most, L layers, N
-  heads, K key/value
-heads, H head width, D width, F feed-forward width, V vocabulary, R adapter rank.
+heads, K key/value heads, H head width, D width, F feed-forward width, V vocabulary, R adapter rank.
 """
 
 import argparse
@@ -280,8 +280,8 @@ def load() -> float:
     busy = round(os.getloadavg()[0], 2)
     if busy > 0.5:
         print(
-            f"load average {busy}: others use this machine; timings of threads that wait for each other"
-            " suffer most",
+            f"load average {busy}: others use this machine; timings of threads that wait for each other "
+            "suffer most",
             file=sys.stderr,
         )
     return busy

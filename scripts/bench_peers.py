@@ -1,10 +1,8 @@
-"""The same work in jaxrl and in transformers + PEFT + TRL, in turns: how many times faster, and in how much
-memory?
+"""The same work in jaxrl and in transformers + PEFT + TRL, in turns: how much faster, in how much memory?
 
     python scripts/bench_peers.py sample --shape smollm-135m --prompts 4 --group 8 --prompt-len 128 --new 128
     python scripts/bench_peers.py sft    --shape smollm-135m --rows 4 --seq-len 256
-    python scripts/bench_peers.py grpo   --shape smollm-135m --microbatch 8 --peer-python
-    other-venv/bin/python
+    python scripts/bench_peers.py grpo   --shape smollm-135m --peer-python other-venv/bin/python
 
 The peers are an extra (`pip install 'jaxrl[peers]'`), or live in an environment of their own, named by
 --peer-python. Each side is one process that holds its model; after a warm-up on both, one run of the peer and
@@ -15,10 +13,10 @@ What the peer runs, on the same random ids, budgets, microbatches (if --microbat
 threads (all cores, both):
 
     sample  model.generate(do_sample=True, num_return_sequences=G), without adapters unless --peer-adapters;
-    ours has them sft     PEFT LoRA, forward, backward, clip, AdamW
+            ours has them
+    sft     PEFT LoRA, forward, backward, clip, AdamW
     grpo    trl.GRPOTrainer on a PEFT model, one optimiser step of its training loop; no KL term, gradient
-    checkpointing
-            off (TRL's default is on, and slower)
+            checkpointing off (TRL's default is on, and slower)
 
 A logits processor ends each row at its budget and not before; `generate` then pads it until the longest row
 has ended. Both sides count the tokens they emitted, and the comparison stops if a count is not the work's.
@@ -74,8 +72,8 @@ def main() -> int:
     work = work_of(arguments)
     if work.what == "grpo" and (work.group < 2 or work.num_samples % work.piece):
         parser.error(
-            "a group of one sample has nothing to compare, and TRL cuts P * G rows evenly: raise --group, or"
-            " change --microbatch"
+            "a group of one sample has nothing to compare, and TRL cuts P * G rows evenly: raise --group, or "
+            "change --microbatch"
         )
     if arguments.worker == "ours":
         return our_worker(work, arguments)
@@ -128,8 +126,8 @@ def compare(work: Work, arguments: argparse.Namespace) -> int:
             for name, told in (("peer", theirs), ("ours", own)):
                 if told["tokens"] != work.tokens():
                     raise SystemExit(
-                        f"{name} did {told['tokens']} tokens, and the work is {work.tokens()}: not the same"
-                        " work"
+                        f"{name} did {told['tokens']} tokens, and the work is {work.tokens()}: not the same "
+                        "work"
                     )
             pairs.append((theirs, own))
             seconds = {"peer_s": round(theirs["seconds"], 4), "ours_s": round(own["seconds"], 4)}

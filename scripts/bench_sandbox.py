@@ -26,8 +26,9 @@ def main() -> int:
     )
     parser.add_argument("--seconds", type=float, default=3.0, help="per number; default: %(default)s")
     seconds = parser.parse_args().seconds
+    row = "{:<12}{:>9}{:>8}{:>11}{:>11}{:>9}{:>13}{:>9}"
     print(
-        f"{'level':<12}{'start, s':>9}{'run/s':>8}{'median ms':>11}{'imports/s':>11}{'files/s':>9}{'functions/s':>13}{'call/s':>9}"
+        row.format("level", "start, s", "run/s", "median ms", "imports/s", "files/s", "functions/s", "call/s")
     )
     for level in (Level.NAMESPACES, Level.KERNEL, Level.PROCESS):
         with warnings.catch_warnings():
@@ -39,18 +40,23 @@ def main() -> int:
             if sandbox.level != level:
                 print(f"{level.name:<12}not offered: {sandbox.shortfall}")
                 continue
-            runs, median = rate(lambda stdin: check(sandbox.run(PROGRAM, stdin), stdin), seconds)
-            imports, _ = rate(lambda stdin: check(sandbox.run(IMPORTS, stdin), stdin), seconds)
-            files = "-"
-            if level == Level.NAMESPACES:
-                files = f"{rate(lambda stdin: check(sandbox.run(PROGRAM, stdin, Limits(files=8)), stdin), seconds)[0]:.0f}"
-            loads, _ = rate(lambda stdin: load(sandbox), seconds)
-            with sandbox.functions(FUNCTION, Limits(wall_s=10 * seconds, cpu_s=10 * seconds)) as functions:
-                calls, _ = rate(lambda stdin: functions.call("add", [1]), seconds)
-            print(
-                f"{level.name:<12}{started:>9.2f}{runs:>8.0f}{1000 * median:>11.2f}{imports:>11.0f}{files:>9}{loads:>13.0f}{calls:>9.0f}"
-            )
+            print(row.format(level.name, f"{started:.2f}", *speeds(sandbox, seconds)))
     return 0
+
+
+def speeds(sandbox: Sandbox, seconds: float) -> list[str]:
+    """The cells of a level's row, from runs per second on; each number takes so many seconds."""
+
+    def programs(program: str, limits: Limits | None = None) -> tuple[float, float]:
+        return rate(lambda stdin: check(sandbox.run(program, stdin, limits), stdin), seconds)
+
+    runs, median = programs(PROGRAM)
+    imports, _ = programs(IMPORTS)
+    files = f"{programs(PROGRAM, Limits(files=8))[0]:.0f}" if sandbox.level == Level.NAMESPACES else "-"
+    loads, _ = rate(lambda stdin: load(sandbox), seconds)
+    with sandbox.functions(FUNCTION, Limits(wall_s=10 * seconds, cpu_s=10 * seconds)) as functions:
+        calls, _ = rate(lambda stdin: functions.call("add", [1]), seconds)
+    return [f"{runs:.0f}", f"{1000 * median:.2f}", f"{imports:.0f}", files, f"{loads:.0f}", f"{calls:.0f}"]
 
 
 def rate(action: Callable[[bytes], object], seconds: float) -> tuple[float, float]:

@@ -1,8 +1,7 @@
-"""Does every algorithm learn? Each config on the tiny games and several seeds: steps until the optimum is
-near.
+"""Does every algorithm learn? Each config on the tiny games and several seeds: steps until near the optimum.
 
-    python scripts/learning.py configs/algorithms/{grpo,rloo,gspo,dapo,ppo}.yaml --games letter echo count
-    --seeds 0 1 2 [--set key=value ...]
+    python scripts/learning.py configs/algorithms/{grpo,rloo,gspo,dapo,ppo}.yaml --seeds 0 1 2
+        --games letter echo count [--set key=value ...]
 
 The optimum of every game is a mean reward of 1. "Reached" is the first step at which the mean training reward
 of the last five steps is at least 0.9. Prints one row for each config and game. Exit code 0 if every run

@@ -89,8 +89,8 @@ CASES = {
 }
 NOTES = {
     "grpo": (
-        "mean over sequences of the mean over tokens of -min(r A, clip(r, 1 - epsilon, 1 + epsilon_high) A) +"
-        " beta k3"
+        "mean over sequences of the mean over tokens of -min(r A, clip(r, 1 - epsilon, 1 + epsilon_high) A) "
+        "+ beta k3"
     ),
     "grpo_kl_times_ratio": (
         "TRL 1.16's default, `kl_unbiased` of jaxrl: the KL term is k3 * r, and r is differentiated too"
@@ -104,12 +104,12 @@ NOTES = {
     "gspo": "r = exp(mean over the sequence's tokens of the log ratio), one for the sequence; then as grpo",
     "gspo_kl": "the KL term stays one per token",
     "cispo": (
-        "-min(r, epsilon_high) A logprob, the weight a constant; epsilon_high is the cap itself, epsilon is"
-        " unused; token mean"
+        "-min(r, epsilon_high) A logprob, the weight a constant; epsilon_high is the cap itself, epsilon is "
+        "unused; token mean"
     ),
     "two_sided": (
-        "-min(min(r, delta) A, clip(r, 1 - epsilon, 1 + epsilon_high) A): with delta > 1 + epsilon_high"
-        " nothing changes for A > 0, and for A < 0 the loss is at most delta |A|"
+        "-min(min(r, delta) A, clip(r, 1 - epsilon, 1 + epsilon_high) A): with delta > 1 + epsilon_high "
+        "nothing changes for A > 0, and for A < 0 the loss is at most delta |A|"
     ),
     "tis_token_truncate": "the policy term, not the KL term, times w = min(exp(old - sampler), 2)",
     "tis_token_mask": "w = exp(old - sampler), and 0 where it is above 2",
@@ -348,7 +348,7 @@ def naive_advantages(inputs: dict[str, list], gamma: float, gae_lambda: float) -
     """
     advantages, returns = [], []
     for i, n in enumerate(PPO_LENGTHS):
-        values = inputs["old_values"][i][:n] + [inputs["end_values"][i][n - 1]]
+        values = [*inputs["old_values"][i][:n], inputs["end_values"][i][n - 1]]
         errors = [inputs["rewards"][i][t] + gamma * values[t + 1] - values[t] for t in range(n)]
         row = [sum((gamma * gae_lambda) ** (s - t) * errors[s] for s in range(t, n)) for t in range(n)]
         advantages.append(row + [0.0] * (PPO_T - n))
@@ -425,9 +425,9 @@ def ppo_section() -> dict:
     )
     return {
         "note": (
-            "GAE from old_values; end_values holds the critic's value after a sequence that was cut, at its"
-            " last token; the policy loss takes the whitened advantages, the value loss the returns of the"
-            " raw ones; both are token means, each with its own gradient"
+            "GAE from old_values; end_values holds the critic's value after a sequence that was cut, at its "
+            "last token; the policy loss takes the whitened advantages, the value loss the returns of the "
+            "raw ones; both are token means, each with its own gradient"
         ),
         "kl": "none",
         "settings": PPO,
@@ -471,8 +471,8 @@ def main() -> int:
     check_coverage(inputs, np.array(advantages["plain"]["group"]))
     golden = {
         "about": (
-            "Written by scripts/make_loss_goldens.py; arrays are [sequences, tokens], rewards and advantages"
-            " [sequences]."
+            "Written by scripts/make_loss_goldens.py; arrays are [sequences, tokens], rewards and advantages "
+            "[sequences]."
         ),
         "versions": {name: version(name) for name in ("trl", "transformers", "torch", "numpy")},
         "inputs": {name: x.tolist() for name, x in inputs.items()},
@@ -480,8 +480,8 @@ def main() -> int:
         "max_completion_length": MAX_LEN,
         "truncated": [i == TRUNCATED for i in range(N)],
         "advantages_source": (
-            "TRL's own _generate_and_score_completions (GRPOTrainer, RLOOTrainer), run on a stand-in; null: a"
-            " completion without a reward, which gets 0 and has no part in any mean"
+            "TRL's own _generate_and_score_completions (GRPOTrainer, RLOOTrainer), run on a stand-in; null: "
+            "a completion without a reward, which gets 0 and has no part in any mean"
         ),
         "advantages_notes": ADVANTAGES_NOTES,
         "rewards": {

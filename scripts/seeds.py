@@ -1,8 +1,8 @@
 """Run one config on several seeds, and on each with perturbations that should not matter: does it always
 learn?
 
-    python scripts/seeds.py configs/quickstart.yaml --seeds 0 1 2 --perturb threads fusion noise [key=value
-    ...]
+    python scripts/seeds.py configs/quickstart.yaml --seeds 0 1 2 --perturb threads fusion noise
+        [key=value ...]
 
 Every run is one of its own (`<name>-seed<k>[-<perturbation>]`). A seed has its own initialisation, sampling
 noise and, for a generated graph, its own graph. The perturbations of each seed:
@@ -10,7 +10,7 @@ noise and, for a generated graph, its own graph. The perturbations of each seed:
   threads  one core and one thread instead of all: sums are cut otherwise
   fusion   XLA's CPU compiler without its fusion pass: operations are rounded in other places
   noise    the initial weights times 1 + 1e-7 z, z normal: a float32's last bit or two (configs with
-  `model.architecture`)
+           `model.architecture`)
 
 Prints a table, the worst run first, with the 80 % intervals of the last evaluation and of the one before it.
 A run that is there already is not run again, one that was stopped goes on, and one that fails is told and the
@@ -154,8 +154,8 @@ def make_noisy_model(config: Config, folder: Path) -> bool:
     """
     if config.model.architecture is None:
         raise InputError(
-            "--perturb noise disturbs the weights of a fresh model, and this config has none"
-            " (model.architecture)"
+            "--perturb noise disturbs the weights of a fresh model, and this config has none "
+            "(model.architecture)"
         )
     if not (folder / "config.json").exists():
         subprocess.run(
@@ -217,9 +217,9 @@ def summary(results: list[Result]) -> str:
     if not ended:
         return f"none of {len(results)} runs came to its end"
     return (
-        f"{len(ended)} of {len(results)} runs came to their end: {percent(ended[0])} at worst,"
-        f" {percent(ended[len(ended) // 2])} in the middle, {percent(ended[-1])} at best; intervals apart in"
-        f" {sum(result.is_apart for result in results)}"
+        f"{len(ended)} of {len(results)} runs came to their end: {percent(ended[0])} at worst, "
+        f"{percent(ended[len(ended) // 2])} in the middle, {percent(ended[-1])} at best; intervals apart in "
+        f"{sum(result.is_apart for result in results)}"
     )
 
 

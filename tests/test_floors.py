@@ -40,7 +40,7 @@ TREES = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in FIL
 
 
 def room(name: str) -> str:
-    """The folder at the top of the library that a file is in, or the file itself where it stands at the top."""
+    """The folder at the top of the library that a file is in, or the file itself if it is at the top."""
     return name.split("/")[0]
 
 

@@ -24,25 +24,10 @@ from jaxrl.types import Completion
 
 # Keys of the requests that inference servers take. A line keeps whatever else it holds; of these, leaving
 # them out would be a lie.
-OF_A_REQUEST = (
-    "documents",
-    "functions",
-    "function_call",
-    "tool_choice",
-    "chat_template",
-    "chat_template_kwargs",
-    "enable_thinking",
-    "add_generation_prompt",
-    "continue_final_message",
-    "response_format",
-    "temperature",
-    "top_p",
-    "top_k",
-    "min_p",
-    "max_tokens",
-    "max_new_tokens",
-    "max_completion_tokens",
-    "stop",
+OF_A_REQUEST = tuple(
+    "documents functions function_call tool_choice chat_template chat_template_kwargs enable_thinking "
+    "add_generation_prompt continue_final_message response_format temperature top_p top_k min_p "
+    "max_tokens max_new_tokens max_completion_tokens stop".split()
 )
 
 

@@ -58,8 +58,8 @@ class Tally:
             f"; {self.skipped} bad records skipped, the first: {self.first_skipped}" if self.skipped else ""
         )
         return (
-            f"{self.rows} rows{kept}: {self.right} right, {wrong} wrong, {errors} errors{kinds}{skipped};"
-            f" {speed:.0f} per second"
+            f"{self.rows} rows{kept}: {self.right} right, {wrong} wrong, {errors} errors{kinds}{skipped}; "
+            f"{speed:.0f} per second"
         )
 
 
@@ -95,63 +95,78 @@ def verify_file(
         raise InputError(f"{out} is not there, so there is nothing to go on from; leave --resume out")
     keeps = out.resolve() != source.resolve()  # else the records that have no verdict yet would be gone
     task = make_task(make_task_section(name, overrides))
-    records: deque[dict[str, Any]] = deque()  # on their way to a verdict
     tally = Tally()
-    skip = tally.skip if skip_bad else None
-
-    def samples() -> Iterator[tuple[Problem, str]]:
-        kept = read_objects(out) if resume else iter(())
-        for place, record in read_objects(source, skip):
-            try:
-                sample = _sample(task, record, place)
-            except InputError as error:
-                if not skip_bad:
-                    raise
-                tally.skip(error)
-                continue
-            judged = next(kept, None)
-            if judged is None:
-                records.append(record)
-                yield sample
-                continue
-            if not _is_of(record, judged[1]):
-                changed = "the input or its order has changed"
-                raise InputError(
-                    f"{judged[0]} is not {place} with a verdict; {changed}: leave --resume out to judge all"
-                    " of it anew"
-                )
-            tally.kept += 1
-            tally.add(judged[1])
-        if next(kept, None) is not None:
-            raise InputError(
-                f"{out} has more rows than {source} has records; leave --resume out to judge all of them anew"
-            )
-
+    samples = _samples(task, source, tally, skip_bad)
+    if resume:
+        samples = _without_kept(samples, source, out, tally)
     with VerifierPool(task.verify, workers, timeout_s, task.failure_reward, pass_env=pass_env) as pool:
         began = time.perf_counter()
-
-        def rows() -> Iterator[dict[str, Any]]:
-            for verdict in pool.stream(samples()):
-                row = records.popleft() | _fields(verdict)
-                yield row
-                tally.add(row)  # it is written
-            if tally.rows == 0:
-                first = (
-                    f"; the first of {tally.skipped} bad ones: {tally.first_skipped}" if tally.skipped else ""
-                )
-                raise InputError(f"{source} holds no records; give one JSON object per line{first}")
-
         try:
-            write_rows(out, rows(), goes_on=resume, keeps=keeps)
+            write_rows(out, _judged(pool, samples, source, tally), goes_on=resume, keeps=keeps)
         except KeyboardInterrupt as stop:
             if tally.rows and keeps:
                 stop.add_note(
-                    f"the first {tally.rows} rows are judged and in {out}; the same command with --resume"
-                    " goes on from them"
+                    f"the first {tally.rows} rows are judged and in {out}; the same command with --resume "
+                    "goes on from them"
                 )
             raise
         tally.seconds = time.perf_counter() - began
     return tally
+
+
+def _samples(
+    task: Task, source: Path, tally: Tally, skip_bad: bool
+) -> Iterator[tuple[str, dict[str, Any], tuple[Problem, str]]]:
+    """Where a record stands, the record, and what is judged of it."""
+    for place, record in read_objects(source, tally.skip if skip_bad else None):
+        try:
+            sample = _sample(task, record, place)
+        except InputError as error:
+            if not skip_bad:
+                raise
+            tally.skip(error)
+        else:
+            yield place, record, sample
+
+
+def _without_kept(samples: Iterator, source: Path, out: Path, tally: Tally) -> Iterator:
+    """The samples behind those whose verdicts are in `out`; these are counted."""
+    kept = read_objects(out)
+    for place, record, sample in samples:
+        judged = next(kept, None)
+        if judged is None:
+            yield place, record, sample
+            continue
+        if not _is_of(record, judged[1]):
+            changed = "the input or its order has changed"
+            raise InputError(
+                f"{judged[0]} is not {place} with a verdict; {changed}: leave --resume out to judge all "
+                "of it anew"
+            )
+        tally.kept += 1
+        tally.add(judged[1])
+    if next(kept, None) is not None:
+        raise InputError(
+            f"{out} has more rows than {source} has records; leave --resume out to judge all of them anew"
+        )
+
+
+def _judged(pool: VerifierPool, samples: Iterator, source: Path, tally: Tally) -> Iterator[dict[str, Any]]:
+    """The records with their verdicts, in their order."""
+    waiting: deque[dict[str, Any]] = deque()  # for a verdict
+
+    def to_judge() -> Iterator[tuple[Problem, str]]:
+        for _, record, sample in samples:
+            waiting.append(record)
+            yield sample
+
+    for verdict in pool.stream(to_judge()):
+        row = waiting.popleft() | _fields(verdict)
+        yield row
+        tally.add(row)  # it is written
+    if tally.rows == 0:
+        first = f"; the first of {tally.skipped} bad ones: {tally.first_skipped}" if tally.skipped else ""
+        raise InputError(f"{source} holds no records; give one JSON object per line{first}")
 
 
 def _is_of(record: dict[str, Any], row: dict[str, Any]) -> bool:

@@ -23,10 +23,10 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxrl.compiled import hlo
 from jaxrl.device.mesh import ROWS
 from jaxrl.errors import InputError
-from jaxrl.model.cache import KVCache, make_entry
+from jaxrl.model.cache import KVCache, make_layer
 from jaxrl.model.decoding import DecodeWeights, decode_weights
 from jaxrl.model.policy import Policy
-from jaxrl.sample.decode import Decoder, Draw, Rows
+from jaxrl.sample.decode import Decoder, DecodeState, Draw
 
 TPUS = {"v5e": "v5e:2x4", "v6e": "v6e:2x4"}  # the smallest topology with eight chips; fewer may be used
 GPUS = {  # (name, memory in MiB, its bandwidth in GB/s), SXM
@@ -47,9 +47,7 @@ LIBTPU = {
 
 @dataclass(frozen=True)
 class Program:
-    """A compiled program. Bytes are per device; alias_bytes are those of results that take over an argument's
-    buffer.
-    """
+    """A compiled program. Bytes are per device; alias_bytes are of results that take an argument's buffer."""
 
     module: hlo.Module
     argument_bytes: int
@@ -64,10 +62,9 @@ class WindowReport:
 
     bytes, launches: of one step. given_bytes: of the bytes, those of weights and cache; the rest goes between
       launches.
-    weight_bytes, cache_bytes: what a step must read. moves, collectives: of the instructions in the steps'
-      loop, those
-    that only copy, cut or rearrange weights or cache (`hlo.Module.moves`, from the size of the smallest
-    matrix on), and those between devices.
+    weight_bytes, cache_bytes: what a step must read.
+    moves, collectives: of the instructions in the steps' loop, those that only copy, cut or rearrange weights
+      or cache (`hlo.Module.moves`, from the size of the smallest matrix on), and those between devices.
     """
 
     bytes: int
@@ -159,7 +156,7 @@ def decode_window_args(
     merge: bool = False,
     int8_weights: bool = False,
     int8_cache: bool = False,
-) -> tuple[DecodeWeights, KVCache, Rows]:
+) -> tuple[DecodeWeights, KVCache, DecodeState]:
     """What `Decoder.window` takes beside its number of steps, without arrays: `rows` rows on all devices
     together, with caches of `length` positions and one stop id.
     """
@@ -174,7 +171,7 @@ def decode_window_args(
     array = lambda dtype, *shape: jax.ShapeDtypeStruct((rows, *shape), dtype, sharding=by_row)
     kv = jax.ShapeDtypeStruct((rows, length, c.num_kv_heads, c.head_dim), policy.dtype)
     entry = jax.tree.map(
-        lambda x: x.update(sharding=by_row), jax.eval_shape(lambda k, v: make_entry(k, v, int8_cache), kv, kv)
+        lambda x: x.update(sharding=by_row), jax.eval_shape(lambda k, v: make_layer(k, v, int8_cache), kv, kv)
     )
     i32, f32 = jnp.int32, jnp.float32
     draw = Draw(
@@ -186,7 +183,11 @@ def decode_window_args(
         stop_ids=array(i32, 1),
     )
     cache = KVCache((entry,) * c.num_layers, start=array(i32), cursor=jax.ShapeDtypeStruct((), i32))
-    return weights, cache, Rows(last_tokens=array(i32), left=array(i32), is_done=array(jnp.bool_), draw=draw)
+    return (
+        weights,
+        cache,
+        DecodeState(last_tokens=array(i32), left=array(i32), is_done=array(jnp.bool_), draw=draw),
+    )
 
 
 def compile_window(
@@ -249,8 +250,9 @@ def _hopper(name: str, memory_mib: int, bandwidth: int) -> str:
       gpu_device_info {{
         cuda_compute_capability {{ major: 9 }}
         core_count: 132  fpus_per_core: 128  clock_rate_ghz: 1.98
-        device_memory_size: {memory_mib << 20}  memory_bandwidth: {bandwidth * 10**9}  l2_cache_size: {50 << 20}
-        shared_memory_per_core: {228 << 10}  shared_memory_per_block: {48 << 10}  shared_memory_per_block_optin: {227 << 10}
+        device_memory_size: {memory_mib << 20}  memory_bandwidth: {bandwidth * 10**9}
+        l2_cache_size: {50 << 20}  shared_memory_per_core: {228 << 10}
+        shared_memory_per_block: {48 << 10}  shared_memory_per_block_optin: {227 << 10}
         threads_per_warp: 32  threads_per_block_limit: 1024  threads_per_core_limit: 2048
         registers_per_core_limit: {64 << 10}  registers_per_block_limit: {64 << 10}
         block_dim_limit_x: {2**31 - 1}  block_dim_limit_y: 65535  block_dim_limit_z: 65535

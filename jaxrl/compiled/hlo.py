@@ -4,7 +4,8 @@ XLA's own cost analysis counts the body of a loop once or not at all, so the cou
 the traffic with the device's main memory, by three rules:
 
     a fusion   reads of its operands what its results need, and writes the results; what lies between stays in
-    registers a slice    reads what it takes out, not what it takes it from; so does a gather
+               registers
+    a slice    reads what it takes out, not what it takes it from; so does a gather
     an update  (dynamic-update-slice, scatter) writes what is put in, not what it is put into
 
 Buffers outside main memory, whose layout has S(n), n > 0 (a TPU's vector memory), cost nothing: a copy into
@@ -23,54 +24,15 @@ TAKES = {"slice", "dynamic-slice", "gather"}  # from their first operand
 PUTS = {"dynamic-update-slice": 1, "scatter": -1}
 # These put numbers of their operands elsewhere and compute none. (Copies between memories are prefetching:
 # traffic, no move.)
-MOVES = TAKES | {
-    "copy",
-    "transpose",
-    "reshape",
-    "concatenate",
-    "pad",
-    "reverse",
-    "convert",
-    "select",
-    "all-gather",
-    "all-gather-start",
-}
+MOVES = TAKES | frozenset(
+    "copy transpose reshape concatenate pad reverse convert select all-gather all-gather-start".split()
+)
 # Every element of the result needs as much of an operand as every other.
-EVEN = {
-    "bitcast",
-    "reshape",
-    "convert",
-    "copy",
-    "transpose",
-    "pad",
-    "select",
-    "compare",
-    "and",
-    "or",
-    "not",
-    "negate",
-    "abs",
-}
-EVEN |= {
-    "add",
-    "subtract",
-    "multiply",
-    "divide",
-    "maximum",
-    "minimum",
-    "exponential",
-    "log",
-    "tanh",
-    "reduce",
-}
-COLLECTIVES = {
-    "all-gather",
-    "all-reduce",
-    "all-to-all",
-    "ragged-all-to-all",
-    "reduce-scatter",
-    "collective-permute",
-}
+EVEN = frozenset("bitcast reshape convert copy transpose pad select compare and or not negate abs".split())
+EVEN |= frozenset("add subtract multiply divide maximum minimum exponential log tanh reduce".split())
+COLLECTIVES = frozenset(
+    "all-gather all-reduce all-to-all ragged-all-to-all reduce-scatter collective-permute".split()
+)
 
 
 def parse(text: str) -> "Module":
@@ -100,8 +62,8 @@ class Module:
         bodies = [i.called("body")[0] for i, count in loops if count == trip_count]
         if len(bodies) != 1:
             raise LookupError(
-                f"{len(bodies)} loops go round {trip_count} times; the loops go round"
-                f" {[count for _, count in loops]} times"
+                f"{len(bodies)} loops go round {trip_count} times; the loops go round "
+                f"{[count for _, count in loops]} times"
             )
         return bodies[0]
 

@@ -1,6 +1,4 @@
-"""The text of XLA's optimised HLO (`compiled.as_text()`) as computations and instructions. What they cost:
-`hlo.py`.
-"""
+"""The text of XLA's optimised HLO (`compiled.as_text()`) as instructions. What they cost: `hlo.py`."""
 
 import math
 import re
@@ -8,17 +6,9 @@ from dataclasses import dataclass
 from functools import cached_property
 
 # No work: these name a buffer or a part of one, or wait for one.
-FREE = {
-    "parameter",
-    "constant",
-    "tuple",
-    "get-tuple-element",
-    "bitcast",
-    "after-all",
-    "opt-barrier",
-    "partition-id",
-    "replica-id",
-}
+FREE = frozenset(
+    "parameter constant tuple get-tuple-element bitcast after-all opt-barrier partition-id replica-id".split()
+)
 FREE_CALLS = ('"ConcatBitcast"', '"AssumeGatherIndicesInBound"', '"AllocateBuffer"')
 
 BUFFER = re.compile(r"(\w+)\[([\d,]*)\](?:\{[^}]*?(?:S\((\d+)\))?\})?")
@@ -48,9 +38,7 @@ class Buffer:
 
 @dataclass(frozen=True)
 class Instruction:
-    """literal: what stands between the parentheses, that is, the value of a constant and the number of a
-    parameter.
-    """
+    """literal: what stands between the parentheses, a constant's value, a parameter's number."""
 
     name: str
     opcode: str
@@ -104,9 +92,7 @@ class Computation:
         return [self.instructions[name] for name in instruction.operands]
 
     def output(self, number: int) -> tuple[Instruction, int]:
-        """The instruction that makes a result (tuples in tuples are flattened), and which of its own results
-        that is.
-        """
+        """The instruction that makes a result (nested tuples flattened), and which of its results that is."""
         for element in self.operands(self.root) if self.root.opcode == "tuple" else [self.root]:
             if number < len(element.buffers):
                 return element, number

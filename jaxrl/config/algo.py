@@ -4,7 +4,7 @@ its meaning.
 Names are those of the functions in `ops/`, which have the formulas and their sources.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -47,11 +47,11 @@ class ReplaySection(Section):
     capacity: PositiveInt = 512
 
     @model_validator(mode="after")
-    def _is_a_share(self):
+    def _is_a_share(self) -> Self:
         if not 0 < self.ratio < 1:
             raise ValueError(
-                f"ratio {self.ratio} is the share of an update that is replayed: it must lie between 0 and 1,"
-                " so that fresh samples remain; leave the replay section out (null) to replay nothing"
+                f"ratio {self.ratio} is the share of an update that is replayed: it must lie between 0 and "
+                "1, so that fresh samples remain; leave the replay section out (null) to replay nothing"
             )
         return self
 
@@ -139,74 +139,74 @@ class PolicyGradientSection(Section):
         return 0
 
     @model_validator(mode="after")
-    def _updates_divide(self):
+    def _updates_divide(self) -> Self:
         batch = self.problems_per_batch * self.group_size
         if batch % self.updates_per_batch:
             raise ValueError(
-                f"a batch of {batch} rows cannot be split into updates_per_batch={self.updates_per_batch}"
-                " equal parts"
+                f"a batch of {batch} rows cannot be split into updates_per_batch={self.updates_per_batch} "
+                "equal parts"
             )
         return self
 
     @model_validator(mode="after")
-    def _replay_fits(self):
+    def _replay_fits(self) -> Self:
         if self.replay is not None and self.replayed_per_batch == 0:
             batch = self.problems_per_batch * self.group_size
             raise ValueError(
-                f"replay.ratio={self.replay.ratio} of a batch of {batch} is less than one sequence; raise it,"
-                " or the batch"
+                f"replay.ratio={self.replay.ratio} of a batch of {batch} is less than one sequence; raise "
+                "it, or the batch"
             )
         if self.replay is not None and self.replay.capacity < self.replayed_per_batch:
             raise ValueError(
-                f"replay.capacity={self.replay.capacity} is less than the {self.replayed_per_batch} sequences"
-                " that a batch asks for; raise it"
+                f"replay.capacity={self.replay.capacity} is less than the {self.replayed_per_batch} "
+                "sequences that a batch asks for; raise it"
             )
         return self
 
     @model_validator(mode="after")
-    def _kl_fits(self):
+    def _kl_fits(self) -> Self:
         if self.kl_coef > 0 and self.reference is None:
             raise ValueError(
-                f"kl_coef={self.kl_coef} needs a reference to measure from; set reference to start or base,"
-                " or kl_coef to 0"
+                f"kl_coef={self.kl_coef} needs a reference to measure from; set reference to start or base, "
+                "or kl_coef to 0"
             )
         if self.kl_in == "reward" and self.kl_estimator != "k1":
             raise ValueError(
-                f"kl_in: reward takes the k1 estimate, not {self.kl_estimator}; set kl_estimator to k1, or"
-                " kl_in to loss"
+                f"kl_in: reward takes the k1 estimate, not {self.kl_estimator}; set kl_estimator to k1, or "
+                "kl_in to loss"
             )
         if self.kl_unbiased and (self.kl_coef == 0 or self.kl_in != "loss"):
             raise ValueError(
-                "kl_unbiased multiplies the KL term of the loss by the ratio: it needs kl_coef above 0 and"
-                " kl_in: loss"
+                "kl_unbiased multiplies the KL term of the loss by the ratio: it needs kl_coef above 0 and "
+                "kl_in: loss"
             )
         if self.kl_unbiased and self.kl_estimator == "k2":
             raise ValueError(
-                "kl_unbiased: the ratio makes k1 and k3 unbiased, and k2 is biased in value; set kl_estimator"
-                " to k3 (or k1)"
+                "kl_unbiased: the ratio makes k1 and k3 unbiased, and k2 is biased in value; set "
+                "kl_estimator to k3 (or k1)"
             )
         if self.reference_every is not None and (self.kl_coef == 0 or self.reference != "start"):
             raise ValueError(
-                "reference_every renews a reference that is in use: it needs kl_coef above 0 and reference:"
-                " start"
+                "reference_every renews a reference that is in use: it needs kl_coef above 0 and reference: "
+                "start"
             )
         return self
 
     @model_validator(mode="after")
-    def _old_logprobs_fit(self):
+    def _old_logprobs_fit(self) -> Self:
         if self.old_logprobs == "sampler" and self.sampler_correction is not None:
             raise ValueError(
-                "sampler_correction weighs tokens by the gap between trainer and sampler, and old_logprobs:"
-                " sampler takes the two for one; set old_logprobs to trainer, or sampler_correction to null"
+                "sampler_correction weighs tokens by the gap between trainer and sampler, and old_logprobs: "
+                "sampler takes the two for one; set old_logprobs to trainer, or sampler_correction to null"
             )
         return self
 
     @model_validator(mode="after")
-    def _overlong_fits(self):
+    def _overlong_fits(self) -> Self:
         if (self.overlong == "penalty") != (self.overlong_buffer is not None):
             raise ValueError(
-                "overlong: penalty and overlong_buffer (the tokens over which it grows) go together; set both"
-                " or neither"
+                "overlong: penalty and overlong_buffer (the tokens over which it grows) go together; set "
+                "both or neither"
             )
         return self
 
@@ -235,46 +235,46 @@ class GRPOSection(PolicyGradientSection):
     dynamic_sampling: Annotated[int, Field(ge=2)] | None = None
 
     @model_validator(mode="after")
-    def _groups_have_spread(self):
+    def _groups_have_spread(self) -> Self:
         if self.group_size == 1 and (self.advantage in BASELINES_OVER_GROUPS or self.dynamic_sampling):
             what = "dynamic_sampling" if self.dynamic_sampling else f"advantage: {self.advantage}"
             raise ValueError(
-                f"group_size 1 leaves nothing to compare a completion with, as {what} does; set group_size to"
-                " 2 or more"
+                f"group_size 1 leaves nothing to compare a completion with, as {what} does; set group_size "
+                "to 2 or more"
             )
         if self.advantage == "reinforce_pp" and self.problems_per_batch * self.group_size == 1:
             raise ValueError(
-                "advantage: reinforce_pp normalises over the batch, which has one row; raise"
-                " problems_per_batch"
+                "advantage: reinforce_pp normalises over the batch, which has one row; raise "
+                "problems_per_batch"
             )
         return self
 
     @model_validator(mode="after")
-    def _parts_have_weights(self):
+    def _parts_have_weights(self) -> Self:
         if (self.advantage == "gdpo") != (self.part_weights is not None):
             raise ValueError(
-                "advantage: gdpo and part_weights (the reward's parts and their weights) go together; set"
-                " both or neither"
+                "advantage: gdpo and part_weights (the reward's parts and their weights) go together; set "
+                "both or neither"
             )
         if self.part_weights is not None and not any(self.part_weights.values()):
             raise ValueError(
-                f"part_weights {self.part_weights} give no part of the reward a weight, so that nothing is"
-                " learnt; give one"
+                f"part_weights {self.part_weights} give no part of the reward a weight, so that nothing is "
+                "learnt; give one"
             )
         if self.advantage == "gdpo" and self.overlong == "penalty":
             raise ValueError(
-                "overlong: penalty is taken off the reward, and advantage: gdpo sees only its parts; set it"
-                " to keep or mask"
+                "overlong: penalty is taken off the reward, and advantage: gdpo sees only its parts; set it "
+                "to keep or mask"
             )
         if self.advantage == "gdpo" and self.kl_coef > 0 and self.kl_in == "reward":
             raise ValueError(
-                "kl_in: reward takes the KL off the reward, and advantage: gdpo sees only its parts; set it"
-                " to loss"
+                "kl_in: reward takes the KL off the reward, and advantage: gdpo sees only its parts; set it "
+                "to loss"
             )
         return self
 
     @model_validator(mode="after")
-    def _loss_fits(self):
+    def _loss_fits(self) -> Self:
         if self.loss == "cispo" and self.ratio_level == "sequence":
             raise ValueError("loss: cispo weighs each token by its own ratio; set ratio_level to token")
         if self.loss == "cispo" and self.dual_clip is not None:
@@ -333,25 +333,25 @@ class PPOSection(PolicyGradientSection):
         return self.critic_warmup * self.num_updates
 
     @model_validator(mode="after")
-    def _critic_scores(self):
+    def _critic_scores(self) -> Self:
         if self.old_logprobs == "sampler":
             raise ValueError(
-                "old_logprobs: sampler saves nothing with a critic: the pass that gives its values gives the"
-                " trainer's logprobs, too; set old_logprobs to trainer"
+                "old_logprobs: sampler saves nothing with a critic: the pass that gives its values gives the "
+                "trainer's logprobs, too; set old_logprobs to trainer"
             )
         return self
 
     @model_validator(mode="after")
-    def _kl_adapts(self):
+    def _kl_adapts(self) -> Self:
         if self.kl_target is not None and (self.kl_coef == 0 or self.kl_in != "reward"):
             raise ValueError(
-                "kl_target adapts the KL penalty in the reward: it needs kl_coef above 0 (where to begin) and"
-                " kl_in: reward"
+                "kl_target adapts the KL penalty in the reward: it needs kl_coef above 0 (where to begin) "
+                "and kl_in: reward"
             )
         batch = self.problems_per_batch * self.group_size
         if self.kl_target is not None and self.kl_horizon < batch:
             raise ValueError(
-                f"kl_horizon={self.kl_horizon:g} is shorter than one batch of {batch} sequences; kl_coef"
-                " would jump about; raise it"
+                f"kl_horizon={self.kl_horizon:g} is shorter than one batch of {batch} sequences; kl_coef "
+                "would jump about; raise it"
             )
         return self

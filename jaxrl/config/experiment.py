@@ -8,7 +8,7 @@ writing files of it is `config/file.py`'s business.
 """
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -51,7 +51,7 @@ class DataSection(Section):
     ignore: Annotated[tuple[str, ...], Field(strict=False)] = ()
 
     @model_validator(mode="after")
-    def _one_source(self):
+    def _one_source(self) -> Self:
         if (self.file is None) == (self.hub is None):
             raise ValueError("give exactly one of `file` (JSONL) and `hub` (a datasets name)")
         return self
@@ -121,13 +121,13 @@ class RLStage(Section):
     optim: OptimSection = OptimSection()
 
     @model_validator(mode="after")
-    def _samples_vary(self):
+    def _samples_vary(self) -> Self:
         _refuse_greedy(self.sample)
         if self.sample.temperature < LEAST_RL_TEMPERATURE:
             raise ValueError(
-                f"sample.temperature {self.sample.temperature:g} divides the rounding of the logits, so that"
-                " the trainer's logprobs are no longer those of the sampler, and multiplies every gradient;"
-                f" set it to {LEAST_RL_TEMPERATURE} or more (1.0 is usual)"
+                f"sample.temperature {self.sample.temperature:g} divides the rounding of the logits, so that "
+                "the trainer's logprobs are no longer those of the sampler, and multiplies every gradient; "
+                f"set it to {LEAST_RL_TEMPERATURE} or more (1.0 is usual)"
             )
         return self
 
@@ -137,20 +137,20 @@ class RLStage(Section):
         return self.seq_len or self.sample.max_prompt_tokens + self.sample.max_new_tokens
 
     @model_validator(mode="after")
-    def _sampler_is_corrected(self):
+    def _sampler_is_corrected(self) -> Self:
         if (
             "int8" in (self.sample.weight_dtype, self.sample.kv_dtype)
             and self.algo.sampler_correction is None
         ):
             raise ValueError(
-                "sample.weight_dtype or kv_dtype int8 samples from a policy that is not the trainer's; set"
-                " algo.sampler_correction (truncated importance sampling; {} takes its defaults), or leave"
-                " both at model"
+                "sample.weight_dtype or kv_dtype int8 samples from a policy that is not the trainer's; set "
+                "algo.sampler_correction (truncated importance sampling; {} takes its defaults), or leave "
+                "both at model"
             )
         return self
 
     @model_validator(mode="after")
-    def _settings_fit(self):
+    def _settings_fit(self) -> Self:
         algo, limit = self.algo, self.sample.max_new_tokens
         if self.lora is None and algo.reference == "base" and algo.kl_coef > 0:
             raise ValueError(
@@ -189,15 +189,15 @@ class PPOStage(RLStage):
     algo: PPOSection = PPOSection()
 
     @model_validator(mode="after")
-    def _critic_fits(self):
+    def _critic_fits(self) -> Self:
         if self.lora is None and self.algo.critic == "separate":
             raise ValueError(
                 "algo.critic: separate is a second set of adapters, and lora is null; set critic to shared"
             )
         if self.algo.critic_warmup >= self.steps:
             raise ValueError(
-                f"algo.critic_warmup={self.algo.critic_warmup} leaves none of the {self.steps} steps to the"
-                " policy; lower it"
+                f"algo.critic_warmup={self.algo.critic_warmup} leaves none of the {self.steps} steps to the "
+                "policy; lower it"
             )
         return self
 
@@ -230,13 +230,13 @@ class RSFTStage(FineTuningStage):
     sample: SampleSection = SampleSection()
 
     @model_validator(mode="after")
-    def _samples_vary(self):
+    def _samples_vary(self) -> Self:
         if self.samples_per_problem > 1:
             _refuse_greedy(self.sample)
         if self.keep_top > self.samples_per_problem:
             raise ValueError(
-                f"keep_top={self.keep_top} is more than samples_per_problem={self.samples_per_problem};"
-                " lower it"
+                f"keep_top={self.keep_top} is more than samples_per_problem={self.samples_per_problem}; "
+                "lower it"
             )
         return self
 
@@ -248,8 +248,8 @@ def _refuse_greedy(sample: SampleSection) -> None:
         )
     if sample.top_k == 1:
         raise ValueError(
-            "sample.top_k 1 keeps the likeliest token alone, so that all completions of a problem are equal;"
-            " raise it, or set 0: off"
+            "sample.top_k 1 keeps the likeliest token alone, so that all completions of a problem are equal; "
+            "raise it, or set 0: off"
         )
 
 
@@ -283,7 +283,13 @@ TASKS = (
     "tiny",
 )
 Stage = Annotated[SFTStage | RSFTStage | GRPOStage | PPOStage | EvalStage, Field(discriminator="kind")]
-STAGES = {"sft": SFTStage, "rsft": RSFTStage, "grpo": GRPOStage, "ppo": PPOStage, "eval": EvalStage}
+STAGES: dict[str, type[Section]] = {
+    "sft": SFTStage,
+    "rsft": RSFTStage,
+    "grpo": GRPOStage,
+    "ppo": PPOStage,
+    "eval": EvalStage,
+}
 INHERITED = ("lora", "task", "sample", "optim")
 
 
@@ -348,7 +354,7 @@ class Config(Section):
         return {**values, "stages": stages}
 
     @model_validator(mode="after")
-    def _stage_names_differ(self):
+    def _stage_names_differ(self) -> Self:
         names = [stage.name for stage in self.stages]
         for name in names:
             if names.count(name) > 1:
@@ -356,7 +362,7 @@ class Config(Section):
         return self
 
     @model_validator(mode="after")
-    def _expected_is_evaluated(self):
+    def _expected_is_evaluated(self) -> Self:
         evaluations = [stage.name for stage in self.stages if isinstance(stage, EvalStage)]
         for name in self.expect.accuracy if self.expect else ():
             if name not in evaluations:

@@ -6,9 +6,9 @@ What `load_config` returns is resolved: each stage carries its own complete sect
 
 import difflib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 from pydantic import ValidationError
@@ -18,6 +18,8 @@ from jaxrl.config.section import Section, merge
 from jaxrl.config.tasks import TaskSection
 from jaxrl.errors import InputError
 from jaxrl.files.disk import read_text
+
+AnySection = TypeVar("AnySection", bound=Section)
 
 # Which run it is, where it is kept and what it runs on: what is learnt is the same, but for rounding and
 # chance.
@@ -29,7 +31,7 @@ class _Loader(yaml.SafeLoader):
     twice.
     """
 
-    def construct_mapping(self, node, deep=False):
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         keys = [key.value for key, _ in node.value]
         for key in keys:
             if keys.count(key) > 1:
@@ -46,7 +48,7 @@ _Loader.add_implicit_resolver(
 )
 
 
-def load_config(path: str | Path, overrides: list[str] = ()) -> Config:
+def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     """Read a config file, lay it over its `base:` file if it names one, apply `key=value` overrides,
     validate.
 
@@ -95,7 +97,7 @@ def validate_config(values: dict[str, Any], source: str) -> Config:
         ) from None
 
 
-def make_section(section: type[Section], source: str, **values: Any) -> Section:
+def make_section(section: type[AnySection], source: str, **values: Any) -> AnySection:
     """A section from plain values that did not come from a file (flags); problems are named like those of a
     config.
     """
@@ -107,7 +109,7 @@ def make_section(section: type[Section], source: str, **values: Any) -> Section:
         ) from None
 
 
-def make_task_section(name: str, overrides: list[str]) -> Section:
+def make_task_section(name: str, overrides: Sequence[str]) -> TaskSection:
     """The section of a task from `key=value` alone, without a config around it.
 
     Raises:
@@ -149,8 +151,8 @@ def difference(file: Path, config: Config, elsewhere: Iterable[Sequence[str | in
         _take_over(before, now, place)
     if before == now:
         return ""
-    lines = [yaml.safe_dump(values, allow_unicode=True).splitlines() for values in (before, now)]
-    return "\n".join(difflib.unified_diff(*lines, str(file), "this command", lineterm="", n=1))
+    old, new = (yaml.safe_dump(values, allow_unicode=True).splitlines() for values in (before, now))
+    return "\n".join(difflib.unified_diff(old, new, str(file), "this command", lineterm="", n=1))
 
 
 def _completed(values: Any, source: str) -> Any:
@@ -201,7 +203,7 @@ def _without_echoes(problems: list[tuple[str, str]]) -> list[tuple[str, str]]:
     ]
 
 
-def _counts_valid_ones(problem: dict[str, Any]) -> bool:
+def _counts_valid_ones(problem: Mapping[str, Any]) -> bool:
     """Whether a list is called too short only because what is wrong in it, and has a problem of its own, was
     not counted.
     """
@@ -212,7 +214,7 @@ def _place(loc: tuple) -> str:
     return ".".join(str(part) for part in loc if part not in STAGES and part not in TASKS) or "config"
 
 
-def _reason(problem: dict[str, Any]) -> str:
+def _reason(problem: Mapping[str, Any]) -> str:
     if problem["type"] == "value_error":
         return str(problem["ctx"]["error"])
     if problem["type"] == "missing":
@@ -224,8 +226,8 @@ def _reason(problem: dict[str, Any]) -> str:
         key, known = ctx["discriminator"].strip("'"), ctx["expected_tags"].replace("'", "").split(", ")
         near = difflib.get_close_matches(ctx["tag"], known, n=1, cutoff=0.5)
         return (
-            f"unknown {key} {ctx['tag']!r}; {f'did you mean {near[0]!r}? ' if near else ''}there are:"
-            f" {', '.join(known)}"
+            f"unknown {key} {ctx['tag']!r}; {f'did you mean {near[0]!r}? ' if near else ''}there are: "
+            f"{', '.join(known)}"
         )
     if problem["type"] == "tuple_type" and isinstance(problem["input"], (bool, int, float, str)):
         value = problem["input"]
@@ -284,7 +286,7 @@ def _override(values: dict[str, Any], override: str) -> None:
 def _index(items: list, part: str, override: str) -> int:
     if not part.isdecimal() or int(part) >= len(items):
         raise InputError(
-            f"override {override!r}: {part!r} is not an index into a list of {len(items)} items (0 to"
-            f" {len(items) - 1})"
+            f"override {override!r}: {part!r} is not an index into a list of {len(items)} items (0 to "
+            f"{len(items) - 1})"
         )
     return int(part)

@@ -1,6 +1,4 @@
-"""What every section of a config is made of: strict frozen models, the types of their fields, and the merging
-of sections.
-"""
+"""What every section of a config is made of: strict frozen models, types of fields, merging."""
 
 import difflib
 from typing import Annotated, Any
@@ -17,9 +15,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class Section(BaseModel):
-    """Base of all sections: frozen, typed strictly (a string is not a number), unknown keys are errors with a
-    suggestion.
-    """
+    """Base of all sections: frozen, strictly typed (a string is no number); unknown keys get a suggestion."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 

@@ -2,13 +2,14 @@
 run is kept.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self, get_args
 
 from pydantic import Field, model_validator
 
 from jaxrl.config.section import Fraction, NonNegative, NonNegativeInt, Positive, PositiveInt, Section, Share
 
-LORA_TARGETS = ("q", "k", "v", "o", "gate", "up", "down")
+LoraTarget = Literal["q", "k", "v", "o", "gate", "up", "down"]
+LORA_TARGETS: tuple[LoraTarget, ...] = get_args(LoraTarget)
 
 
 class ArchitectureSection(Section):
@@ -37,7 +38,7 @@ class ArchitectureSection(Section):
     max_positions: PositiveInt = 4096
 
     @model_validator(mode="after")
-    def _heads_divide(self):
+    def _heads_divide(self) -> Self:
         if self.num_heads % self.num_kv_heads:
             raise ValueError(
                 f"num_heads {self.num_heads} is not a multiple of num_kv_heads {self.num_kv_heads}"
@@ -83,7 +84,7 @@ class ModelSection(Section):
     remat: Literal["auto", "none", "selective", "full"] = "auto"
 
     @model_validator(mode="after")
-    def _one_source(self):
+    def _one_source(self) -> Self:
         if (self.path is None) == (self.architecture is None):
             raise ValueError(
                 "give exactly one of `path` (a model directory) and `architecture` (a fresh model)"
@@ -110,7 +111,7 @@ class LoraSection(Section):
     rank: PositiveInt = 16
     alpha: Positive = 32.0
     dropout: Fraction = 0.0
-    targets: Annotated[tuple[Literal[LORA_TARGETS], ...], Field(strict=False, min_length=1)] = LORA_TARGETS
+    targets: Annotated[tuple[LoraTarget, ...], Field(strict=False, min_length=1)] = LORA_TARGETS
     rslora: bool = False
 
 
@@ -248,12 +249,12 @@ class ExpectSection(Section):
     changed: Annotated[tuple[str, ...], Field(strict=False)] = ()
 
     @model_validator(mode="after")
-    def _in_order(self):
+    def _in_order(self) -> Self:
         for name, (low, high) in self.accuracy.items():
             if low > high:
                 raise ValueError(
-                    f"accuracy of {name!r}: [{low}, {high}] must be the lowest and the highest, in this"
-                    " order; swap them"
+                    f"accuracy of {name!r}: [{low}, {high}] must be the lowest and the highest, in this "
+                    "order; swap them"
                 )
         return self
 

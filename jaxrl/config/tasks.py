@@ -21,7 +21,10 @@ def _in_order(span: tuple[int, int]) -> tuple[int, int]:
 
 
 def _span(least: int, most: int) -> Any:
-    """The type of a pair of whole numbers, smallest and largest, both between `least` and `most`."""
+    """The type of a pair of whole numbers, smallest and largest, both between `least` and `most`.
+
+    (A type checker does not know types that a function makes: hence `ignore[valid-type]` where it is used.)
+    """
     end = Annotated[int, Field(ge=least, le=most)]
     return Annotated[tuple[end, end], Field(strict=False), AfterValidator(_in_order)]
 
@@ -147,7 +150,7 @@ class SatSection(AnyTaskSection):
     """
 
     name: Literal["sat"]
-    variables: _span(2, 10_000) = (10, 20)
+    variables: _span(2, 10_000) = (10, 20)  # type: ignore[valid-type]
     clause_sizes: Annotated[
         tuple[Annotated[int, Field(ge=2, le=20)], ...], Field(strict=False, min_length=1)
     ] = (3,)
@@ -163,13 +166,13 @@ class SatSection(AnyTaskSection):
     def _check_sizes(self) -> "SatSection":
         if max(self.clause_sizes) > self.variables[0]:
             raise ValueError(
-                f"a clause of {max(self.clause_sizes)} different variables does not fit a formula of"
-                f" {self.variables[0]}; raise variables or lower clause_sizes"
+                f"a clause of {max(self.clause_sizes)} different variables does not fit a formula of "
+                f"{self.variables[0]}; raise variables or lower clause_sizes"
             )
         if self.planting == "affine" and self.unsatisfiable:
             raise ValueError(
-                "planting: affine always has a solution; leave unsatisfiable out, or set planting to quiet or"
-                " none"
+                "planting: affine always has a solution; leave unsatisfiable out, or set planting to quiet "
+                "or none"
             )
         return self
 
@@ -211,8 +214,8 @@ class ArithmeticSection(AnyTaskSection):
     """
 
     name: Literal["arithmetic"]
-    terms: _span(2, 20) = (2, 3)
-    digits: _span(1, 12) = (1, 2)
+    terms: _span(2, 20) = (2, 3)  # type: ignore[valid-type]
+    digits: _span(1, 12) = (1, 2)  # type: ignore[valid-type]
     operators: Operators = ("+", "-", "*", "//")
     seed: NonNegativeInt = 0
     train: NonNegativeInt = 1000
@@ -230,9 +233,9 @@ class CountdownSection(AnyTaskSection):
     """
 
     name: Literal["countdown"]
-    numbers: _span(2, 6) = (3, 4)
+    numbers: _span(2, 6) = (3, 4)  # type: ignore[valid-type]
     largest: Annotated[int, Field(ge=2, le=10_000)] = 99
-    targets: _span(1, 1_000_000) = (10, 99)
+    targets: _span(1, 1_000_000) = (10, 99)  # type: ignore[valid-type]
     seed: NonNegativeInt = 0
     train: NonNegativeInt = 1000
     val: NonNegativeInt = 100

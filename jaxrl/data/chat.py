@@ -1,5 +1,4 @@
-"""Messages to token ids: the prompt that the sampler sees, and the record that SFT trains on. The same ids in
-both.
+"""Messages to token ids, the same for both: the prompt that is sampled from, the record that SFT trains on.
 
 The chat template is the only source of special tokens: text is rendered first and then tokenised without the
 tokenizer's own additions, so that a BOS which the template writes is never doubled. Parsing replies is the
@@ -42,8 +41,7 @@ def render_for_sampling(tokenizer: "PreTrainedTokenizerBase", messages: Sequence
 def render_for_training(
     tokenizer: "PreTrainedTokenizerBase", messages: Sequence[Message], training_template: bool = True
 ) -> tuple[list[int], list[bool]]:
-    """A record's ids, and which of them the loss is taken on: every assistant turn with the token that closes
-    it.
+    """A record's ids, and which of them the loss is taken on: each assistant turn with its closing token.
 
     For each trained message i, the ids before its completion are exactly `render_for_sampling(messages[:i])`:
     what is trained is what will be sampled. What a template writes after the closing token (ChatML: a
@@ -90,9 +88,7 @@ def render_for_training(
 
 
 def encode_text(tokenizer: "PreTrainedTokenizerBase", text: str) -> list[int]:
-    """The ids of a text that no template wraps, with what the tokenizer adds, but one BOS where the text
-    begins with its own.
-    """
+    """The ids of a text that no template wraps, with what the tokenizer adds, but never a second BOS."""
     ids, bos = list(tokenizer(text)["input_ids"]), tokenizer.bos_token_id
     if bos is not None and ids[:2] == [bos, bos] and len(ids) > len(_encode(tokenizer, text)):
         return ids[1:]
@@ -100,9 +96,7 @@ def encode_text(tokenizer: "PreTrainedTokenizerBase", text: str) -> list[int]:
 
 
 def end_of_turn_id(tokenizer: "PreTrainedTokenizerBase") -> int:
-    """The id with which the template closes an assistant turn. The sampler must stop at it: it belongs among
-    `eos_ids`.
-    """
+    """The id with which the template closes an assistant turn. The sampler must stop at it (`eos_ids`)."""
     text = _render(
         tokenizer, [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}], False
     )
@@ -128,8 +122,8 @@ def _ids_and_mask(
             raise _broken_prefix(i, "earlier turns are rendered otherwise once more turns follow")
         if prompt_ids[: len(ids)] != ids and as_sampled:
             raise InputError(
-                f"an assistant message before message {i} begins with characters that the tokenizer merges"
-                " with the template's; strip its leading whitespace"
+                f"an assistant message before message {i} begins with characters that the tokenizer merges "
+                "with the template's; strip its leading whitespace"
             )
         if prompt_ids[: len(ids)] != ids:  # an earlier turn stays in the ids in which it was trained
             prompt_ids = text_ids + _encode(tokenizer, prompt[len(text) :])
@@ -158,8 +152,8 @@ def _continued(tokenizer, prompt: str, prompt_ids: list[int], text: str, i: int)
     apart = prompt_ids + _encode(tokenizer, text[len(prompt) :])
     if tokenizer.decode(apart) != tokenizer.decode(text_ids):
         raise InputError(
-            f"message {i}: this tokenizer cannot continue the prompt's ids with the completion; strip the"
-            " message's leading whitespace"
+            f"message {i}: this tokenizer cannot continue the prompt's ids with the completion; strip the "
+            "message's leading whitespace"
         )
     return apart
 
@@ -174,8 +168,8 @@ def _up_to_end_of_turn(tokenizer, ids: list[int], i: int) -> list[int]:
     last = max((at for at, token in enumerate(ids) if token in special), default=None)
     if last is None or tokenizer.decode(ids[last + 1 :]).strip():
         raise InputError(
-            f"message {i}: the chat template closes assistant messages with no special token, so the model"
-            " would not learn to stop; set model.chat_template to a template that writes the EOS token there"
+            f"message {i}: the chat template closes assistant messages with no special token, so the model "
+            "would not learn to stop; set model.chat_template to a template that writes the EOS token there"
         )
     return ids[: last + 1]
 
@@ -212,22 +206,22 @@ def _render(
     except (jinja2.TemplateError, TypeError, ValueError) as error:
         roles = [message["role"] for message in messages]
         raise InputError(
-            f"the chat template refuses messages of roles {roles}: {error}; change the messages or"
-            " model.chat_template"
+            f"the chat template refuses messages of roles {roles}: {error}; change the messages or "
+            "model.chat_template"
         ) from None
 
 
 @functools.lru_cache(maxsize=8)
 def _family(tokenizer, chat_template: str) -> str | None:
-    """The family of the tokenizer's template, told once; `chat_template` is there for the cache, which must
+    """The family of the tokenizer's template, logged once; `chat_template` is there for the cache, which must
     hang on it.
     """
     family = find_family(functools.partial(_render, tokenizer))
     if family is not None:
         log.warning(
-            "the model's chat template takes back the thoughts of earlier turns; records that it would break"
-            " are rendered with the training template of %s, which keeps them (model.training_template: false"
-            " refuses such records)",
+            "the model's chat template takes back the thoughts of earlier turns; records that it would break "
+            "are rendered with the training template of %s, which keeps them (model.training_template: false "
+            "refuses such records)",
             family,
         )
     return family
@@ -257,8 +251,8 @@ def _refuse_losses(render: Render, messages: Sequence[Message], text: str, opens
         for key in ("tools", "tool_calls"):
             if message.get(key) and is_lost(i, {key: []}):
                 raise InputError(
-                    f"message {i}: the chat template does not render `{key}`; leave them out, or set"
-                    " model.chat_template to one that does"
+                    f"message {i}: the chat template does not render `{key}`; leave them out, or set "
+                    "model.chat_template to one that does"
                 )
         if message["role"] == "assistant" or not (content := message["content"].strip()):
             continue
@@ -269,8 +263,8 @@ def _refuse_losses(render: Render, messages: Sequence[Message], text: str, opens
         )
         if not is_there and is_lost(i, {"content": content + "."}):
             raise InputError(
-                f"message {i}: the chat template leaves out what messages of role {message['role']!r} say;"
-                " use a role that it renders"
+                f"message {i}: the chat template leaves out what messages of role {message['role']!r} say; "
+                "use a role that it renders"
             )
 
 
@@ -280,7 +274,7 @@ def _encode(tokenizer, text: str) -> list[int]:
 
 def _broken_prefix(i: int, why: str) -> TemplateForgets:
     return TemplateForgets(
-        f"message {i}: the chat template breaks the prefix property ({why}), so training would not see the"
-        " ids that sampling uses; give each assistant turn a record of its own, or set model.chat_template"
-        " to a template that keeps what it has written"
+        f"message {i}: the chat template breaks the prefix property ({why}), so training would not see the "
+        "ids that sampling uses; give each assistant turn a record of its own, or set model.chat_template "
+        "to a template that keeps what it has written"
     )

@@ -1,8 +1,8 @@
-"""The moment that a chat template is told when it asks for the date (`strftime_now`: Llama 3.2, Granite and
+"""The moment that a chat template gets when it asks for the date (`strftime_now`: Llama 3.2, Granite and
 others).
 
 A prompt with today's date in it makes a run that goes on tomorrow another run. So one moment is fixed, where
-a run or a command begins, and every rendering of the tokenizer's template is told that one. Templates have no
+a run or a command begins, and every rendering of the tokenizer's template gets that one. Templates have no
 other clock than `strftime_now`.
 """
 
@@ -28,7 +28,7 @@ def asks_for_date(tokenizer: "PreTrainedTokenizerBase") -> bool:
 
 
 def at_fixed_moment(tokenizer: "PreTrainedTokenizerBase", template: str) -> str:
-    """The template with a `strftime_now` of its own, which tells the moment fixed; as it is where none is, or
+    """The template with a `strftime_now` of its own, which gives the moment fixed; as it is where none is, or
     none is asked for.
 
     transformers gives templates plain values alone, no functions; so the function is a macro, put before the
@@ -45,9 +45,9 @@ def _macro(moment: datetime) -> str:
     """
     texts = {flag + letter: moment.strftime(f"%{flag}{letter}") for flag in FLAGS for letter in LETTERS}
     return (
-        f"{{% macro {CLOCK}(format) %}}{{% set texts = {texts!r} %}}{{% for part in format.split('%%')"
-        " %}{{ '' if loop.first else '%' }}{% for piece in part.split('%') %}{% if loop.first"
-        " %}{{ piece }}{% elif piece[:2] in texts %}{{ texts[piece[:2]] }}{{ piece[2:] }}{%"
-        " elif piece[:1] in texts %}{{ texts[piece[:1]] }}{{ piece[1:] }}{% else %}{{ '%'"
-        " }}{{ piece }}{% endif %}{% endfor %}{% endfor %}{% endmacro %}\n"
+        f"{{% macro {CLOCK}(format) %}}{{% set texts = {texts!r} %}}{{% for part in format.split('%%') "
+        "%}{{ '' if loop.first else '%' }}{% for piece in part.split('%') %}{% if loop.first "
+        "%}{{ piece }}{% elif piece[:2] in texts %}{{ texts[piece[:2]] }}{{ piece[2:] }}{% "
+        "elif piece[:1] in texts %}{{ texts[piece[:1]] }}{{ piece[1:] }}{% else %}{{ '%' "
+        "}}{{ piece }}{% endif %}{% endfor %}{% endfor %}{% endmacro %}\n"
     )

@@ -170,8 +170,8 @@ def _line(row: dict[str, Any], path: Path, number: int) -> bytes:
         return json.dumps(row, allow_nan=False).encode() + b"\n"
     except ValueError:
         raise InputError(
-            f"{path}, line {number} would hold a number that JSON does not have (NaN or infinity); mend its"
-            " record"
+            f"{path}, line {number} would hold a number that JSON does not have (NaN or infinity); mend its "
+            "record"
         ) from None
     except RecursionError:
         raise InputError(
@@ -186,8 +186,8 @@ def _value(line: bytes, path: Path, number: int) -> Any:
     except UnicodeDecodeError as error:
         found = f"byte 0x{line[error.start]:02x}"
         raise InputError(
-            f"{path}, line {number}, column {error.start + 1}: not UTF-8: found {found}; save the file as"
-            " UTF-8"
+            f"{path}, line {number}, column {error.start + 1}: not UTF-8: found {found}; save the file as "
+            "UTF-8"
         ) from None
     except json.JSONDecodeError as error:
         found = (

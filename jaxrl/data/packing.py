@@ -1,7 +1,7 @@
 """Ragged examples to rows of one length, and rows to batches. Numpy only; nothing is ever cut off or dropped.
 
 Axes: R rows, B rows of a batch, T tokens. The state of an iteration is one number: what step s sees is a
-  function of (seed, s).
+function of (seed, s).
 """
 
 import bisect
@@ -81,9 +81,7 @@ def assign_rows(lengths: Sequence[int], seq_len: int, packing: bool = True) -> l
 def lay_out(
     assignment: Sequence[Sequence[int]], sequences: Sequence[Sequence], seq_len: int, dtype
 ) -> np.ndarray:
-    """[R, T]: the sequences of each row one after another, zeros after them. One call for each field of a
-    batch.
-    """
+    """[R, T]: each row's sequences one after another, zeros after them. One call per field of a batch."""
     out = np.zeros((len(assignment), seq_len), dtype)
     for r, row in enumerate(assignment):
         at = 0
@@ -134,15 +132,12 @@ def pack(
 
 
 def indices_at(count: int, batch: int, seed: int, step: int) -> np.ndarray:
-    """The indices that step `step` (from 0) sees, [batch], computed from the arguments alone: `stream_at` in
-    equal steps.
-    """
+    """The indices [batch] of step `step` (from 0), from the arguments alone: `stream_at` in equal steps."""
     return stream_at(count, step * batch, batch, seed)
 
 
 def stream_at(count: int, start: int, length: int, seed: int) -> np.ndarray:
-    """Places start .. start + length of an endless stream of indices below `count`, [length], a fresh
-    permutation per epoch.
+    """Places start .. start + length of an endless stream of indices below `count`, permuted each epoch.
 
     A piece that the epoch's end cuts goes on into the next epoch: no item is dropped, every epoch sees each
     item once, all pieces are full. A piece longer than `count` therefore repeats items.

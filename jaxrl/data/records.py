@@ -3,23 +3,25 @@
 
 A record is one of
 
-    {"messages": [{"role": ..., "content": ...}, ...]}                    at least one assistant message, not
-    the first {"prompt": "..." or [messages], "completion": "..." or [messages]}    a string is one message:
-    the user's, the assistant's
+    {"messages": [{"role": ..., "content": ...}, ...]}
+        with at least one assistant message, not the first
+    {"prompt": "..." or [messages], "completion": "..." or [messages]}
+        a string is one message: the user's, the assistant's
 
-where a prompt's assistant messages are given, not to be learnt (unless they carry `weight: 1` or `train:
-true`), and may carry
+where a prompt's assistant messages are given, not to be learnt (unless they carry `weight: 1` or
+`train: true`), and may carry
 
     system      a system message that comes before the others
     tools       the functions that the chat may call, as the chat template takes them (a list, or that list as
-    JSON text) thinking    beside `completion`, beside an assistant message's `content`, or beside `messages`
-    (it then belongs to the
-                last assistant message); `reasoning_content` and `reasoning` are other names of it
+                JSON text)
+    thinking    beside `completion`, beside an assistant message's `content`, or beside `messages` (it then
+                belongs to the last assistant message); `reasoning_content` and `reasoning` are other names of
+                it
 
 A message may carry `tool_calls` (an assistant's), `tool_call_id` and `name` (a tool's), and `weight: 0` or
 `train: false`: its turn is not trained on. What says nothing of what is to be learnt (`HARMLESS`), and what
-  holds nothing (null, or empty), is left
-out. Any other key is an error: leaving it out in silence would teach something else than the record says.
+holds nothing (null, or empty), is left out. Any other key is an error: leaving it out in silence would teach
+something else than the record says.
 """
 
 import hashlib
@@ -39,49 +41,12 @@ OF_A_RECORD = {"messages", "prompt", "completion", "system", "tools", *THINKING}
 OF_A_MESSAGE = {"role", "content", "weight", "train", "tool_calls", *THINKING}
 OF_A_TOOLS_MESSAGE = {"role", "content", "weight", "train", "tool_call_id", "name"}
 # Where a record or a message comes from and where it is filed.
-HARMLESS = {
-    "id",
-    "uid",
-    "uuid",
-    "guid",
-    "idx",
-    "index",
-    "line",
-    "row",
-    "key",
-    "hash",
-    "prompt_id",
-    "conversation_id",
-    "message_id",
-    "source",
-    "origin",
-    "dataset",
-    "subset",
-    "split",
-    "url",
-    "license",
-    "author",
-    "model",
-    "generator",
-    "version",
-    "metadata",
-    "meta",
-    "timestamp",
-    "date",
-    "created",
-    "created_at",
-    "updated_at",
-    "language",
-    "lang",
-    "tags",
-    "category",
-    "topic",
-    "domain",
-    "comment",
-    "notes",
-    "num_turns",
-    "num_tokens",
-}
+HARMLESS = frozenset(
+    "id uid uuid guid idx index line row key hash prompt_id conversation_id message_id source origin "
+    "dataset subset split url license author model generator version metadata meta timestamp date "
+    "created created_at updated_at language lang tags category topic domain comment notes num_turns "
+    "num_tokens".split()
+)
 
 
 def read_records(section: DataSection) -> list[list[Message]]:
@@ -124,8 +89,8 @@ def split_records(
     order = sorted(set(keys))
     if len(order) < 2:
         raise InputError(
-            f"{len(records)} record(s), {len(order)} different: too few to hold out"
-            f" val_fraction={val_fraction}; set the stage's val_fraction to 0"
+            f"{len(records)} record(s), {len(order)} different: too few to hold out "
+            f"val_fraction={val_fraction}; set the stage's val_fraction to 0"
         )
     wanted = max(1, round(val_fraction * len(order)))
     held_out = set(order[: min(wanted, len(order) - 1)])
@@ -143,9 +108,7 @@ def with_thinking(thinking: str, answer: str) -> str:
 
 
 def parse_record(value: Any, place: str, ignore: Collection[str] = ()) -> list[Message]:
-    """One record's messages; `place` (file and line) begins every error, `ignore` are keys that are left
-    out.
-    """
+    """One record's messages; `place` (file and line) begins every error, `ignore`: keys left out."""
     if not isinstance(value, dict):
         raise InputError(f"{place}: a record must be an object, and this is {_kind(value)}: {short(value)}")
     value = {key: held for key, held in value.items() if key not in ignore}
@@ -162,8 +125,8 @@ def parse_record(value: Any, place: str, ignore: Collection[str] = ()) -> list[M
     else:
         keys = ", ".join(map(repr, value)) or "none"
         raise InputError(
-            f"{place}: a record needs `messages`, or `prompt` and `completion`; the keys found are {keys};"
-            " rename or convert them"
+            f"{place}: a record needs `messages`, or `prompt` and `completion`; the keys found are {keys}; "
+            "rename or convert them"
         )
     _refuse_unknown(value, known, place, "the record")
     _check_turns(messages, place)
@@ -202,8 +165,8 @@ def _check_turns(messages: list[Message], place: str) -> None:
         raise InputError(f"{place}: messages[0] is an assistant message; a prompt must come before it")
     if not any(message.get("train", True) for message in assistants):
         raise InputError(
-            f"{place}: every assistant message has weight 0 (or train: false), so nothing is left to train"
-            " on; remove the record"
+            f"{place}: every assistant message has weight 0 (or train: false), so nothing is left to train "
+            "on; remove the record"
         )
 
 
@@ -216,8 +179,8 @@ def _prompt(value: Any, place: str, ignore: Collection[str]) -> list[Message]:
             message["train"] = False
     if messages[-1]["role"] == "assistant":
         raise InputError(
-            f"{place}: prompt ends with an assistant message, and the completion would be another turn, not"
-            " its end; join the two"
+            f"{place}: prompt ends with an assistant message, and the completion would be another turn, not "
+            "its end; join the two"
         )
     return messages
 
@@ -228,8 +191,8 @@ def _completion(value: Any, place: str, ignore: Collection[str]) -> list[Message
     messages = parse_messages(value, place, "completion", ignore)
     if messages[0]["role"] != "assistant":
         raise InputError(
-            f"{place}: completion[0] is of role {messages[0]['role']!r}; a completion begins with an"
-            " assistant message"
+            f"{place}: completion[0] is of role {messages[0]['role']!r}; a completion begins with an "
+            "assistant message"
         )
     return messages
 
@@ -238,13 +201,11 @@ def _completion(value: Any, place: str, ignore: Collection[str]) -> list[Message
 
 
 def parse_messages(value: Any, place: str, key: str, ignore: Collection[str] = ()) -> list[Message]:
-    """A list of messages; `place` begins every error, `key` is where the list stands, `ignore` are keys that
-    are left out.
-    """
+    """A list of messages; `place` begins every error, `key`: where it stands, `ignore`: keys left out."""
     if not isinstance(value, list) or not value:
         raise InputError(
-            f"{place}: {key} must be a list of messages with at least one, and is {_kind(value)}:"
-            f" {short(value)}"
+            f"{place}: {key} must be a list of messages with at least one, and is {_kind(value)}: "
+            f"{short(value)}"
         )
     return [_message(item, place, f"{key}[{i}]", ignore) for i, item in enumerate(value)]
 
@@ -274,8 +235,8 @@ def _message(item: Any, place: str, at: str, ignore: Collection[str]) -> Message
     if calls:
         if role != "assistant":
             raise InputError(
-                f"{place}: {at}.tool_calls belongs to a message of role {role!r}; only assistant messages"
-                " call tools"
+                f"{place}: {at}.tool_calls belongs to a message of role {role!r}; only assistant messages "
+                "call tools"
             )
         message["tool_calls"] = [
             _call(call, place, f"{at}.tool_calls[{i}]")
@@ -314,19 +275,19 @@ def _is_trained(item: dict[str, Any], role: str, place: str, at: str) -> bool:
         raise InputError(f"{place}: {at}.train must be true or false, and is {short(train)}")
     if weight is not None and weight not in (0, 1):
         raise InputError(
-            f"{place}: {at}.weight is {short(weight)}; a turn is trained on (1) or not (0), there is nothing"
-            " between"
+            f"{place}: {at}.weight is {short(weight)}; a turn is trained on (1) or not (0), there is nothing "
+            "between"
         )
-    said = {bool(value) for value in (train, weight) if value is not None}
-    if len(said) > 1:
+    marks = {bool(value) for value in (train, weight) if value is not None}
+    if len(marks) > 1:
         raise InputError(
             f"{place}: {at}: train: {train} and weight: {weight} say different things; keep one of them"
         )
-    if role != "assistant" and True in said:
+    if role != "assistant" and True in marks:
         raise InputError(
             f"{place}: {at} has role {role!r} and is to be trained on; only assistant messages can be"
         )
-    return False not in said or role != "assistant"
+    return False not in marks or role != "assistant"
 
 
 def _thinking(item: dict[str, Any], place: str, at: str = "") -> tuple[str, str] | None:
@@ -334,8 +295,8 @@ def _thinking(item: dict[str, Any], place: str, at: str = "") -> tuple[str, str]
     found = {key: parse_text(item[key], place, f"{at}{key}") for key in THINKING if item.get(key) is not None}
     if len(set(found.values())) > 1:
         raise InputError(
-            f"{place}: {' and '.join(at + key for key in found)} are names of one thing and differ; keep one"
-            " of them"
+            f"{place}: {' and '.join(at + key for key in found)} are names of one thing and differ; keep one "
+            "of them"
         )
     return next(iter(found.items()), None)
 
@@ -370,9 +331,9 @@ def _refuse_unknown(item: dict[str, Any], known: Collection[str], place: str, wh
     ]
     if unknown:
         raise InputError(
-            f"{place}: {what} has {', '.join(f'`{key}`' for key in unknown)}, which nothing here would heed;"
-            " if that may be, remove it, or (SFT) name it: data: {ignore:"
-            f" [{', '.join(map(_in_yaml, unknown))}]}}"
+            f"{place}: {what} has {', '.join(f'`{key}`' for key in unknown)}, which nothing here would heed; "
+            "if that may be, remove it, or (SFT) name it: data: {ignore: "
+            f"[{', '.join(map(_in_yaml, unknown))}]}}"
         )
 
 
@@ -410,8 +371,8 @@ def _refuse_filled_up(row: dict[str, Any], place: str) -> None:
     for key, value in [("tools", row.get("tools")), *(("arguments", value) for value in arguments)]:
         if value is not None and _holds_null(value):
             raise InputError(
-                f"{place}: {key} hold nulls, with which `datasets` fills objects up; give `tools` and"
-                " `arguments` as JSON text"
+                f"{place}: {key} hold nulls, with which `datasets` fills objects up; give `tools` and "
+                "`arguments` as JSON text"
             )
 
 

@@ -1,6 +1,4 @@
-"""Records with a dataset's own field names: from JSONL or parquet files, or through `datasets`. What they
-mean, the tasks know.
-"""
+"""Records with a dataset's own field names, from JSONL or parquet files, or through `datasets`."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,8 +9,7 @@ from jaxrl.errors import InputError
 
 
 def read_file(path: str | Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """(file and place, record) of each record of a file: parquet if it is named so, else JSONL, plain or
-    `.gz`.
+    """(place, record) of each record of a file: parquet if it is named so, else JSONL, plain or `.gz`.
 
     Raises:
       InputError: a file that cannot be read; parquet without pyarrow.
@@ -21,8 +18,7 @@ def read_file(path: str | Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def read_hub(name: str, config: str | None, split: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """(dataset and place, record) of each record of a split: of a dataset of the hub, or of a folder that one
-    was saved to.
+    """(place, record) of each record of a split: a dataset of the hub, or a folder that it was saved to.
 
     Raises:
       InputError: no `datasets` library; a dataset, configuration or split that cannot be loaded.
@@ -31,8 +27,8 @@ def read_hub(name: str, config: str | None, split: str) -> Iterator[tuple[str, d
         import datasets
     except ImportError:
         raise InputError(
-            f"the dataset {name!r} needs the `datasets` library; install it with: pip install"
-            " 'jaxrl[datasets]'"
+            f"the dataset {name!r} needs the `datasets` library; install it with: pip install "
+            "'jaxrl[datasets]'"
         ) from None
     try:
         saved = any((Path(name) / file).is_file() for file in ("state.json", "dataset_dict.json"))
@@ -58,7 +54,8 @@ def _parquet_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     try:
         with pyarrow.parquet.ParquetFile(path) as file:
             for batch in file.iter_batches():
-                for number, row in enumerate(batch.to_pylist(), start=number + 1):
+                for row in batch.to_pylist():
+                    number += 1
                     yield f"{path}, row {number}", row
     except (OSError, pyarrow.ArrowException) as error:
         raise InputError(

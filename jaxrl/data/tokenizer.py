@@ -1,6 +1,4 @@
-"""Tokenizers: one made on the spot for models without a directory, one loaded from a directory, and the ids
-that end a turn.
-"""
+"""Tokenizers: one made on the spot, or one loaded from a directory, and the ids that end a turn."""
 
 import logging
 import os
@@ -38,9 +36,8 @@ def train_tokenizer(texts: Iterable[str], whole: Sequence[str] = ()) -> "PreTrai
     """A byte-level tokenizer in which every word of the texts is one token, with a ChatML template.
 
     Lossless: decode(encode(s)) == s for any s, because all 256 bytes are tokens. Deterministic: the same
-      texts give the
-    same ids, in any order. Digits and punctuation stay single, so that numbers are spelt and signs never hide
-    inside words. A word that the texts do not have is spelt in bytes.
+    texts give the same ids, in any order. Digits and punctuation stay single, so that numbers are spelt and
+    signs never hide inside words. A word that the texts do not have is spelt in bytes.
 
     It is a BPE model without merges that takes known words whole (`ignore_merges`): learnt merges would bring
     two or three fragments per word that never occur, and a small model pays for them in its embedding and its
@@ -77,8 +74,8 @@ def train_tokenizer(texts: Iterable[str], whole: Sequence[str] = ()) -> "PreTrai
     for text in whole:
         if core.decode(core.encode(text).ids, skip_special_tokens=False) != text:
             raise InputError(
-                f"{text[:40]!r} cannot be one token: it is not decoded back to itself; leave it out of"
-                " `whole`"
+                f"{text[:40]!r} cannot be one token: it is not decoded back to itself; leave it out of "
+                "`whole`"
             )
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=core,
@@ -92,8 +89,7 @@ def train_tokenizer(texts: Iterable[str], whole: Sequence[str] = ()) -> "PreTrai
 
 
 def load_tokenizer(path: str | Path, chat_template: str | Path | None = None) -> "PreTrainedTokenizerBase":
-    """The tokenizer of a directory, or of a hub name, for chats; nothing is downloaded when the directory
-    exists.
+    """The tokenizer of a directory, or of a hub name, for chats; for a directory nothing is downloaded.
 
     A tokenizer without a pad token pads with its EOS token: padding is masked by segment ids, so that any id
     serves, and base models commonly come without one. This is logged once.
@@ -106,22 +102,22 @@ def load_tokenizer(path: str | Path, chat_template: str | Path | None = None) ->
     """
     if (is_folder := _check_place(path)) and not _has_tokenizer(path):
         raise InputError(
-            f"{str(path)!r} holds no tokenizer (none of {', '.join(TOKENIZER_FILES)}); set model.tokenizer to"
-            " a tokenizer directory"
+            f"{str(path)!r} holds no tokenizer (none of {', '.join(TOKENIZER_FILES)}); set model.tokenizer "
+            "to a tokenizer directory"
         )
     tokenizer = _load(path, is_folder)
     if chat_template is not None:
         tokenizer.chat_template = _read_template(Path(chat_template))
     if tokenizer.chat_template is None:
         raise InputError(
-            f"the tokenizer of {str(path)!r} has no chat template; set model.chat_template to a file with a"
-            " Jinja template"
+            f"the tokenizer of {str(path)!r} has no chat template; set model.chat_template to a file with a "
+            "Jinja template"
         )
     if tokenizer.pad_token_id is None:
         if tokenizer.eos_token is None:
             raise InputError(
-                f"the tokenizer of {str(path)!r} has neither a pad nor an EOS token; name them in its"
-                " tokenizer_config.json"
+                f"the tokenizer of {str(path)!r} has neither a pad nor an EOS token; name them in its "
+                "tokenizer_config.json"
             )
         tokenizer.pad_token = tokenizer.eos_token
         log.warning(
@@ -144,9 +140,7 @@ def find_tokenizer(folder: str | Path) -> "PreTrainedTokenizerBase | None":
 
 
 def num_tokens(tokenizer: "PreTrainedTokenizerBase") -> int:
-    """Ids from here on are no tokens: the padding of a model's vocabulary. The highest id counts, for ids may
-    have gaps.
-    """
+    """Ids from here on are no tokens: a vocabulary's padding. The highest id counts: ids may have gaps."""
     return max(tokenizer.get_vocab().values()) + 1
 
 
@@ -167,8 +161,8 @@ def eos_ids(tokenizer: "PreTrainedTokenizerBase | None", folder: str | Path | No
             break
     if tokenizer is not None and not ids:
         raise InputError(
-            "the tokenizer has no EOS token, so no completion would ever end; name one in its"
-            " tokenizer_config.json"
+            "the tokenizer has no EOS token, so no completion would ever end; name one in its "
+            "tokenizer_config.json"
         )
     return tuple(dict.fromkeys(ids))
 
@@ -190,8 +184,8 @@ def _load(path: str | Path, is_folder: bool) -> "PreTrainedTokenizerBase":
     except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
         first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise InputError(
-            f"the tokenizer of {str(path)!r} cannot be loaded: {first_line}; set model.tokenizer to a"
-            " tokenizer directory"
+            f"the tokenizer of {str(path)!r} cannot be loaded: {first_line}; set model.tokenizer to a "
+            "tokenizer directory"
         ) from error
 
 

@@ -9,10 +9,9 @@ model's own template's.
 For each trained turn two laws hold, and are checked for every record:
 
     the completion   is the one that the model's own template writes for that turn as the last one of the
-    chat; where the
-                     own one strips the thoughts even there, it is that and the thoughts
+                     chat; where the own one strips the thoughts even there, it is that and the thoughts
     its prompt       is the model's own prompt for that turn, and the thoughts of the earlier turns: the one
-    departure
+                     departure
 
 A template's family is known by that behaviour, not by its name or digest: both laws on `PROBE`.
 """
@@ -133,7 +132,7 @@ def _template(name: str) -> str:
 
 def _departs(i: int, family: str, what: str) -> InputError:
     return InputError(
-        f"message {i}: the training template of {family} gives another {what} than the model's own chat"
-        " template does; strip the whitespace around what assistant messages think and answer, or give each"
-        " assistant turn a record of its own"
+        f"message {i}: the training template of {family} gives another {what} than the model's own chat "
+        "template does; strip the whitespace around what assistant messages think and answer, or give each "
+        "assistant turn a record of its own"
     )

@@ -1,4 +1,7 @@
-"""The programs that XLA builds: kept on disk, and counted while something runs."""
+"""The programs that XLA builds: kept on disk, and counted while something runs.
+
+After a warm-up none should be built.
+"""
 
 import logging
 import os
@@ -46,9 +49,7 @@ class Compilations:
 
 
 def set_up_jax(compilation_cache: str | None) -> None:
-    """Keep compiled programs on disk, so that the second start of a run compiles nothing; where the disk
-    takes none, say so once.
-    """
+    """Keep compiled programs on disk: a second start compiles none. Warn once if the disk takes none."""
     if compilation_cache is None:
         return
     folder = Path(compilation_cache).expanduser()

@@ -13,9 +13,7 @@ from jaxrl.errors import InputError
 
 
 def device_memory(device: jax.Device) -> int:
-    """Bytes that a device has for arrays; on CPU this process's share of the host's memory, for each of its
-    devices.
-    """
+    """Bytes that a device has for arrays; on CPU its part of this process's share of the host's memory."""
     stats = device.memory_stats()
     return stats["bytes_limit"] if stats is not None else host_memory() // jax.local_device_count()
 
@@ -28,9 +26,7 @@ def host_memory(limit_file: Path = Path("/sys/fs/cgroup/memory.max")) -> int:
 
 
 def free_memory(mesh: Mesh) -> float:
-    """Bytes free on the fullest device of the mesh that this process can see; CPU devices share what the host
-    has left.
-    """
+    """Bytes free on the mesh's fullest device in sight; CPU devices share what the host has left."""
     devices = [device for device in mesh.devices.flat if device.process_index == jax.process_index()]
     if devices[0].memory_stats() is None:
         free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

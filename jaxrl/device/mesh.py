@@ -1,5 +1,4 @@
-"""The one place that knows about devices: the mesh, the table of parameter shardings, and the placing of
-batches.
+"""The one place that knows about devices: the mesh, the table of parameter shardings, where batches go.
 
 Axes of the mesh: `data` (rows; weights copied), `fsdp` (rows; weights cut), `tensor` (heads and features
 cut).
@@ -43,11 +42,11 @@ def make_mesh(section: MeshSection) -> Mesh:
     needed, devices = int(np.prod(shape)), jax.devices()
     if needed > len(devices):
         raise InputError(
-            f"mesh data={section.data} fsdp={section.fsdp} tensor={section.tensor} needs {needed} devices and"
-            f" jax sees {len(devices)} ({devices[0].platform}); lower the mesh axes"
+            f"mesh data={section.data} fsdp={section.fsdp} tensor={section.tensor} needs {needed} devices "
+            f"and jax sees {len(devices)} ({devices[0].platform}); lower the mesh axes"
         )
     # Auto: the compiler places what this table leaves open. (make_mesh's own default asks every operation to
-    #   be explicit.)
+    # be explicit.)
     return jax.make_mesh(
         shape, ("data", "fsdp", "tensor"), axis_types=(AxisType.Auto,) * 3, devices=devices[:needed]
     )
@@ -91,9 +90,7 @@ def rows_sharding(mesh: Mesh, axis: int = 0) -> NamedSharding:
 
 
 def shard_batch(batch, mesh: Mesh):
-    """Host arrays [M, B, T, ...] -> device arrays with B spread over the mesh; scalars and None are left as
-    they fit.
-    """
+    """Host arrays [M, B, T, ...] -> device arrays, B spread over the mesh; None and scalars as they fit."""
 
     def place(leaf):
         sharding = rows_sharding(mesh, axis=1) if np.ndim(leaf) >= 3 else replicated(mesh)
@@ -143,9 +140,9 @@ def _spec(path, leaf, mesh: Mesh) -> PartitionSpec:
             for axis, mesh_axis in enumerate(spec):
                 if mesh_axis is not None and leaf.shape[axis] % mesh.shape[mesh_axis]:
                     raise InputError(
-                        f"{name} of shape {tuple(leaf.shape)}: axis {axis} ({leaf.shape[axis]}) cannot be cut"
-                        f" over mesh.{mesh_axis}={mesh.shape[mesh_axis]}; choose a mesh.{mesh_axis} that"
-                        " divides it"
+                        f"{name} of shape {tuple(leaf.shape)}: axis {axis} ({leaf.shape[axis]}) cannot be "
+                        f"cut over mesh.{mesh_axis}={mesh.shape[mesh_axis]}; choose a mesh.{mesh_axis} that "
+                        "divides it"
                     )
             return spec
     raise LookupError(

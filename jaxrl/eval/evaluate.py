@@ -36,9 +36,7 @@ def evaluate(
 
 
 def baseline_rows(task: Task, pool: VerifierPool, problems: Sequence[Problem], seed: int) -> list[Row]:
-    """A row for each of the task's baselines: what completions that know nothing would get on the same
-    problems.
-    """
+    """A row for each of the task's baselines: what completions that know nothing get on these problems."""
     rows = []
     for name, baseline in task.baselines().items():
         rng = random.Random(f"{name}/{seed}")

@@ -11,7 +11,8 @@ from typing import TypeVar
 from jaxrl.errors import InputError
 
 Stamp = tuple[int, int, int, int]
-A, B = TypeVar("A"), TypeVar("B")
+A = TypeVar("A")
+B = TypeVar("B")
 
 
 def stamp(path: Path) -> Stamp:

@@ -1,6 +1,4 @@
-"""Files on a disk that may be full, read-only or gone: what goes wrong in one sentence, and files that are
-whole or not there.
-"""
+"""Files on a disk that may be full, read-only or gone: errors in one sentence, whole files or none."""
 
 import errno
 import json
@@ -21,9 +19,7 @@ AGAIN = "start the same command again"
 
 @contextmanager
 def writing(path: str | Path) -> Iterator[None]:
-    """Whatever the disk refuses inside is an InputError about `path`, be it told by Python or by a library's
-    own exception.
-    """
+    """What the disk refuses inside is an InputError about `path`, whether Python raises it or a library."""
     try:
         yield
     except Exception as error:
@@ -66,8 +62,8 @@ def check_space(folder: str | Path, needed: int, what: str) -> None:
         free = shutil.disk_usage(folder).free
     if free < needed:
         raise InputError(
-            f"{what} needs up to {needed / 2**20:.1f} MiB, and the disk of {folder} has {free / 2**20:.1f}"
-            f" MiB left; nothing of it was written: make room, and {AGAIN}"
+            f"{what} needs up to {needed / 2**20:.1f} MiB, and the disk of {folder} has {free / 2**20:.1f} "
+            f"MiB left; nothing of it was written: make room, and {AGAIN}"
         )
 
 
@@ -104,9 +100,7 @@ def read_json(path: str | Path, remedy: str) -> dict[str, Any]:
 
 
 def silence(stream: TextIO) -> None:
-    """Let what a stream still holds go nowhere: the interpreter, which writes it out at the end, would fail
-    once more.
-    """
+    """Let what a stream still holds go nowhere: the interpreter would fail on it once more."""
     with suppress(OSError, ValueError):  # a stream of a test has no descriptor
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, stream.fileno())

@@ -72,12 +72,9 @@ def _take(folder: Path, made: list[Path]) -> int:
         try:
             _lock(descriptor, folder)
             if _is_at(descriptor, lock):
+                holder = f"pid {os.getpid()} on host {socket.gethostname()}, since {time.strftime('%F %T')}\n"
                 os.ftruncate(descriptor, 0)
-                os.pwrite(
-                    descriptor,
-                    f"pid {os.getpid()} on host {socket.gethostname()}, since {time.strftime('%F %T')}\n".encode(),
-                    0,
-                )
+                os.pwrite(descriptor, holder.encode(), 0)
                 return descriptor
         except BaseException:
             os.close(descriptor)
@@ -91,15 +88,15 @@ def _lock(descriptor: int, folder: Path) -> None:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         raise InputError(
-            f"another process is at work in {folder}: {_holder(descriptor)}; wait for its end, or set another"
-            " `name`"
+            f"another process is at work in {folder}: {_holder(descriptor)}; wait for its end, or set "
+            "another `name`"
         ) from None
     except OSError as error:
         if error.errno not in NO_LOCKS:
             raise
         log.warning(
-            "the file system of %s has no locks (%s): nothing keeps a second process out of this folder, so"
-            " start the run once only",
+            "the file system of %s has no locks (%s): nothing keeps a second process out of this folder, so "
+            "start the run once only",
             folder,
             error.strerror,
         )

@@ -2,8 +2,7 @@
 place.
 
 Axes: B rows, K key/value heads, S cache positions, H head width, T new tokens. All rows write at one shared
-  cursor: a
-row's tokens end where the cursor stands, and what lies before its `start` is never read. One
+cursor: a row's tokens end where the cursor stands, and what lies before its `start` is never read. One
 dynamic_update_slice then serves the whole batch (a scatter per row is slow on TPU). How many positions there
 are is the reader's business: the engine moves the rows into larger arrays as they grow, so that attention
 never reads far beyond what is there.
@@ -18,7 +17,7 @@ import jax.numpy as jnp
 from jax import Array
 
 
-class Entry(NamedTuple):
+class LayerCache(NamedTuple):
     """One layer's keys and values; int8 with a scale per token and head, or in the arithmetic's dtype
     without.
     """
@@ -32,7 +31,7 @@ class Entry(NamedTuple):
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class KVCache:
-    layers: tuple[Entry, ...]
+    layers: tuple[LayerCache, ...]
     start: Array  # [B] int32, first position that belongs to the row
     cursor: Array  # [] int32, next position to write
 
@@ -53,24 +52,24 @@ def quantize(x: Array, axis: int) -> tuple[Array, Array]:
     return jnp.round(x / scale).astype(jnp.int8), jnp.squeeze(scale, axis)
 
 
-def make_entry(k: Array, v: Array, int8: bool) -> Entry:
+def make_layer(k: Array, v: Array, int8: bool) -> LayerCache:
     """Keys and values [B, T, K, H] in the cache's layout."""
     k, v = k.swapaxes(1, 2), v.swapaxes(1, 2)
     if not int8:
-        return Entry(k, v)
+        return LayerCache(k, v)
     (k, k_scale), (v, v_scale) = quantize(k, axis=-1), quantize(v, axis=-1)
-    return Entry(k, v, k_scale, v_scale)
+    return LayerCache(k, v, k_scale, v_scale)
 
 
-def empty_entry(like: Entry, rows: int, size: int, sharding) -> Entry:
+def empty_layer(like: LayerCache, rows: int, size: int, sharding) -> LayerCache:
     """Zeros [rows, K, size, H] and so on, of the kinds that `like` has."""
     shape = lambda x: (rows, x.shape[1], size, *x.shape[3:])
-    return Entry(*(None if x is None else jnp.zeros(shape(x), x.dtype, device=sharding) for x in like))
+    return LayerCache(*(None if x is None else jnp.zeros(shape(x), x.dtype, device=sharding) for x in like))
 
 
-def write(entry: Entry, k: Array, v: Array, cursor: Array, is_new: Array | None) -> Entry:
+def write(layer: LayerCache, k: Array, v: Array, cursor: Array, is_new: Array | None) -> LayerCache:
     """Put k, v [B, T, K, H] at the cursor; where `is_new` [B, T] is false the old values stay."""
-    new = make_entry(k, v, int8=entry.k_scale is not None)
+    new = make_layer(k, v, int8=layer.k_scale is not None)
 
     def put(old: Array | None, values: Array | None) -> Array | None:
         if old is None:
@@ -82,14 +81,14 @@ def write(entry: Entry, k: Array, v: Array, cursor: Array, is_new: Array | None)
             )
         return jax.lax.dynamic_update_slice_in_dim(old, values.astype(old.dtype), cursor, axis=2)
 
-    return Entry(*(put(old, values) for old, values in zip(entry, new)))
+    return LayerCache(*(put(old, values) for old, values in zip(layer, new)))
 
 
 # --------------------------------------------------------------------------------- moving rows between caches
 
 
 @partial(jax.jit, static_argnames=("size", "shards"))
-def move_rows(entry: Entry, rows: Array, shift: Array, size: int, shards: int) -> Entry:
+def move_rows(layer: LayerCache, rows: Array, shift: Array, size: int, shards: int) -> LayerCache:
     """Rows of a cache in a new order, with each row's tokens `shift` positions further, in arrays of `size`
     positions.
 
@@ -97,7 +96,7 @@ def move_rows(entry: Entry, rows: Array, shift: Array, size: int, shards: int) -
     theirs.
 
     Args:
-      entry: [B, K, S, H] and so on. rows: [shards, b] int32, numbers within the shard. shift: [shards, b]
+      layer: [B, K, S, H] and so on. rows: [shards, b] int32, numbers within the shard. shift: [shards, b]
         int32.
     Returns:
       [shards * b, K, size, H] and so on.
@@ -111,12 +110,14 @@ def move_rows(entry: Entry, rows: Array, shift: Array, size: int, shards: int) -
         pick = jax.vmap(jax.vmap(lambda cache, row, place: cache[row][:, place], (None, 0, 0)))
         return pick(local, rows, places).reshape(-1, x.shape[1], size, *x.shape[3:])
 
-    return Entry(*map(move, entry))
+    return LayerCache(*map(move, layer))
 
 
 @partial(jax.jit, donate_argnums=0, static_argnames="shards")
-def put_rows(entry: Entry, source: Entry, rows: Array, shift: Array, slots: Array, shards: int) -> Entry:
-    """Copy rows of `source`, which every device has whole, into slots of `entry`, each `shift` positions
+def put_rows(
+    layer: LayerCache, source: LayerCache, rows: Array, shift: Array, slots: Array, shards: int
+) -> LayerCache:
+    """Copy rows of `source`, which every device has whole, into slots of `layer`, each `shift` positions
     further.
 
     Args:
@@ -133,4 +134,4 @@ def put_rows(entry: Entry, source: Entry, rows: Array, shift: Array, slots: Arra
         put_local = jax.vmap(lambda cache, slot, values: cache.at[slot].set(values, mode="drop"))
         return put_local(local, slots, picked).reshape(x.shape)
 
-    return Entry(*(put(x, y) for x, y in zip(entry, source)))
+    return LayerCache(*(put(x, y) for x, y in zip(layer, source)))

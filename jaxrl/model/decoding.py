@@ -1,8 +1,8 @@
 """The policy in the form that decoding reads: each layer's weights by themselves, and matrices with the same
 input joined.
 
-    [q | k | v | x A]  =  x [Wq | Wk | Wv | Aq | Ak | Av]        q, k, v  +=  scale * (x A) B,   B
-    block-diagonal
+    [q | k | v | x A]  =  x [Wq | Wk | Wv | Aq | Ak | Av]
+    q, k, v  +=  scale * (x A) B,   B block-diagonal
 
 Decoding moves every weight for every token, so what counts is how few passes and how few programs' launches
 that takes: stacked layers would be cut out of their stack (a copy of all weights per window), and adapters as
@@ -36,9 +36,7 @@ GROUPS = (("q", "k", "v"), ("o",), ("gate", "up"), ("down",))  # linear layers t
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Joined:
-    """One or more linear layers with a common input, side by side. `a` is None where it stands beside the
-    kernel.
-    """
+    """Linear layers with a common input, side by side. `a` is None where it stands beside the kernel."""
 
     kernel: Array  # [in, out], or [in, out + R]; int8 with `scale`
     scale: Array | None = None  # [out] float32, of int8 columns
@@ -149,11 +147,11 @@ def extend(
     scale = lora_scale(policy.lora) if policy.lora else 0.0
     x = weights.embed[tokens].astype(policy.dtype)
     layers = []
-    for layer, entry in zip(weights.layers, cache.layers, strict=True):
+    for layer, cached in zip(weights.layers, cache.layers, strict=True):
 
-        def attend(q: Array, k: Array, v: Array, entry=entry):
-            entry = write(entry, k, v, cache.cursor, is_new)
-            return cached_attention(q, *entry, readable), entry
+        def attend(q: Array, k: Array, v: Array, cached=cached):
+            cached = write(cached, k, v, cache.cursor, is_new)
+            return cached_attention(q, *cached, readable), cached
 
         def project(x: Array, *names: str, layer: Layer = layer) -> list[Array]:
             if names not in layer.linears:
@@ -167,8 +165,8 @@ def extend(
         def norm(x: Array, name: str, layer: Layer = layer) -> Array:
             return rms_norm(x, layer.norms[name], config.rms_eps) if name in layer.norms else x
 
-        x, entry = layer_forward(x, angles, attend, project, norm, config.head_dim)
-        layers.append(entry)
+        x, cached = layer_forward(x, angles, attend, project, norm, config.head_dim)
+        layers.append(cached)
     hidden = rms_norm(x[:, -1], weights.norm, config.rms_eps)
     return hidden, replace(cache, layers=tuple(layers), cursor=cache.cursor + T)
 

@@ -1,4 +1,4 @@
-"""What can be said and done about adapters as trees of arrays: merging them into the base, counting them."""
+"""Adapters as trees of arrays: merging them into the base, counting them."""
 
 import math
 
@@ -40,6 +40,6 @@ def params_line(trainable: Tree, frozen: Tree) -> str:
     """`trainable params: 18,464,768 || all params: 1,562,179,072 || trainable%: 1.182`"""
     ours, all_params = count_params(trainable), count_params(trainable) + count_params(frozen)
     return (
-        f"trainable params: {ours:,} || all params: {all_params:,} || trainable%:"
-        f" {100 * ours / all_params:.3f}"
+        f"trainable params: {ours:,} || all params: {all_params:,} || trainable%: "
+        f"{100 * ours / all_params:.3f}"
     )

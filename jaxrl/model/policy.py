@@ -30,12 +30,12 @@ from jaxrl.types import Tree
 class Policy:
     """Static and hashable: what a jitted function needs to know of the model beside its arrays.
 
-    config: sizes. lora: the adapters, None without. dtype: of the arithmetic. remat: what the backward pass
-      makes again,
-    see `remat.py`. attention: a kernel of `ops/causal_attention.py`. mesh: the devices, for kernels that the
-    compiler cannot spread over them by itself. num_tokens: ids that the tokenizer has; the model's vocabulary
-    may be larger, and what lies beyond is never sampled, nor has it a part in the policy that RL trains.
-    None: all ids.
+    config: sizes. lora: the adapters, None without. dtype: of the arithmetic.
+    remat: what the backward pass makes again, see `remat.py`.
+    attention: a kernel of `ops/causal_attention.py`.
+    mesh: the devices, for kernels that the compiler cannot spread over them by itself.
+    num_tokens: ids that the tokenizer has; the model's vocabulary may be larger, and what lies beyond is
+      never sampled, nor has it a part in the policy that RL trains. None: all ids.
     """
 
     config: ModelConfig
@@ -49,9 +49,7 @@ class Policy:
     # --------------------------------------------------------------------------------------------- parameters
 
     def init_model(self, key: Array) -> Tree:
-        """Fresh base parameters, float32. Kernels N(0, 1/d_in), embeddings N(0, 1/D), norms one, biases
-        zero.
-        """
+        """Fresh base parameters, float32. Kernels N(0, 1/d_in), embeddings N(0, 1/D), norms 1, biases 0."""
         c = self.config
         layers_key, embed_key, head_key = jax.random.split(key, 3)
         layers = jax.vmap(lambda k: _init_block(c, None, k)[1])(jax.random.split(layers_key, c.num_layers))

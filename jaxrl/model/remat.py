@@ -1,10 +1,12 @@
 """Which results of a layer are kept for the backward pass; the others it makes again.
 
-none       all that autodiff asks for
-selective  the results of matrix products and of attention, and the residual stream: KEPT. Made again are
-norms, rotations,
-           the gate's silu and its product: arithmetic that costs less than to store and read the results
-full       the layer's input alone; the whole layer is computed a second time
+The values of `model.remat`:
+
+    none       all that autodiff asks for
+    selective  the results of matrix products and of attention, and the residual stream: KEPT. Made again are
+               norms, rotations, the gate's silu and its product: arithmetic that costs less than to store and
+               read the results
+    full       the layer's input alone; the whole layer is computed a second time
 """
 
 from collections.abc import Callable
@@ -39,12 +41,10 @@ def kept_bytes(config: ModelConfig, lora: LoraSection | None, dtype: str, remat:
     """Bytes that one layer keeps of one token between its forward and its backward pass.
 
         full       s D
-        selective  s (2 D + 2 N H + 2 K H + 2 F + R * adapted layers) + 4 N
-                   input, residual stream, q, k, v, attention's result, gate, up, low rank; attention's
-                   normaliser
+        selective  s (2 D + 2 N H + 2 K H + 2 F + R * adapted layers) + 4 N: input, residual stream, q, k, v,
+                   attention's result, gate, up, low rank; attention's normaliser
         none       8 s (D + N H + K H + F), an upper bound: each of these is kept up to eight times, before
-        and after each
-                   piece of elementwise arithmetic
+                   and after each piece of elementwise arithmetic
 
     s is the size of a number of `dtype`. The first two are what autodiff keeps, exactly; what XLA adds is
     elsewhere.

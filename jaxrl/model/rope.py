@@ -1,6 +1,4 @@
-"""Rotary position embedding, in the half-split form of the Hugging Face models. Axes: B rows, T tokens, N
-heads, H width.
-"""
+"""Rotary position embedding, half-split as in Hugging Face. Axes: B rows, T tokens, N heads, H width."""
 
 import math
 

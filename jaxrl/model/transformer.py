@@ -1,5 +1,4 @@
-"""One layer of the transformer, written with Flax NNX as notation: modules say which parameters exist and how
-they are used.
+"""One layer of the transformer, with Flax NNX as notation: modules name the parameters and their use.
 
 Not here: the stack of layers, embeddings, caches (see `policy.py`). Axes: B rows, T tokens, D width, F
 feed-forward width, N query heads, K key/value heads, H head width, R adapter rank.
@@ -28,9 +27,7 @@ LINEARS = ("q", "k", "v", "o", "gate", "up", "down")
 
 
 class Linear(nnx.Module):
-    """y = x W + b, and + scale * dropout(x) A B where the layer is adapted. W [in, out], A [in, R], B [R,
-    out].
-    """
+    """y = x W + b, and + scale * dropout(x) A B where adapted. W [in, out], A [in, R], B [R, out]."""
 
     def __init__(
         self, d_in: int, d_out: int, bias: bool, lora: LoraSection | None, rngs: nnx.Rngs, gain: float = 1.0
@@ -74,9 +71,7 @@ class RMSNorm(nnx.Module):
 
 
 class Block(nnx.Module):
-    """A layer: x + attention(norm(x)), then x + mlp(norm(x)). The attention itself is the caller's
-    (`attend`).
-    """
+    """A layer: x + attention(norm(x)), then x + mlp(norm(x)). Attention itself is the caller's (`attend`)."""
 
     def __init__(self, config: ModelConfig, lora: LoraSection | None, rngs: nnx.Rngs):
         D, F, H = config.d_model, config.d_ff, config.head_dim
@@ -119,8 +114,7 @@ class Block(nnx.Module):
 def layer_forward(
     x: Array, angles: tuple[Array, Array], attend: Attend, project: Project, norm: Norm, head_dim: int
 ) -> tuple[Array, Any]:
-    """The arithmetic of a layer, whatever form its weights are in: those of `Block`, or those that decoding
-    reads.
+    """The arithmetic of a layer, whatever form its weights are in: those of `Block`, or decoding's.
 
     Args:
       x: [B, T, D].

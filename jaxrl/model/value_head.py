@@ -1,7 +1,7 @@
 """The critic's head: a two-layer perceptron from a hidden state to the value of the state it has read.
 
-    value = out(gelu(hidden(x)))        parameters {"hidden": {kernel [D, D], bias [D]}, "out": {kernel [D,
-    1], bias [1]}}
+    value = out(gelu(hidden(x)))
+    parameters = {"hidden": {kernel [D, D], bias [D]}, "out": {kernel [D, 1], bias [1]}}
 
 Axes: B rows, T tokens, D width.
 """
@@ -16,9 +16,7 @@ from jaxrl.types import Tree
 
 
 def init_value_head(key: Array, d_model: int) -> Tree:
-    """Fresh parameters, float32. The last layer is zero: a critic that knows nothing says 0 for every
-    state.
-    """
+    """Fresh parameters, float32. The last layer is zero: a critic that knows nothing says 0 everywhere."""
     kernel = d_model**-0.5 * jax.random.normal(key, (d_model, d_model))
     return {
         "hidden": {"kernel": kernel, "bias": jnp.zeros(d_model)},
@@ -35,7 +33,5 @@ def value_head(params: Tree, hidden: Array) -> Array:
 
 
 def state_values(values_after: Array, segment_ids: Array) -> Array:
-    """[B, T]: the value of the state before each token, from those after each; 0 at the start of a
-    segment.
-    """
+    """[B, T]: the value of the state before each token, from those after each; 0 where a segment begins."""
     return jnp.where(segment_starts(segment_ids), 0.0, shift_right(values_after))

@@ -1,5 +1,4 @@
-"""Advantages: what a completion's reward is worth beside the others. Axes: P problems, G completions of one
-problem.
+"""Advantages: what a completion is worth beside the others. Axes: P problems, G completions of each.
 
 Every estimator takes a mask of the completions that count (a reward that is not a number, a completion set
 aside): the others get 0 and have no part in any mean. Completions whose rewards are all equal get exact
@@ -51,8 +50,7 @@ def group_center(rewards: Array, mask: Array | None = None) -> Array:
 
 
 def leave_one_out(rewards: Array, mask: Array | None = None) -> Array:
-    """Advantages against the mean of the other completions: a baseline that does not know the reward it is
-    taken from.
+    """Advantages against the mean of the other completions: a baseline without the completion's own reward.
 
         A_i = r_i - mean(r_j, j != i) = G / (G - 1) * (r_i - mean(r))
 
@@ -66,8 +64,7 @@ def leave_one_out(rewards: Array, mask: Array | None = None) -> Array:
 
 
 def batch_normalize(rewards: Array, mask: Array | None = None, eps: float = 1e-6) -> Array:
-    """Advantages over the whole batch: one baseline and one scale for all problems; groups of one are
-    allowed.
+    """Advantages over the whole batch: one baseline and one scale for all problems; groups of one allowed.
 
         A_i = (r_i - mean(all r)) / (std(all r) + eps),   std with the divisor P * G - 1
 
@@ -85,8 +82,8 @@ def batch_normalize(rewards: Array, mask: Array | None = None, eps: float = 1e-6
 def part_normalize(parts: Array, weights: Array, mask: Array | None = None, eps: float = 1e-6) -> Array:
     """Advantages of a reward of several parts, each normalised in its group before they are added up (GDPO).
 
-        A_k = (r_k - mean(r_k)) / (std(r_k) + eps) in the group;   S = sum over k of w_k A_k;   A = S /
-        (std(all S) + eps)
+        A_k = (r_k - mean(r_k)) / (std(r_k) + eps)   in the group
+        S   = sum over k of w_k A_k;   A = S / (std(all S) + eps)
 
     A part's weight is then what it says, whatever the part's own spread: in the sum of the rewards a part
     that is mostly luck and spreads widely drowns one that is honest and spreads little, and equal sums of
@@ -131,8 +128,7 @@ def whiten(advantages: Array, mask: Array) -> Array:
 
 
 def overlong_penalty(lengths: Array, max_len: int, buffer: int) -> Array:
-    """What is taken off the reward of long completions: nothing up to max_len - buffer tokens, then ever
-    more, up to 1.
+    """What is taken off the reward of long completions: 0 up to max_len - buffer tokens, then more, up to 1.
 
         clip((length - (max_len - buffer)) / buffer, 0, 1)
 
@@ -163,6 +159,6 @@ def _check_groups(rewards: Array, mask: Array) -> None:
     check_shapes(rewards=(rewards, "P G"), mask=(mask, "P G"))
     if rewards.shape[1] < 2:
         raise ValueError(
-            f"a group of {rewards.shape[1]} completion has nothing to be compared with; set group_size to 2"
-            " or more"
+            f"a group of {rewards.shape[1]} completion has nothing to be compared with; set group_size to 2 "
+            "or more"
         )

@@ -1,7 +1,7 @@
 """Attention of the newest tokens over a cache, in plain XLA.
 
 Axes: B rows, T queries, S cache positions, N query heads, K key/value heads, G = N / K query heads per key
-  head, H width.
+head, H width.
 """
 
 import jax

@@ -3,9 +3,10 @@
     out[t] = sum_s softmax_s(q[t] . k[s] / sqrt(H)) v[s]    over the s <= t of t's own segment
 
 Axes: B rows, T tokens, N query heads, K key/value heads, H width. Decoding attends over a cache instead:
-  `attention.py`.
+`cached_attention.py`.
 """
 
+from collections.abc import Callable
 from functools import lru_cache
 
 import jax
@@ -38,8 +39,7 @@ def causal_attention(
 
 
 def choose_kernel(asked: str, device: jax.Device, dtype: str, head_dim: int) -> str:
-    """The kernel for a device: what was asked for, or, for `auto`, the fastest that device, dtype and head
-    width allow.
+    """The kernel for a device: the one asked for; for `auto` the fastest for device, dtype and head width.
 
     Raises:
       InputError: a kernel that was asked for and cannot run.
@@ -119,7 +119,7 @@ def _splash(q: Array, k: Array, v: Array, segment_ids: Array, packed: bool, inte
 
 
 @lru_cache(maxsize=16)
-def _splash_kernel(num_heads: int, T: int, interpret: bool):
+def _splash_kernel(num_heads: int, T: int, interpret: bool) -> Callable[..., Array]:
     from jax.experimental.pallas.ops.tpu.splash_attention import (
         BlockSizes,
         CausalMask,

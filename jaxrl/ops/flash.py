@@ -10,9 +10,8 @@ chosen where there is one.)
     dS = P * (do v^T - sum_h do o)    dq = dS k / sqrt(H)    dk = dS^T q / sqrt(H)    dv = P^T do
 
 Axes: B rows, T tokens, N query heads, K key/value heads, G = N / K query heads per key head, H width, n
-  queries of a
-block, e keys that they may see. Source: Dao et al. 2022 (FlashAttention), algorithms 1 and 4; keys are not
-cut into tiles.
+queries of a block, e keys that they may see. Source: Dao et al. 2022 (FlashAttention), algorithms 1 and 4;
+keys are not cut into tiles.
 """
 
 from collections.abc import Iterator
@@ -40,7 +39,7 @@ def flash_attention(q: Array, k: Array, v: Array, segment_ids: Array) -> Array:
     return _forward(q, k, v, segment_ids)[0]
 
 
-def _forward(q: Array, k: Array, v: Array, segment_ids: Array):
+def _forward(q: Array, k: Array, v: Array, segment_ids: Array) -> tuple[Array, tuple[Array, ...]]:
     q_, k_, v_ = _by_head(q, k.shape[2]), k.swapaxes(1, 2), v.swapaxes(1, 2)
     outs, normalisers = [], []
     for start, end in _blocks(q.shape[1]):
@@ -56,21 +55,22 @@ def _forward(q: Array, k: Array, v: Array, segment_ids: Array):
     return out, (q, k, v, segment_ids, out, normaliser)
 
 
-def _backward(kept: tuple[Array, ...], d_out: Array):
+def _backward(kept: tuple[Array, ...], d_out: Array) -> tuple[Array, Array, Array, None]:
     q, k, v, segment_ids, out, normaliser = kept
     K, scale = k.shape[2], q.shape[3] ** -0.5
     q_, k_, v_, d_out_ = _by_head(q, K), k.swapaxes(1, 2), v.swapaxes(1, 2), _by_head(d_out, K)
     offset = jnp.sum(_by_head(d_out.astype(jnp.float32) * out, K), axis=-1, keepdims=True)  # [B, K, G, T, 1]
-    d_q, d_k, d_v = [], jnp.zeros(k_.shape, jnp.float32), jnp.zeros(v_.shape, jnp.float32)
+    d_q_blocks = []
+    d_k, d_v = jnp.zeros(k_.shape, jnp.float32), jnp.zeros(v_.shape, jnp.float32)
     for start, end in _blocks(q.shape[1]):
         queries, d_block = q_[:, :, :, start:end], d_out_[:, :, :, start:end]
         probs = jnp.exp(_scores(queries, k_[:, :, :end], segment_ids, start) - normaliser[:, :, :, start:end])
         d_probs = _each_head("qh,eh->qe", d_block, v_[:, :, :end])
         d_scores = (probs * (d_probs - offset[:, :, :, start:end])).astype(q.dtype)
-        d_q.append(scale * _each_head("qe,eh->qh", d_scores, k_[:, :, :end]))
+        d_q_blocks.append(scale * _each_head("qe,eh->qh", d_scores, k_[:, :, :end]))
         d_k = d_k.at[:, :, :end].add(_all_heads(d_scores, queries))
         d_v = d_v.at[:, :, :end].add(_all_heads(probs.astype(q.dtype), d_block))
-    d_q = _by_token(jnp.concatenate(d_q, axis=3))
+    d_q = _by_token(jnp.concatenate(d_q_blocks, axis=3))
     return (
         d_q.astype(q.dtype),
         (scale * d_k).swapaxes(1, 2).astype(k.dtype),

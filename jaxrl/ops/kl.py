@@ -75,8 +75,7 @@ def kl_k3(logprobs: Array, ref_logprobs: Array) -> Array:
 
 
 def unbiased_kl(kl: Array, ratio: Array) -> Array:
-    """An estimate of KL(policy || reference) from tokens that an older policy sampled: unbiased in value and
-    in gradient.
+    """An estimate of KL(policy || reference), unbiased in value and gradient, from an older policy's tokens.
 
         ratio * kl,   ratio = exp(logprobs - old_logprobs), through which the gradient passes, too
 

@@ -26,12 +26,12 @@ def low_rank(x: Array, a: Array, b: Array, scale: float) -> Array:
     return _forward(x, a, b, scale)[0]
 
 
-def _forward(x: Array, a: Array, b: Array, scale: float):
+def _forward(x: Array, a: Array, b: Array, scale: float) -> tuple[Array, tuple[Array, ...]]:
     h = checkpoint_name(scale * (x @ a), "low_rank")
     return h @ b, (x, h, a, b)
 
 
-def _backward(scale: float, kept: tuple[Array, ...], d_out: Array):
+def _backward(scale: float, kept: tuple[Array, ...], d_out: Array) -> tuple[Array, Array, Array]:
     x, h, a, b = kept
     d_h = scale * (d_out @ b.T)
     d_a = jnp.einsum("...r,...i->ri", d_h, x).T

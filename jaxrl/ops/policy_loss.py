@@ -1,5 +1,6 @@
-"""The pieces of the policy-gradient losses, each one small function. Axes: B rows, T tokens; [B, T] unless
-said.
+"""The pieces of the policy-gradient losses, each one small function.
+
+Axes: B rows, T tokens; arrays are [B, T] where nothing else is given.
 
 A loss is put together in the open, in `update/objective.py`:
 
@@ -20,8 +21,8 @@ def importance_ratio(
     """How much likelier tokens have become since they were sampled.
 
         token:     ratio_t = exp(logprobs_t - old_logprobs_t)
-        sequence:  ratio_t = exp(mean over the tokens of its sequence of (logprobs - old_logprobs)), one for
-        all of them
+        sequence:  ratio_t = exp(mean over the tokens of its sequence of (logprobs - old_logprobs)),
+                   one for all of them
 
     The exponent is held within +-20, far outside of every clip, so that nothing overflows.
 
@@ -93,16 +94,12 @@ def cispo(logprobs: Array, ratio: Array, advantages: Array, clip_low: float, cli
 
 
 def is_clipped_low(ratio: Array, advantages: Array, clip_low: float) -> Array:
-    """[B, T] bool: where a bad token has already become so unlikely that `clipped_surrogate` gives it no
-    gradient.
-    """
+    """[B, T] bool: where a bad token has become so unlikely that `clipped_surrogate` is flat."""
     return (ratio < 1.0 - clip_low) & (advantages < 0)
 
 
 def is_clipped_high(ratio: Array, advantages: Array, clip_high: float) -> Array:
-    """[B, T] bool: where a good token has already become so likely that `clipped_surrogate` gives it no
-    gradient.
-    """
+    """[B, T] bool: where a good token has become so likely that `clipped_surrogate` is flat."""
     return (ratio > 1.0 + clip_high) & (advantages > 0)
 
 
@@ -118,12 +115,12 @@ def sampler_weights(
     """Weights that correct for a sampler whose arithmetic is not quite the trainer's: truncated importance
     sampling.
 
-        w = exp(old_logprobs - sampler_logprobs), summed over its sequence in the exponent for level
-        `sequence` truncate:  min(w, cap)          mask:  w where w <= cap, else 0
+        w = exp(old_logprobs - sampler_logprobs), summed over its sequence in the exponent for `sequence`
+        truncate:  min(w, cap)          mask:  w where w <= cap, else 0
 
     Args:
-      old_logprobs: [B, T], the trainer's, of the policy that sampled.  sampler_logprobs: [B, T], what the
-        sampler said.
+      old_logprobs: [B, T], the trainer's, of the policy that sampled.
+      sampler_logprobs: [B, T], what the sampler computed.
       mask: [B, T] bool.  segment_ids: [B, T] int32.
       level: `token` or `sequence`.  cap: above 1.  how: `truncate` or `mask`.
     Returns:
@@ -170,6 +167,6 @@ def loss_weights(mask: Array, segment_ids: Array, how: str, max_len: int | None 
     if how == "constant" and max_len is not None:
         return mask / max_len / num_sequences
     raise ValueError(
-        f"unknown way of averaging {how!r} (max_len {max_len}); the ways are token_mean, sequence_mean,"
-        " constant with max_len"
+        f"unknown way of averaging {how!r} (max_len {max_len}); the ways are token_mean, sequence_mean, "
+        "constant with max_len"
     )

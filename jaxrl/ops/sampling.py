@@ -31,8 +31,8 @@ def scaled_logits(
     cannot tell their distributions apart.
 
     Args:
-      logits: [..., V] float32.  temperature: broadcasts against them, above 0.  keep: [..., V] bool, at least
-        one; None: all.
+      logits: [..., V] float32.  temperature: broadcasts against them, above 0.
+      keep: [..., V] bool, at least one; None: all.
     """
     kept = logits if keep is None else jnp.where(keep, logits, -jnp.inf)
     scaled = (logits - jnp.max(kept, axis=-1, keepdims=True)) / jnp.maximum(temperature, LEAST_TEMPERATURE)
@@ -81,15 +81,14 @@ def sample_with_sets(
     filters: tuple[Array, Array, Array] | None = None,
     num_tokens: int | None = None,
 ) -> tuple[Array, Array, Array | None]:
-    """`sample_tokens` for tokens that are to be learnt from: each with its logprob in the distribution that
-    it was drawn from.
+    """`sample_tokens` for tokens to learn from: each with its logprob in the distribution it came from.
 
         logprob = log softmax(kept)[token],   kept = logits / temperature, -inf for what is left out
 
     Returns:
       tokens [B] int32, logprobs [B] float32, and with filters the ids that were left out, [B, ceil(V / 8)]
       uint8: bit v of a row, the highest bit of a byte first, is 1 where id v could not have come. Without
-        filters None: `num_tokens` says all.
+      filters None: `num_tokens` says all.
     """
     _, kept = _keep(logits, u, temperature, filters, num_tokens)
     tokens = _draw(kept, _if_random(u, temperature))
@@ -101,16 +100,19 @@ def sample_with_sets(
 
 
 def _keep(
-    logits: Array, u: Array, temperature: Array, filters, num_tokens: int | None
+    logits: Array,
+    u: Array,
+    temperature: Array,
+    filters: tuple[Array, Array, Array] | None,
+    num_tokens: int | None,
 ) -> tuple[Array, Array]:
     """[B, V] twice: the scaled logits, and the same with -inf for what may not be drawn."""
     check_shapes(logits=(logits, "B V"), u=(u, "B"), temperature=(temperature, "B"))
     is_greedy = (temperature == 0)[:, None]
     divisor = jnp.where(is_greedy, 1.0, temperature[:, None])
-    is_all = num_tokens is None or num_tokens >= logits.shape[1]
-    scaled, kept = scaled_logits(
-        logits, divisor, None if is_all else jnp.arange(logits.shape[1]) < num_tokens
-    )
+    V = logits.shape[1]
+    could_come = None if num_tokens is None or num_tokens >= V else jnp.arange(V) < num_tokens
+    scaled, kept = scaled_logits(logits, divisor, could_come)
     if filters is not None:
         kept = keep_likely(kept, *filters)
     return scaled, jnp.where(is_greedy & (kept < 0), -jnp.inf, kept)
@@ -126,8 +128,7 @@ def _logprobs(scaled: Array, tokens: Array) -> Array:
 
 
 def _draw(logits: Array, u: Array) -> Array:
-    """Indices [B] drawn from softmax(logits [B, V]) by uniform numbers [B]: first the block, then the place
-    in it.
+    """Indices [B] drawn from softmax(logits [B, V]) by uniform numbers [B]: the block, then the place.
 
     The largest logit of a row is 0. exp is taken of the whole only inside the sums, so that no second [B, V]
     is written.
@@ -155,8 +156,7 @@ def _first_above(weights: Array, target: Array) -> Array:
 
 
 def keep_likely(logits: Array, top_k: Array, top_p: Array, min_p: Array) -> Array:
-    """-inf for what top-k, then top-p among what is left, or min-p leaves out; the likeliest token always
-    stays.
+    """-inf for what top-k, then top-p among what is left, or min-p leaves out; the likeliest token stays.
 
         top-k: the k likeliest (0 keeps all; ties with the last stay)
         top-p: the smallest set of likeliest tokens whose probabilities add up to top_p (1 keeps all)

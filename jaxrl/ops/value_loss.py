@@ -7,8 +7,7 @@ from jaxrl.checks import check_shapes
 
 
 def clipped_value_loss(values: Array, old_values: Array, returns: Array, value_clip: float | None) -> Array:
-    """The squared error of each token's value, to be minimised; moving far from the old value is not
-    rewarded.
+    """The squared error of each token's value, to be minimised; going far from the old one is not rewarded.
 
         L = 0.5 * max((V - R)^2, (clip(V, V_old - value_clip, V_old + value_clip) - R)^2)
 

@@ -82,9 +82,7 @@ def describe(section: ModelSection, vocab_size: int, mesh: Mesh) -> PolicyDescri
 
 
 def fresh_model_config(architecture: ArchitectureSection, vocab_size: int) -> ModelConfig:
-    """Sizes of a fresh model: a Qwen3 (q/k norm) or a Llama. The vocabulary is rounded up so that meshes can
-    cut it.
-    """
+    """Sizes of a fresh model: a Qwen3 (q/k norm) or a Llama. The vocabulary is rounded up: meshes cut it."""
     a = architecture
     return ModelConfig(
         family="qwen3" if a.qk_norm else "llama",

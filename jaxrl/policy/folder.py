@@ -6,8 +6,7 @@ from jaxrl.errors import InputError
 
 
 def model_folder(path: str, with_weights: bool = True) -> Path:
-    """A directory as it is; a hub name as the folder it was downloaded to, without its weights where they
-    are not asked for.
+    """A directory as it is; a hub name as the folder it was downloaded to, weights only if asked for.
 
     Raises:
       InputError: if there is no such directory and the hub does not answer.

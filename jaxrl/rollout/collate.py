@@ -1,5 +1,4 @@
-"""Trajectories to the arrays of an update: packed rows, cut into microbatches, and results cut back. Host
-only.
+"""Trajectories to the arrays of an update: packed rows, cut into microbatches; and results cut back.
 
 Axes: M microbatches, B rows of each, T tokens of a row, n tokens of one trajectory.
 """
@@ -22,8 +21,7 @@ class Sample:
     `PolicyBatch`.
 
     excluded: for each token what could not have come in its place, as text (`sample/sets.py`): bits are many,
-      and made where
-    they are laid out.
+      and made where they are laid out.
     """
 
     tokens: np.ndarray
@@ -45,10 +43,11 @@ def make_sample(completion: Completion) -> Sample:
     """A completion that the policy being updated has sampled, without credit yet: advantages 0, old logprobs
     NaN.
     """
-    prompt, said = completion.prompt_ids, completion.completion_ids
-    n = len(prompt) + len(said)
+    prompt = completion.prompt_ids
+    tokens = prompt + completion.completion_ids
+    n = len(tokens)
     return Sample(
-        tokens=np.array(prompt + said, np.int32),
+        tokens=np.array(tokens, np.int32),
         completion_mask=np.arange(n) >= len(prompt),
         advantages=np.zeros(n, np.float32),
         sampler_logprobs=np.array([0.0] * len(prompt) + completion.sampler_logprobs, np.float32),

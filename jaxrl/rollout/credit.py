@@ -2,7 +2,7 @@
 out.
 
 Axes: P problems, G completions of each, N = P * G trajectories, T tokens of a row, n tokens of one
-  trajectory.
+trajectory.
 """
 
 from collections.abc import Mapping, Sequence
@@ -81,9 +81,9 @@ def verified_parts(
                 continue
             if absent := [name for name in weights if name not in verdict.parts]:
                 raise InputError(
-                    f"algo.part_weights names {', '.join(map(repr, absent))}, and a verdict's parts are"
-                    f" {sorted(verdict.parts)}; name parts that every verdict of the task has (samples.jsonl"
-                    " shows them)"
+                    f"algo.part_weights names {', '.join(map(repr, absent))}, and a verdict's parts are "
+                    f"{sorted(verdict.parts)}; name parts that every verdict of the task has (samples.jsonl "
+                    "shows them)"
                 )
             tables[:, p, g] = [verdict.parts[name] for name in weights]
     counts = counts & (missing | np.isfinite(tables).all(axis=0))
@@ -166,47 +166,43 @@ def critic_credit(
     Returns:
       the samples with credit, and the share of the returns' variance that the critic explains.
     """
-    token_rewards, end_values = [], []
-    for sample, values, reward, was_cut in zip(
-        samples, values_after, rewards, cut & algo.bootstrap_truncated, strict=True
-    ):
-        earned = (
-            -kl_coef * _k1(sample)
-            if kl_coef > 0 and algo.kl_in == "reward"
-            else np.zeros(len(sample.tokens), np.float32)
-        )
-        if not was_cut:
-            earned[np.flatnonzero(sample.completion_mask)[-1]] += reward
-        token_rewards.append(earned)
-        end_values.append(values if was_cut else np.zeros_like(values))
+    is_cut_off = cut & algo.bootstrap_truncated
+    pays_kl = kl_coef > 0 and algo.kl_in == "reward"
+    token_rewards = [
+        _token_rewards(sample, 0.0 if was_cut else reward, kl_coef if pays_kl else 0.0)
+        for sample, reward, was_cut in zip(samples, rewards, is_cut_off, strict=True)
+    ]
+    end_values = [
+        values if was_cut else np.zeros_like(values)
+        for values, was_cut in zip(values_after, is_cut_off, strict=True)
+    ]
 
     # one compiled shape, however many there are
     num_rows = algo.problems_per_batch * algo.group_size + algo.replayed_per_batch
     places = [[i] for i in range(len(samples))] + [[]] * (num_rows - len(samples))
 
-    # [num_rows, T], each in a row of its own
     def rows(sequences: Sequence[np.ndarray], dtype=np.float32) -> np.ndarray:
-        return lay_out(places, sequences, seq_len, dtype)
+        return lay_out(places, sequences, seq_len, dtype)  # [num_rows, T], each in a row of its own
 
     mask = rows([sample.completion_mask for sample in samples], bool)
     segment_ids = rows([np.ones(len(sample.tokens)) for sample in samples], np.int32)
     estimate = partial(_estimate, algo.gae_level, algo.gamma, algo.gae_lambda, algo.whiten)
-    count_rows = np.pad(counts, (0, num_rows - len(counts)))
-    arrays = (
-        rows(token_rewards),
-        rows(values_after),
-        rows(end_values),
-        mask,
-        segment_ids,
-        mask & count_rows[:, None],
-    )
-    advantages, returns, values, explained = jax.device_get(estimate(*arrays))
+    counted = mask & np.pad(counts, (0, num_rows - len(counts)))[:, None]
+    results = estimate(rows(token_rewards), rows(values_after), rows(end_values), mask, segment_ids, counted)
+    advantages, returns, values, explained = jax.device_get(results)
     credited = [
         replace(sample, advantages=advantages[i, :n], returns=returns[i, :n], old_values=values[i, :n])
         for i, sample in enumerate(samples)
         if (n := len(sample.tokens))
     ]
     return credited, float(explained)
+
+
+def _token_rewards(sample: Sample, reward: float, kl_coef: float) -> np.ndarray:
+    """[n] float32: the reward at the last token of the completion, the price of the KL at every one."""
+    earned = -kl_coef * _k1(sample) if kl_coef > 0 else np.zeros(len(sample.tokens), np.float32)
+    earned[np.flatnonzero(sample.completion_mask)[-1]] += reward
+    return earned
 
 
 @partial(jax.jit, static_argnums=0)

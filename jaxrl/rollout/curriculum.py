@@ -1,5 +1,4 @@
-"""Which problems come next: recent success rates, and a draw that favours problems solved half the time. Host
-only, no jax.
+"""Which problems come next: recent success rates, and draws that favour those half solved. Host only, no jax.
 
 A group whose completions are all right or all wrong has no spread and teaches nothing; the chance of spread
 is largest where the rate r is 1/2, and r (1 - r) is the variance of a verdict.
@@ -80,8 +79,7 @@ def choose(uids: Sequence[str], rates: SuccessRates, count: int, seed: Sequence[
 
 
 def sample_weighted(weights: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
-    """Weighted sampling without replacement: as if drawn one by one, each in proportion to the weights of
-    those left.
+    """Weighted sampling without replacement: as if one by one, in proportion to the weights of those left.
 
         key_i = log(u_i) / w_i, u_i uniform in (0, 1); the items with the largest keys, largest first
 

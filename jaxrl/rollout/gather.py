@@ -1,6 +1,4 @@
-"""Dynamic sampling: groups whose rewards are all equal teach nothing; they are dropped, and others sampled in
-their place.
-"""
+"""Dynamic sampling: groups with equal rewards teach nothing; they are dropped, and others sampled."""
 
 from collections.abc import Callable
 
@@ -10,8 +8,7 @@ from jaxrl.types import Group
 def gather(
     sample: Callable[[int], list[Group]], spreads: Callable[[Group], bool], count: int, rounds: int
 ) -> tuple[list[Group], list[Group]]:
-    """Sample until `count` groups have spread, at most `rounds` times; each round asks for what is still
-    missing.
+    """Sample until `count` groups have spread, at most `rounds` times; each round asks for what is missing.
 
     Args:
       sample: how many groups -> so many, of the next problems.

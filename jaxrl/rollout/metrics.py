@@ -10,8 +10,7 @@ from jaxrl.types import Group, StopReason
 
 
 def rollout_metrics(groups: Sequence[Group]) -> dict[str, float]:
-    """Means, spreads and quantiles over all that was sampled; rewards that are not finite are left out and
-    counted.
+    """Means, spreads and quantiles of all that was sampled; rewards not finite are left out and counted.
 
     `verify/errors` counts the samples without a verdict, whatever reward they were given; most of them are of
     the four kinds that follow. Shares are of the samples whose reward is finite: what a sandbox failed to

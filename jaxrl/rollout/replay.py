@@ -1,6 +1,4 @@
-"""The replay buffer: the best verified completions of each problem, to be imitated or learned from again.
-Host only, no jax.
-"""
+"""The replay buffer: the best verified completions of each problem, to be learned from again. Host only."""
 
 import math
 from collections import defaultdict
@@ -17,8 +15,7 @@ from jaxrl.types import Group, StopReason, Trajectory
 
 @dataclass(frozen=True)
 class Entry:
-    """A completion worth learning from again, with what was known when it was sampled. Plain JSON values
-    throughout.
+    """A completion worth learning from again, with what was known when it was sampled. Plain JSON values.
 
     `sampler_logprobs` (one per completion id) and `advantage` are those of the policy of `policy_version`; so
     is `excluded`, what the sampler's filter left out at each completion id (None: there was no filter).
@@ -136,10 +133,16 @@ def _is_worth_keeping(trajectory: Trajectory) -> bool:
 
 
 def _entry(trajectory: Trajectory, advantage: float) -> Entry:
-    said, reward = trajectory.completion, float(trajectory.verdict.reward)
-    sampled = said.prompt_ids, said.completion_ids, said.sampler_logprobs
+    completion, reward = trajectory.completion, float(trajectory.verdict.reward)
+    sampled = completion.prompt_ids, completion.completion_ids, completion.sampler_logprobs
     return Entry(
-        trajectory.problem.uid, *sampled, reward, True, advantage, trajectory.policy_version, said.excluded
+        trajectory.problem.uid,
+        *sampled,
+        reward,
+        True,
+        advantage,
+        trajectory.policy_version,
+        completion.excluded,
     )
 
 

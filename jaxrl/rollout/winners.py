@@ -1,6 +1,4 @@
-"""Rejection sampling: which completions are good enough to be imitated, what became of the others, and the
-file that keeps it.
-"""
+"""Rejection sampling: which completions are good enough to be imitated, and what became of the others."""
 
 import json
 import math
@@ -34,10 +32,11 @@ class Winner:
 
 @dataclass(frozen=True)
 class WinnerStatistics:
-    """What became of the completions of an iteration. Each is counted once, under the first that applies, so
-    that
+    """What became of the completions of an iteration.
 
-    sampled = truncated + errors + non_finite + rejected + duplicates + surplus + winners
+        sampled = truncated + errors + non_finite + rejected + duplicates + surplus + winners
+
+    Each is counted once, under the first that applies.
     """
 
     asked: int  # problems
@@ -107,9 +106,7 @@ def choose_winners(
 
 
 def save_winners(path: Path, winners: Sequence[Trajectory], statistics: WinnerStatistics) -> None:
-    """Write a JSONL: the statistics, then a line for each winner. Whenever the process dies, the file is
-    whole or not there.
-    """
+    """Write a JSONL, whole or not at all: the statistics, then a line for each winner."""
     rows = [Winner(t.completion.prompt_ids, t.completion.completion_ids, sample_row(t)) for t in winners]
     with writing(path.parent):
         path.parent.mkdir(exist_ok=True)
@@ -134,8 +131,8 @@ def load_winners(path: Path) -> tuple[list[Winner], WinnerStatistics]:
             raise ValueError(f"it holds {len(winners)} winners and speaks of {statistics.winners}")
     except (TypeError, ValueError) as error:
         raise InputError(
-            f"{path} is not a file of winners: {error}; restore it, or delete the stage's folders in"
-            " checkpoints"
+            f"{path} is not a file of winners: {error}; restore it, or delete the stage's folders in "
+            "checkpoints"
         ) from None
     return winners, statistics
 

@@ -1,5 +1,4 @@
-"""The jitted programs of sampling: prefill prompts, draw first tokens, decode windows of steps, feed what an
-environment says.
+"""The jitted programs of sampling: prefill, first tokens, windows of decode steps, what an environment says.
 
 A window has a fixed number of steps and nothing in it depends on data: rows that have ended go on computing
 and are masked, and the host looks between windows. Axes: P prompts, B rows, T prompt positions, W steps of a
@@ -8,6 +7,7 @@ window, E stop ids.
 
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +15,7 @@ from jax import Array
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxrl.device.mesh import ROWS
-from jaxrl.model.cache import Entry, KVCache, make_entry
+from jaxrl.model.cache import KVCache, LayerCache, make_layer
 from jaxrl.model.decoding import DecodeWeights, decode_logits, extend
 from jaxrl.model.policy import Policy
 from jaxrl.ops.sampling import sample_tokens, sample_with_sets, uniforms
@@ -37,7 +37,7 @@ class Draw:
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
-class Rows:
+class DecodeState:
     """The rows of a decode batch between two steps, beside their caches."""
 
     last_tokens: Array  # [B] int32, drawn and not yet in the cache
@@ -75,26 +75,26 @@ class Decoder:
     @partial(jax.jit, static_argnums=0)
     def prefill(
         self, trainable: Tree, frozen: Tree, prompts: Array, lengths: Array
-    ) -> tuple[Array, tuple[Entry, ...]]:
+    ) -> tuple[Array, tuple[LayerCache, ...]]:
         """Run left-aligned prompts [P, T] of `lengths` [P] -> logits after each [P, V], and their keys and
         values.
         """
         in_prompt = jnp.arange(prompts.shape[1]) < lengths[:, None]
         hidden, k, v = self.policy.prefill(trainable, frozen, prompts, in_prompt.astype(jnp.int32))
         last = jnp.take_along_axis(hidden, (lengths - 1)[:, None, None], axis=1)[:, 0]
-        entries = tuple(make_entry(k[i], v[i], self.int8_cache) for i in range(self.policy.config.num_layers))
+        entries = tuple(make_layer(k[i], v[i], self.int8_cache) for i in range(self.policy.config.num_layers))
         return self._constrain((self.policy.logits(trainable, frozen, last), entries), rows=None)
 
     @partial(jax.jit, static_argnums=0, donate_argnums=2)
     def feed(
         self,
         weights: DecodeWeights,
-        layers: tuple[Entry, ...],
+        layers: tuple[LayerCache, ...],
         start: Array,
         cursor: Array,
         tokens: Array,
         num_new: Array,
-    ) -> tuple[Array, tuple[Entry, ...]]:
+    ) -> tuple[Array, tuple[LayerCache, ...]]:
         """Right-aligned new tokens [B, T] of rows with a cache -> logits after the last [B, V], and the
         cache's layers.
         """
@@ -102,7 +102,9 @@ class Decoder:
         return self._constrain((decode_logits(weights, hidden), cache.layers), rows=None)
 
     @partial(jax.jit, static_argnums=0)
-    def begin(self, rows: Rows, lengths: Array, logits: Array, source: Array) -> tuple[Rows, Emitted]:
+    def begin(
+        self, rows: DecodeState, lengths: Array, logits: Array, source: Array
+    ) -> tuple[DecodeState, Emitted]:
         """Draw the first token of rows that have just been filled.
 
         Args:
@@ -114,21 +116,20 @@ class Decoder:
         keep = lambda new, old: jnp.where(begins, new, old)
         rows = replace(
             rows,
-            **{
-                name: keep(getattr(drawn, name), getattr(rows, name))
-                for name in ("last_tokens", "left", "is_done")
-            },
+            last_tokens=keep(drawn.last_tokens, rows.last_tokens),
+            left=keep(drawn.left, rows.left),
+            is_done=keep(drawn.is_done, rows.is_done),
         )
         emitted = replace(emitted, is_live=emitted.is_live & begins)
         return self._constrain(rows), jax.tree.map(lambda x: x[None], emitted)
 
     @partial(jax.jit, static_argnums=(0, 4), donate_argnums=(2, 3))
     def window(
-        self, weights: DecodeWeights, cache: KVCache, rows: Rows, steps: int
-    ) -> tuple[KVCache, Rows, Emitted]:
+        self, weights: DecodeWeights, cache: KVCache, rows: DecodeState, steps: int
+    ) -> tuple[KVCache, DecodeState, Emitted]:
         """`steps` steps for every row. Cache and rows given are consumed: the cache is updated in place."""
 
-        def step(carry: tuple[KVCache, Rows], _):
+        def step(carry: tuple[KVCache, DecodeState], _: None) -> tuple[tuple[KVCache, DecodeState], Emitted]:
             cache, rows = carry
             hidden, cache = extend(self.policy, weights, rows.last_tokens[:, None], None, cache)
             u = uniforms(rows.draw.keys, cache.cursor - cache.start)
@@ -138,7 +139,7 @@ class Decoder:
         (cache, rows), emitted = jax.lax.scan(step, self._constrain((cache, rows)), length=steps)
         return *self._constrain((cache, rows)), emitted
 
-    def _draw(self, rows: Rows, u: Array, logits: Array) -> tuple[Rows, Emitted]:
+    def _draw(self, rows: DecodeState, u: Array, logits: Array) -> tuple[DecodeState, Emitted]:
         draw = rows.draw
         filters = (draw.top_k, draw.top_p, draw.min_p) if self.filters else None
         arguments = (logits, u, draw.temperature, filters, self.policy.num_tokens)
@@ -151,7 +152,7 @@ class Decoder:
         after = replace(rows, last_tokens=tokens, left=left, is_done=rows.is_done | is_stop | (left <= 0))
         return after, Emitted(tokens=tokens, logprobs=logprobs, is_live=is_live, excluded=excluded)
 
-    def _constrain(self, tree, rows=ROWS):
+    def _constrain(self, tree: Any, rows: tuple[str, ...] | None = ROWS) -> Any:
         """Rows over the row shards (None: a copy everywhere), key/value heads over `tensor` where they can be
         cut.
         """

@@ -1,5 +1,6 @@
 """Sampling as the rest of the project sees it: requests in, completions out as they end. Knows token ids,
-owns no weights.
+owns no weights: of those it is given it keeps the form that decoding reads (`sample/resident.py`), until
+others are given or it is asked to let go.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -27,7 +28,7 @@ CACHE_SHARE = 0.45  # of the memory that is free at first; the rest is for rows 
 
 
 class Engine:
-    """Draws completions with given weights.
+    """Draws completions with given weights. Runs with the same arrays share what decoding makes of them.
 
     Args:
       decode_text: turns ids into text, for stop texts and for the result.
@@ -201,9 +202,7 @@ def check_prompt_length(name: str, length: int, limit: int) -> None:
 
 
 def check_stop_ids(name: str, sample: SampleSection, num_tokens: int) -> None:
-    """InputError for a stop id that no token has: it would never stop anything. num_tokens: ids that may be
-    drawn.
-    """
+    """InputError for a stop id that no token has: it stops nothing. num_tokens: ids that may be drawn."""
     if unknown := [i for i in sample.stop_ids if i >= num_tokens]:
         raise InputError(
             f"{name}: sample.stop_ids {unknown} are outside the model's vocabulary, 0..{num_tokens - 1}; take"

@@ -1,6 +1,4 @@
-"""A completion while it grows: what it was asked for, the tokens read so far, and whether it has come to its
-end.
-"""
+"""A completion while it grows: what it was asked for, the tokens read so far, and whether it has ended."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -11,8 +9,7 @@ from jaxrl.types import Completion, StopReason
 
 @dataclass(frozen=True)
 class Request:
-    """num_samples completions of one prompt. Sample i is drawn from (the run's key, uid, first_index + i) and
-    from nothing else.
+    """num_samples completions of one prompt; sample i depends on (the run's key, uid, first_index + i) alone.
 
     sample: how these are drawn, where not as the engine says (its means, `slots` to `kv_dtype`, are the
       engine's alone).
@@ -42,9 +39,9 @@ class Row:
     """One sample of a request.
 
     is_done: the device draws no more for it. stop_reason: the host has read its end.
-    slot: its place in the decode batch, None before it has one. start: where its tokens begin in the cache
-      there; they end
-    at the batch's cursor, or at `end` when the row has ended and is kept.
+    slot: its place in the decode batch, None before it has one.
+    start: where its tokens begin in the cache there; they end at the batch's cursor, or at `end` when the row
+      has ended and is kept.
     """
 
     request: int
@@ -80,9 +77,7 @@ class Row:
         return (cursor if self.end is None else self.end) - self.start
 
     def left(self, cursor: int) -> int:
-        """Tokens that it may still draw, when its first one was drawn after the prompt and the last is not in
-        the cache.
-        """
+        """Tokens that it may still draw, the first one drawn after the prompt, the last not in the cache."""
         if self.slot is None:
             return self.sample.max_new_tokens
         return self.sample.max_new_tokens - (cursor - self.start - len(self.prompt_ids) + 1)
@@ -109,6 +104,7 @@ class Row:
     def completion(self, decode_text: Callable[[list[int]], str]) -> Completion:
         if self.text is None:
             self.text = decode_text(self.ids[:-1] if self.stop_reason is StopReason.EOS else self.ids)
+        assert self.stop_reason is not None, "the row goes on"
         excluded = self.excluded if any(self.excluded) else None
         return Completion(self.prompt_ids, self.ids, self.logprobs, self.stop_reason, self.text, excluded)
 

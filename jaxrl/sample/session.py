@@ -10,6 +10,7 @@ import time
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import jax
 import numpy as np
@@ -17,12 +18,16 @@ from jax import Array
 
 from jaxrl.device.memory import explain_out_of_memory
 from jaxrl.errors import InputError
+from jaxrl.model.decoding import DecodeWeights
 from jaxrl.sample.buckets import length_bucket, next_power_of_two
 from jaxrl.sample.decode import Emitted
 from jaxrl.sample.rows import Request, Row, Sampled
 from jaxrl.sample.sets import NOTHING, to_text
 from jaxrl.sample.slots import Batch, Filled, feed, prefill
 from jaxrl.types import Tree
+
+if TYPE_CHECKING:
+    from jaxrl.sample.engine import Engine
 
 PREFILL_TOKENS = 4096  # of one prefill program, padding included; more costs memory and gains no speed
 REFILL = 4  # waiting rows come in when a quarter of the places is free: each time costs a copy of the caches
@@ -32,13 +37,13 @@ class Session:
     """Made by `Engine.session`. `Engine.run` is what callers need whose requests are all there at the start.
 
     times: seconds, as `Engine` tells them. counts: `prefilled` prompts, rows `continued` from their caches,
-      decode `steps`,
-    and `row_steps`, their sum over the rows of the arrays.
+      decode `steps`, and `row_steps`, their sum over the rows of the arrays.
     """
 
-    def __init__(self, engine, trainable: Tree, frozen: Tree, key: Array):
+    def __init__(self, engine: "Engine", trainable: Tree, frozen: Tree, key: Array):
         self.engine, self.trainable, self.frozen = engine, trainable, frozen
-        self.decoder, self.weights = engine.decoder, None
+        self.decoder = engine.decoder
+        self.weights: DecodeWeights | None = None  # while it runs
         self.batch = Batch(engine.mesh, engine.shards, key)
         self.waiting: deque[Row] = deque()
         self.held: dict[tuple[int, int], Row] = {}  # rows that have ended and keep their caches, by identity
@@ -128,6 +133,7 @@ class Session:
         )
 
     def _decode(self, steps: int) -> None:
+        assert self.weights is not None, "the session does not run"
         self._device_busy()
         emitted = self.batch.window(self.decoder, self.weights, steps)
         self.counts["steps"] += steps
@@ -190,7 +196,7 @@ class Session:
         batch, sample, shards = self.batch, self.engine.sample, self.engine.shards
         fresh, going_on = self._admit()
         spread = [
-            [row for row in batch.slots[i : i + batch.width] if self._stays(row)]
+            [row for row in batch.slots[i : i + batch.width] if row is not None and self._stays(row)]
             for i in range(0, len(batch.slots), batch.width or 1)
         ]
         spread = spread or [[] for _ in range(shards)]
@@ -222,13 +228,11 @@ class Session:
             self.unread += [(emitted, batch.slots) for emitted in batch.begin(self.decoder, filled)]
             self._device_free("prefill_s")
 
-    def _stays(self, row: Row | None) -> bool:
+    def _stays(self, row: Row) -> bool:
         """Whether a row keeps its place: it goes on, or is kept for later, or will be when its end has been
         read.
         """
-        return row is not None and (
-            row.is_live or self.held.get(row.identity) is row or (row.keep and row.stop_reason is None)
-        )
+        return row.is_live or self.held.get(row.identity) is row or (row.keep and row.stop_reason is None)
 
     def capacity(self, longest: int) -> int:
         """Rows that may be decoded together, if all were as long as the longest."""
@@ -250,7 +254,7 @@ class Session:
             else:
                 others.append(row)
         capacity = self.capacity(self.longest)
-        staying = [row for row in self.batch.slots if self._stays(row)]
+        staying = [row for row in self.batch.slots if row is not None and self._stays(row)]
         idle = [identity for identity in self.held if identity not in going_on]
         free = capacity - len(staying)
         count = max(0, min(len(others), free + len(idle)))
@@ -277,6 +281,7 @@ class Session:
         """Compute keys and values of rows that come in: what goes on from a cache at once, the others prompt
         by prompt.
         """
+        assert self.weights is not None, "the session does not run"
         longest = length_bucket(
             max([1, *(len(row.prompt_ids) - len(before.cached) for row, before in going_on)])
         )

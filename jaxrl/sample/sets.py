@@ -45,8 +45,8 @@ def to_bits(text: str, num_bytes: int) -> np.ndarray:
     holds = np.unpackbits(packed[:ahead], count=num_bytes).astype(bool)
     if len(packed) != ahead + holds.sum():
         raise ValueError(
-            f"a set of excluded ids is none of a vocabulary of {num_bytes} bytes of bits; it was sampled from"
-            " another model"
+            f"a set of excluded ids is none of a vocabulary of {num_bytes} bytes of bits; it was sampled "
+            "from another model"
         )
     bits = np.full(num_bytes, 255, np.uint8)
     bits[holds] = packed[ahead:]

@@ -1,10 +1,10 @@
-"""The rows that are decoded together, and where each lies in the arrays; what has just been prefilled, before
-it lies there.
+"""The rows that are decoded together, where each lies in the arrays, and what has just been prefilled.
 
 The arrays' rows are spread over `shards` devices, `width` on each, and a row stays on its own: moving never
 crosses devices. `slots[shard * width + n]` is the row at that place, None where there is only padding.
 """
 
+from collections import deque
 from dataclasses import dataclass
 
 import jax
@@ -13,11 +13,11 @@ from jax import Array
 from jax.sharding import Mesh
 
 from jaxrl.device.mesh import num_row_shards, replicated, rows_sharding
-from jaxrl.model.cache import Entry, KVCache, empty_entry, move_rows, put_rows
+from jaxrl.model.cache import KVCache, LayerCache, empty_layer, move_rows, put_rows
 from jaxrl.model.decoding import DecodeWeights
 from jaxrl.ops.sampling import LEAST_TEMPERATURE
 from jaxrl.sample.buckets import length_bucket, next_power_of_two
-from jaxrl.sample.decode import Decoder, Draw, Emitted, Rows
+from jaxrl.sample.decode import Decoder, DecodeState, Draw, Emitted
 from jaxrl.sample.rows import Row
 from jaxrl.types import Tree
 
@@ -27,7 +27,7 @@ class Filled:
     """Rows whose keys and values have just been computed, and every device has."""
 
     logits: Array  # [P, V], after each row's last token
-    layers: list[Entry]  # [P, K, T, H] and so on
+    layers: deque[LayerCache]  # [P, K, T, H] and so on
     members: list[tuple[Row, int, int]]  # row, its place p, the position in T at which its tokens end
 
 
@@ -39,7 +39,7 @@ class Batch:
         self.slots: list[Row | None] = []
         self.cursor = self.size = 0
         self.cache: KVCache | None = None
-        self.rows: Rows | None = None
+        self.rows: DecodeState | None = None
         self.last_tokens = np.zeros(0, np.int32)
 
     @property
@@ -63,13 +63,14 @@ class Batch:
 
     def is_ready(self) -> bool:
         """Whether the device has nothing to do any more."""
-        return self.rows is not None and self.rows.is_done.is_ready()
+        if self.rows is None:
+            return False
+        return self.rows.is_done.is_ready()  # type: ignore[attr-defined]  # not in the type of arrays
 
     def lay_out(
         self, spread: list[list[Row]], filled: list[Filled], width: int, cursor: int, size: int
     ) -> None:
-        """Make new arrays [shards * width, K, size, H], with the rows of each shard in `spread` ending at
-        `cursor`.
+        """New arrays [shards * width, K, size, H], with each shard's rows of `spread` ending at `cursor`.
 
         Rows that have no slot yet come from `filled`, the others from where they lie now.
         """
@@ -104,7 +105,8 @@ class Batch:
         by_row, whole = rows_sharding(self.mesh), replicated(self.mesh)
         starts = np.array([row.start if row else cursor for row in slots], np.int32)
         self.cache = KVCache(layers, jax.device_put(starts, by_row), jax.device_put(np.int32(cursor), whole))
-        self.rows = Rows(*jax.device_put((last_tokens, left, is_done), by_row), self._draw())
+        arrays = jax.device_put((last_tokens, left, is_done), by_row)
+        self.rows = DecodeState(arrays[0], arrays[1], arrays[2], self._draw())
 
     def begin(self, decoder: Decoder, filled: list[Filled]) -> list[Emitted]:
         """Draw the first tokens of rows that have come in."""
@@ -122,24 +124,24 @@ class Batch:
 
     def _move(
         self, from_now: "_Moves", filled: list[Filled], moves: list["_Moves"], size: int
-    ) -> tuple[Entry, ...]:
+    ) -> tuple[LayerCache, ...]:
         """The layers one by one, each freed when it has been copied, so that no second cache is ever
         alive.
         """
         by_row, width = rows_sharding(self.mesh), from_now.width
         from_now_arrays = jax.device_put(from_now.arrays(), by_row)[:2]
         moves_arrays = [jax.device_put(move.arrays(), by_row) for move in moves]
-        old = list(self.cache.layers) if from_now.count else [None] * len(filled[0].layers)
+        old = deque(self.cache.layers) if self.cache is not None and from_now.count else None
         self.cache = None
         layers = []
-        for i in range(len(old)):
-            if old[i] is None:
-                entry = empty_entry(filled[0].layers[i], self.shards * width, size, by_row)
+        while old or any(piece.layers for piece in filled):
+            if old is None:
+                layer = empty_layer(filled[0].layers[0], self.shards * width, size, by_row)
             else:
-                entry, old[i] = move_rows(old[i], *from_now_arrays, size=size, shards=self.shards), None
+                layer = move_rows(old.popleft(), *from_now_arrays, size=size, shards=self.shards)
             for piece, arrays in zip(filled, moves_arrays):
-                entry, piece.layers[i] = put_rows(entry, piece.layers[i], *arrays, shards=self.shards), None
-            layers.append(entry)
+                layer = put_rows(layer, piece.layers.popleft(), *arrays, shards=self.shards)
+            layers.append(layer)
         return tuple(layers)
 
     def _draw(self) -> Draw:
@@ -202,24 +204,24 @@ def prefill(decoder: Decoder, trainable: Tree, frozen: Tree, prompts: list[list[
     )
     logits, layers = decoder.prefill(trainable, frozen, *jax.device_put((tokens, lengths), sharding))
     return Filled(
-        logits, list(layers), [(row, p, len(ids)) for p, ids in enumerate(lists) for row in prompts[p]]
+        logits, deque(layers), [(row, p, len(ids)) for p, ids in enumerate(lists) for row in prompts[p]]
     )
 
 
 def feed(decoder: Decoder, weights: DecodeWeights, batch: Batch, going_on: list[tuple[Row, Row]]) -> Filled:
-    """Let rows go on from the caches of the ones before them in the batch: only their new tokens are
-    computed.
-    """
+    """Let rows go on from the caches of those before them in the batch: only new tokens are computed."""
     news = [row.prompt_ids[len(before.cached) :] for row, before in going_on]
     E, T = next_power_of_two(len(going_on)), length_bucket(max(map(len, news)))
     end = max(T, *(len(row.prompt_ids) for row, _ in going_on))
     tokens, (rows, shift, start, num_new) = np.zeros((E, T), np.int32), np.zeros((4, E), np.int32)
+    assert batch.cache is not None, "rows are kept, and no cache"
     for e, ((row, before), new) in enumerate(zip(going_on, news)):
+        assert before.slot is not None and before.end is not None, "the row before has not ended"
         tokens[e, T - len(new) :], num_new[e] = new, len(new)
         rows[e], shift[e], start[e] = before.slot, end - len(new) - before.end, end - len(row.prompt_ids)
     layers = tuple(
-        move_rows(entry, rows[None], shift[None], size=length_bucket(end), shards=1)
-        for entry in batch.cache.layers
+        move_rows(layer, rows[None], shift[None], size=length_bucket(end), shards=1)
+        for layer in batch.cache.layers
     )
     logits, layers = decoder.feed(weights, layers, start, np.int32(end - T), tokens, num_new)
-    return Filled(logits, list(layers), [(row, e, end) for e, (row, _) in enumerate(going_on)])
+    return Filled(logits, deque(layers), [(row, e, end) for e, (row, _) in enumerate(going_on)])

@@ -7,20 +7,20 @@ side carries name and arguments over to the model's process, and the value it re
 The verdict is the checker's. The model's process sees arguments and nothing else; what it returns reaches the
 checker as a plain value, so an object that equals everything does not get there.
 
-    here        checker: start(tests) -> a call     model's process: call(name, args) -> value     checker:
-    go_on(value) -> a call
+    checker            start(tests) -> a call
+    model's process    call(name, args) -> value
+    checker            go_on(value) -> a call, and so on
 """
 
 from dataclasses import dataclass
 
-from jaxrl.sandbox.endings import failing
 from jaxrl.sandbox.inside.sandbox_literals import Unserialisable
+from jaxrl.sandbox.outcomes import failing
 from jaxrl.sandbox.sandbox import Functions, Sandbox
 
 # The tests run in a thread, which waits inside a stand-in while this side is elsewhere. Some draw their
 # arguments: `random` is seeded, so that they draw the same ones every time. `_thread` and `_queue`, since
-#   `threading` and `queue` take as long to import
-# as the whole process to start.
+# `threading` and `queue` take as long to import as the whole process to start.
 CHECKER = """
 import _queue, _thread, builtins
 
@@ -64,7 +64,8 @@ def exception(text):
     kind = getattr(builtins, name, None)
     if not (isinstance(kind, type) and issubclass(kind, Exception)):
         return Exception(text)
-    # One that ends an iteration would end the test's own, and pass `all(map(add, ...))`: as out of a generator (PEP 479).
+    # One that ends an iteration would end the test's own, and pass `all(map(add, ...))`: as out of a
+    # generator (PEP 479).
     return RuntimeError(text) if issubclass(kind, (StopIteration, StopAsyncIteration)) else kind(message)
 """
 

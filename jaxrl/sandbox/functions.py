@@ -1,6 +1,4 @@
-"""Calling the functions of a program that a model wrote: one child process per program, arguments and results
-as plain values.
-"""
+"""Calling the functions of a model's program: one child process each, arguments and results plain values."""
 
 import os
 from contextlib import suppress
@@ -15,8 +13,7 @@ FORGED = "unserialisable: the program wrote to the channel of its answers"
 
 
 class Functions:
-    """One child that has executed a program and answers calls. A context manager; made by
-    `Sandbox.functions`.
+    """One child that has executed a program and answers calls. A context manager, of `Sandbox.functions`.
 
         with sandbox.functions("def double(x): return 2 * x") as functions:
             assert functions.call("double", [21]).value == 42

@@ -1,4 +1,4 @@
-"""The words of the sandbox: levels, limits, and how a program ended."""
+"""The words of the sandbox: levels, limits, and how a program or a call ended."""
 
 import math
 from dataclasses import dataclass, fields
@@ -10,6 +10,8 @@ from jaxrl.errors import InputError
 # Below these no interpreter starts; files=0 means that nothing can be written. wall_s and cpu_s: a hundredth
 # of a second.
 LEAST = {"memory_mb": 64, "output_bytes": 1, "file_mb": 1, "files": 0, "open_files": 16, "processes": 1}
+
+MAX_SHOWN = 120  # characters of a value in a verdict's detail
 
 
 class Level(IntEnum):
@@ -23,9 +25,7 @@ class Level(IntEnum):
 
 
 class SandboxError(Exception):
-    """The sandbox could not be set up or broke down: infrastructure, never the program's fault. No reward
-    follows from it.
-    """
+    """The sandbox could not be set up or broke down: never the program's fault, so no reward follows."""
 
 
 class SandboxBusy(SandboxError):
@@ -75,7 +75,7 @@ class Outcome:
 
     Args:
       reason: `exit` (code: its exit code), `signal` (code: the signal's number), or the limit that ended it:
-        `wall`, `cpu`, `memory`, `output`. `memory` is said where an uncaught MemoryError ended it; a program
+        `wall`, `cpu`, `memory`, `output`. `memory` stands where an uncaught MemoryError ended it; a program
         that handles its own goes on.
       stdout: all of it, at most `output_bytes`.
       stderr: the last 4,000 bytes.
@@ -110,3 +110,30 @@ class Called:
     @property
     def ok(self) -> bool:
         return self.raised is None and self.outcome is None
+
+
+# ------------------------------------------------------------------------- in words, for a verdict's detail
+
+
+def ending(outcome: Outcome) -> str:
+    """Of a program that should have ended well, or not at all."""
+    if outcome.reason == "exit":
+        last = outcome.stderr.decode("utf-8", "replace").strip().rpartition("\n")[2]
+        return f"ended with exit code {outcome.code}" + (f": {shown(last)}" if last else "")
+    if outcome.reason == "signal":
+        return f"was killed by signal {outcome.code}"
+    return f"ran into the {outcome.reason} limit"
+
+
+def failing(called: Called) -> str:
+    """Of a call that gave no value."""
+    return ending(called.outcome) if called.outcome is not None else f"raised {shown(called.raised)}"
+
+
+def shown(value: Any) -> str:
+    """A text as it is, any other value as Python writes it, cut to MAX_SHOWN characters."""
+    try:
+        text = value if isinstance(value, str) else repr(value)
+    except ValueError:  # an integer of more digits than Python writes
+        text = f"a {type(value).__name__} with too many digits to be shown"
+    return text if len(text) <= MAX_SHOWN else text[: MAX_SHOWN - 3] + "..."

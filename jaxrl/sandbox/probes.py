@@ -138,6 +138,6 @@ def describe(outcome: Outcome) -> str:
     if done:
         return f"a program can {done}"
     return (
-        f"a probe ended with {outcome.reason} {outcome.code}:"
-        f" {outcome.stderr.decode(errors='replace').strip()[-300:]}"
+        f"a probe ended with {outcome.reason} {outcome.code}: "
+        f"{outcome.stderr.decode(errors='replace').strip()[-300:]}"
     )

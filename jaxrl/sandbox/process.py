@@ -75,8 +75,10 @@ class Zygote:
             if hello != b"ready":
                 self.close()
                 stderr.seek(0)
-                told = hello.removeprefix(b"failed: ") or stderr.read()[-1000:]
-                raise SandboxError(told.decode(errors="replace").strip() or "the child program ended at once")
+                failure = hello.removeprefix(b"failed: ") or stderr.read()[-1000:]
+                raise SandboxError(
+                    failure.decode(errors="replace").strip() or "the child program ended at once"
+                )
         self._control.settimeout(SET_UP_S)
 
     def spawn(self, limits: Limits, descriptors: list[int]) -> None:
@@ -214,8 +216,8 @@ class Child:
         reason, code = self._ending(status, cpu_s)
         if reason == "busy":
             raise SandboxBusy(
-                f"the machine is busy: of {seconds:.1f} s a program waited {self._waited:.1f} s for a CPU, so"
-                " that its wall limit says nothing; have fewer workers, or raise wall_s"
+                f"the machine is busy: of {seconds:.1f} s a program waited {self._waited:.1f} s for a CPU, "
+                "so that its wall limit says nothing; have fewer workers, or raise wall_s"
             )
         return Outcome(reason, code, bytes(self._stdout), bytes(self._stderr), seconds)
 
@@ -342,7 +344,6 @@ def stalled_s() -> float:
     """Seconds, since the machine was started, in which something waited for a CPU. 0 where no kernel
     tells.
     """
-    with suppress(OSError, ValueError, IndexError):
-        with open("/proc/pressure/cpu", encoding="ascii") as file:
-            return int(file.readline().rpartition("total=")[2]) / 1e6
+    with suppress(OSError, ValueError, IndexError), open("/proc/pressure/cpu", encoding="ascii") as file:
+        return int(file.readline().rpartition("total=")[2]) / 1e6
     return 0.0

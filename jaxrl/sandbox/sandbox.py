@@ -1,5 +1,4 @@
-"""Running programs that a model wrote: one process per program and input, shut in as far as the machine
-allows.
+r"""Running programs of a model: one process per program and input, shut in as far as the machine allows.
 
     with Sandbox(Limits(wall_s=4.0), min_level=Level.KERNEL) as sandbox:
         outcome = sandbox.run("print(int(input()) + 1)", stdin=b"41")
@@ -8,25 +7,22 @@ allows.
 The judge never lives in the process that it judges. This side sends a program and its input, and gets bytes
 back; what the right answer is stays here: it is in no argument, file or environment of the child, nor in the
 memory of any process that the child was forked from. That is a separate clean interpreter, the zygote
-(`sandbox_child.py`), which this side gives descriptors and limits and no more. An exit code says nothing
-about an answer; compare stdout, or the values of `functions`.
+(`inside/sandbox_child.py`), which this side gives descriptors and limits and no more. An exit code says
+nothing about an answer; compare stdout, or the values of `functions`.
 
-Layers, each level with all of the one before:
+Layers, each level with all of the one before (the files are in `inside/`):
 
     PROCESS      a process forked for this input alone; no inherited environment, descriptor or terminal;
-    limits on wall and CPU time,
-                 address space, output, file size, descriptors; no capabilities; what it leaves behind is
-                 killed.
+                 limits on wall and CPU time, address space, output, file size, descriptors; no capabilities;
+                 what it leaves behind is killed.
     KERNEL       seccomp (`sandbox_seccomp.py`: a list of the system calls that exist) and Landlock
-    (`sandbox_seal.py`: Python's library
-                 can be read, nothing written): no second process, no network, no signal to others, no file of
-                 the machine.
+                 (`sandbox_seal.py`: Python's library can be read, nothing written): no second process, no
+                 network, no signal to others, no file of the machine.
     NAMESPACES   user, pid, mount, network, IPC, UTS and cgroup namespaces: a read-only root folder with
-    Python's library and nothing else,
-                 its own process numbers, and a working folder in memory with a quota (`files`), where one is
-                 asked for.
+                 Python's library and nothing else, its own process numbers, and a working folder in memory
+                 with a quota (`files`), where one is asked for.
 
-The level is measured, not assumed: `sandbox/probes.py` attacks each new sandbox, from the highest level down,
+The level is measured, not assumed: `probes.py` attacks each new sandbox, from the highest level down,
 and the first level at which nothing got through is `Sandbox.level`. Root becomes `nobody` where `nobody` can
 read Python's library, else it goes without capabilities. Programs see Python's standard library alone (and
 `packages`, where some are named), the same hash seed, locale and time zone everywhere, and no more at a high
@@ -84,13 +80,13 @@ CACHE_BYTES = 32 << 20
 REMEDIES = {
     Level.PROCESS: "it needs Linux 5.3 or newer with /proc mounted",
     Level.KERNEL: (
-        "it needs Linux 5.13 or newer on x86_64 or aarch64, with `landlock` among the kernel's security"
-        " modules (option lsm=)"
+        "it needs Linux 5.13 or newer on x86_64 or aarch64, with `landlock` among the kernel's security "
+        "modules (option lsm=)"
     ),
     Level.NAMESPACES: (
-        "it needs unprivileged user namespaces: kernel.unprivileged_userns_clone=1 and"
-        " kernel.apparmor_restrict_unprivileged_userns=0 where these exist, in Docker also --security-opt"
-        " seccomp=unconfined"
+        "it needs unprivileged user namespaces: kernel.unprivileged_userns_clone=1 and "
+        "kernel.apparmor_restrict_unprivileged_userns=0 where these exist, in Docker also --security-opt "
+        "seccomp=unconfined"
     ),
 }
 
@@ -126,13 +122,13 @@ class Sandbox:
     ):
         if min_level > max_level:
             raise InputError(
-                f"sandbox min_level={min_level.name} is above max_level={max_level.name}; lower it or raise"
-                " max_level"
+                f"sandbox min_level={min_level.name} is above max_level={max_level.name}; lower it or raise "
+                "max_level"
             )
         if sys.platform != "linux":
             raise InputError(
-                f"programs that a model wrote are run on Linux only, not on {sys.platform}; use a Linux"
-                " machine or container"
+                f"programs that a model wrote are run on Linux only, not on {sys.platform}; use a Linux "
+                "machine or container"
             )
         self.limits = limits
         self._packages = [path for name in packages if (path := path_of_package(name)) is not None]
@@ -155,8 +151,7 @@ class Sandbox:
     # ---------------------------------------------------------------------------------------------------- use
 
     def run(self, program: str, stdin: bytes = b"", limits: Limits | None = None) -> Outcome:
-        """Run a program as `python main.py` would. The same program, input and limits again give the same
-        outcome from memory.
+        """Run a program as `python main.py` would; the same again (limits, too) is answered from memory.
 
         What the wall clock ended, or a SIGKILL that is not ours, is not remembered: a busy machine may have
         done that.
@@ -178,8 +173,7 @@ class Sandbox:
         return outcome
 
     def functions(self, program: str, limits: Limits | None = None) -> Functions:
-        """A child of its own that has executed a program and answers calls of its functions: a context
-        manager, see `Functions`.
+        """A child of its own, which has executed a program and answers calls: see `Functions`.
 
         Raises: as `run`.
         """
@@ -224,8 +218,8 @@ class Sandbox:
         limits = limits or self.limits
         if limits.files and self.level < Level.NAMESPACES:
             raise InputError(
-                f"sandbox limit files={limits.files} needs level NAMESPACES, for its quota, and this machine"
-                f" offers {self.level.name} ({self.shortfall}); set files=0"
+                f"sandbox limit files={limits.files} needs level NAMESPACES, for its quota, and this machine "
+                f"offers {self.level.name} ({self.shortfall}); set files=0"
             )
         return limits
 
@@ -247,17 +241,15 @@ class Sandbox:
             self.shortfall = f"{level.name} does not hold here: {hole}; {REMEDIES[level]}"
             if level <= min_level:
                 raise InputError(
-                    f"programs that a model wrote are not run: {self.shortfall}, or set min_level to"
-                    f" {Level(level - 1).name}"
+                    f"programs that a model wrote are not run: {self.shortfall}, or set min_level to "
+                    f"{Level(level - 1).name}"
                 )
         if self.shortfall:
             warnings.warn(f"the sandbox's level is {self.level.name}. {self.shortfall}", stacklevel=3)
 
 
 class OutcomeCache:
-    """Outcomes by program, input and limits; the least recently used go when their bytes are more than
-    max_bytes.
-    """
+    """Outcomes by program, input and limits; the least recently used go when all exceed max_bytes."""
 
     OVERHEAD = 500  # bytes of an entry with empty outputs, about
 
@@ -282,8 +274,7 @@ class OutcomeCache:
 
 
 def path_of_package(name: str) -> str | None:
-    """The folder or file of an installed package; None for one of the standard library, which is there
-    anyway.
+    """The folder or file of an installed package; None for one of the standard library, which is there.
 
     Raises:
       InputError: there is none of this name.
@@ -295,8 +286,8 @@ def path_of_package(name: str) -> str | None:
     path = folders[0] if folders else spec.origin if spec is not None else None
     if path is None or not os.path.exists(path):
         raise InputError(
-            f"the package {name!r}, which programs are to import, is not installed beside jaxrl; install it,"
-            " or take it out of packages"
+            f"the package {name!r}, which programs are to import, is not installed beside jaxrl; install it, "
+            "or take it out of packages"
         )
     return os.path.abspath(path)
 

@@ -1,6 +1,4 @@
-"""What a task is: problems with a verifiable answer, in three splits. The protocol alone; the tasks are in
-their own files.
-"""
+"""What a task is: problems with a verifiable answer, in three splits. The protocol alone."""
 
 import random
 from collections.abc import Callable, Iterable, Iterator
@@ -39,29 +37,23 @@ class Task(Protocol):
         """
 
     def texts(self) -> Iterable[str]:
-        """Texts that hold every word of the task's prompts and completions: what a tokenizer made for the
-        task knows.
-        """
+        """Texts with every word of prompts and completions: what a tokenizer made for the task knows."""
 
     def phrases(self) -> list[str]:
         """Pieces of text that never change inside; a tokenizer made for the task has each as one token."""
 
     def baselines(self) -> dict[str, Baseline]:
-        """Completions that know nothing of the answer, by name: every table of results shows these beside the
-        policy.
-        """
+        """Completions that know nothing of the answer, by name: every table shows these beside the policy."""
 
     def generate(self, count: int, seed: int) -> Iterator[Record]:
-        """`count` fresh records, each with a `prompt`; the same bytes on every machine, whatever the split
-        sizes are.
+        """`count` fresh records, each with a `prompt`; the same bytes everywhere, whatever the split sizes.
 
         Raises:
           InputError: the task has no generator, or cannot make so many.
         """
 
     def problem(self, record: Record) -> Problem:
-        """A record of `generate`, or one with the dataset's own field names, as a problem; other fields do
-        not matter.
+        """A record of `generate`, or with a dataset's own field names, as a problem; others are ignored.
 
         Raises:
           InputError: naming the field that is missing or wrong, and saying what it should hold. The caller

@@ -7,7 +7,8 @@ makes it. What it leaves out:
 
     problems          the records of the section's `train`, `val` and `test` files
     problem           a record's `prompt` as one user message, the other fields as `data`, its `uid` or `id`,
-    or a digest, as uid demonstration     None: there is nothing to imitate
+                      or a digest, as uid
+    demonstration     None: there is nothing to imitate
     texts             the prompts and demonstrations of the train split
     phrases           none
     baselines         none
@@ -37,8 +38,7 @@ OWN = ("problems", "problem", "demonstration", "texts", "phrases", "baselines", 
 
 
 class Custom:
-    """The task; `section` is documented in `config/tasks.py`. What the user's object has stands in place of
-    what is here.
+    """The task; `section`: see `config/tasks.py`. What the user's object has stands in place of what is here.
 
     Raises:
       InputError: a file that does not run, has no such class, or whose class has no `verify`, does not take
@@ -62,8 +62,8 @@ class Custom:
             own = make(**options)
         if not callable(getattr(own, "verify", None)):
             raise InputError(
-                f"the Task of {section.file} has no `verify`; define verify(self, problem, text), which"
-                " returns a Verdict"
+                f"the Task of {section.file} has no `verify`; define verify(self, problem, text), which "
+                "returns a Verdict"
             )
         self.verify = FromFile(file, own.verify)
         for name in OWN:
@@ -83,8 +83,8 @@ class Custom:
         files = {name: getattr(self.section, name) for name in SPLITS}
         if not any(files.values()):
             raise InputError(
-                f"the Task of {self.section.file} has no `problems`, and no file of records is named; set"
-                " task.train"
+                f"the Task of {self.section.file} has no `problems`, and no file of records is named; set "
+                "task.train"
             )
         problems = []
         for place, record in read_file(files[split]) if files[split] else ():
@@ -112,8 +112,8 @@ class Custom:
 
     def texts(self) -> list[str]:
         problems = self.problems("train")
-        said = [message["content"] for problem in problems for message in problem.messages]
-        return said + [text for problem in problems if (text := self.demonstration(problem)) is not None]
+        contents = [message["content"] for problem in problems for message in problem.messages]
+        return contents + [text for problem in problems if (text := self.demonstration(problem)) is not None]
 
     def phrases(self) -> list[str]:
         return []
@@ -123,6 +123,6 @@ class Custom:
 
     def generate(self, count: int, seed: int) -> Iterator[Record]:
         raise InputError(
-            f"the Task of {self.section.file} has no generator; define generate(self, count, seed), which"
-            " yields records"
+            f"the Task of {self.section.file} has no generator; define generate(self, count, seed), which "
+            "yields records"
         )

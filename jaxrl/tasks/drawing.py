@@ -1,6 +1,4 @@
-"""Problems that are drawn: the same ones on every machine, no two alike, each in the split that its content
-alone decides.
-"""
+"""Problems that are drawn: the same everywhere, no two alike, each in the split that its content decides."""
 
 import hashlib
 import json
@@ -19,8 +17,7 @@ Draw = Callable[[random.Random, int, Claim], Record | None]
 
 
 class Drawn:
-    """The problems of a task that makes its own. A task has one of these; it keeps the splits that have been
-    asked for.
+    """The problems of a task that makes its own, one for each task; it keeps the splits that were asked for.
 
     Which split a problem belongs to hangs on its content, not on seeds or sizes, so that stages with other
     numbers never mix the splits: 8 of 10 belong to train, 1 to val, 1 to test. Fewer problems are the first
@@ -84,9 +81,9 @@ class Drawn:
             if record is None:
                 asked = f"task.{split} asks" if split else "asked"
                 raise InputError(
-                    f"{asked} for {count} different problems of {self._name}, and after {index} of them"
-                    f" {MAX_DRAWS:,} draws gave no new one that fits; ask for fewer, or change"
-                    f" {self._settings}"
+                    f"{asked} for {count} different problems of {self._name}, and after {index} of them "
+                    f"{MAX_DRAWS:,} draws gave no new one that fits; ask for fewer, or change "
+                    f"{self._settings}"
                 )
             yield record
 

@@ -1,6 +1,4 @@
-"""Fields of records from outside: taken out with a check, so that what is missing or wrong is named where it
-is read.
-"""
+"""Fields of records from outside: taken out with a check, so that what is wrong is named where it is read."""
 
 from collections.abc import Callable
 from typing import Any

@@ -1,6 +1,4 @@
-"""Rewards put together: weighted parts, and a function of the user's that has the last word on the reward of
-any task.
-"""
+"""Rewards put together: weighted parts, and a user's function that has the last word in any task."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace

@@ -3,19 +3,18 @@ algorithm learns at all.
 
 The best mean reward is known: 1.
 
-    letter   say six letters           share of the six that are `a`                 0, 1/6 .. 1    a bandit:
-    nothing is asked echo     say the letter named      1, another letter 0, anything else -1         -1, 0, 1
-    a contextual bandit count    say `tick` n times, stop  1 - |m - n| / 4 for m ticks, at least -1      -1 ..
-    1        the end is what is learnt
+    letter  six letters       0, 1/6 .. 1  share of the six that are `a`: a bandit, nothing is asked
+    echo    the letter named  -1, 0, 1     1, another letter 0, anything else -1: a contextual bandit
+    count   n times `tick`    -1 .. 1      1 - |m - n| / 4 for m ticks, at least -1: the end is what is learnt
 
 A demonstration is a random well-formed answer, each as likely as any other: SFT on them teaches a fresh model
 the format and nothing of the solution, and leaves it at the level of chance: whatever it gains from there,
 reinforcement learning has taught it. Chance, and the best mean of a policy that does not read the prompt:
 
-    letter   each of the six is `a` once in 8:                                                1/8      blind:
-    1 echo     one letter in 8 is the one named:                                                1/8
-    blind: 1/8 count    m and n uniform on 1 .. 8: E|m - n| = (8 * 8 - 1) / (3 * 8) = 21/8, 1 - 21/32 =  11/32
-      blind: 1/2 (always 4)
+    letter  1/8    blind 1                 each of the six is `a` once in 8
+    echo    1/8    blind 1/8               one letter in 8 is the one named
+    count   11/32  blind 1/2 (always 4)    m, n uniform on 1 .. 8: E|m - n| = (8 * 8 - 1) / (3 * 8) = 21/8,
+                                           and 1 - 21/32 = 11/32
 
 A prompt is two irrelevant words, an instruction, and what is asked: "quiet fox: say b". The words make
 problems of one question differ; splits repeat each other's few questions, but never a pair of words. `letter`
@@ -43,15 +42,15 @@ MAX_COUNT = 8
 
 # Two lists of 48, a number that the splits and the questions both divide.
 ADJECTIVES = (
-    "amber ancient bitter blue brave bright broken calm clever cold crimson damp dark deep dry dusty eager"
-    " early empty faint famous fierce gentle golden green grey hollow humble idle late little lonely loud"
-    " lucky mellow misty narrow noble odd pale plain proud quick quiet rusty shy silver young"
+    "amber ancient bitter blue brave bright broken calm clever cold crimson damp dark deep dry dusty eager "
+    "early empty faint famous fierce gentle golden green grey hollow humble idle late little lonely loud "
+    "lucky mellow misty narrow noble odd pale plain proud quick quiet rusty shy silver young"
 ).split()
 NOUNS = (
-    "acorn anchor apple arrow badger barrel beacon bell boat bridge candle canyon castle cedar clock cloud"
-    " comet copper crow desert dragon eagle falcon fern fox garden glacier harbor hazel island jacket kettle"
-    " ladder lantern maple meadow mirror otter pebble pepper river saddle sparrow temple thunder turtle"
-    " valley willow"
+    "acorn anchor apple arrow badger barrel beacon bell boat bridge candle canyon castle cedar clock cloud "
+    "comet copper crow desert dragon eagle falcon fern fox garden glacier harbor hazel island jacket kettle "
+    "ladder lantern maple meadow mirror otter pebble pepper river saddle sparrow temple thunder turtle "
+    "valley willow"
 ).split()
 
 
@@ -73,30 +72,26 @@ class Game:
         """
         return self.judge(problem.data["ask"], text.lower().split())
 
-    def judge(self, ask: str, said: list[str]) -> Verdict:
+    def judge(self, ask: str, answer: list[str]) -> Verdict:
         raise NotImplementedError
 
     def best_answer(self, ask: str) -> str:
         raise NotImplementedError
 
     def random_answer(self, rng: random.Random) -> str:
-        """One of the well-formed answers, which are the same whatever is asked, each with the same
-        probability.
-        """
+        """One of the well-formed answers, the same whatever is asked, each with the same probability."""
         raise NotImplementedError
 
 
 class Letter(Game):
-    """Six words, as many of them `a` as possible; further ones do not count, those that are missing are not
-    `a`.
-    """
+    """Six words, as many of them `a` as possible; further ones do not count, missing ones are not `a`."""
 
     instruction, asks, words, failure_reward = ": say six letters", ("",), LETTERS, 0.0
 
-    def judge(self, ask: str, said: list[str]) -> Verdict:
-        hits = said[:NUM_LETTERS].count("a")
-        format_ok = len(said) == NUM_LETTERS and set(said) <= set(LETTERS)
-        parts = {"words": len(said), "hits": hits}
+    def judge(self, ask: str, answer: list[str]) -> Verdict:
+        hits = answer[:NUM_LETTERS].count("a")
+        format_ok = len(answer) == NUM_LETTERS and set(answer) <= set(LETTERS)
+        parts = {"words": len(answer), "hits": hits}
         return Verdict(
             hits / NUM_LETTERS, hits == NUM_LETTERS, format_ok, parts, f"{hits} of {NUM_LETTERS} are a"
         )
@@ -113,10 +108,10 @@ class Echo(Game):
 
     instruction, asks, words, failure_reward = ": say ", LETTERS, LETTERS, -1.0
 
-    def judge(self, ask: str, said: list[str]) -> Verdict:
-        format_ok = len(said) == 1 and said[0] in LETTERS
-        hit = said == [ask]
-        parts = {"words": len(said), "hits": float(hit)}
+    def judge(self, ask: str, answer: list[str]) -> Verdict:
+        format_ok = len(answer) == 1 and answer[0] in LETTERS
+        hit = answer == [ask]
+        parts = {"words": len(answer), "hits": float(hit)}
         reward = float(hit) if format_ok else self.failure_reward
         return Verdict(
             reward, hit, format_ok, parts, f"{ask} asked" if format_ok else f"no single letter; {ask} asked"
@@ -130,9 +125,7 @@ class Echo(Game):
 
 
 class Count(Game):
-    """`tick` as often as the prompt says, then the end; silence is no answer, and more than 8 is not
-    well-formed.
-    """
+    """`tick` as often as the prompt says, then the end; silence is no answer, nor is more than 8."""
 
     instruction, asks, words, failure_reward = (
         ": say tick x",
@@ -141,19 +134,19 @@ class Count(Game):
         -1.0,
     )
 
-    def judge(self, ask: str, said: list[str]) -> Verdict:
-        is_readable = set(said) == {"tick"}
-        distance = abs(len(said) - int(ask))
-        parts = {"words": len(said), "distance": distance}
+    def judge(self, ask: str, answer: list[str]) -> Verdict:
+        is_readable = set(answer) == {"tick"}
+        distance = abs(len(answer) - int(ask))
+        parts = {"words": len(answer), "distance": distance}
         reward = (
             max(self.failure_reward, 1 - 2 * distance / MAX_COUNT) if is_readable else self.failure_reward
         )
         detail = (
-            f"{len(said)} words, {ask} asked"
+            f"{len(answer)} words, {ask} asked"
             if is_readable
             else f"other words than tick, or none; {ask} asked"
         )
-        return Verdict(reward, reward == 1, is_readable and len(said) <= MAX_COUNT, parts, detail)
+        return Verdict(reward, reward == 1, is_readable and len(answer) <= MAX_COUNT, parts, detail)
 
     def best_answer(self, ask: str) -> str:
         return " ".join(["tick"] * int(ask))
@@ -174,8 +167,7 @@ class Tiny:
         self.failure_reward = self.game.failure_reward
 
     def problems(self, split: str) -> list[Problem]:
-        """The split's problems, each as one user message, the questions in turn: any eight neighbours ask all
-        of them.
+        """The split's problems, each as one user message, questions in turn: any eight neighbours ask all.
 
         The pair of words alone decides the split, so that stages with other sizes never mix the splits.
 
@@ -188,8 +180,8 @@ class Tiny:
         count, most = getattr(self.section, split), len(asks) * len(pairs)
         if count > most:
             raise InputError(
-                f"task.{split} asks for {count} problems of the game {self.section.game}, and the split has"
-                f" only {most}; set task.{split} to at most {most}"
+                f"task.{split} asks for {count} problems of the game {self.section.game}, and the split has "
+                f"only {most}; set task.{split} to at most {most}"
             )
         # Every len(pairs) problems the pairs move on by one against the questions, so that in the end all of
         # them have met.
@@ -214,18 +206,14 @@ class Tiny:
         return [self.game.instruction]
 
     def baselines(self) -> dict[str, Baseline]:
-        """Chance, which knows the format alone; and, unlike the baselines of other tasks, the best that there
-        is.
-        """
+        """Chance, which knows the format alone; and, unlike other tasks' baselines, the best there is."""
         return {
             "chance": lambda problem, rng: self.game.random_answer(rng),
             "optimum": lambda problem, rng: self.game.best_answer(problem.data["ask"]),
         }
 
     def generate(self, count: int, seed: int) -> Iterator[Record]:
-        """Records of any two words and any question of the game, whatever split they belong to; they may
-        repeat.
-        """
+        """Records of any two words and any question of the game, whatever their split; they may repeat."""
         rng = random.Random(f"{self.section.game}/{seed}")
         for _ in range(count):
             problem = self._problem(rng.choice(ADJECTIVES), rng.choice(NOUNS), rng.choice(self.game.asks))

@@ -1,6 +1,4 @@
-"""Names of a user's Python file, here and in verifier processes, which cannot import it by a name of its
-own.
-"""
+"""Names of a user's Python file, here and in verifier processes, which cannot import it by its own name."""
 
 import importlib.util
 import pickle
@@ -59,9 +57,7 @@ def load_file(file: str | Path) -> ModuleType:
 
 @contextmanager
 def errors_named(path: str | Path) -> Iterator[None]:
-    """What the user's code raises inside becomes an InputError with the last of its lines that was
-    reached.
-    """
+    """What the user's code raises inside becomes an InputError with the last of its lines reached."""
     path = Path(path).absolute()
     try:
         yield

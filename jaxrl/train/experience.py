@@ -26,8 +26,8 @@ from jaxrl.update.state import TrainState
 class Scorers:
     """The compiled scorers of a stage, and how batches are laid out for them.
 
-    score: logprobs, and with a critic (logprobs, values), of the state's trainable tree. score_reference:
-      logprobs.
+    score: logprobs, and with a critic (logprobs, values), of the state's trainable tree.
+    score_reference: logprobs.
     set_bytes: of each token's excluded ids, see `collate`.
     """
 

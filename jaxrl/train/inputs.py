@@ -52,9 +52,7 @@ class File(NamedTuple):
 
 @dataclass(frozen=True)
 class Inputs:
-    """began: the moment that the run's templates are told. files: by the place in the config that names
-    them.
-    """
+    """began: the moment that templates get. files: by the place in the config that names them."""
 
     began: datetime
     files: dict[str, File]

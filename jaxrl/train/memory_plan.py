@@ -79,8 +79,7 @@ def plan_update(
     references: int = 0,
     excluded: int = 0,
 ) -> Plan:
-    """The plan with the remat that was asked for; for `auto` with `selective` where that fits, else with
-    `full`.
+    """The plan with the remat asked for; for `auto` with `selective` where that fits, else with `full`.
 
         activations = rows * seq_len / row shards * layers * kept_bytes(remat)
         needed = activations + kept_bytes(none) of one layer + 4 float32 arrays of the logits of a chunk

@@ -7,8 +7,7 @@ from contextlib import contextmanager
 
 
 class Timeline:
-    """The times of one step, as metrics. What is told of the device is taken off the step; the rest is
-    idleness.
+    """The times of one step, as metrics. What the device is known to do is taken off; the rest is idleness.
 
         idle_s = step_s - (prefill_s + decode_s + score_s + update_s)
 

@@ -1,5 +1,4 @@
-"""Checkpoints of one stage: Orbax on disk, our checksums on top, because Orbax does not notice a flipped bit
-in array data.
+"""Checkpoints of one stage: Orbax on disk, our checksums on top, as Orbax does not notice a flipped bit.
 
 A checkpoint holds the train state (what is trained, never the frozen base) and a small JSON `meta`; both are
 under the checksums, and nothing that a run goes by stands anywhere else. Saves are waited for: when `save`
@@ -18,7 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import jax
 import jax.numpy as jnp
@@ -41,9 +40,7 @@ class CheckpointCorrupt(RuntimeError):
 
 
 class Checkpoints:
-    """The checkpoints in one folder: the newest `keep`, and the one that the stage calls its best. Use it in
-    a `with`.
-    """
+    """The checkpoints in one folder: the newest `keep`, and the one that the stage calls best. A context."""
 
     def __init__(self, folder: Path, keep: int):
         self.folder = folder
@@ -60,14 +57,14 @@ class Checkpoints:
                 f"{broken}: the metadata of the checkpoint cannot be read ({error}); {remedy}"
             ) from None
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type | None, error: BaseException | None, *_):
+    def __exit__(self, kind: type | None, error: BaseException | None, *_: object) -> None:
         try:
             with writing(self.folder), _quiet_failures():
                 self._checkpointer.close()
-        except InputError:  # Orbax tells a save that has failed once more here
+        except InputError:  # Orbax raises a failed save once more here
             if error is None:
                 raise
 
@@ -87,8 +84,8 @@ class Checkpoints:
         sums, is_finite = _survey(state, meta)
         if not is_finite:
             raise InputError(
-                f"step {step} is not saved to {self.folder}: its state holds numbers that are not finite;"
-                " check the weights that the stage started from, and lower optim.learning_rate"
+                f"step {step} is not saved to {self.folder}: its state holds numbers that are not finite; "
+                "check the weights that the stage started from, and lower optim.learning_rate"
             )
         self._kept.best = best
         check_space(self.folder, _num_bytes(state, meta), f"checkpoint {self.folder}/{step}")
@@ -115,8 +112,8 @@ class Checkpoints:
                 saved = self._checkpointer.metadata(step).custom_metadata or {}
                 if saved.get("format") != FORMAT:
                     raise ValueError(
-                        f"format {saved.get('format')}, not {FORMAT}: damaged, or written by another version"
-                        " of jaxrl"
+                        f"format {saved.get('format')}, not {FORMAT}: damaged, or written by another version "
+                        "of jaxrl"
                     )
                 meta, saved_sums = saved["meta"], dict(saved["checksums"])
                 state = self._checkpointer.load_checkpointables(step, {"state": abstract})["state"]
@@ -132,8 +129,7 @@ class Checkpoints:
         return jax.tree.map(lambda x, like: jax.device_put(x, like.sharding), state, abstract), meta
 
     def restore_latest(self, abstract: TrainState) -> tuple[TrainState, dict[str, Any]] | None:
-        """The newest checkpoint that is whole, falling back to older ones with a warning; None if there is
-        none at all.
+        """The newest checkpoint that is whole, with a warning for each newer one; None if there is none.
 
         Raises:
           InputError: if there are checkpoints and none is whole: starting again in silence would lose the
@@ -148,8 +144,8 @@ class Checkpoints:
                 log.warning("%s; trying an older one", error)
         if steps:
             raise InputError(
-                f"no checkpoint in {self.folder} can be read (steps {steps}); restore the files, or delete"
-                f" that folder to train the stage again from its start:{''.join(reasons)}"
+                f"no checkpoint in {self.folder} can be read (steps {steps}); restore the files, or delete "
+                f"that folder to train the stage again from its start:{''.join(reasons)}"
             )
         return None
 
@@ -168,11 +164,11 @@ def _broken_metadata(folder: Path) -> list[Path]:
 
 # ---------------------------------------------------------------------------------------------- Orbax's noise
 
-# Beside the exception of a save or a read that fails, which is told here in a sentence, Orbax logs pages; and
-# what it has started in an event loop of its own is told by Python whenever the garbage collector comes to
-# it, in another thread or long after. So what comes of Orbax is known by its text, for as long as the process
-# lasts; all else passes.
-# itself, what reads and writes its arrays and in which format, its event loop
+# Beside the exception of a save or a read that fails, which becomes one sentence here, Orbax logs pages; and
+# what it has started in an event loop of its own is reported by Python whenever the garbage collector comes
+# to it, in another thread or long after. So what comes of Orbax is known by its text, for as long as the
+# process lasts; all else passes. The words: itself, what reads and writes its arrays, the formats, its event
+# loop.
 ORBAX = re.compile("orbax|tensorstore|OCDBT|zarr|uvloop")
 
 
@@ -226,12 +222,12 @@ class _NewestAndBest:
     keep: int
     best: int | None = None
 
-    def should_preserve(self, checkpoints, *, context) -> list[bool]:
+    def should_preserve(self, checkpoints: Any, *, context: Any) -> list[bool]:
         newest = sorted(checkpoint.step for checkpoint in checkpoints)[-self.keep :]
         return [checkpoint.step in newest or checkpoint.step == self.best for checkpoint in checkpoints]
 
 
-def checksums(tree) -> dict[str, Array]:
+def checksums(tree: Any) -> dict[str, Array]:
     """One uint32 per array, the same under every sharding: sum over elements of bits * (2 * index + 1) mod
     2^32.
 

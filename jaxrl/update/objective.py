@@ -1,8 +1,7 @@
-"""The objectives of policy gradients, put together from the pieces in `ops/`: read this file to see what is
-minimised.
+"""The objectives of policy gradients, put together from the pieces in `ops/`: here is what is minimised.
 
-    policy:  sum(weights * (surrogate * correction + kl_coef * kl - entropy_coef * entropy)) - coef *
-    sum(imitation * logprobs)
+    policy:  sum(weights * (surrogate * correction + kl_coef * kl - entropy_coef * entropy))
+             - coef * sum(imitation * logprobs)
              imitation: the mean over replayed tokens, where the replay buffer is used for SFT
     value:   vf_coef * sum(weights * clipped_value_loss)
 
@@ -40,6 +39,7 @@ def weigh(algo: PolicyGradientSection, max_new_tokens: int, batch: PolicyBatch) 
     if batch.returns is not None:
         weights["value"] = loss_weights(mask, segment_ids, "token_mean")
     if algo.replay is not None and algo.replay.use == "sft":
+        assert batch.replay_mask is not None, "a replay buffer, and a batch without its mask"
         weights["imitation"] = loss_weights(batch.replay_mask, segment_ids, "token_mean")
     return weights
 
@@ -61,52 +61,32 @@ def policy_objective(
     Raises:
       ValueError: a KL term in the loss and no reference logprobs in the batch.
     """
-    mask = batch.completion_mask
-    said = jnp.where(mask, logprobs, 0.0)  # replayed tokens and prompts have their logprobs, too
-    now = jax.lax.stop_gradient(said)
+    mask, fresh = batch.completion_mask, _fresh(batch)
+    new = jnp.where(mask, logprobs, 0.0)  # replayed tokens and prompts have their logprobs, too
+    now = jax.lax.stop_gradient(new)
     old = jnp.where(mask, jnp.where(jnp.isnan(batch.old_logprobs), now, batch.old_logprobs), 0.0)
-    ratio = importance_ratio(said, old, mask, batch.segment_ids, algo.ratio_level)
-    mismatch = jnp.abs(old - batch.sampler_logprobs)
+    ratio = importance_ratio(new, old, mask, batch.segment_ids, algo.ratio_level)
 
-    surrogate = _surrogate(algo, said, ratio, batch.advantages)
-    if algo.sampler_correction is not None:
-        c = algo.sampler_correction
-        correction = sampler_weights(
+    surrogate = _surrogate(algo, new, ratio, batch.advantages)
+    if (c := algo.sampler_correction) is not None:
+        surrogate = surrogate * sampler_weights(
             old, batch.sampler_logprobs, mask, batch.segment_ids, c.level, c.cap, c.how
         )
-        surrogate = surrogate * correction
     loss = jnp.sum(weights["policy"] * surrogate)
-    low, high = _clipped(algo, ratio, batch.advantages)
-    # what is old says nothing of this update
-    fresh = mask if batch.replay_mask is None else mask & ~batch.replay_mask
     metrics = {
         "sum/loss/policy": loss,
         "sum/tokens": masked_sum(jnp.ones_like(ratio), fresh),
         "mean/entropy": masked_sum(entropy, fresh),
-        "mean/clip_fraction": masked_sum(low | high, fresh),
-        "mean/clip_fraction/low": masked_sum(low, fresh),
-        "mean/clip_fraction/high": masked_sum(high, fresh),
-        "mean/ratio/mean": masked_sum(ratio, fresh),
-        "max/ratio/max": masked_max(ratio, fresh),
-        # of the policy that sampled, from the one that is updated
-        "mean/kl/old": masked_sum(kl_k3(old, said), fresh),
-        "mean/sampler_mismatch/mean": masked_sum(mismatch, fresh),
-        "p99/sampler_mismatch/p99": jnp.where(fresh, mismatch, jnp.nan),
-        "max/sampler_mismatch/max": masked_max(mismatch, fresh),
+        **_ratio_metrics(algo, new, old, ratio, batch),
     }
     if algo.kl_coef > 0 and algo.kl_in == "loss":
-        if batch.ref_logprobs is None:
-            raise ValueError(
-                f"kl_coef={algo.kl_coef} and the batch has no ref_logprobs; score it with the reference first"
-            )
-        kl = KL_ESTIMATORS[algo.kl_estimator](said, jnp.where(mask, batch.ref_logprobs, 0.0))
-        if algo.kl_unbiased:
-            kl = unbiased_kl(kl, importance_ratio(said, old, mask, batch.segment_ids))
+        kl = _kl_to_reference(algo, new, old, batch)
         loss = loss + algo.kl_coef * jnp.sum(weights["policy"] * kl)
         metrics["mean/kl/ref"] = masked_sum(kl, fresh)
     if algo.entropy_coef > 0:
         loss = loss - algo.entropy_coef * jnp.sum(weights["policy"] * entropy)
-    if "imitation" in weights:
+    if algo.replay is not None and algo.replay.use == "sft":
+        assert batch.replay_mask is not None, "a replay buffer, and a batch without its mask"
         imitation = -jnp.sum(weights["imitation"] * jnp.where(batch.replay_mask, logprobs, 0.0))
         loss = loss + algo.replay.coef * imitation
         metrics["sum/loss/imitation"] = imitation
@@ -117,8 +97,8 @@ def value_objective(
     algo: PPOSection, values: Array, batch: PolicyBatch, weights: dict[str, Array]
 ) -> tuple[Array, Metrics]:
     """The critic's loss over one microbatch; values [B, T] are of the states before each token."""
-    mask = batch.completion_mask
-    fresh = mask if batch.replay_mask is None else mask & ~batch.replay_mask
+    assert batch.old_values is not None and batch.returns is not None, "a critic, and a batch without targets"
+    fresh = _fresh(batch)
     per_token = clipped_value_loss(values, batch.old_values, batch.returns, algo.value_clip)
     loss = jnp.sum(weights["value"] * per_token)
     clipped = is_value_clipped(values, batch.old_values, batch.returns, algo.value_clip)
@@ -128,6 +108,15 @@ def value_objective(
         "mean/value/clip_fraction": masked_sum(clipped, fresh),
     }
     return algo.vf_coef * loss, metrics
+
+
+# ---------------------------------------------------------------------------------------------------- terms
+
+
+def _fresh(batch: PolicyBatch) -> Array:
+    """[B, T] bool, the tokens that metrics are of: what is old says nothing of this update."""
+    mask = batch.completion_mask
+    return mask if batch.replay_mask is None else mask & ~batch.replay_mask
 
 
 def _surrogate(algo: PolicyGradientSection, logprobs: Array, ratio: Array, advantages: Array) -> Array:
@@ -149,3 +138,33 @@ def _clipped(algo: PolicyGradientSection, ratio: Array, advantages: Array) -> tu
     if algo.dual_clip is not None:
         high |= (ratio > algo.dual_clip) & (advantages < 0)
     return low, high
+
+
+def _kl_to_reference(algo: PolicyGradientSection, new: Array, old: Array, batch: PolicyBatch) -> Array:
+    if batch.ref_logprobs is None:
+        raise ValueError(
+            f"kl_coef={algo.kl_coef} and the batch has no ref_logprobs; score it with the reference first"
+        )
+    mask = batch.completion_mask
+    kl = KL_ESTIMATORS[algo.kl_estimator](new, jnp.where(mask, batch.ref_logprobs, 0.0))
+    return unbiased_kl(kl, importance_ratio(new, old, mask, batch.segment_ids)) if algo.kl_unbiased else kl
+
+
+def _ratio_metrics(
+    algo: PolicyGradientSection, new: Array, old: Array, ratio: Array, batch: PolicyBatch
+) -> Metrics:
+    """How far the policy is from the one that sampled, and that from what the sampler computed."""
+    fresh = _fresh(batch)
+    low, high = _clipped(algo, ratio, batch.advantages)
+    mismatch = jnp.abs(old - batch.sampler_logprobs)
+    return {
+        "mean/clip_fraction": masked_sum(low | high, fresh),
+        "mean/clip_fraction/low": masked_sum(low, fresh),
+        "mean/clip_fraction/high": masked_sum(high, fresh),
+        "mean/ratio/mean": masked_sum(ratio, fresh),
+        "max/ratio/max": masked_max(ratio, fresh),
+        "mean/kl/old": masked_sum(kl_k3(old, new), fresh),  # of the policy that sampled, from this one
+        "mean/sampler_mismatch/mean": masked_sum(mismatch, fresh),
+        "p99/sampler_mismatch/p99": jnp.where(fresh, mismatch, jnp.nan),
+        "max/sampler_mismatch/max": masked_max(mismatch, fresh),
+    }

@@ -1,6 +1,8 @@
 """The state that training changes, the optimiser that changes it, and how both are laid out over the mesh."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -22,9 +24,7 @@ CRITIC = ("value_head", "critic_lora")  # the parts of the trainable tree that t
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class TrainState:
-    """All that one update reads and writes. Exists for what is trained only: with adapters it is
-    megabytes.
-    """
+    """All that one update reads and writes. Only of what is trained: with adapters it is megabytes."""
 
     step: Array  # [] int32, updates done
     # {"lora": ...} or {"model": ...}, with a critic also {"value_head": ..., "critic_lora": ...}; float32
@@ -81,8 +81,7 @@ def make_optimizer(optim: OptimSection, total_steps: int, held: int = 0) -> opta
 def make_actor_critic_optimizer(
     optim: OptimSection, algo: PPOSection, total_steps: int
 ) -> optax.GradientTransformation:
-    """Two optimisers side by side: the policy's, which holds still while the critic warms up, and the
-    critic's own.
+    """Two optimisers side by side: the critic's, and the policy's, which holds still in the critic's warm-up.
 
     Each clips by the norm of its own gradients, so that a critic far off does not shrink the policy's step.
     """
@@ -130,9 +129,7 @@ def abstract_state(
 def place_state(
     trainable: Tree, tx: optax.GradientTransformation, key: Array, mesh: Mesh, reference: Tree | None = None
 ) -> TrainState:
-    """State before the first update, made directly in its shardings. `trainable` and `reference` are left
-    alive.
-    """
+    """State before the first update, made in its shardings. `trainable` and `reference` are left alive."""
 
     def init(trees: tuple[Tree, Tree]) -> TrainState:
         trainable, reference = jax.tree.map(jnp.copy, trees)
@@ -142,19 +139,19 @@ def place_state(
     return jax.jit(init, out_shardings=shardings)((trainable, reference or {}))
 
 
-def all_finite(tree: Tree) -> Array:
+def all_finite(tree: Any) -> Array:
     """Whether no floating-point number of a tree is NaN or infinite; a boolean []."""
     return _all(jnp.isfinite, tree)
 
 
-def all_within(tree: Tree, limit: float) -> Array:
+def all_within(tree: Any, limit: float) -> Array:
     """Whether every floating-point number of a tree is between -limit and limit, which NaN is not; a boolean
     [].
     """
     return _all(lambda x: jnp.abs(x) <= limit, tree)
 
 
-def _all(test, tree: Tree) -> Array:
+def _all(test: Callable[[Array], Array], tree: Any) -> Array:
     floats = [leaf for leaf in jax.tree.leaves(tree) if jnp.issubdtype(leaf.dtype, jnp.floating)]
     return jnp.all(jnp.array([jnp.all(test(leaf)) for leaf in floats], bool))
 

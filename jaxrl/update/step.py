@@ -1,5 +1,4 @@
-"""The pure steps: (state, frozen, batch) -> (state, metrics), and the scorers that fill in logprobs and
-values.
+"""The pure steps: (state, frozen, batch) -> (state, metrics); the scorers that fill in logprobs, values.
 
 Each maker closes over static things only and returns one jitted function with pinned shardings and the state
 donated. A loss is a sum over tokens with weights fixed for the whole batch, so cutting the batch into
@@ -9,6 +8,7 @@ microbatches changes nothing but memory. Axes: M microbatches, B rows, T tokens.
 import dataclasses
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -31,11 +31,15 @@ from jaxrl.update.state import MAX_WEIGHT, TrainState, all_finite, all_within
 
 Metrics = dict[str, Array]
 LossWeights = dict[str, Array]
+UpdateBatch = SFTBatch | PolicyBatch
 # (trainable, frozen, microbatch, weights [B, T] each, key) -> (loss, metrics by how they are put together)
-Loss = Callable[[Tree, Tree, SFTBatch | PolicyBatch, LossWeights, Array], tuple[Array, Metrics]]
+Loss = Callable[[Tree, Tree, Any, LossWeights, Array], tuple[Array, Metrics]]
+Weigh = Callable[[Any], LossWeights]  # of a batch, [M, B, T] each
 
 
-def make_sft_step(policy: Policy, tx: optax.GradientTransformation, state: TrainState, mesh: Mesh):
+def make_sft_step(
+    policy: Policy, tx: optax.GradientTransformation, state: TrainState, mesh: Mesh
+) -> jax.stages.Wrapped:
     """Completion-only cross-entropy, the mean over the tokens of the whole batch.
 
         loss = -sum(loss_mask * logprobs) / sum(loss_mask)
@@ -44,7 +48,9 @@ def make_sft_step(policy: Policy, tx: optax.GradientTransformation, state: Train
       (state, frozen, SFTBatch) -> (state, metrics); the state given is consumed.
     """
 
-    def loss(trainable, frozen, batch: SFTBatch, weights, key):
+    def loss(
+        trainable: Tree, frozen: Tree, batch: SFTBatch, weights: LossWeights, key: Array
+    ) -> tuple[Array, Metrics]:
         hidden = policy.apply(trainable, frozen, batch.tokens, batch.positions, batch.segment_ids, key)
         logprobs, _ = _score_tokens(policy, trainable, frozen, hidden, batch, batch.loss_mask)
         value = -jnp.sum(weights["tokens"] * logprobs)
@@ -63,7 +69,7 @@ def make_grpo_step(
     sample: SampleSection,
     state: TrainState,
     mesh: Mesh,
-):
+) -> jax.stages.Wrapped:
     """The step of GRPO and its family; `objective.policy_objective` is what is minimised.
 
     Policy gradients know no dropout: its noise would be taken for a change of the policy.
@@ -75,7 +81,9 @@ def make_grpo_step(
       (state, frozen, PolicyBatch) -> (state, metrics); the state given is consumed.
     """
 
-    def loss(trainable, frozen, batch: PolicyBatch, weights, key):
+    def loss(
+        trainable: Tree, frozen: Tree, batch: PolicyBatch, weights: LossWeights, key: Array
+    ) -> tuple[Array, Metrics]:
         hidden = policy.apply(trainable, frozen, batch.tokens, batch.positions, batch.segment_ids)
         value, metrics = _policy_loss(policy, algo, sample, trainable, frozen, hidden, batch, weights)
         return value, {**metrics, "sum/loss": value}
@@ -90,7 +98,7 @@ def make_ppo_step(
     sample: SampleSection,
     state: TrainState,
     mesh: Mesh,
-):
+) -> jax.stages.Wrapped:
     """The step of PPO: the policy's loss and the critic's, over one forward pass where they share their
     hidden states.
 
@@ -98,7 +106,9 @@ def make_ppo_step(
       returns.
     """
 
-    def loss(trainable, frozen, batch: PolicyBatch, weights, key):
+    def loss(
+        trainable: Tree, frozen: Tree, batch: PolicyBatch, weights: LossWeights, key: Array
+    ) -> tuple[Array, Metrics]:
         hidden = policy.apply(trainable, frozen, batch.tokens, batch.positions, batch.segment_ids)
         value, metrics = _policy_loss(policy, algo, sample, trainable, frozen, hidden, batch, weights)
         values = state_values(_values_after(policy, trainable, frozen, hidden, batch), batch.segment_ids)
@@ -108,7 +118,7 @@ def make_ppo_step(
     return _jit_step(loss, partial(weigh, algo, sample.max_new_tokens), tx, state, mesh)
 
 
-def make_score_fn(policy: Policy, mesh: Mesh, temperature: float = 1.0):
+def make_score_fn(policy: Policy, mesh: Mesh, temperature: float = 1.0) -> jax.stages.Wrapped:
     """(trainable, frozen, batch) -> logprobs [M, B, T] of the tokens under the batch's mask; no gradient.
 
     The same compiled function serves the policy, the reference and the evaluation loss: only the arrays
@@ -123,7 +133,7 @@ def make_score_fn(policy: Policy, mesh: Mesh, temperature: float = 1.0):
     return _jit_score(score, mesh)
 
 
-def make_critic_fn(policy: Policy, mesh: Mesh, temperature: float = 1.0):
+def make_critic_fn(policy: Policy, mesh: Mesh, temperature: float = 1.0) -> jax.stages.Wrapped:
     """(trainable, frozen, PolicyBatch) -> (logprobs, values) [M, B, T] in one pass; values are those of the
     states after each token: `state_values` shifts them, and the last one of a trajectory is what would come
     after it.
@@ -145,38 +155,36 @@ def make_critic_fn(policy: Policy, mesh: Mesh, temperature: float = 1.0):
 def _policy_loss(
     policy: Policy,
     algo: PolicyGradientSection,
-    sample,
-    trainable,
-    frozen,
-    hidden,
+    sample: SampleSection,
+    trainable: Tree,
+    frozen: Tree,
+    hidden: Array,
     batch: PolicyBatch,
-    weights,
-):
+    weights: LossWeights,
+) -> tuple[Array, Metrics]:
     mask = batch.completion_mask if batch.replay_mask is None else batch.completion_mask | batch.replay_mask
     logprobs, entropy = _score_tokens(
-        policy,
-        trainable,
-        frozen,
-        hidden,
-        batch,
-        mask,
-        sample.temperature,
-        entropy_gradient=algo.entropy_coef > 0,
+        policy, trainable, frozen, hidden, batch, mask, sample.temperature, algo.entropy_coef > 0
     )
     return policy_objective(algo, logprobs, entropy, batch, weights)
 
 
 def _score_tokens(
-    policy: Policy, trainable, frozen, hidden, batch, mask, temperature=1.0, entropy_gradient=False
-):
+    policy: Policy,
+    trainable: Tree,
+    frozen: Tree,
+    hidden: Array,
+    batch: UpdateBatch,
+    mask: Array,
+    temperature: float = 1.0,
+    entropy_gradient: bool = False,
+) -> tuple[Array, Array]:
     """Logprobs and entropy [B, T]: of a PolicyBatch under the policy that sampling draws from, renormalised
     over the ids that could have come; of an SFTBatch under the model as it is, whose cross-entropy is over
     the whole vocabulary, as everywhere.
     """
-    could_come = (
-        {"excluded": batch.excluded, "num_tokens": policy.num_tokens}
-        if isinstance(batch, PolicyBatch)
-        else {}
+    excluded, num_tokens = (
+        (batch.excluded, policy.num_tokens) if isinstance(batch, PolicyBatch) else (None, None)
     )
     return token_logprobs(
         hidden,
@@ -185,9 +193,10 @@ def _score_tokens(
         batch.segment_ids,
         temperature,
         mask=mask,
+        excluded=excluded,
+        num_tokens=num_tokens,
         trains_head="model" in trainable,
         entropy_gradient=entropy_gradient,
-        **could_come,
     )
 
 
@@ -201,15 +210,15 @@ def _values_after(policy: Policy, trainable: Tree, frozen: Tree, hidden: Array, 
     return value_head(trainable["value_head"], hidden)
 
 
-def _jit_score(score, mesh: Mesh):
+def _jit_score(score: Callable[[Tree, Tree, Any], Any], mesh: Mesh) -> jax.stages.Wrapped:
     """The jitted loop of a scorer over the microbatches that hold something."""
 
-    def over_microbatches(trainable: Tree, frozen: Tree, batch):
+    def over_microbatches(trainable: Tree, frozen: Tree, batch: UpdateBatch) -> Any:
         rows = _rows(batch)
         one = jax.eval_shape(score, trainable, frozen, jax.tree.map(lambda x: x[0], rows))
         nothing = jax.tree.map(lambda x: jnp.zeros((batch.tokens.shape[0], *x.shape), x.dtype), one)
 
-        def body(i: Array, out):
+        def body(i: Array, out: Any) -> Any:
             scores = score(trainable, frozen, jax.tree.map(lambda x: x[i], rows))
             return jax.tree.map(lambda all, this: all.at[i].set(this), out, scores)
 
@@ -221,7 +230,9 @@ def _jit_score(score, mesh: Mesh):
 # --------------------------------------------------------------------------------------- shared by all losses
 
 
-def _jit_step(loss: Loss, weigh, tx: optax.GradientTransformation, state: TrainState, mesh: Mesh):
+def _jit_step(
+    loss: Loss, weigh: Weigh, tx: optax.GradientTransformation, state: TrainState, mesh: Mesh
+) -> jax.stages.Wrapped:
     """The jitted step around a loss. Shardings are pinned: left open, the first call and the second compile
     apart.
     """
@@ -232,7 +243,14 @@ def _jit_step(loss: Loss, weigh, tx: optax.GradientTransformation, state: TrainS
     )
 
 
-def _step(loss: Loss, weigh, tx, state: TrainState, frozen: Tree, batch) -> tuple[TrainState, Metrics]:
+def _step(
+    loss: Loss,
+    weigh: Weigh,
+    tx: optax.GradientTransformation,
+    state: TrainState,
+    frozen: Tree,
+    batch: UpdateBatch,
+) -> tuple[TrainState, Metrics]:
     key = jax.random.fold_in(state.key, state.step)
     grads, metrics = _accumulate(loss, state.trainable, frozen, batch, weigh(batch), key)
     grad_norm = optax.tree.norm(grads)
@@ -254,14 +272,14 @@ def _step(loss: Loss, weigh, tx, state: TrainState, frozen: Tree, batch) -> tupl
 
 
 def _accumulate(
-    loss: Loss, trainable: Tree, frozen: Tree, batch, weights: LossWeights, key: Array
+    loss: Loss, trainable: Tree, frozen: Tree, batch: UpdateBatch, weights: LossWeights, key: Array
 ) -> tuple[Tree, Metrics]:
     """Gradients and metrics of the microbatches that hold something, added up. Weights already divide by the
     whole.
     """
     rows = _rows(batch)
 
-    def piece(i: Array):
+    def piece(i: Array) -> tuple[Tree, Metrics]:
         microbatch, own_weights = jax.tree.map(lambda x: x[i], (rows, weights))
         value_and_grad = jax.value_and_grad(loss, has_aux=True)
         (_, metrics), grads = value_and_grad(
@@ -269,7 +287,7 @@ def _accumulate(
         )
         return grads, metrics
 
-    def body(i: Array, total):
+    def body(i: Array, total: tuple[Tree, Metrics]) -> tuple[Tree, Metrics]:
         grads, metrics = piece(i)
         return jax.tree.map(jnp.add, total[0], grads), _combine(i, total[1], metrics)
 
@@ -282,7 +300,7 @@ def _accumulate(
     return grads, _finish(metrics)
 
 
-def _rows(batch):
+def _rows(batch: UpdateBatch) -> UpdateBatch:
     """The batch with all leaves [M, ...], so that indexing gives a microbatch."""
     return dataclasses.replace(batch, num_microbatches=jnp.zeros(batch.tokens.shape[0], jnp.int32))
 
@@ -292,8 +310,8 @@ def _rows(batch):
 # the 99th percentile of them all.
 
 
-def _no_metrics(shapes: dict, M: int) -> Metrics:
-    def nothing(name: str, x) -> Array:
+def _no_metrics(shapes: Metrics, M: int) -> Metrics:
+    def nothing(name: str, x: Array) -> Array:
         if name.startswith("p99/"):
             return jnp.full((M, *x.shape), jnp.nan, x.dtype)
         return jnp.full(x.shape, -jnp.inf if name.startswith("max/") else 0.0, jnp.float32)

@@ -1,5 +1,4 @@
-"""What a verifier process sees of this process's environment: all but secrets, and of these the ones that the
-config names.
+"""What a verifier process sees of our environment: all but secrets, and of these what the config names.
 
 A verdict's text, an exception's among it, is written to `samples.jsonl` and shown to people; a token in it
 would go where the file goes. Which variable is a secret is told by its name, or by a value that can be
@@ -16,7 +15,8 @@ from jaxrl.errors import InputError
 
 SECRET_NAMES = re.compile(
     r"TOKEN(?!IZ)|SECRET|PASSW|PASSPHRASE|PASSFILE|CREDENTIAL|AUTH(?!OR)|KEY|WEBHOOK|COOKIE|PRIVATE|NETRC"
-    r"|(?:^|_)(?:CREDS?|PASS|PAT|DSN|JWT|SAS)(?:_|$)|_PWD$|^MYSQL_PWD|^(?:AWS|AZURE|GOOGLE|GCP|VAULT|KUBE|SSH|GPG)",
+    r"|(?:^|_)(?:CREDS?|PASS|PAT|DSN|JWT|SAS)(?:_|$)|_PWD$|^MYSQL_PWD"
+    r"|^(?:AWS|AZURE|GOOGLE|GCP|VAULT|KUBE|SSH|GPG)",
     re.IGNORECASE,
 )
 SECRET_VALUES = re.compile(
@@ -28,9 +28,7 @@ SHORTEST = 6  # characters of a value that is looked for in texts; a shorter one
 
 
 def is_secret(name: str, value: str) -> bool:
-    """Whether a variable is withheld: `HF_TOKEN`, `WANDB_API_KEY`, `AWS_...`, a proxy with a password in
-    it.
-    """
+    """Whether a variable is withheld: `HF_TOKEN`, `WANDB_API_KEY`, `AWS_...`, a proxy with its password."""
     return bool(SECRET_NAMES.search(name) or SECRET_VALUES.search(value))
 
 
@@ -42,16 +40,14 @@ def withheld(environment: Mapping[str, str], passed: Sequence[str]) -> set[str]:
     """
     if missing := [name for name in passed if name not in environment]:
         raise InputError(
-            f"verify.pass_env names {', '.join(missing)}, not set in the environment; set it, or take the"
-            " name out"
+            f"verify.pass_env names {', '.join(missing)}, not set in the environment; set it, or take the "
+            "name out"
         )
     return {name for name, value in environment.items() if is_secret(name, value)} - set(passed)
 
 
 def of_worker(passed: Sequence[str]) -> dict[str, str]:
-    """The environment of a worker: what is not withheld, the parent's import path, no accelerator, one thread
-    of arithmetic.
-    """
+    """The environment of a worker: what is not withheld, the import path, no accelerator, one thread."""
     hidden = withheld(os.environ, passed)
     path = os.pathsep.join(os.path.abspath(entry) for entry in sys.path)
     own = {"PYTHONPATH": path, "JAX_PLATFORMS": "cpu", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}

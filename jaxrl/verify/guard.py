@@ -11,8 +11,7 @@ MIN_SAMPLES = 64  # fewer say too little, be they all errors
 
 
 class ErrorGuard:
-    """Watches the share of samples without a verdict: timeouts, crashes, exceptions, and a sandbox that
-    fails.
+    """Watches the share of samples without a verdict: timeouts, crashes, exceptions, a sandbox that fails.
 
     A wrong answer is a verdict, and a policy that learns from failure rewards learns to please a broken
     verifier.
@@ -26,9 +25,7 @@ class ErrorGuard:
         self._batches: deque[tuple[int, Counter[str]]] = deque(maxlen=BATCHES)
 
     def check(self, verdicts: Sequence[Verdict]) -> None:
-        """Take in a batch. Raise InputError if too many of the last samples, MIN_SAMPLES at least, are
-        errors.
-        """
+        """Take in a batch. InputError if too many of the last samples (MIN_SAMPLES or more) are errors."""
         self._batches.append((len(verdicts), Counter(v.error for v in verdicts if v.error is not None)))
         samples = sum(count for count, _ in self._batches)
         errors = sum((errors for _, errors in self._batches), Counter())
@@ -36,8 +33,8 @@ class ErrorGuard:
         if samples >= MIN_SAMPLES and share > self.max_share:
             (often, times), *_ = errors.most_common(1)
             raise InputError(
-                f"{share:.0%} of the last {samples} samples have no verdict, and verify.max_error_share is"
-                f" {self.max_share:g}; {times} of {errors.total()} say {often[:300]!r}; mend the verifier,"
-                " give it more time or workers (verify.timeout_s, verify.batch_timeout_s, verify.workers),"
-                " or raise verify.max_error_share"
+                f"{share:.0%} of the last {samples} samples have no verdict, and verify.max_error_share is "
+                f"{self.max_share:g}; {times} of {errors.total()} say {often[:300]!r}; mend the verifier, "
+                "give it more time or workers (verify.timeout_s, verify.batch_timeout_s, verify.workers), "
+                "or raise verify.max_error_share"
             )

@@ -1,5 +1,4 @@
-"""The process between a verifier pool and one worker: whatever the worker has started, in whatever session,
-ends with it.
+"""The process between a verifier pool and one worker: whatever the worker has started ends with it.
 
     pool --- keeper --- worker --- what a verify function starts
 
@@ -81,10 +80,10 @@ def _kill_children() -> None:
 def _children() -> list[int]:
     found = []
     for name in os.listdir("/proc"):
-        with suppress(OSError, IndexError):  # not a process, or gone
-            with open(f"/proc/{name}/stat", "rb") as file:
-                if int(file.read().rsplit(b")", 1)[1].split()[1]) == os.getpid():
-                    found.append(int(name))
+        # suppressed where it is not a process, or gone
+        with suppress(OSError, IndexError), open(f"/proc/{name}/stat", "rb") as file:
+            if int(file.read().rsplit(b")", 1)[1].split()[1]) == os.getpid():
+                found.append(int(name))
     return found
 
 

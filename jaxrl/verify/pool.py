@@ -1,5 +1,4 @@
-"""The verifier pool: verify functions in child processes, killed from outside at a deadline. This file is the
-scheduling.
+"""The verifier pool: verify functions in child processes, killed from outside at a deadline. The scheduling.
 
 `process.py` is one child as seen from here, `worker.py` as it sees itself, `keeper.py` what ends all that it
 has started. Each has a socket pair of its own; there is no queue, lock or thread that a dying worker could
@@ -32,8 +31,7 @@ Verify = Callable[[Problem, str], Verdict]
 
 
 class VerifierPool:
-    """Owns the worker processes. Use it as a context manager, and from one thread that lives as long as the
-    pool.
+    """Owns the worker processes. A context manager, for one thread that lives as long as the pool.
 
         with VerifierPool(task.verify, workers=2, timeout_s=10.0, failure_reward=task.failure_reward) as pool:
             tickets = [pool.submit(problem, text) for problem, text in samples]
@@ -74,18 +72,18 @@ class VerifierPool:
     ):
         if workers < 1 or not 0 < timeout_s <= 86_400:  # the workers' limit on CPU time follows from it
             raise InputError(
-                f"a pool of {workers} workers with verify.timeout_s={timeout_s} cannot work; set both above"
-                " 0, the timeout to a day at most"
+                f"a pool of {workers} workers with verify.timeout_s={timeout_s} cannot work; set both above "
+                "0, the timeout to a day at most"
             )
         if workers > (most := max(64, 4 * (os.cpu_count() or 1))):
             raise InputError(
-                f"a pool of {workers} workers is more than the {most} that make sense on this machine; lower"
-                " verify.workers"
+                f"a pool of {workers} workers is more than the {most} that make sense on this machine; lower "
+                "verify.workers"
             )
         if not isinstance(failure_reward, Real) or abs(failure_reward) > MAX_REWARD:
             raise InputError(
-                f"the failure reward {failure_reward!r} is no number between -{MAX_REWARD:g} and"
-                f" {MAX_REWARD:g}; set one that is"
+                f"the failure reward {failure_reward!r} is no number between -{MAX_REWARD:g} and "
+                f"{MAX_REWARD:g}; set one that is"
             )
         self._pass_env, self._hidden = tuple(pass_env), withheld(os.environ, pass_env)
         self.counts = {"timeouts": 0, "crashes": 0, "exceptions": 0}
@@ -145,9 +143,7 @@ class VerifierPool:
         return self._last_ticket
 
     def poll(self) -> int:
-        """Take what has finished and hand out new work, without waiting. Returns the number of samples not
-        finished yet.
-        """
+        """Take what has finished and hand out new work, without waiting. Returns how many are unfinished."""
         self._check_open()
         self._advance(wait=False)
         return len(self._pending)
@@ -161,8 +157,7 @@ class VerifierPool:
             yield self._verdicts.pop(ticket)
 
     def gather(self, tickets: Iterable[int]) -> list[Verdict]:
-        """The verdicts of a batch in the order of its tickets; waits until all are there, or the batch's time
-        is up.
+        """The verdicts of a batch in the order of its tickets; waits until all are there, or its time is up.
 
         Raises:
           InputError: too many of the last batches' samples are errors.
@@ -177,9 +172,7 @@ class VerifierPool:
         return verdicts
 
     def stream(self, samples: Iterable[tuple[Problem, str]], ahead: int = 1024) -> Iterator[Verdict]:
-        """The verdicts of samples in their order, however many; never more than `ahead` are taken before
-        their verdicts are out.
-        """
+        """The verdicts of samples in their order, however many; at most `ahead` are out at a time."""
         tickets: deque[int] = deque()
         for problem, text in samples:
             tickets.append(self.submit(problem, text))
@@ -189,9 +182,7 @@ class VerifierPool:
         yield from self.results(tickets)
 
     def take_times(self) -> dict[str, float]:
-        """Seconds since the last call: the mean and the longest of a sample, and how long callers have
-        waited.
-        """
+        """Seconds since the last call: the mean and the longest of a sample, and what callers have waited."""
         times, waited_s = self._sample_times or [0.0], self._waited_s
         self._sample_times, self._waited_s = [], 0.0
         return {
@@ -315,8 +306,8 @@ class VerifierPool:
             worker = WorkerProcess(self._timeout_s, self._pass_env)
         except OSError as error:
             raise InputError(
-                f"a verifier process cannot be started: {error}; lower verify.workers, or raise the system's"
-                " limits"
+                f"a verifier process cannot be started: {error}; lower verify.workers, or raise the system's "
+                "limits"
             ) from None
         self._workers.append(worker)
         self._selector.register(worker.socket, selectors.EVENT_READ, worker)
@@ -345,9 +336,9 @@ class VerifierPool:
 
     def _cannot_start(self, reason: str) -> InputError:
         return InputError(
-            f"verify function {self._verify_name!r} cannot be used in worker processes: {reason}; define it"
-            " (or its class) at the top level of a module that can be imported, not in the main script, a"
-            " notebook or a lambda"
+            f"verify function {self._verify_name!r} cannot be used in worker processes: {reason}; define it "
+            "(or its class) at the top level of a module that can be imported, not in the main script, a "
+            "notebook or a lambda"
         )
 
     def _finish(self, ticket: int, verdict: Verdict) -> None:

@@ -1,5 +1,4 @@
-"""The child of a verifier pool: reads requests from a socket, calls the verify function, answers. Started by
-`pool.py` only.
+"""The child of a verifier pool: reads requests from a socket, calls the verify function, answers.
 
     python -m jaxrl.verify.worker SOCKET_FD PARENT_PID MEMORY_BYTES CPU_SECONDS
 
@@ -8,6 +7,7 @@ Both directions carry frames: ticket and length, eight bytes each, then the body
 ticket, in JSON alone, so that nothing that happens here can run code there.
 """
 
+import contextlib
 import functools
 import json
 import math
@@ -171,10 +171,8 @@ def allow_cpu(seconds: int) -> None:
 
 def set_soft_limit(kind: int, value: int) -> None:
     hard = resource.getrlimit(kind)[1]
-    try:
+    with contextlib.suppress(ValueError, OSError):  # some systems refuse RLIMIT_AS; the deadline still holds
         resource.setrlimit(kind, (value if hard == resource.RLIM_INFINITY else min(value, hard), hard))
-    except (ValueError, OSError):
-        pass  # some systems refuse RLIMIT_AS; the deadline still holds
 
 
 if __name__ == "__main__":

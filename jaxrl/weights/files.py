@@ -1,4 +1,4 @@
-"""Files under the weights: opening safetensors without reading them, telling what does not fit, saving a
+"""Files under the weights: opening safetensors without reading them, naming what does not fit, saving a
 folder as a whole.
 
 A safetensors file that is written here carries the SHA-256 of its bytes among its metadata, where other
@@ -49,16 +49,17 @@ def open_tensors(paths: Iterable[Path]) -> dict[str, tuple[Any, Path]]:
             raise InputError(f"{path} does not exist; fetch the folder again, with all its files")
         try:
             file = safe_open(path, framework="numpy")
-            tensors |= {name: (file.get_slice(name), path) for name in file.keys()}  # noqa: SIM118 (it is not a dict)
+            names = file.keys()  # all that this file has of a dict
+            tensors |= {name: (file.get_slice(name), path) for name in names}
             digests |= {path: found} if (found := (file.metadata() or {}).get(DIGEST)) is not None else {}
         except (SafetensorError, OSError) as error:
             raise InputError(f"{path} is not a whole safetensors file ({error}); fetch it again") from None
     for (path, saved), found in zip(digests.items(), side_by_side(_digest, digests), strict=True):
         if saved != found:
             raise InputError(
-                f"{path} is not as jaxrl wrote it: its bytes have the SHA-256 {found[:12]}... and it says"
-                f" {saved[:12]}...; restore the file or export it again, or, where another program has"
-                f" changed it on purpose, take {DIGEST} out of its metadata"
+                f"{path} is not as jaxrl wrote it: its bytes have the SHA-256 {found[:12]}... and it says "
+                f"{saved[:12]}...; restore the file or export it again, or, where another program has "
+                f"changed it on purpose, take {DIGEST} out of its metadata"
             )
     return tensors
 
@@ -127,8 +128,7 @@ def check_tensors(
 
 @contextmanager
 def saving(folder: Path, last: str, replaces: tuple[str, ...]) -> Iterator[Path]:
-    """A temporary folder to write files to; they move into `folder` when the block ends, or vanish when it
-    fails.
+    """A temporary folder to write files to; they move into `folder` at its end, or vanish when it fails.
 
     `last` is the file without which readers take the folder for nothing: it is removed before the others are
     replaced and put in place after them, so that a folder that has it is whole, whenever the process may have

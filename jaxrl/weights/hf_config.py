@@ -1,5 +1,4 @@
-"""`config.json` of a Hugging Face model directory <-> ModelConfig. What the model here cannot compute is an
-error.
+"""`config.json` of a Hugging Face directory <-> ModelConfig. What the model here cannot compute is an error.
 
 Read as plain JSON, without transformers: importing that takes seconds, and it fills in what a file leaves out
 without a word. What a file leaves out has transformers' default here too (`DEFAULTS`); what it says is either
@@ -58,9 +57,7 @@ class _Values:
     values: dict[str, Any]
 
     def get(self, key: str, kind: type, default: Any = None) -> Any:
-        """The value, of that kind and, if a number, positive; `default` stands in where it is absent or
-        null.
-        """
+        """The value, of that kind and, if a number, positive; where it is absent or null, `default`."""
         value = self.values.get(key)
         value = default if value is None else value
         if value is None:
@@ -72,15 +69,15 @@ class _Values:
             raise InputError(f"{self.place}: {key} is {value!r}; it must be true or false")
         if kind is not bool and not (is_number and value > 0):
             raise InputError(
-                f"{self.place}: {key} is {value!r}; it must be a positive"
-                f" {'number' if kind is float else 'integer'}"
+                f"{self.place}: {key} is {value!r}; it must be a positive "
+                f"{'number' if kind is float else 'integer'}"
             )
         return kind(value)
 
     def refuse(self, key: str, supported: str) -> None:
         raise InputError(
-            f"{self.place}: {key} is {self.values.get(key)!r}, which jaxrl cannot represent; supported:"
-            f" {supported}"
+            f"{self.place}: {key} is {self.values.get(key)!r}, which jaxrl cannot represent; supported: "
+            f"{supported}"
         )
 
 
@@ -264,13 +261,13 @@ def _check_family(config: ModelConfig) -> None:
     }
     if config.family not in wanted:
         raise InputError(
-            f"model family {config.family!r} has no Hugging Face model type; the families are"
-            f" {', '.join(wanted)}"
+            f"model family {config.family!r} has no Hugging Face model type; the families are "
+            f"{', '.join(wanted)}"
         )
     for name, value in wanted[config.family].items():
         if getattr(config, name) != value:
             raise InputError(
-                f"{name}={getattr(config, name)} cannot be written as model type {config.family!r}, which"
-                f" needs {name}={value} (with qkv_bias={config.qkv_bias}); choose another family or other"
-                " biases"
+                f"{name}={getattr(config, name)} cannot be written as model type {config.family!r}, which "
+                f"needs {name}={value} (with qkv_bias={config.qkv_bias}); choose another family or other "
+                "biases"
             )

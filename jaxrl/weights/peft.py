@@ -25,31 +25,13 @@ TARGETS = {module.rpartition(".")[2]: ours for ours, module in MODULES.items()} 
 
 # What may stand in an adapter_config.json without changing what its tensors mean. Every other key must be
 # empty.
-READ = {
-    "peft_type",
-    "r",
-    "lora_alpha",
-    "lora_dropout",
-    "target_modules",
-    "use_rslora",
-    "bias",
-    "init_lora_weights",
-}
-HARMLESS = {
-    "arrow_config",
-    "auto_mapping",
-    "base_model_name_or_path",
-    "corda_config",
-    "ensure_weight_tying",
-    "eva_config",
-    "inference_mode",
-    "megatron_core",
-    "peft_version",
-    "qalora_group_size",
-    "revision",
-    "runtime_config",
-    "task_type",
-}
+READ = frozenset(
+    "peft_type r lora_alpha lora_dropout target_modules use_rslora bias init_lora_weights".split()
+)
+HARMLESS = frozenset(
+    "arrow_config auto_mapping base_model_name_or_path corda_config ensure_weight_tying eva_config "
+    "inference_mode megatron_core peft_version qalora_group_size revision runtime_config task_type".split()
+)
 # Ways of starting A and B that leave the base as it was; the others (pissa, olora, loftq, ...) subtract from
 # it.
 PLAIN_INITS = (True, False, "gaussian", "orthogonal", "eva", None)

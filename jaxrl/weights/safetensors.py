@@ -1,5 +1,4 @@
-"""Models in and out of Hugging Face directories: `model.safetensors`, whole or in shards, and its
-`config.json`.
+"""Models in and out of Hugging Face directories: `model.safetensors`, whole or in shards, `config.json`.
 
 Loading reads each device's part of each leaf straight from the files, one leaf at a time: a model never lies
 whole on the host or on one device. Tokenizers are only copied.
@@ -81,8 +80,8 @@ def save_model(
     bos_id: int | None = None,
     eos_ids: tuple[int, ...] = (),
 ) -> None:
-    """Write a Hugging Face directory: weights (in shards above 5 GB), config.json, and a tokenizer if told
-    from where.
+    """Write a Hugging Face directory: weights (in shards above 5 GB), config.json, and a tokenizer if
+    its source is given.
 
     The folder gets its config.json when all else is in place, and nothing at all when writing fails (see
     `saving`).
@@ -154,12 +153,12 @@ def _is_copy_of_embedding(tensors: dict[str, Any], rows: int = 4096) -> bool:
 
 def _remedy(config: ModelConfig) -> str:
     tied = (
-        "it has a head of its own if lm_head.weight differs from the embedding (then set tie_word_embeddings"
-        " to false)"
+        "it has a head of its own if lm_head.weight differs from the embedding (then set tie_word_embeddings "
+        "to false)"
         if config.tie_embeddings
         else (
-            "it shares its head with the embedding if lm_head.weight is missing (then set tie_word_embeddings"
-            " to true)"
+            "it shares its head with the embedding if lm_head.weight is missing (then set "
+            "tie_word_embeddings to true)"
         )
     )
     return (

@@ -23,7 +23,7 @@ stages:
 
 @pytest.fixture
 def start(tmp_path, monkeypatch, capsys):
-    """A start from a model directory that describes a model and holds no weights: (exit code, what it said)."""
+    """A start from a model directory without weights: (exit code, what it said)."""
     monkeypatch.chdir(tmp_path)
     train_tokenizer(["copy a b c"]).save_pretrained("model")
     write_hf_config(

@@ -43,7 +43,8 @@ HloModule jit_window, is_scheduled=true, input_output_alias={ {}: (0, {}, may-al
   ROOT %dynamic-update-slice.1 = bf16[4,8]{1,0} dynamic-update-slice(%p0.2, %slice.1, %p2, %none)
 }
 
-%body (arg: (s32[], bf16[4,8], bf16[1,8], bf16[8,8], bf16[8,8])) -> (s32[], bf16[4,8], bf16[1,8], bf16[8,8], /*index=4*/bf16[8,8]) {
+%body (arg: (s32[], bf16[4,8], bf16[1,8], bf16[8,8], bf16[8,8])) \
+-> (s32[], bf16[4,8], bf16[1,8], bf16[8,8], /*index=4*/bf16[8,8]) {
   %arg = (s32[], bf16[4,8]{1,0}, bf16[1,8]{1,0}, bf16[8,8]{1,0}, /*index=4*/bf16[8,8]{1,0}) parameter(0)
   %i = s32[] get-tuple-element(%arg), index=0
   %cache = bf16[4,8]{1,0} get-tuple-element(%arg), index=1
@@ -51,7 +52,8 @@ HloModule jit_window, is_scheduled=true, input_output_alias={ {}: (0, {}, may-al
   %w0 = bf16[8,8]{1,0} get-tuple-element(%arg), index=3
   %w1 = bf16[8,8]{1,0} get-tuple-element(%arg), index=4
   %wrapped_concatenate = bf16[8,16]{1,0} fusion(%w0, %w1), kind=kLoop, calls=%joined
-  %gemm_fusion = f32[2,1,16]{2,1,0} fusion(%x, %wrapped_concatenate), kind=kCustom, calls=%gemm, backend_config={"kind":"__triton_gemm"}
+  %gemm_fusion = f32[2,1,16]{2,1,0} fusion(%x, %wrapped_concatenate), \
+kind=kCustom, calls=%gemm, backend_config={"kind":"__triton_gemm"}
   %put_fusion = bf16[4,8]{1,0} fusion(%cache, %gemm_fusion, %i), kind=kLoop, calls=%put
   %bitcast.1 = bf16[32]{0} bitcast(%put_fusion)
   %copied = bf16[4,8]{0,1} copy(%put_fusion)
@@ -61,7 +63,8 @@ HloModule jit_window, is_scheduled=true, input_output_alias={ {}: (0, {}, may-al
   %gathered = bf16[32,8]{1,0} all-gather(%put_fusion), replica_groups={{0,1,2,3,4,5,6,7}}, dimensions={0}
   %one = s32[] constant(1)
   %next = s32[] add(%i, %one)
-  ROOT %out = (s32[], bf16[4,8]{1,0}, bf16[1,8]{1,0}, bf16[8,8]{1,0}, /*index=4*/bf16[8,8]{1,0}) tuple(%next, %put_fusion, %y, %w0, %w1)
+  ROOT %out = (s32[], bf16[4,8]{1,0}, bf16[1,8]{1,0}, bf16[8,8]{1,0}, /*index=4*/bf16[8,8]{1,0}) \
+tuple(%next, %put_fusion, %y, %w0, %w1)
 }
 
 %test (arg.1: (s32[], bf16[4,8], bf16[1,8], bf16[8,8], bf16[8,8])) -> pred[] {
@@ -75,8 +78,10 @@ ENTRY %main (cache.1: bf16[4,8], x.1: bf16[1,8], w0.1: bf16[8,8], w1.1: bf16[8,8
   %w0.1 = bf16[8,8]{1,0} parameter(2)
   %w1.1 = bf16[8,8]{1,0} parameter(3)
   %start = s32[] constant(0)
-  %init = (s32[], bf16[4,8]{1,0}, bf16[1,8]{1,0}, bf16[8,8]{1,0}, /*index=4*/bf16[8,8]{1,0}) tuple(%start, %cache.1, %x.1, %w0.1, %w1.1)
-  %while.1 = (s32[], bf16[4,8], bf16[1,8], bf16[8,8], bf16[8,8]) while(%init), body=%body, condition=%test, {"known_trip_count":{"n":"32"}}
+  %init = (s32[], bf16[4,8]{1,0}, bf16[1,8]{1,0}, bf16[8,8]{1,0}, /*index=4*/bf16[8,8]{1,0}) \
+tuple(%start, %cache.1, %x.1, %w0.1, %w1.1)
+  %while.1 = (s32[], bf16[4,8], bf16[1,8], bf16[8,8], bf16[8,8]) while(%init), \
+body=%body, condition=%test, {"known_trip_count":{"n":"32"}}
   ROOT %result = bf16[4,8]{1,0} get-tuple-element(%while.1), index=1
 }
 """
@@ -100,17 +105,21 @@ HloModule jit_window, is_scheduled=true
   %limit = s32[]{:T(128)} constant(5)
   %p.1 = (s32[]{:T(128)}, f32[8]{0:T(128)}) parameter(0)
   %k.1 = s32[]{:T(128)} get-tuple-element(%p.1), index=0
-  ROOT %lt = pred[]{:T(512)} compare(%k.1, %limit), direction=LT, metadata={op_name="jit(window)/while/cond/lt"}
+  ROOT %lt = pred[]{:T(512)} compare(%k.1, %limit), direction=LT, \
+metadata={op_name="jit(window)/while/cond/lt"}
 }
 
 ENTRY %main (w: bf16[4,16,128], table: f32[8]) -> f32[8] {
   %w = bf16[4,16,128]{2,1,0:T(8,128)(2,1)} parameter(0)
   %table = f32[8]{0:T(128)} parameter(1)
-  %slice-start = ((bf16[4,16,128]{2,1,0:T(8,128)(2,1)}), bf16[1,16,128]{2,1,0:T(8,128)(2,1)S(1)}, s32[]{:S(2)}) slice-start(%w)
+  %slice-start = ((bf16[4,16,128]{2,1,0:T(8,128)(2,1)}), bf16[1,16,128]{2,1,0:T(8,128)(2,1)S(1)}, \
+s32[]{:S(2)}) slice-start(%w)
   %slice-done = bf16[1,16,128]{2,1,0:T(8,128)(2,1)S(1)} slice-done(%slice-start)
-  %copy-start = (bf16[1,16,128]{2,1,0:T(8,128)(2,1)}, bf16[1,16,128]{2,1,0:T(8,128)(2,1)S(1)}, u32[]{:S(2)}) copy-start(%slice-done)
+  %copy-start = (bf16[1,16,128]{2,1,0:T(8,128)(2,1)}, bf16[1,16,128]{2,1,0:T(8,128)(2,1)S(1)}, \
+u32[]{:S(2)}) copy-start(%slice-done)
   %copy-done = bf16[1,16,128]{2,1,0:T(8,128)(2,1)} copy-done(%copy-start)
-  %whole = bf16[2,16,128]{2,1,0:T(8,128)(2,1)S(1)} custom-call(%slice-done, %slice-done), custom_call_target="ConcatBitcast"
+  %whole = bf16[2,16,128]{2,1,0:T(8,128)(2,1)S(1)} custom-call(%slice-done, %slice-done), \
+custom_call_target="ConcatBitcast"
   %zero = s32[]{:T(128)} constant(0)
   %put = bf16[4,16,128]{2,1,0:T(8,128)(2,1)} dynamic-update-slice(%w, %slice-done, %zero, %zero, %zero)
   %cut = bf16[1,16,128]{2,1,0:T(8,128)(2,1)} slice(%w), slice={[3:4], [0:16], [0:128]}
@@ -250,7 +259,8 @@ def test_a_collective_of_several_arrays():
 ENTRY %main (a: bf16[2,8], b: f32[4]) -> bf16[16,8] {
   %a = bf16[2,8]{1,0} parameter(0)
   %b = f32[4]{0} parameter(1)
-  %start = ((bf16[2,8]{1,0}, f32[4]{0}), (bf16[16,8]{1,0}, f32[32]{0})) all-gather-start(%a, %b), dimensions={0}
+  %start = ((bf16[2,8]{1,0}, f32[4]{0}), (bf16[16,8]{1,0}, f32[32]{0})) all-gather-start(%a, %b), \
+dimensions={0}
   %done = (bf16[16,8]{1,0}, f32[32]{0}) all-gather-done(%start)
   ROOT %whole = bf16[16,8]{1,0} get-tuple-element(%done), index=0
 }

@@ -180,9 +180,8 @@ def test_a_stage_without_the_task_it_needs_says_so(refusal):
 
 
 def test_the_resolved_config_loads_as_the_same_object(load, tmp_path):
-    config = load(
-        PLAIN, "optim.eps=1e-12", "sample.stop=['\\n', 'ü: #']", "track.wandb={}", "optim.learning_rate=1e-22"
-    )
+    numbers = ["optim.eps=1e-12", "optim.learning_rate=1e-22"]
+    config = load(PLAIN, *numbers, "sample.stop=['\\n', 'ü: #']", "track.wandb={}")
     text = dump_config(config)
     assert validate_config(yaml.safe_load(text), "dump") == config == load(text)
     assert dump_config(load(text)) == text

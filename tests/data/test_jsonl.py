@@ -124,14 +124,14 @@ def test_what_is_no_file_is_refused_and_stays(tmp_path):
     ids=["open brackets", "brackets", "long integer", "nan", "infinity", "beyond float"],
 )
 def test_values_that_json_or_python_does_not_take_are_refused_with_their_line(tmp_path, value, reason):
-    (tmp_path / "rows").write_text('{"a": 1}\n{"a": %s}\n' % value)
+    (tmp_path / "rows").write_text(f'{{"a": 1}}\n{{"a": {value}}}\n')
     with pytest.raises(InputError, match=f"rows, line 2: {reason}"):
         list(read_rows(tmp_path / "rows"))
 
 
 def test_numbers_that_json_has_are_read_as_they_were(tmp_path):
     texts = ["0.1", "-0.0", "1e308", "5e-324", "1E+2", str(10**4000), "-7"]
-    (tmp_path / "rows").write_text("[%s]" % ", ".join(texts))
+    (tmp_path / "rows").write_text(f"[{', '.join(texts)}]")
     ((_, values),) = read_rows(tmp_path / "rows")
     assert [repr(value) for value in values] == [repr(json.loads(text)) for text in texts]
 

@@ -16,9 +16,9 @@ def test_jsonl_plain_and_gzipped_and_parquet_hold_the_same(tmp_path):
     (tmp_path / "a.jsonl").write_text(lines, encoding="utf-8")
     (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress(lines.encode()))
     pyarrow = pytest.importorskip("pyarrow")
-    import pyarrow.parquet
-
-    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(RECORDS), tmp_path / "a.parquet")
+    pytest.importorskip("pyarrow.parquet").write_table(
+        pyarrow.Table.from_pylist(RECORDS), tmp_path / "a.parquet"
+    )
     for name, place in (("a.jsonl", "line"), ("a.jsonl.gz", "line"), ("a.parquet", "row")):
         rows = list(read_file(tmp_path / name))
         assert [record for _, record in rows] == RECORDS

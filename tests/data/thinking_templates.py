@@ -7,7 +7,9 @@ tools are not.
 
 QWEN3 = r"""
 {%- set ns = namespace(asked=-1) -%}
-{%- for m in messages -%}{%- if m.role == 'user' -%}{%- set ns.asked = loop.index0 -%}{%- endif -%}{%- endfor -%}
+{%- for m in messages -%}
+  {%- if m.role == 'user' -%}{%- set ns.asked = loop.index0 -%}{%- endif -%}
+{%- endfor -%}
 {%- if tools or messages[0].role == 'system' -%}
   {{- '<|im_start|>system\n' ~ (messages[0].content if messages[0].role == 'system' else '') -}}
   {{- '\nFunctions: ' ~ tools | tojson if tools -}}
@@ -28,7 +30,8 @@ QWEN3 = r"""
     {%- endif -%}
     {%- for call in m.tool_calls or [] -%}
       {{- '\n' if answer or not loop.first -}}
-      {{- '<tool_call>\n{"name": "' ~ call.function.name ~ '", "arguments": ' ~ call.function.arguments | tojson ~ '}\n</tool_call>' -}}
+      {{- '<tool_call>\n{"name": "' ~ call.function.name ~ '", "arguments": ' -}}
+      {{- call.function.arguments | tojson ~ '}\n</tool_call>' -}}
     {%- endfor -%}
     {{- '<|im_end|>\n' -}}
   {%- elif m.role == 'tool' -%}
@@ -45,7 +48,9 @@ R1 = r"""
 {%- for m in messages if m.role == 'system' -%}{{- m.content -}}{%- endfor -%}
 {%- for m in messages -%}
   {{- '<｜User｜>' ~ m.content if m.role == 'user' -}}
-  {{- '<｜Assistant｜>' ~ m.content.split('</think>')[-1] ~ '<｜end▁of▁sentence｜>' if m.role == 'assistant' -}}
+  {%- if m.role == 'assistant' -%}
+    {{- '<｜Assistant｜>' ~ m.content.split('</think>')[-1] ~ '<｜end▁of▁sentence｜>' -}}
+  {%- endif -%}
 {%- endfor -%}
 {{- '<｜Assistant｜>OPENED' if add_generation_prompt -}}
 """

@@ -3,6 +3,7 @@ changes nothing.
 """
 
 import io
+import itertools
 import math
 import zlib
 from pathlib import Path
@@ -35,15 +36,17 @@ stages:
     seq_len: 32
     sample: {temperature: 1.3, top_p: 0.98}
     algo:
-      {problems_per_batch: 4, group_size: 4, updates_per_batch: 2, kl_coef: 0.05, reference_every: 2, dynamic_sampling: 3,
-       curriculum: success_rate, sampler_correction: {level: sequence}, replay: {ratio: 0.3, capacity: 8}}
+      {problems_per_batch: 4, group_size: 4, updates_per_batch: 2, kl_coef: 0.05, reference_every: 2,
+       dynamic_sampling: 3, curriculum: success_rate, sampler_correction: {level: sequence},
+       replay: {ratio: 0.3, capacity: 8}}
   - kind: ppo
     steps: 4
     seq_len: 32
     sample: {top_k: 40, min_p: 0.001}
     algo:
-      {problems_per_batch: 8, group_size: 2, critic: separate, kl_coef: 0.1, kl_target: 0.01, kl_horizon: 50, entropy_coef: 0.01,
-       critic_warmup: 1, critic_learning_rate: 1.0e-2, overlong: penalty, overlong_buffer: 2, replay: {ratio: 0.2, use: off_policy}}
+      {problems_per_batch: 8, group_size: 2, critic: separate, kl_coef: 0.1, kl_target: 0.01,
+       kl_horizon: 50, entropy_coef: 0.01, critic_warmup: 1, critic_learning_rate: 1.0e-2,
+       overlong: penalty, overlong_buffer: 2, replay: {ratio: 0.2, use: off_policy}}
   - {kind: eval, name: after, sample: {temperature: 0}}
 """
 
@@ -125,7 +128,7 @@ def test_the_kl_coefficient_goes_up_where_the_kl_is_above_its_target_and_down_be
     assert ppo[0]["kl/coef"] == ppo[1]["kl/coef"] == 0.1, (
         "while the critic warms up there is no KL to adapt to"
     )
-    for row, after in zip(ppo[1:], ppo[2:]):
+    for row, after in itertools.pairwise(ppo):
         assert (after["kl/coef"] > row["kl/coef"]) == (row["kl/ref"] > 0.01) and after["kl/coef"] != row[
             "kl/coef"
         ]

@@ -2,6 +2,7 @@
 nothing.
 """
 
+import contextlib
 import io
 import json
 import os
@@ -9,7 +10,6 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -27,15 +27,19 @@ name: tiny
 model:
   architecture: {d_model: 32, num_layers: 2, num_heads: 4, num_kv_heads: 2, d_ff: 64}
 lora: {rank: 4, alpha: 8, dropout: 0.1}
-task: {name: knowledge_graph, entities: 24, relations: 4, letters: fixed, hops: [2], train: 40, val: 0, test: 16}
+task:
+  {name: knowledge_graph, entities: 24, relations: 4, letters: fixed, hops: [2], train: 40, val: 0, test: 16}
 sample: {max_prompt_tokens: 48, max_new_tokens: 17, slots: 16, window: 8}
 optim: {learning_rate: 3.0e-3}
 checkpoint: {every: 2}
 verify: {workers: 1}
 expect: {runs: 3, accuracy: {after: [0, 1]}}
 stages:
-  - {kind: sft, lora: null, task: {hops: [1], train: 60, val: 10, eval_hops: [2]}, steps: 6, rows: 24, seq_len: 64, eval_every: 3}
-  - {kind: grpo, steps: 4, algo: {problems_per_batch: 4, group_size: 4, microbatch: 4, kl_coef: 0.01, updates_per_batch: 2}}
+  - {kind: sft, lora: null, task: {hops: [1], train: 60, val: 10, eval_hops: [2]}, steps: 6, rows: 24,
+     seq_len: 64, eval_every: 3}
+  - kind: grpo
+    steps: 4
+    algo: {problems_per_batch: 4, group_size: 4, microbatch: 4, kl_coef: 0.01, updates_per_batch: 2}
   - {kind: eval, name: after, sample: {temperature: 0}}
 """
 
@@ -172,7 +176,7 @@ def test_a_file_that_has_changed_is_named_before_a_weight_is_read(whole, config_
             assert main(arguments) == 2 and f"{name} is not as jaxrl wrote it" in capsys.readouterr().err
 
 
-@contextmanager
+@contextlib.contextmanager
 def one_bit_flipped(path: Path):
     right = path.read_bytes()
     path.write_bytes(right[:-9] + bytes([right[-9] ^ 1]) + right[-8:])
@@ -345,10 +349,8 @@ def test_kill_at_any_moment_and_resume_is_uninterrupted(config_file, tmp_path, t
 def _readable(path: Path) -> list[dict]:
     rows = []
     for line in path.read_text().splitlines():
-        try:
+        with contextlib.suppress(json.JSONDecodeError):  # the line that is being written
             rows.append(json.loads(line))
-        except json.JSONDecodeError:
-            pass  # the line that is being written
     return rows
 
 

@@ -133,7 +133,8 @@ import os, subprocess, sys
 from pathlib import Path
 from jaxrl.files.lock import locked
 with locked(Path({str(tmp_path)!r})):
-    started = subprocess.Popen([sys.executable, "-c", "import sys; sys.stdin.read()"], stdin=0, close_fds=False)
+    reader = [sys.executable, "-c", "import sys; sys.stdin.read()"]
+    started = subprocess.Popen(reader, stdin=0, close_fds=False)
     forked = os.fork()
     if forked == 0:
         os.write(1, b"x")

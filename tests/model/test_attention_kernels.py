@@ -54,7 +54,7 @@ def test_selective_keeps_what_cudnns_backward_pass_needs_and_full_runs_it_again(
     monkeypatch.setattr("jax._src.cudnn.fused_attention_stablehlo.check_cudnn_version", lambda: 91_000)
     for remat, forward in (("none", 1), ("selective", 1), ("full", 2)):
         policy, trainable, frozen = policy_and_trees(remat=remat, attention="cudnn", dtype="bfloat16")
-        jaxpr = jax.make_jaxpr(jax.grad(lambda t: loss(policy, t, frozen)))(trainable).jaxpr  # noqa: B023
+        jaxpr = jax.make_jaxpr(jax.grad(lambda t: loss(policy, t, frozen)))(trainable).jaxpr
         assert calls_of(jaxpr, "dot_product_attention_fwd_wrapper") == forward, remat
         assert calls_of(jaxpr, "dot_product_attention_bwd_wrapper") == 1
 
@@ -65,7 +65,7 @@ def test_selective_keeps_what_splashs_backward_pass_needs():
     """
     for remat, is_kept in (("selective", True), ("full", False)):
         policy, trainable, frozen = policy_and_trees(remat=remat, attention="splash")
-        between = jax.eval_shape(lambda t: jax.vjp(lambda t: loss(policy, t, frozen), t)[1], trainable)  # noqa: B023
+        between = jax.eval_shape(lambda t: jax.vjp(lambda t: loss(policy, t, frozen), t)[1], trainable)
         kept = [leaf.shape[1:] for leaf in jax.tree.leaves(between) if leaf.shape[:1] == (CONFIG.num_layers,)]
         padded = -(-T // module.LANES) * module.LANES
         for shape in ((B, CONFIG.num_heads, padded, CONFIG.head_dim), (B, CONFIG.num_heads, padded)):

@@ -11,7 +11,7 @@ import pytest
 
 from jaxrl.config.shared import LoraSection, MeshSection
 from jaxrl.device.mesh import make_mesh, shardings_for
-from jaxrl.model.cache import Entry, KVCache, empty_entry, make_entry, move_rows, put_rows, quantize
+from jaxrl.model.cache import KVCache, LayerCache, empty_layer, make_layer, move_rows, put_rows, quantize
 from jaxrl.model.decoding import decode_logits, decode_weights, extend
 from tests.tiny import CONFIG, LORA, max_difference, one_device, policy_and_trees
 
@@ -27,7 +27,7 @@ def full_logits(policy, trainable, frozen):
 
 
 def empty_cache(B, size, start, cursor, int8=False):
-    like = make_entry(
+    like = make_layer(
         *(jnp.zeros((B, size, CONFIG.num_kv_heads, CONFIG.head_dim)) for _ in range(2)), int8=int8
     )
     return KVCache(
@@ -124,7 +124,7 @@ def test_quantized_is_within_half_a_step():
 
 def entry(B, S, seed):
     rng = np.random.default_rng(seed)
-    return Entry(
+    return LayerCache(
         *(jnp.asarray(rng.normal(size=(B, 2, S, 3)).astype(np.float32)) for _ in range(2)),
         *(jnp.asarray(rng.normal(size=(B, 2, S)).astype(np.float32)) for _ in range(2)),
     )
@@ -154,5 +154,5 @@ def test_rows_are_put_into_slots_and_the_others_stay():
         np.testing.assert_array_equal(x[2, :, 1:6], y[1])
         np.testing.assert_array_equal(x[0], old[0])
         np.testing.assert_array_equal(x[3], old[3])
-    assert empty_entry(source, 4, 8, None).k_scale.shape == (4, 2, 8)
-    assert max_difference(empty_entry(source, 4, 8, None), jax.tree.map(jnp.zeros_like, placed)) == 0
+    assert empty_layer(source, 4, 8, None).k_scale.shape == (4, 2, 8)
+    assert max_difference(empty_layer(source, 4, 8, None), jax.tree.map(jnp.zeros_like, placed)) == 0

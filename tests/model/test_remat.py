@@ -39,7 +39,7 @@ def test_the_gradient_is_the_same_whatever_is_kept(lora):
     gradients = {}
     for remat in KINDS:
         policy, trainable, frozen = policy_and_trees(lora, remat=remat)
-        gradients[remat] = jax.jit(jax.grad(lambda t: loss(policy, t, frozen, jax.random.key(3))))(trainable)  # noqa: B023
+        gradients[remat] = jax.jit(jax.grad(lambda t: loss(policy, t, frozen, jax.random.key(3))))(trainable)
     assert relative_difference(gradients["selective"], gradients["none"]) < 1e-6
     assert relative_difference(gradients["full"], gradients["none"]) < 1e-6
 

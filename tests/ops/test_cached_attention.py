@@ -64,7 +64,7 @@ def test_scores_are_added_up_in_float32_whatever_the_arrays_are():
 
 
 def test_an_int8_cache_is_what_its_scales_make_of_it():
-    q, k, v = arrays()
+    q, _, _ = arrays()
     mask = np.tril(np.ones((B, T, T), bool))
     rng = np.random.default_rng(1)
     k8, v8 = (rng.integers(-127, 128, (B, K, T, H)).astype(np.int8) for _ in range(2))

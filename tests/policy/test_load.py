@@ -150,7 +150,9 @@ RUN = """
 name: first
 model: {architecture: {d_model: 32, num_layers: 2, num_heads: 4, num_kv_heads: 2, d_ff: 64}}
 lora: {rank: 4, alpha: 8}
-task: {name: knowledge_graph, entities: 24, relations: 4, letters: fixed, hops: [1], eval_hops: [2], train: 60, val: 0, test: 16}
+task:
+  {name: knowledge_graph, entities: 24, relations: 4, letters: fixed, hops: [1], eval_hops: [2], train: 60,
+   val: 0, test: 16}
 sample: {max_prompt_tokens: 48, max_new_tokens: 17, slots: 16, window: 8, temperature: 0}
 optim: {learning_rate: 5.0e-3}
 verify: {workers: 1}

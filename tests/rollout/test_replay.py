@@ -29,10 +29,10 @@ def offer(uid, ids, version=0, reward=None, correct=True, error=None, stop=StopR
     return Trajectory(Problem(uid, (), {}), said, verdict, version), version + 0.1
 
 
-def add(buffer, offers, rates=SuccessRates()):
+def add(buffer, offers, rates=None):
     """The offers as groups of one trajectory."""
     groups = [Group(trajectory.problem, (trajectory,)) for trajectory, _ in offers]
-    return buffer.add(groups, [[advantage] for _, advantage in offers], rates)
+    return buffer.add(groups, [[advantage] for _, advantage in offers], rates or SuccessRates())
 
 
 def random_offers(rng, count, problems=5):

@@ -2,6 +2,7 @@
 pool meets them all.
 """
 
+import contextlib
 import ctypes
 import os
 import re
@@ -138,10 +139,8 @@ def _print_much():
 def _write_to_socket():
     """Rubbish on every descriptor that is open."""
     for descriptor in range(3, 64):
-        try:
+        with contextlib.suppress(OSError):
             os.write(descriptor, b"\xff" * 100)
-        except OSError:
-            pass
     return GOOD
 
 

@@ -235,7 +235,9 @@ for kind in (resource.RLIMIT_AS, resource.RLIMIT_CPU, resource.RLIMIT_NOFILE, re
     refused(kind, resource.setrlimit, kind, (-1, -1))
 === capabilities
 held = ctypes.create_string_buffer(24)
-refused('capget', lambda: -1 if libc.capget((0x20080522).to_bytes(4, 'little') + bytes(4), held) or not any(held.raw) else 0)
+def none_held():
+    return -1 if libc.capget((0x20080522).to_bytes(4, 'little') + bytes(4), held) or not any(held.raw) else 0
+refused('capget', none_held)
 refused('setuid', os.setuid, 12345)
 === bytes in a file
 refused('memory file', lambda: os.write(os.memfd_create('x'), b'x'))
@@ -367,11 +369,13 @@ refused('here', open, 'x', 'w')
 refused('temporary', tempfile.mkstemp)
 refused('shared memory', open, '/dev/shm/x', 'w')
 === lists folders
-shown = {'box', 'dev', 'etc', 'lib', 'lib64', 'usr', 'ld.so.cache', *os.__file__.split('/')}  # parents of the library, at NAMESPACES
+# at NAMESPACES: the parents of the library
+shown = {'box', 'dev', 'etc', 'lib', 'lib64', 'usr', 'ld.so.cache', *os.__file__.split('/')}
 def look(place):
     names = set(os.listdir(place))
     return -1 if os.getpid() == 2 and names <= shown else 0
-for place in ('/', '/home', '/root', '/tmp', '/var/tmp', '/proc', '/sys', '/etc', '/dev/shm', os.path.dirname(PATH)):
+places = ('/', '/home', '/root', '/tmp', '/var/tmp', '/proc', '/sys', '/etc', '/dev/shm')
+for place in (*places, os.path.dirname(PATH)):
     refused(place, look, place)
 === reads /proc
 for who in ('PARENT', str(os.getppid()), 'self', '1'):
@@ -426,10 +430,11 @@ refused('memfd', os.memfd_create, 'x')
 === kernel doors ; machine=x86_64
 buffer = ctypes.create_string_buffer(256)
 doors = dict(
-    io_uring=425, bpf=321, perf=298, userfaultfd=323, keyctl=250, add_key=248, kexec=246, open_by_handle=304, quotactl=179, swapon=167,
-    reboot=169, module=175, personality=135, kcmp=312, seccomp=317, name_to_handle=303, iopl=172, landlock=444, pidfd_getfd=438,
-    process_madvise=440, mount_setattr=442, fanotify=300, inotify=253, clock_settime=227, sethostname=170, sched_setaffinity=203,
-    setpriority=141, setuid=105, setns=308, fsopen=430, open_tree=428)
+    io_uring=425, bpf=321, perf=298, userfaultfd=323, keyctl=250, add_key=248, kexec=246, open_by_handle=304,
+    quotactl=179, swapon=167, reboot=169, module=175, personality=135, kcmp=312, seccomp=317,
+    name_to_handle=303, iopl=172, landlock=444, pidfd_getfd=438, process_madvise=440, mount_setattr=442,
+    fanotify=300, inotify=253, clock_settime=227, sethostname=170, sched_setaffinity=203, setpriority=141,
+    setuid=105, setns=308, fsopen=430, open_tree=428)
 for name, number in doors.items(): refused(name, libc.syscall, number, buffer, buffer, 1, 0, 0)
 === namespaces and mounts
 refused('unshare', libc.unshare, 0x10000000)
@@ -509,12 +514,15 @@ import asyncio
 async def f(): await asyncio.sleep(0.01); return 7
 print(asyncio.run(f()))
 === wide import -> exit 0: e3b0 (1,) 0.3333333333333333333333333333\n
-import argparse, ast, base64, bz2, calendar, cmath, collections, contextlib, csv, ctypes, dataclasses, datetime, decimal, difflib, enum
-import fractions, functools, graphlib, hashlib, heapq, html, io, ipaddress, itertools, json, locale, logging, lzma, math, numbers
-import operator, pickle, pprint, queue, random, re, secrets, shutil, sqlite3, statistics, string, struct, subprocess, tempfile
-import textwrap, threading, time, timeit, traceback, typing, unicodedata, unittest, urllib.request, uuid, zlib, zoneinfo
+import argparse, ast, base64, bz2, calendar, cmath, collections, contextlib, csv, ctypes, dataclasses
+import datetime, decimal, difflib, enum, fractions, functools, graphlib, hashlib, heapq, html, io, ipaddress
+import itertools, json, locale, logging, lzma, math, numbers, operator, pickle, pprint, queue, random, re
+import secrets, shutil, sqlite3, statistics, string, struct, subprocess, tempfile
+import textwrap, threading, time, timeit, traceback, typing, unicodedata, unittest
+import urllib.request, uuid, zlib, zoneinfo
 import xml.etree.ElementTree
-print(hashlib.sha256(b'').hexdigest()[:4], sqlite3.connect(':memory:').execute('select 1').fetchone(), decimal.Decimal(1) / 3)
+row = sqlite3.connect(':memory:').execute('select 1').fetchone()
+print(hashlib.sha256(b'').hexdigest()[:4], row, decimal.Decimal(1) / 3)
 === main guard and atexit -> exit 0: __main__\nbye\n
 import atexit
 atexit.register(print, 'bye')

@@ -245,9 +245,9 @@ def test_limits_that_cannot_work_are_refused(sandbox):
 
 
 def test_files_need_the_level_that_has_a_quota():
-    with Sandbox(max_level=Level.KERNEL) as sandbox:
-        with pytest.raises(InputError, match=r"files=3 needs level NAMESPACES"):
-            sandbox.run("pass", limits=Limits(files=3))
+    needs = pytest.raises(InputError, match=r"files=3 needs level NAMESPACES")
+    with Sandbox(max_level=Level.KERNEL) as sandbox, needs:
+        sandbox.run("pass", limits=Limits(files=3))
 
 
 LEVELS = pytest.mark.parametrize(
@@ -294,13 +294,13 @@ def test_a_wall_limit_that_strikes_while_a_program_waits_for_a_cpu_says_nothing(
 def test_whose_time_is_looked_at_the_kernel_says(level):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        with Sandbox(min_level=Level.NONE, max_level=level) as sandbox:
-            with sandbox.functions("import os\nf = os.getpid") as functions:
-                status = Path(f"/proc/{functions._child._pid}/status").read_text()
-                assert (
-                    int(status.partition("NSpid:")[2].splitlines()[0].split()[-1])
-                    == functions.call("f", []).value
-                )
+        with (
+            Sandbox(min_level=Level.NONE, max_level=level) as sandbox,
+            sandbox.functions("import os\nf = os.getpid") as functions,
+        ):
+            status = Path(f"/proc/{functions._child._pid}/status").read_text()
+            pid_inside = int(status.partition("NSpid:")[2].splitlines()[0].split()[-1])
+            assert pid_inside == functions.call("f", []).value
 
 
 def test_time_of_waiting_for_a_cpu_is_counted():

@@ -113,7 +113,7 @@ def test_what_a_dead_process_left_of_its_last_row_is_repaired(tail, kept, tmp_pa
     assert len(read_rows(path)) == kept
     with RunLogger(tmp_path) as logger:
         logger.log("a", 3, {})
-    assert places(path) == [("a", 1), ("a", 2), ("a", 3)][:kept] + [("a", 3)]
+    assert places(path) == [*[("a", 1), ("a", 2), ("a", 3)][:kept], ("a", 3)]
     assert ("the last row was torn" in caplog.text) == (kept == 1)
 
 

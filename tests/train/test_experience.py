@@ -45,7 +45,7 @@ def groups(rewards=((1.0, 0.0), (0.0, 1.0), (1.0, 0.0), (0.0, 1.0))):
     ]
 
 
-def credit(algo, groups=groups(), entries=(), reference=None, kl_coef=None):
+def credit(algo, given=None, entries=(), reference=None, kl_coef=None):
     is_ppo = isinstance(algo, PPOSection)
     trainable = TRAINABLE | (
         {"value_head": noisy(init_value_head(jax.random.key(0), 32), 1)} if is_ppo else {}
@@ -53,7 +53,12 @@ def credit(algo, groups=groups(), entries=(), reference=None, kl_coef=None):
     state = place_state(trainable, optax.sgd(1.0), jax.random.key(0), MESH, reference)
     scorers = Scorers(MESH, SEQ_LEN, algo, FROZEN, SCORE_WITH_VALUES if is_ppo else SCORE, SCORE)
     return give_credit(
-        groups, entries, scorers, state, algo.kl_coef if kl_coef is None else kl_coef, max_new_tokens=8
+        given or groups(),
+        entries,
+        scorers,
+        state,
+        algo.kl_coef if kl_coef is None else kl_coef,
+        max_new_tokens=8,
     )
 
 
@@ -219,7 +224,7 @@ def test_a_minibatch_of_replayed_samples_alone_is_a_batch_like_any_other(section
     batch = collate(
         samples, algo.rows_per_update, SEQ_LEN, policy_microbatch(algo, SEQ_LEN, MESH), fields_of(algo)
     )
-    after, metrics = step(state, FROZEN, shard_batch(batch, MESH))
+    _, metrics = step(state, FROZEN, shard_batch(batch, MESH))
     assert (
         metrics["skipped"] == 0
         and metrics["tokens"] == 0

@@ -3,6 +3,7 @@ on an evaluation.
 """
 
 import json
+from typing import ClassVar
 
 import pytest
 
@@ -35,7 +36,7 @@ EVAL = {"kind": "eval", "name": "final"}
 class Overlapping:
     """A task of three splits, whose problems are (uid, text); `splits` is set by the test."""
 
-    splits: dict[str, list[tuple[str, str]]] = {}
+    splits: ClassVar[dict[str, list[tuple[str, str]]]] = {}
     failure_reward = 0.0
 
     def __init__(self, section):

@@ -25,7 +25,9 @@ from tests.end_to_end.runs import lines
 
 SHARED = """
 lora: {rank: 4, alpha: 8, dropout: 0.1}
-task: {name: knowledge_graph, entities: 24, relations: 4, letters: fixed, hops: [1], eval_hops: [2], train: 60, val: 0, test: 16}
+task:
+  {name: knowledge_graph, entities: 24, relations: 4, letters: fixed, hops: [1], eval_hops: [2], train: 60,
+   val: 0, test: 16}
 sample: {max_prompt_tokens: 48, max_new_tokens: 12, slots: 64, window: 4}
 verify: {workers: 1}
 """
@@ -40,7 +42,8 @@ model: {path: BASE}
 optim: {learning_rate: 3.0e-3, schedule: linear}
 checkpoint: {every: 2}
 stages:
-  - {kind: rsft, iterations: 2, problems: 24, samples_per_problem: 4, epochs: 2, rows: 8, microbatch: 4, seq_len: 64}
+  - {kind: rsft, iterations: 2, problems: 24, samples_per_problem: 4, epochs: 2, rows: 8, microbatch: 4,
+     seq_len: 64}
   - {kind: eval, name: after, sample: {temperature: 0}}
 """
 

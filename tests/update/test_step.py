@@ -327,7 +327,7 @@ def test_step_compiles_once_and_consumes_its_state():
 
 
 def test_optimizer_state_exists_for_adapters_only():
-    policy, trainable, frozen = policy_and_trees(LoraSection(rank=2))
+    _, trainable, _ = policy_and_trees(LoraSection(rank=2))
     state = place_state(trainable, make_optimizer(OptimSection(), 10), jax.random.key(0), one_device())
     trained = sum(x.size for x in jax.tree.leaves(trainable))
     moments = sum(x.size for x in jax.tree.leaves(state.opt_state) if x.ndim > 0)

@@ -1,5 +1,4 @@
-"""The sandbox's child program: a zygote that forks one process per program. Standard library only, nothing of
-jaxrl.
+"""The sandbox's child program: a zygote that forks a process per program. Standard library, no jaxrl.
 
     python -s -P -S -B sandbox_child.py CONTROL_FD PARENT_PID LEVEL [PATH_OF_A_PACKAGE ...]
 
@@ -30,19 +29,7 @@ from contextlib import suppress
 
 PROCESS, KERNEL, NAMESPACES = 1, 2, 3
 MAX_DESCRIPTORS = 6
-USUAL = (
-    "bisect",
-    "collections",
-    "copy",
-    "functools",
-    "heapq",
-    "itertools",
-    "math",
-    "random",
-    "re",
-    "string",
-    "typing",
-)
+USUAL = tuple("bisect collections copy functools heapq itertools math random re string typing".split())
 ONE_THREAD = {f"{library}_NUM_THREADS": "1" for library in ("OPENBLAS", "MKL", "OMP")}
 # What is the same for all programs: the level, and from KERNEL on the descriptor of the Landlock rules and
 # the seccomp filter.
@@ -103,9 +90,7 @@ def prepare(level: int, packages: list[str]) -> Seal:
 
 
 class Packages:
-    """Finds the packages that programs may import beside the standard library, and nothing that is installed
-    with them.
-    """
+    """Finds the packages that programs may import beside the standard library, and no others with them."""
 
     def __init__(self, paths: list[str]):
         self._files = {os.path.basename(path).partition(".")[0]: path for path in paths}
@@ -164,8 +149,8 @@ def serve(control: socket.socket, prepared: Seal) -> None:
             _, status, usage = os.wait4(run.pid, 0)
             if prepared.level == PROCESS:
                 kill_orphans(spare={other.pid for other in runs.values()})
-            if prepared.level < NAMESPACES:  # there, its `init` has told
-                tell(run.watch, status, usage)
+            if prepared.level < NAMESPACES:  # there, its `init` has reported
+                report(run.watch, status, usage)
             for descriptor in (run.watch, run.handle):
                 if runs.pop(descriptor, None):
                     poll.unregister(descriptor)
@@ -187,15 +172,13 @@ def fork(prepared: Seal, own_handle: int, limits: dict[str, float], descriptors:
     return Run(pid, descriptors[0], os.pidfd_open(pid))
 
 
-def tell(watch: int, status: int, usage: resource.struct_rusage) -> None:
+def report(watch: int, status: int, usage: resource.struct_rusage) -> None:
     with suppress(OSError):  # the trainer does not listen any more
         os.write(watch, f"ended {status} {usage.ru_utime + usage.ru_stime:.3f}\n".encode())
 
 
 def kill_orphans(spare: set[int]) -> None:
-    """Kill what programs have left behind: it has become this process's child, and may have children of its
-    own.
-    """
+    """Kill what programs have left behind: now this process's children, which may have children."""
     while orphans := children() - spare:
         for pid in orphans:
             os.kill(pid, signal.SIGKILL)
@@ -205,10 +188,10 @@ def kill_orphans(spare: set[int]) -> None:
 def children() -> set[int]:
     found = set()
     for name in os.listdir("/proc"):
-        with suppress(OSError, IndexError):  # not a process, or gone
-            with open(f"/proc/{name}/stat", "rb") as file:
-                if int(file.read().rsplit(b")", 1)[1].split()[1]) == os.getpid():
-                    found.add(int(name))
+        # suppressed where it is not a process, or gone
+        with suppress(OSError, IndexError), open(f"/proc/{name}/stat", "rb") as file:
+            if int(file.read().rsplit(b")", 1)[1].split()[1]) == os.getpid():
+                found.add(int(name))
     return found
 
 
@@ -242,7 +225,7 @@ def become_init(limits: dict[str, float], watch: int) -> None:
     pid = os.fork()
     if pid != 0:
         keep_open({watch})
-        tell(watch, *os.wait4(pid, 0)[1:])
+        report(watch, *os.wait4(pid, 0)[1:])
         os._exit(0)
 
 

@@ -2,7 +2,7 @@
 
 Part of the sandbox's child program, at work in the process that is already shut in. Nothing here is a line of
 defence: the program can reach and change all of it, and gains what it could have said with its own output or
-  return values.
+return values.
 """
 
 import _thread
@@ -61,9 +61,7 @@ def prepare_interpreter() -> None:
 
 
 def open_streams() -> None:
-    """New sys.stdin, as of a file (they remember whether they can seek), and stdout and stderr, as over
-    pipes.
-    """
+    """New sys.stdin, as of a file (they know whether they can seek), and stdout and stderr, as over pipes."""
     file = os.memfd_create("stdin")
     reader, writer = os.pipe()
     os.dup2(file, 0)

@@ -1,10 +1,10 @@
-"""What shuts a program in: limits, capabilities, namespaces, Landlock. Standard library only; part of the
-sandbox's child program.
+"""What shuts a program in: limits, capabilities, namespaces, Landlock. Standard library only.
 
 Everything here is a system call through ctypes; each function raises OSError, with the name of what failed,
 where the kernel refuses.
 """
 
+import contextlib
 import ctypes
 import math
 import os
@@ -111,9 +111,7 @@ def drop_capabilities() -> None:
 
 
 def limit_resources(limits: dict[str, float], processes: int | None) -> None:
-    """The kernel's own limits. processes: of this user together, or None where that number would count
-    strangers.
-    """
+    """The kernel's own limits. processes: of this user, or None where that number would count strangers."""
     cpu = math.ceil(limits["cpu_s"])
     wanted = {
         resource.RLIMIT_CPU: (cpu, cpu + 1),  # SIGXCPU, and a second later SIGKILL
@@ -161,9 +159,7 @@ def landlock_rules(allowed: dict[str, int]) -> int:
 
 
 def rights_in_namespaces() -> dict[str, int]:
-    """Of the new root: all can be read (only what is shown is there), the working folder and /dev/null
-    written.
-    """
+    """Of the new root: all can be read (only what is shown is there), work folder and /dev/null written."""
     return {
         "/": READ | READ_FOLDER,
         os.path.dirname(FOLDER): READ | READ_FOLDER | WRITE_FOLDER,
@@ -251,9 +247,7 @@ def mount(source: str | None, target: str, kind: str | None, flags: int, data: s
 
 
 def make_folder(limits: dict[str, float]) -> None:
-    """Go to a working folder of its own size and number of files, in memory, in a mount namespace with which
-    it goes.
-    """
+    """Go to a work folder with a size and a number of files of its own, in a mount namespace, in memory."""
     call("unshare", CLONE_NEWNS)
     data = f"size={limits['file_mb']}m,nr_inodes={limits['files'] + 1},mode=700"
     mount("work", FOLDER, "tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, data)
@@ -269,8 +263,7 @@ def with_libraries(packages: list[str]) -> list[str]:
 
 
 def library_paths(packages: list[str]) -> list[str]:
-    """The files and folders that a program needs to import the standard library: itself, C libraries behind
-    it, devices.
+    """What a program needs to import the standard library: the library, C libraries behind it, devices.
 
     And the C libraries behind these packages.
     """
@@ -281,9 +274,7 @@ def library_paths(packages: list[str]) -> list[str]:
 
 
 def c_libraries(folders: list[str], packages: list[str]) -> list[str]:
-    """The shared libraries that extension modules are linked with, found by loading them all in a process of
-    its own.
-    """
+    """The shared libraries of extension modules, found by loading them all in a process of its own."""
     modules = [
         os.path.join(folder, name)
         for folder in folders
@@ -301,10 +292,8 @@ def c_libraries(folders: list[str], packages: list[str]) -> list[str]:
     if pid == 0:
         for module in modules:
             if module.endswith(".so"):
-                try:
+                with contextlib.suppress(OSError):  # it lacks a library here, so no program can import it
                     ctypes.CDLL(module)
-                except OSError:
-                    pass  # it lacks a library here, so no program can import it
         os.write(writer, "\n".join(loaded_libraries()).encode())
         os._exit(0)
     os.close(writer)

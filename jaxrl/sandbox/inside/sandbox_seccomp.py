@@ -1,5 +1,4 @@
-"""The seccomp filter: which system calls a program may make. Standard library only; part of the sandbox's
-child program.
+"""The seccomp filter: which system calls a program may make. Standard library only; runs in the child.
 
 A list of what is allowed, not of what is dangerous: a call that is not named here does not exist for the
 program (ENOSYS, which C libraries answer with an older call), today's and tomorrow's alike. Calls that a
@@ -11,34 +10,39 @@ another machine language (x32, 32-bit) kills the program: its numbers mean other
 
 import ctypes
 import errno
+import itertools
 import os
 import struct
 import sys
 
 # name, number on x86_64, number on aarch64; "-": there is no such call. From the kernel's unistd headers.
 ALLOWED = """
-read 0 63 | write 1 64 | readv 19 65 | writev 20 66 | pread64 17 67 | pwrite64 18 68 | preadv 295 69 | pwritev 296 70
-open 2 - | openat 257 56 | close 3 57 | close_range 436 436 | lseek 8 62 | stat 4 - | fstat 5 80 | lstat 6 -
-newfstatat 262 79 | statx 332 291 | access 21 - | faccessat 269 48 | faccessat2 439 439 | readlink 89 - | readlinkat 267 78
-getdents 78 - | getdents64 217 61 | getcwd 79 17 | chdir 80 49 | fchdir 81 50 | dup 32 23 | dup2 33 - | dup3 292 24
-pipe 22 - | pipe2 293 59 | poll 7 - | ppoll 271 73 | select 23 - | pselect6 270 72 | epoll_create1 291 20 | epoll_ctl 233 21
-epoll_wait 232 - | epoll_pwait 281 22 | eventfd2 290 19 | flock 73 32 | fsync 74 82 | fdatasync 75 83 | ftruncate 77 46
-fadvise64 221 223 | copy_file_range 326 285 | sendfile 40 71 | statfs 137 43 | fstatfs 138 44 | umask 95 166 | mkdir 83 -
-mkdirat 258 34 | rmdir 84 - | unlink 87 - | unlinkat 263 35 | rename 82 - | renameat 264 38 | renameat2 316 276 | mmap 9 222
-munmap 11 215 | mprotect 10 226 | mremap 25 216 | brk 12 214 | madvise 28 233 | msync 26 227 | exit 60 93 | exit_group 231 94
-restart_syscall 219 128 | getpid 39 172 | gettid 186 178 | getppid 110 173 | getuid 102 174 | geteuid 107 175
-getgid 104 176 | getegid 108 177 | getgroups 115 158 | getresuid 118 148 | getresgid 120 150 | getpgrp 111 -
-getpgid 121 155 | getsid 124 156 | sched_yield 24 124 | sched_getaffinity 204 123 | getrlimit 97 163 | setrlimit 160 164
-getrusage 98 165 | getpriority 140 141 | times 100 153 | uname 63 160 | sysinfo 99 179 | getcpu 309 168 | getrandom 318 278
-time 201 - | gettimeofday 96 169 | clock_gettime 228 113 | clock_getres 229 114 | clock_nanosleep 230 115 | nanosleep 35 101
-alarm 37 - | getitimer 36 102 | setitimer 38 103 | pause 34 - | rt_sigaction 13 134 | rt_sigprocmask 14 135
-rt_sigreturn 15 139 | rt_sigsuspend 130 133 | rt_sigtimedwait 128 137 | rt_sigpending 127 136 | sigaltstack 131 132
-futex 202 98 | set_robust_list 273 99 | set_tid_address 218 96 | rseq 334 293 | membarrier 324 283 | arch_prctl 158 -
-wait4 61 260 | waitid 247 95 | recvfrom 45 207 | shutdown 48 210
+read 0 63 | write 1 64 | readv 19 65 | writev 20 66 | pread64 17 67 | pwrite64 18 68 | preadv 295 69
+pwritev 296 70 | open 2 - | openat 257 56 | close 3 57 | close_range 436 436 | lseek 8 62 | stat 4 -
+fstat 5 80 | lstat 6 - | newfstatat 262 79 | statx 332 291 | access 21 - | faccessat 269 48
+faccessat2 439 439 | readlink 89 - | readlinkat 267 78 | getdents 78 - | getdents64 217 61 | getcwd 79 17
+chdir 80 49 | fchdir 81 50 | dup 32 23 | dup2 33 - | dup3 292 24 | pipe 22 - | pipe2 293 59 | poll 7 -
+ppoll 271 73 | select 23 - | pselect6 270 72 | epoll_create1 291 20 | epoll_ctl 233 21 | epoll_wait 232 -
+epoll_pwait 281 22 | eventfd2 290 19 | flock 73 32 | fsync 74 82 | fdatasync 75 83 | ftruncate 77 46
+fadvise64 221 223 | copy_file_range 326 285 | sendfile 40 71 | statfs 137 43 | fstatfs 138 44 | umask 95 166
+mkdir 83 - | mkdirat 258 34 | rmdir 84 - | unlink 87 - | unlinkat 263 35 | rename 82 - | renameat 264 38
+renameat2 316 276 | mmap 9 222 | munmap 11 215 | mprotect 10 226 | mremap 25 216 | brk 12 214 | madvise 28 233
+msync 26 227 | exit 60 93 | exit_group 231 94 | restart_syscall 219 128 | getpid 39 172 | gettid 186 178
+getppid 110 173 | getuid 102 174 | geteuid 107 175 | getgid 104 176 | getegid 108 177 | getgroups 115 158
+getresuid 118 148 | getresgid 120 150 | getpgrp 111 - | getpgid 121 155 | getsid 124 156 | sched_yield 24 124
+sched_getaffinity 204 123 | getrlimit 97 163 | setrlimit 160 164 | getrusage 98 165 | getpriority 140 141
+times 100 153 | uname 63 160 | sysinfo 99 179 | getcpu 309 168 | getrandom 318 278 | time 201 -
+gettimeofday 96 169 | clock_gettime 228 113 | clock_getres 229 114 | clock_nanosleep 230 115
+nanosleep 35 101 | alarm 37 - | getitimer 36 102 | setitimer 38 103 | pause 34 - | rt_sigaction 13 134
+rt_sigprocmask 14 135 | rt_sigreturn 15 139 | rt_sigsuspend 130 133 | rt_sigtimedwait 128 137
+rt_sigpending 127 136 | sigaltstack 131 132 | futex 202 98 | set_robust_list 273 99 | set_tid_address 218 96
+rseq 334 293 | membarrier 324 283 | arch_prctl 158 - | wait4 61 260 | waitid 247 95 | recvfrom 45 207
+shutdown 48 210
 """
 REFUSED = """
-fork 57 - | vfork 58 - | execve 59 221 | execveat 322 281 | socket 41 198 | ptrace 101 117 | tkill 200 130 | chmod 90 -
-fchmod 91 52 | fchmodat 268 53 | chown 92 - | fchown 93 55 | lchown 94 - | fchownat 260 54 | utimensat 280 88 | setsid 112 157
+fork 57 - | vfork 58 - | execve 59 221 | execveat 322 281 | socket 41 198 | ptrace 101 117 | tkill 200 130
+chmod 90 - | fchmod 91 52 | fchmodat 268 53 | chown 92 - | fchown 93 55 | lchown 94 - | fchownat 260 54
+utimensat 280 88 | setsid 112 157
 """
 CHECKED = """
 clone 56 220 | ioctl 16 29 | fcntl 72 25 | prctl 157 167 | kill 62 129 | tgkill 234 131 | prlimit64 302 261
@@ -84,12 +88,12 @@ def build_filter(machine: str) -> bytes:
     """The filter as the kernel takes it, eight bytes per instruction, but for the program's process number:
     see `with_pid`.
     """
-    actions = {number: "refuse" for number in numbers(REFUSED, machine).values()}
-    actions |= {number: "allow" for number in numbers(ALLOWED, machine).values()}
+    actions = dict.fromkeys(numbers(REFUSED, machine).values(), "refuse")
+    actions |= dict.fromkeys(numbers(ALLOWED, machine).values(), "allow")
     actions |= {number: name for name, number in numbers(CHECKED, machine).items()}
     ends = sorted({end for number in actions for end in (number, number + 1)} | {0})
     starts = [(end, actions.get(end, "unknown")) for end in ends]
-    starts = [starts[0], *(pair for last, pair in zip(starts, starts[1:]) if pair[1] != last[1])]
+    starts = [starts[0], *(pair for last, pair in itertools.pairwise(starts) if pair[1] != last[1])]
     return b"".join(
         [
             step(LOAD, ARCHITECTURE),
@@ -104,8 +108,7 @@ def build_filter(machine: str) -> bytes:
 
 
 def search(starts: list[tuple[int, str]]) -> list[bytes]:
-    """Find the action of a number by halving; starts: where each range of numbers with the same action
-    begins.
+    """Find the action of a number by halving; starts: where each range of numbers with one action begins.
 
     In a row it would be correct too, but the kernel tries a new filter on every number, and this happens for
     every program.

@@ -1,8 +1,9 @@
 r"""Cases of a program: an input and the output, or arguments and the value. Run one by one, with early stop.
 
     {"type": "stdin_stdout", "input": "1 2\n", "output": "3"}
-    {"type": "function_call", "fn_name": "add", "args": [1, 2], "kwargs": {}, "expected": [3]}     any of
-    `expected` is right
+    {"type": "function_call", "fn_name": "add", "args": [1, 2], "kwargs": {}, "expected": [3]}
+
+Any of `expected` is right.
 
 `shapes.py` reads them from records. The trusted side compares; nothing expected is sent anywhere.
 """
@@ -12,7 +13,7 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from jaxrl.sandbox.endings import ending, failing, shown
+from jaxrl.sandbox.outcomes import ending, failing, shown
 from jaxrl.sandbox.process import STARVED, stalled_s
 from jaxrl.sandbox.sandbox import Sandbox, SandboxBusy
 from jaxrl.tasks.code.names import with_prelude
@@ -46,8 +47,7 @@ def call_case(name: str, given: Any, expected: list[Any]) -> Case:
 def run_cases(
     sandbox: Sandbox, program: str, cases: list[Case], total_s: float, stop_early: bool = True
 ) -> Passed:
-    """Run a program on each case, each in a process of its own: what a program remembers of one case is gone
-    in the next.
+    """Run a program on each case, each in a process of its own: none knows what another case has left.
 
     Args:
       total_s: seconds after which no further case is begun; those left have not passed.

@@ -20,7 +20,7 @@ log = logging.getLogger("jaxrl")
 SHARE = 20
 ATTEMPTS = 10  # at checking a problem, each of which ends with its wall limit at the latest
 
-Rows = Iterator[tuple[str, Record]]
+PlacedRecords = Iterator[tuple[str, Record]]
 
 
 class Unfit(InputError):
@@ -28,8 +28,7 @@ class Unfit(InputError):
 
 
 class FileProblems:
-    """The problems of a section's files, each once, in the order of their file. None of the test split is in
-    another.
+    """The problems of a section's files, each once, in their order. No test problem is in another split.
 
     problem: from a record to a problem. check: what is costly, done for the problems of the split alone; it
       may change them.
@@ -80,7 +79,7 @@ class FileProblems:
                 raise InputError(f"{place}: {error}") from None
         return found
 
-    def _read(self, rows: Rows, most: int | None, belongs: Callable[[str], bool]) -> list[Problem]:
+    def _read(self, rows: PlacedRecords, most: int | None, belongs: Callable[[str], bool]) -> list[Problem]:
         problems: dict[str, Problem] = {}
         unfit: list[str] = []
         elsewhere = 0
@@ -109,8 +108,8 @@ class FileProblems:
             with suppress(SandboxBusy):
                 return self._check(problem)
         raise InputError(
-            "its program cannot be checked, since the machine is too busy; try again, or set"
-            " task.check_programs=false"
+            "its program cannot be checked, since the machine is too busy; try again, or set "
+            "task.check_programs=false"
         )
 
     def _has_test_source(self) -> bool:
@@ -119,7 +118,7 @@ class FileProblems:
             section.hub is not None and section.hub_test_split is not None
         )
 
-    def _test_rows(self) -> Rows | None:
+    def _test_rows(self) -> PlacedRecords | None:
         from jaxrl.data.tables import read_file, read_hub
 
         section = self._section
@@ -131,7 +130,7 @@ class FileProblems:
             else None
         )
 
-    def _train_rows(self, split: str) -> Rows:
+    def _train_rows(self, split: str) -> PlacedRecords:
         from jaxrl.data.tables import read_file, read_hub
 
         section = self._section

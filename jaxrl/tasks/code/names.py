@@ -1,5 +1,4 @@
-"""Python sources as `ast` sees them: whether they are programs, where they end being one, and which names
-they lack.
+"""Python sources as `ast` sees them: whether they are programs, where they end being one, what they lack.
 
 Sources of models are parsed, never executed. How much is parsed is bounded, since parsing takes time.
 """
@@ -16,25 +15,9 @@ MAX_PARSED = 100_000  # characters, of all attempts at one source together: some
 MAX_DIGITS = 100_000  # of an integer: reading one takes time quadratic in its digits
 
 # What LeetCode's judge has imported ahead of a `class Solution`, in the order in which a name is looked for.
-PRELUDE = (
-    "collections",
-    "typing",
-    "math",
-    "heapq",
-    "bisect",
-    "itertools",
-    "functools",
-    "operator",
-    "string",
-    "re",
-    "random",
-    "copy",
-    "datetime",
-    "statistics",
-    "json",
-    "io",
-    "sys",
-    "time",
+PRELUDE = tuple(
+    "collections typing math heapq bisect itertools functools operator string re random copy datetime "
+    "statistics json io sys time".split()
 )
 GIVEN = {
     "ListNode": (
@@ -94,9 +77,7 @@ def is_program(source: str) -> bool:
 
 
 def returns(source: str) -> bool:
-    """Whether it is Python that returns outside of all functions: a function's body, without its
-    indentation.
-    """
+    """Whether it is Python that returns outside of all functions: a body without its indentation."""
     tree = parsed(source)
     inner = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
     outside = (
@@ -178,8 +159,7 @@ def lacking(source: str) -> set[str]:
 
 
 def with_helpers(source: str, others: list[str]) -> str:
-    """The source, ahead of it what it lacks and the others define at their top level: functions, classes,
-    imports, constants.
+    """The source, ahead of it what it lacks and the others define: functions, classes, imports, constants.
 
     others: the nearest first.
     """
@@ -230,8 +210,7 @@ def _defined(statement: ast.stmt) -> set[str]:
 
 
 def with_prelude(source: str) -> str:
-    """The source of a function that is to be called, ahead of it the imports that its judge is known to have
-    made.
+    """The source of a function that is to be called, ahead of it the imports that its judge has made.
 
     A `class Solution` is written for LeetCode, where PRELUDE is imported and ListNode and TreeNode are given.
     A plain function gets what its annotations take from `typing`: it repeats the signature that it was asked
@@ -272,9 +251,7 @@ def _import(name: str, modules: tuple[str, ...]) -> str:
 
 
 def behind_future(header: str, source: str) -> str:
-    """The header ahead of a source, but behind its imports from `__future__`, which Python wants to be
-    first.
-    """
+    """The header ahead of a source, but behind imports from `__future__`, which Python wants to be first."""
     if not header:
         return source
     future, rest = future_imports(source)
@@ -298,9 +275,7 @@ def future_imports(source: str) -> tuple[str, str]:
 
 
 def imported(source: str) -> set[str]:
-    """The packages that a source imports, in all its functions, without those that it can do without (inside
-    `try`).
-    """
+    """The packages that a source imports, also in functions, but for those it can do without (`try`)."""
     found: set[str] = set()
     todo: list[ast.AST] = [parse(source)]
     while todo:

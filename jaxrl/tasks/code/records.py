@@ -1,11 +1,11 @@
-"""Records of data sets that ask for a function, each brought to one form: what is asked, what to test with,
-how to complete.
+"""Records of data sets that ask for a function, in one form: what is asked, tests, how to complete.
 
-    HumanEval   task_id, prompt, entry_point, test           `test` defines check(candidate); the prompt ends
-    where the body begins MBPP        task_id, text or prompt, test_list           asserts; test_setup_code,
-    test_imports, code (the reference) cases       id, description, function_signature,         [{"input": [1,
-    2], "expected_output": 3}, ...]; title, fn_name
-                test_cases
+    HumanEval   task_id, prompt, entry_point, test       `test` defines check(candidate); the prompt ends
+                                                         where the body begins
+    MBPP        task_id, text or prompt, test_list       asserts; test_setup_code, test_imports, code (the
+                                                         reference)
+    cases       id, description, function_signature,     [{"input": [1, 2], "expected_output": 3}, ...];
+                test_cases                               title, fn_name
 
 The common form, which a problem's `data` holds:
 
@@ -50,15 +50,13 @@ def read_form(record: Record) -> tuple[str, str, Form]:
         if all(name in record for name in names):
             return {"human_eval": _human_eval, "mbpp": _mbpp, "cases": _cases}[kind](record)
     raise InputError(
-        f"the fields are {', '.join(sorted(record)) or 'none'}; a record needs task_id, prompt, entry_point"
-        " and test (HumanEval), or test_list (MBPP), or test_cases with function_signature or fn_name"
+        f"the fields are {', '.join(sorted(record)) or 'none'}; a record needs task_id, prompt, entry_point "
+        "and test (HumanEval), or test_list (MBPP), or test_cases with function_signature or fn_name"
     )
 
 
 def foreign(form: Form, packages: tuple[str, ...]) -> list[str]:
-    """The packages that a record's tests import, and that are neither of the standard library nor among
-    these.
-    """
+    """The packages that a record's tests import, neither of the standard library nor among these."""
     sources = [form["setup"], *form["tests"]]
     return sorted(
         {name for source in sources for name in imported(source)} - sys.stdlib_module_names - set(packages)
@@ -85,8 +83,8 @@ def _human_eval(record: Record) -> tuple[str, str, Form]:
     setup = prompt if _parses(prompt) else f"{prompt.rstrip()}\n    pass\n"
     if not _parses(setup) or name not in _defined(parse(setup)):
         raise InputError(
-            f"field 'prompt' is {short(prompt)}; it should be Python that ends where the body of {name!r}"
-            " begins"
+            f"field 'prompt' is {short(prompt)}; it should be Python that ends where the body of {name!r} "
+            "begins"
         )
     if not _parses(test) or "check" not in _defined(parse(test)):
         raise InputError(f"field 'test' is {short(test)}; it should be Python that defines check(candidate)")
@@ -129,8 +127,8 @@ def _mbpp(record: Record) -> tuple[str, str, Form]:
     names = sorted({name for name in used if name in given and name not in _defined(tree)}, key=used.index)
     classes = {node.name for node in reference.body if isinstance(node, ast.ClassDef)} & set(names)
     unfit = (
-        f"the tests need objects of the solution's own class {sorted(classes)[0]}, which do not leave its"
-        " process"
+        f"the tests need objects of the solution's own class {sorted(classes)[0]}, which do not leave its "
+        "process"
         if classes
         else ""
     )
@@ -156,8 +154,8 @@ def _cases(record: Record) -> tuple[str, str, Form]:
     found = SIGNATURE.search(signature) if isinstance(signature, str) else None
     if "fn_name" not in record and found is None:
         raise InputError(
-            f"field 'function_signature' is {short(signature)}; it should hold `def name(...):`, or give"
-            " 'fn_name'"
+            f"field 'function_signature' is {short(signature)}; it should hold `def name(...):`, or give "
+            "'fn_name'"
         )
     name = field(record, "fn_name", "the function's name", _is_name) if "fn_name" in record else found[1]
     cases = field(
@@ -169,8 +167,8 @@ def _cases(record: Record) -> tuple[str, str, Form]:
     for number, case in enumerate(cases, start=1):
         if not isinstance(case, dict) or "input" not in case or "expected_output" not in case:
             raise InputError(
-                f"test_cases, case {number} is {short(case)}; it should be an object with `input` and"
-                " `expected_output`"
+                f"test_cases, case {number} is {short(case)}; it should be an object with `input` and "
+                "`expected_output`"
             )
     words = "description" if "description" in record else "prompt"
     text = field(record, words, "the problem in words", is_text)

@@ -1,13 +1,14 @@
-r"""Records with cases, in the shapes in which data sets have them, each read into the one form that
-`cases.py` runs.
+r"""Records with cases, in the shapes that data sets have, each read into the form that `cases.py` runs.
 
-    rl-python         verification_info or test_cases   {"test_cases": [{"type", "fn_name", "input",
-    "output"}, ...]}, or the list APPS, TACO        input_output                      {"inputs": [...],
-    "outputs": [...], "fn_name": ...} PRIME             reward_model                      {"ground_truth": the
-    same} code_contests     public_tests, private_tests, generated_tests      {"input": [...], "output":
-    [...]} LiveCodeBench     public_test_cases, private_test_cases             [{"testtype", "input",
-    "output"}, ...]; metadata: func_name codeforces        examples, official_tests
-    [{"input", "output"}, ...]
+    rl-python      verification_info or test_cases        {"test_cases": the list}, or the list:
+                                                          [{"type", "fn_name", "input", "output"}, ...]
+    APPS, TACO     input_output                           {"inputs": [...], "outputs": [...], "fn_name": ...}
+    PRIME          reward_model                           {"ground_truth": the same}
+    code_contests  public_tests, private_tests,           {"input": [...], "output": [...]}
+                   generated_tests
+    LiveCodeBench  public_test_cases, private_test_cases  [{"testtype", "input", "output"}, ...];
+                                                          metadata: func_name
+    codeforces     examples, official_tests               [{"input", "output"}, ...]
 
 Every shape may stand in every field, as it is, as JSON or as a Python literal. A case without a type is a
 function's where a function is named (`fn_name`, or `func_name` in `metadata`), else it is of stdin_stdout.
@@ -82,8 +83,8 @@ def read_statement(record: Record) -> tuple[tuple[Message, ...], str]:
         ]
         if last["role"] != "user":
             raise InputError(
-                f"field {name!r} ends with a message of {last['role']!r}; the last should be the user's, with"
-                " the problem"
+                f"field {name!r} ends with a message of {last['role']!r}; the last should be the user's, "
+                "with the problem"
             )
         value = last["content"]
     statement = field({name: value} if name in record else {}, name, "the problem in words", is_text)
@@ -109,15 +110,15 @@ def read_cases(record: Record) -> list[Case]:
     if names is None:
         others = ", ".join(name for line in FIELDS[2:] for name in line)
         raise InputError(
-            "fields 'verification_info' and 'test_cases' are both missing or empty, and so are those of"
-            f" other data sets ({others}); one should hold the cases to pass"
+            "fields 'verification_info' and 'test_cases' are both missing or empty, and so are those of "
+            f"other data sets ({others}); one should hold the cases to pass"
         )
     with long_integers():
         cases = [case for name in names for case in _read_field(record, name)]
     if not cases:
         raise InputError(
-            f"field {names[0]!r} is {short(record[names[0]])}; it should hold at least one case, under"
-            " 'test_cases'"
+            f"field {names[0]!r} is {short(record[names[0]])}; it should hold at least one case, under "
+            "'test_cases'"
         )
     return cases
 
@@ -154,8 +155,8 @@ def _rows(columns: dict[str, Any], name: str) -> Any:
             ins, outs = columns[inputs], columns[outputs]
             if not isinstance(ins, list) or not isinstance(outs, list) or len(ins) != len(outs):
                 raise InputError(
-                    f"field {name!r} has {short(ins)} as {inputs} and {short(outs)} as {outputs}; give lists"
-                    " of equal length"
+                    f"field {name!r} has {short(ins)} as {inputs} and {short(outs)} as {outputs}; give lists "
+                    "of equal length"
                 )
             return [{"input": one, "output": other} for one, other in zip(ins, outs)]
     return None

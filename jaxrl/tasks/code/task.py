@@ -1,5 +1,4 @@
-"""Functions with tests: HumanEval, MBPP, and records with cases (`records.py`). The problems come from
-files or the hub.
+"""Functions with tests: HumanEval, MBPP, and records with cases (`records.py`), from files or the hub.
 
 A completion is a whole program with the function in it, fenced or not, or the bare body that continues the
 record's prompt.
@@ -28,8 +27,7 @@ ORDER = "Give the whole function, and whatever it needs, in one ```python block.
 
 
 class Code:
-    """The task; `section` is documented in `config/tasks.py`. There is no generator: problems come from
-    files.
+    """The task; `section` is documented in `config/tasks.py`. No generator: problems come from files.
 
     A record of a file whose own reference does not pass here is left out: its tests need what does not cross
     the sandbox's border (arguments changed in place, generators, functions and dates), or its reference is
@@ -51,8 +49,8 @@ class Code:
         if missing := foreign(form, self.section.packages):
             wanted = ", ".join([*self.section.packages, *missing])
             raise Unfit(
-                f"its tests import {missing[0]}, which programs in the sandbox do not see; set"
-                f" task.packages=[{wanted}]"
+                f"its tests import {missing[0]}, which programs in the sandbox do not see; set "
+                f"task.packages=[{wanted}]"
             )
         return Problem(uid, (Message(role="user", content=f"{asked}\n\n{ORDER}"),), form)
 
@@ -67,9 +65,7 @@ class Code:
         return []
 
     def baselines(self) -> dict[str, Baseline]:
-        """identity: returns its first argument. constant: returns one of 0, 1, True, False, '' and [],
-        drawn.
-        """
+        """identity: returns its first argument. constant: returns 0, 1, True, False, '' or [], drawn."""
         return {
             "identity": lambda problem, rng: _returning(problem, "args[0] if args else None"),
             "constant": lambda problem, rng: _returning(
@@ -98,9 +94,7 @@ class Code:
 
 @dataclass(frozen=True)
 class CodeVerify(SandboxVerify):
-    """1 for a function that passes all tests, else 0. A record whose tests cannot judge anyone gives an
-    error, not a reward.
-    """
+    """1 for a function that passes all tests, else 0; an error where the tests cannot judge anyone."""
 
     total_s: float
 
@@ -128,8 +122,7 @@ class CodeVerify(SandboxVerify):
 
 
 def program_of(form: Form, text: str) -> tuple[str, bool]:
-    """The program that a completion stands for, and whether it is a fenced block, a definition of the
-    function, or a body.
+    """The program that a completion stands for; whether it is a block, a definition of the function, a body.
 
     Where the record has a prompt: code whose first line is indented, or that nowhere defines the function, is
     its body and goes on from the prompt. A whole function gets what stands before it in the prompt: imports

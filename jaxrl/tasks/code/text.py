@@ -73,10 +73,8 @@ class Block:
 
     def answers(self, name: str) -> bool:
         """Whether it defines `name`, or is a body, which defines what the prompt has begun."""
-        return (
-            bool(definition(name).search(self.program))
-            or not self.is_fenced
-            and self.program[:1] in (" ", "\t")
+        return bool(definition(name).search(self.program)) or (
+            not self.is_fenced and self.program[:1] in (" ", "\t")
         )
 
 
@@ -88,8 +86,10 @@ def final_program(text: str, name: str = "") -> tuple[str, bool]:
     block that defines `name`: behind it there may be examples of its use. Else the last block; both times one
     marked as Python, if there is one. Without a block, the part of the text that is a program, or stands in
     other marks than fences, or else all of it. What the program lacks and another block defines is put ahead
-    of it. Tokens that end a text (`<|im_end|>`) do not belong to it. A block loses the indentation of its
-    fence, as in a list, and keeps the rest, which says whether it is a function's body.
+    of it.
+
+    Tokens that end a text (`<|im_end|>`) do not belong to it. A block loses the indentation of its fence, as
+    in a list, and keeps the rest, which says whether it is a function's body.
     """
     text = without_reasoning(text[: MAX_CHARS + 1])
     if len(text) > MAX_CHARS:
@@ -301,9 +301,7 @@ def same_output(expected: str, printed: bytes) -> bool:
 
 
 def same_text(expected: str, printed: bytes) -> bool:
-    """Whether a program printed this text; spaces at line ends, and blank lines and spaces around the whole,
-    do not count.
-    """
+    """Whether a program printed this text; blank lines around it and spaces at line ends do not count."""
     wanted, found = _lines(expected.encode("utf-8", "surrogatepass")), _lines(printed)
     return [line.rstrip() for line in wanted] == [line.rstrip() for line in found]
 

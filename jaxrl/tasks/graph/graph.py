@@ -1,6 +1,4 @@
-"""Graphs of typed entities: the data type, the `kg.json` format, and the generator. Paths in them are in
-`walks.py`.
-"""
+"""Graphs of typed entities: the data type, the `kg.json` format, the generator. Paths: `walks.py`."""
 
 import random
 from collections import Counter, deque
@@ -16,23 +14,9 @@ from jaxrl.files.disk import read_json
 GENERATED = "generated"
 
 # Passive, because reference traces put "is" before the relation: "Kalo is fed by Miru".
-RELATIONS = (
-    "fed_by",
-    "guarded_by",
-    "taught_by",
-    "followed_by",
-    "praised_by",
-    "feared_by",
-    "named_by",
-    "carried_by",
-    "hidden_by",
-    "painted_by",
-    "watched_by",
-    "healed_by",
-    "called_by",
-    "found_by",
-    "raised_by",
-    "led_by",
+RELATIONS = tuple(
+    "fed_by guarded_by taught_by followed_by praised_by feared_by named_by carried_by hidden_by "
+    "painted_by watched_by healed_by called_by found_by raised_by led_by".split()
 )
 TYPES = ("animal", "plant", "river", "tool")
 CONSONANTS = "bdfgklmnprstvz"
@@ -50,9 +34,7 @@ class Edge(NamedTuple):
 
 @dataclass(frozen=True)
 class Graph:
-    """Typed entities and directed, labelled edges. `types`: entity id -> type; `labels`: of entities and
-    relations.
-    """
+    """Typed entities and directed, labelled edges. `types`: of entities; `labels`: of entities, relations."""
 
     domain: str
     types: dict[str, str]
@@ -180,8 +162,7 @@ def graph_values(graph: Graph) -> dict[str, Any]:
 
 
 def generate_graph(entities: int, relations: int, seed: int) -> Graph:
-    """A graph in which the question "start at X, follow r1, ..., rk: where do you arrive?" has exactly one
-    answer.
+    """A graph in which "start at X, follow r1, ..., rk: where do you arrive?" has exactly one answer.
 
     The types form a ring: every relation leads from each type to the next one. So all walks of k edges from X
     end in the same type, and wrong turns make distractors that no rule about types can tell from the answer.
@@ -206,8 +187,8 @@ def generate_graph(entities: int, relations: int, seed: int) -> Graph:
         )
     if entities < relations + 4:
         raise InputError(
-            f"{entities} entities are too few for {relations} relations; set task.entities to at least"
-            f" {relations + 4}"
+            f"{entities} entities are too few for {relations} relations; set task.entities to at least "
+            f"{relations + 4}"
         )
     rng = random.Random(f"graph/{entities}/{relations}/{seed}")
     names = _names(entities, rng)

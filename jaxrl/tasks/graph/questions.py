@@ -1,11 +1,11 @@
-"""Questions about walks: the record of one question, its texts, its wrong options, and JSONL files of
-records.
+"""Questions about walks: the record of one question, its texts and wrong options, and JSONL files of records.
 
 A record is plain JSON: id, split, hop_len, question, options {A..D}, answer_star (a letter), path_star
 {entities, edges}, prompt, ref {trace, style_rules}, meta {topic, difficulty, distractor_type}. Format of
 multi-hop-reasoning (MIT); the wording of the questions is ours.
 """
 
+import itertools
 import json
 import random
 from collections.abc import Iterable
@@ -65,8 +65,7 @@ def make_record(
     letters: dict[str, str] | None = None,
     wordings: dict[str, list[str]] | None = None,
 ) -> Record:
-    """The question about a walk. Its options depend on the walk and the seed alone, not on the other
-    questions.
+    """The question about a walk. Its options depend on the walk and the seed alone, not on other questions.
 
     letters: entity -> the letter under which it always stands; None shuffles the options.
     wordings: first relation -> question texts with a `{start}`, of which one is drawn; ours where there is
@@ -131,9 +130,7 @@ def walk_of(record: Record) -> Walk:
 
 
 def wordings_of(records: Iterable[Record]) -> dict[str, list[str]]:
-    """The question texts of records by their first relation, with `{start}` for the entity that they begin
-    at.
-    """
+    """The question texts of records by their first relation, with `{start}` for the entity they begin at."""
     found: dict[str, set[str]] = {}
     for record in records:
         first = walk_of(record)[0]
@@ -256,10 +253,24 @@ def complete_record(record: Record, graph: Graph) -> Record:
 
 
 def _check_record(record: Record, graph: Graph) -> None:
-    def need(holds: bool, column: str, reason: str) -> None:
-        if not holds:
-            raise InputError(f"column {column!r}: {reason}")
+    _check_columns(record)
+    _check_options(record["options"], graph)
+    _check_path(record["path_star"], graph)
+    options, edges = record["options"], record["path_star"]["edges"]
+    hops, letter = record["hop_len"], record["answer_star"]
+    _need(hops == len(edges), "hop_len", f"is {hops}, but the path has {len(edges)} edges")
+    _need(letter in options, "answer_star", f"must be A, B, C or D, but is {letter!r}")
+    right, end = options[letter], record["path_star"]["entities"][-1]
+    _need(right == end, "answer_star", f"names {right!r}, but the path ends in {end!r}")
 
+
+def _need(holds: bool, column: str, reason: str) -> None:
+    if not holds:
+        raise InputError(f"column {column!r}: {reason}")
+
+
+def _check_columns(record: Record) -> None:
+    """Whether all columns are there, each of its type."""
     columns = {
         "id": str,
         "question": str,
@@ -269,44 +280,32 @@ def _check_record(record: Record, graph: Graph) -> None:
         "path_star": dict,
     }
     for column, kind in columns.items():
-        need(column in record, column, f"is missing; the file must have {', '.join(columns)}")
-        need(isinstance(record[column], kind), column, f"must be {kind.__name__}, but is {record[column]!r}")
+        _need(column in record, column, f"is missing; the file must have {', '.join(columns)}")
+        value = record[column]
+        _need(isinstance(value, kind), column, f"must be {kind.__name__}, but is {value!r}")
     for column, kind in {"split": str, "prompt": str, "meta": dict}.items():
-        need(
-            isinstance(record.get(column, kind()), kind),
-            column,
-            f"must be {kind.__name__}, but is {record.get(column)!r}",
-        )
+        value = record.get(column, kind())
+        _need(isinstance(value, kind), column, f"must be {kind.__name__}, but is {value!r}")
     reference = record.get("ref", {"trace": ""})
-    need(
-        isinstance(reference, dict) and isinstance(reference.get("trace"), str),
-        "ref",
-        "must be an object with a text `trace`",
-    )
+    has_trace = isinstance(reference, dict) and isinstance(reference.get("trace"), str)
+    _need(has_trace, "ref", "must be an object with a text `trace`")
 
-    options, path = record["options"], record["path_star"]
-    need(
-        sorted(options) == list(LETTERS),
-        "options",
-        f"must have the keys A, B, C and D, but has {sorted(options)}",
-    )
+
+def _check_options(options: dict, graph: Graph) -> None:
+    keys = sorted(options)
+    _need(keys == list(LETTERS), "options", f"must have the keys A, B, C and D, but has {keys}")
     for letter, entity in options.items():
-        need(
-            isinstance(entity, str) and entity in graph.types,
-            "options",
-            f"{letter} is {entity!r}, which is not in the graph",
-        )
-    need(
-        len(set(options.values())) == OPTIONS,
-        "options",
-        f"must be four different entities, but are {list(options.values())}",
-    )
+        is_known = isinstance(entity, str) and entity in graph.types
+        _need(is_known, "options", f"{letter} is {entity!r}, which is not in the graph")
+    entities = list(options.values())
+    _need(len(set(entities)) == OPTIONS, "options", f"must be four different entities, but are {entities}")
+
+
+def _check_path(path: dict, graph: Graph) -> None:
+    """Whether it leads along edges of the graph, over the entities that it lists."""
     entities, edges = path.get("entities"), path.get("edges")
-    need(
-        isinstance(entities, list) and isinstance(edges, list),
-        "path_star",
-        "must have the lists `entities` and `edges`",
-    )
+    has_lists = isinstance(entities, list) and isinstance(edges, list)
+    _need(has_lists, "path_star", "must have the lists `entities` and `edges`")
     known = {
         tuple(edge)
         for entity in entities
@@ -315,31 +314,16 @@ def _check_record(record: Record, graph: Graph) -> None:
     }
     for edge in edges:
         triple = tuple(edge.get(key) for key in ("src", "rel", "dst")) if isinstance(edge, dict) else ()
-        need(
+        _need(
             triple in known,
             "path_star",
             f"{edge!r} is not an edge of the graph that leaves an entity of the path",
         )
     joined = [edge["src"] for edge in edges] + [edge["dst"] for edge in edges[-1:]]
-    need(
+    _need(
         bool(edges) and joined == entities,
         "path_star",
         f"the edges lead over {joined}, but `entities` lists {entities}",
     )
-    need(
-        all(a["dst"] == b["src"] for a, b in zip(edges, edges[1:])),
-        "path_star",
-        "an edge does not begin where the last ended",
-    )
-    need(
-        record["hop_len"] == len(edges),
-        "hop_len",
-        f"is {record['hop_len']}, but the path has {len(edges)} edges",
-    )
-    need(
-        record["answer_star"] in options,
-        "answer_star",
-        f"must be A, B, C or D, but is {record['answer_star']!r}",
-    )
-    right = options[record["answer_star"]]
-    need(right == entities[-1], "answer_star", f"names {right!r}, but the path ends in {entities[-1]!r}")
+    hangs_together = all(a["dst"] == b["src"] for a, b in itertools.pairwise(edges))
+    _need(hangs_together, "path_star", "an edge does not begin where the last ended")

@@ -1,6 +1,4 @@
-"""The reward of "TRACE: ... ANSWER: B" completions: right answers, and traces that name the path. Nothing of
-graphs or files.
-"""
+"""The reward of "TRACE: ... ANSWER: B" completions: right answers, and traces that name the path."""
 
 import re
 from collections import Counter
@@ -26,11 +24,11 @@ class TraceReward:
 
         total = R_corr + 0.5 R_path - P_spam
 
-    R_corr: 1 if the first `ANSWER:` names the right option, else -2. R_path: the share of the path's entities
-      that the
-    trace names, 0 if it names fewer than two. P_spam: 0.5 if any entity of the graph, on the path or not,
-    occurs more than twice in the trace. Without a `TRACE:`, or an `ANSWER:` with one of the letters A to D,
-    the total is -2. Range: -2.5 (worse than no format at all: wrong, no path, spam) to 1.5.
+    R_corr: 1 if the first `ANSWER:` names the right option, else -2.
+    R_path: the share of the path's entities that the trace names, 0 if it names fewer than two.
+    P_spam: 0.5 if any entity of the graph, on the path or not, occurs more than twice in the trace.
+    Without a `TRACE:`, or an `ANSWER:` with one of the letters A to D, the total is -2.
+    Range: -2.5 (worse than no format at all: wrong, no path, spam) to 1.5.
 
     It is a small object of its own, so that verifier processes receive this and not the task with its
     question lists.
@@ -43,9 +41,8 @@ class TraceReward:
       match: `word` counts an entity where it stands as a whole word (the longest one, where several begin at
         a place); `substring` counts it inside longer words too.
     Source: multi-hop-reasoning (MIT). Departure: its text asks for whole words but its program counts
-      substrings, so that
-    `DiskFull` in a trace also counts for an entity `Disk`; `word` is our default, `substring` is the
-    program's way.
+      substrings, so that `DiskFull` in a trace also counts for an entity `Disk`; `word` is our default,
+      `substring` is the program's way.
     """
 
     entities: tuple[str, ...]
@@ -82,8 +79,8 @@ class TraceReward:
         }
         reward = parts["correctness"] + PATH_WEIGHT * parts["path_reward"] - parts["spam_penalty"]
         detail = (
-            f"answer {answer.group(1)}, right is {problem.data['answer_star']}; {hits} of {len(path)} path"
-            " entities"
+            f"answer {answer.group(1)}, right is {problem.data['answer_star']}; {hits} of {len(path)} path "
+            "entities"
         )
         return Verdict(reward, correct=correct, format_ok=True, parts=parts, detail=detail)
 

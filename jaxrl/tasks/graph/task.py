@@ -1,5 +1,4 @@
-"""Knowledge-graph questions: follow two or more edges of a graph, say which ones, and name the option where
-they end.
+"""Knowledge-graph questions: follow two or more edges, say which ones, and name the option at their end.
 
 Files and reward are those of multi-hop-reasoning (MIT). Departures: entities are found as whole words
 (`trace_reward.py`), no wrong option is a second right answer, and the graph that is generated when none is
@@ -40,8 +39,7 @@ PREFERRED = ("caused_by", "fixed_by", "diagnosed_by", "leads_to")
 
 
 class KnowledgeGraph:
-    """The task; `section` is documented in `config/tasks.py`. Nothing changes after construction: questions
-    are made once and kept.
+    """The task; `section` is documented in `config/tasks.py`. Questions are made once and kept.
 
     Raises:
       InputError: files that cannot be read or are not what they should be.
@@ -93,9 +91,7 @@ class KnowledgeGraph:
         return {"chance": self._chance, "first_option": self._first_option, "nearest": self._nearest}
 
     def generate(self, count: int, seed: int) -> Iterator[Record]:
-        """Questions on paths of the train split, drawn with a seed of their own; `problem` knows those of
-        this graph alone.
-        """
+        """Questions on paths of the train split, with a seed of their own; `problem` knows no others."""
         return iter(self._questions("train", self.section.hops, count, [str(seed)]))
 
     def problem(self, record: Record) -> Problem:
@@ -103,9 +99,7 @@ class KnowledgeGraph:
         return _problem(complete_record(record, self.graph))
 
     def write(self, folder: str | Path) -> None:
-        """kg.json, train.jsonl, val.jsonl and test.jsonl, which `graph` and `eval_file` of another config can
-        name.
-        """
+        """kg.json and {train,val,test}.jsonl, which `graph` and `eval_file` of another config can name."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "kg.json").write_text(

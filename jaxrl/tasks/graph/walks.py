@@ -1,5 +1,4 @@
-"""Walks in a graph: which there are, which split each belongs to, and a seeded choice of them. Not the
-questions about them.
+"""Walks in a graph: which there are, which split each belongs to, a seeded choice. Questions: `questions.py`.
 
 A walk is a tuple of edges that visits no entity twice. Its split depends on its edges alone, through a stable
 hash, so that no seed, count or choice of hops can bring one walk into two splits. The rule, on which
@@ -123,9 +122,9 @@ def choose_walks(rules: WalkRules, split: str, hops: Sequence[int], count: int, 
     if total < count:
         by_length = ", ".join(f"{len(walks)} of {length}" for length, walks in listed.items())
         raise InputError(
-            f"{count} different {split} questions were asked for, but the graph has only {total} walks for"
-            f" them (hops: {by_length}); set task.{split} to at most {total}, or raise task.entities or the"
-            " hops"
+            f"{count} different {split} questions were asked for, but the graph has only {total} walks for "
+            f"them (hops: {by_length}); set task.{split} to at most {total}, or raise task.entities or the "
+            "hops"
         )
     chosen: list[Walk] = []
     for length, share in _fair_shares(

@@ -4,12 +4,10 @@ Two rational functions that agree at a drawn point are equal but for chance of t
 2^40 (Schwartz 1980, Zippel 1979); they must agree at several. There are two ways of working out:
 
     exact      fractions. Roots, powers that are no whole numbers, functions, \pi, e and i are unknowns: what
-    is equal so is
-               equal whatever they mean, but \sqrt{12} is not 2\sqrt{3}.
+               is equal so is equal whatever they mean, but \sqrt{12} is not 2\sqrt{3}.
     symbolic   roots and functions have their values too, once to 60 digits and once to 200 (mpmath, the extra
-    `math`). Two
-               numbers are the same if their difference shrinks with the precision. So nothing is rounded:
-               1/2^99 is not 1/2^98.
+               `math`). Two numbers are the same if their difference shrinks with the precision. So nothing is
+               rounded: 1/2^99 is not 1/2^98.
 
 Sizes are bounded (MAX_BITS, MAX_MAGNITUDE), so that 9^{9^{9^9}} costs microseconds, and no process has to be
 killed.
@@ -40,8 +38,8 @@ def require() -> None:
     """Raises InputError where mpmath is not installed."""
     if importlib.util.find_spec("mpmath") is None:
         raise InputError(
-            "task.symbolic needs the mpmath library; install it with: pip install 'jaxrl[math]', or set it to"
-            " false"
+            "task.symbolic needs the mpmath library; install it with: pip install 'jaxrl[math]', or set it "
+            "to false"
         )
 
 
@@ -191,7 +189,7 @@ class _Point:
         mp = self.mp
         if name == "degree":
             return mp.pi / 180
-        if len(values) == 2 and name != "binom" or name not in _NUMERIC:
+        if (len(values) == 2 and name != "binom") or name not in _NUMERIC:
             raise Unreadable(f"{name} of these values")
         most = 60 if name in ("!", "binom") else 30 if name in ("exp", "sinh", "cosh", "tanh") else MAX_ANGLE
         if any(self.magnitude(value) > most for value in values):
@@ -343,9 +341,7 @@ def _agree(gold: list[Any], answer: list[Any]) -> bool:
 
 
 def rounds_to(node: Node, decimal: str, symbolic: bool = True, *, cut: bool = False) -> bool:
-    """Whether an expression without unknowns is a real number that is this decimal when rounded (or `cut`) to
-    so many digits.
-    """
+    """Whether an expression without unknowns, rounded (or `cut`) to so many digits, is this decimal."""
     point = _Point(0, _precisions()[-1] if symbolic else None)
     value, target = point.value(node), Fraction(decimal)
     value, target = point.alike(value, target)

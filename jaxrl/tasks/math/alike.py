@@ -1,18 +1,18 @@
 r"""Whether two answers are alike: their trees (`structure.py`) are compared part by part.
 
-list      the same parts, each as often. In which order matters if the question asks for one (`in_order`).
-If it does not say,
-          any order of a gold list in ascending order will do; of one that is not (10, 4, -2), its own and
-          the ascending one, as its order may be meant. Parts with names are compared by name; where one
-          side has none, in their order.
-relation  x = 3 is the value 3, where the left is a name (x, f(2), AB, Area) and all other sides are the
-same value: 41 = 42
-          is none, |x| = 3 is a condition. Two names must agree. Other equations: each other's multiples,
-          with the same unknowns. Without unknowns: side by side. 0 < x \le 1 is (0, 1], |x - 2| < 3 is
-          (-1, 5); other inequalities are positive multiples. Behind \approx stands what the value is when
-          it is rounded: \frac13 \approx 0.333 is 1/3.
-leaf      numbers by value, with no other unit of measure; words as written; else expressions as
-functions.
+What makes two parts alike depends on what they are:
+
+    list      the same parts, each as often. In which order matters if the question asks for one (`in_order`).
+              If it does not say, any order of a gold list in ascending order will do; of one that is not
+              (10, 4, -2), its own and the ascending one, as its order may be meant. Parts with names are
+              compared by name; where one side has none, in their order.
+    relation  x = 3 is the value 3, where the left is a name (x, f(2), AB, Area) and all other sides are the
+              same value: 41 = 42 is none, |x| = 3 is a condition. Two names must agree. Other equations: each
+              other's multiples, with the same unknowns. Without unknowns: side by side. 0 < x \le 1 is
+              (0, 1], |x - 2| < 3 is (-1, 5); other inequalities are positive multiples. Behind \approx stands
+              what the value is when it is rounded: \frac13 \approx 0.333 is 1/3.
+    leaf      numbers by value, with no other unit of measure; words as written; else expressions as
+              functions.
 """
 
 import re
@@ -71,9 +71,7 @@ def equal(
 
 @dataclass(frozen=True)
 class Comparison:
-    """How two trees are compared. symbolic: roots and functions have values. in_percent, in_order: what the
-    question asks for.
-    """
+    """How trees are compared. symbolic: roots, functions have values. in_percent, in_order: what is asked."""
 
     symbolic: bool = False
     in_percent: bool = False
@@ -233,7 +231,8 @@ class Comparison:
         if is_equation and all(map(self.same, gold.sides, answer.sides[::-1])):
             return True
         sides = gold.sides + answer.sides
-        if len(sides) > 4 or gold.signs not in "=≠<≤" or not all(isinstance(side, Leaf) for side in sides):
+        are_leaves = all(isinstance(side, Leaf) for side in sides)
+        if len(sides) > 4 or gold.signs not in "=≠<≤" or not are_leaves:
             return False
         try:
             sides = [tuple(side.expression for side in relation.sides) for relation in (gold, answer)]
@@ -486,7 +485,9 @@ def _absolute(
     if low is None:
         return _interval(*ends[0], above + above)  # type: ignore[misc]
     inner, outer = ends[0], ends[1] if high else (_LEAST, _MOST)
-    return _union(_interval(outer[0], inner[0], above + below), _interval(inner[1], outer[1], below + above))  # type: ignore[index]
+    left = _interval(outer[0], inner[0], above + below)
+    right = _interval(inner[1], outer[1], below + above)
+    return _union(left, right)
 
 
 def _around(end: Node, slope: Fraction, rest: Fraction) -> tuple[Leaf, Leaf] | None:

@@ -4,7 +4,7 @@ r"""Answers in free text: where the answer of a completion stands, and which num
 Where the answer stands (`final_answer`):
 
     1. Reasoning does not count: all up to the last `</think>` or `</thinking>`, and all from one on that
-      never ends.
+       never ends.
     2. The last of `#### 42` (to the end of its line) and `\boxed{42}` (to its balanced brace) is the answer,
        whole, up to a token such as `</s>` or `<|im_end|>`. Earlier ones do not count, nor do numbers in the
        text around it. A last box that is never closed is no answer. Boxes side by side, or with no more than
@@ -23,12 +23,16 @@ at most 500 characters. Infinity and nan are no numbers; neither is what leaves 
 ("42 or 43", "5 million", "3*14"). Around the number:
 
     before    currencies ($, USD), a name with = : or is (`x =`, `The answer is`) and no word that denies it
-    (not, about, than) brackets  (-7)
+              (not, about, than)
+    brackets  (-7)
     close by  5kg, 20cm^2, 5th: short units of a list; 90°, 20°C; $42/week: a word of three letters or more,
-    or a short unit a space   up to six words, or m g s h l L W V J N: 42 apples, 5 m, 25 cm^2, 60 km/h, $42 a
-    week, `5\text{ m}` unit      of a measure (cm, km/h, hours), is kept in one spelling, so that 5 cm is not
-    5 m; other units are not compared nowhere   words that make it another number: million, pairs, squared,
-    tenths, point five, and, or, choose, five
+              or a short unit
+    a space   up to six words, or m g s h l L W V J N: 42 apples, 5 m, 25 cm^2, 60 km/h, $42 a week,
+              `5\text{ m}`
+    unit      of a measure (cm, km/h, hours), is kept in one spelling, so that 5 cm is not 5 m; other units
+              are not compared
+    nowhere   words that make it another number: million, pairs, squared, tenths, point five, and, or, choose,
+              five
 """
 
 import re
@@ -45,13 +49,13 @@ MAX_GAP = 80  # characters between two of them
 
 @dataclass(frozen=True)
 class Answer:
-    """The answer's own text. is_marked: it stood behind #### or in a box. is_said: in a sentence that says
+    """The answer's own text. is_marked: it stood behind #### or in a box. is_stated: in a sentence that says
     that it is the answer.
     """
 
     text: str
     is_marked: bool
-    is_said: bool = False
+    is_stated: bool = False
 
 
 @dataclass(frozen=True)
@@ -111,9 +115,9 @@ def final_answer(text: str) -> Answer | None:
     """The answer of a completion by the rules above, or None where there is none."""
     text = without_reasoning(text)
     hashes, box = text.rfind("####"), text.rfind("\\boxed")
-    said, at = _said(text, is_marked=max(hashes, box) >= 0)
-    if said is not None and at > max(hashes, box):
-        return said
+    stated, at = _stated(text, is_marked=max(hashes, box) >= 0)
+    if stated is not None and at > max(hashes, box):
+        return stated
     last = _hash_line(text, hashes) if hashes > box else ""
     for _ in range(MAX_HEADINGS):
         if hashes <= box:
@@ -130,7 +134,7 @@ def final_answer(text: str) -> Answer | None:
     return _last_number(text)
 
 
-def _said(text: str, is_marked: bool) -> tuple[Answer | None, int]:
+def _stated(text: str, is_marked: bool) -> tuple[Answer | None, int]:
     """The last expression that is said to be the final answer, or, of a text without marks, that it ends
     with; and its place.
     """
@@ -145,7 +149,7 @@ def _said(text: str, is_marked: bool) -> tuple[Answer | None, int]:
         ):
             before = text[max(0, match.start() - MAX_GAP) : match.start()]
             return (
-                None if _DOUBT_BEFORE.search(before) else Answer(content, is_marked=False, is_said=True)
+                None if _DOUBT_BEFORE.search(before) else Answer(content, is_marked=False, is_stated=True)
             ), match.start()
     return None, -1
 
@@ -187,7 +191,7 @@ def _joined_boxes(text: str, last: int) -> str:
 
 def _is_gap(text: str) -> bool:
     gap = _SPACES.sub(" ", _GAP_NOISE.sub(" ", text))
-    if len(text) > MAX_GAP or not _GAP.fullmatch(gap) and gap != " ":
+    if len(text) > MAX_GAP or (not _GAP.fullmatch(gap) and gap != " "):
         return False
     return not denies(gap) and ("\n" not in text or bool(gap.strip()))
 
@@ -211,16 +215,13 @@ def _boxed(text: str, at: int) -> tuple[str, int]:
 
 def _last_number(text: str) -> Answer | None:
     tail = text[-TAIL_CHARS:]
-    plain, found = _plain(tail), None
-    for found in _IN_TEXT.finditer(plain):
-        pass
+    plain = _plain(tail)
+    found = max(_IN_TEXT.finditer(plain), key=re.Match.start, default=None)
     # A number at the very start of the tail may be the end of a longer one.
     if found is None or not (found.start() or len(tail) == len(text)):
         return None
-    before, after = (
-        plain[max(0, found.start() - MAX_GAP) : found.start()],
-        plain[found.end() : found.end() + MAX_GAP],
-    )
+    before = plain[max(0, found.start() - MAX_GAP) : found.start()]
+    after = plain[found.end() : found.end() + MAX_GAP]
     with_comma = _COMMA_BEFORE.search(before)
     if _OPEN_BEFORE.search(before[-50:]) or not _CLOSED_AFTER.match(plain, found.end()):
         return None  # a part of something
@@ -241,28 +242,47 @@ _UNSIGNED = rf"""(?:
 _PLAIN = re.compile(rf"(?P<sign>[-+]?)(?P<number>{_NUMBER})")
 
 _CURRENCY = r"(?:(?:USD|EUR|GBP|CAD|AUD|CHF|INR|JPY|CNY|US|Rs\.?)\ ?)?"
-_BEFORE = rf"(?:(?P<label>[A-Za-z][A-Za-z_'’\ ]{{0,60}}?)?(?:[=:]|(?<=\w)\ (?:is|are|equals)\b:?)\*{{0,2}}\ ?)?{_CURRENCY}"
+_BEFORE = (
+    r"(?:(?P<label>[A-Za-z][A-Za-z_'’\ ]{0,60}?)?(?:[=:]|(?<=\w)\ (?:is|are|equals)\b:?)\*{0,2}\ ?)?"
+    rf"{_CURRENCY}"
+)
 _DENIES = re.compile(
-    r"\b(?:not|no|never|than|least|most|about|approximately|around|roughly|nearly|almost|wrong|incorrect|minus|negative|half|twice|if|unless)\b"
+    r"\b(?:not|no|never|than|least|most|about|approximately|around|roughly|nearly|almost|wrong|incorrect"
+    r"|minus|negative|half|twice|if|unless)\b"
     r"|n['’]t\b",
     re.IGNORECASE,
 )
-_SHORT = "(?:mm|cm|dm|km|ml|mL|cl|dl|mg|kg|lbs?|oz|ft|in|yd|mi|mph|kph|hrs?|mins?|secs?|ms|kWh?|Hz|[GMT]B|[ap]m|g|L|st|nd|rd|th)(?![^\\W_²³])"
+_SHORT = (
+    r"(?:mm|cm|dm|km|ml|mL|cl|dl|mg|kg|lbs?|oz|ft|in|yd|mi|mph|kph|hrs?|mins?|secs?|ms|kWh?|Hz|[GMT]B|[ap]m"
+    r"|g|L|st|nd|rd|th)(?![^\W_²³])"
+)
 _LETTERS = r"[^\W\d_²³¼½¾]"
 _POWERED = r"(?:\ ?\^-?[1-3]|[²³])?"
-_WORD = rf"(?:{_LETTERS}{{2,}}\.?|[mgshlLWVJN](?!\w)|an?(?=\ {_LETTERS}{{2}})){_POWERED}(?:(?:\ ?/\ ?|['’-]){_LETTERS}+{_POWERED}){{0,2}}"
+_WORD = (
+    rf"(?:{_LETTERS}{{2,}}\.?|[mgshlLWVJN](?!\w)|an?(?=\ {_LETTERS}{{2}})){_POWERED}"
+    rf"(?:(?:\ ?/\ ?|['’-]){_LETTERS}+{_POWERED}){{0,2}}"
+)
 _CLOSE_BY = rf"(?:\ ?°(?:\ ?[CF]\b)?|{_SHORT}{_POWERED}|\ ?/\ ?(?:{_LETTERS}{{3,}}|{_SHORT}){_POWERED})?"
 _ANSWER = re.compile(
     rf"{_BEFORE}(?P<sign>[-+]?)\ ?{_CURRENCY}{_UNSIGNED}\*{{0,2}}(?P<unit>{_CLOSE_BY}(?:\ {_WORD}){{0,6}})",
     re.VERBOSE,
 )
 _NUMERALS = (
-    "zero|one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|(?:thir|four|fif|six|seven|eigh|nine)teen|"
-    "(?:twen|thir|for|fif|six|seven|eigh|nine)ty"
+    "zero|one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve"
+    "|(?:thir|four|fif|six|seven|eigh|nine)teen|(?:twen|thir|for|fif|six|seven|eigh|nine)ty"
 )
-_PARTS = "hal(?:f|ves)|quarters?|(?:third|fourth|fifth|sixth|seventh|eighth|ninth|tenth|eleventh|twelfth|hundredth|thousandth|millionth)s?"
-_MULTIPLES = "hundreds?|thousands?|[mbtr]+illions?|lakhs?|lacs?|crores?|dozens?|pairs?|couples?|scores?|gross|hundredweight"
-_WORKED = "squared|cubed|factorial|choose|mod(?:ulo)?|point|base|power|plus|minus|divided|multiplied|pi|sqrt|root|doubled|tripled|halved"
+_PARTS = (
+    "hal(?:f|ves)|quarters?|(?:third|fourth|fifth|sixth|seventh|eighth|ninth|tenth|eleventh|twelfth"
+    "|hundredth|thousandth|millionth)s?"
+)
+_MULTIPLES = (
+    "hundreds?|thousands?|[mbtr]+illions?|lakhs?|lacs?|crores?|dozens?|pairs?|couples?|scores?|gross"
+    "|hundredweight"
+)
+_WORKED = (
+    "squared|cubed|factorial|choose|mod(?:ulo)?|point|base|power|plus|minus|divided|multiplied|pi|sqrt|root"
+    "|doubled|tripled|halved"
+)
 _ANOTHER = re.compile(rf"\b(?:{_PARTS}|{_MULTIPLES}|{_NUMERALS}|(?!point$)(?:{_WORKED}))\b", re.IGNORECASE)
 # in an answer that is a number and a unit
 _JOINED = re.compile(r"\b(?:and|or|not|to|(?:times|over)(?!$)|twice)\b", re.IGNORECASE)
@@ -274,8 +294,11 @@ _IN_TEXT = re.compile(rf"{_SIGN}?(?<![\w.^])(?<!\^-)(?<!\^\{{){_UNSIGNED}", re.V
 _OPEN_BEFORE = re.compile(
     r"(?:[(\[][^()\[\]A-Za-z]{0,40},\ ?-?$"  # a pair
     # a bound
-    r"|(?:\ [<>]=?|(?<![\w<])[A-Za-z][<>]=?|[≤≥≠≈]|\\(?:[lg]eq?(?:slant)?|neq?|[lg]t|approx|sim))\ ?\$?$"
-    r"|(?:[±√]|\\(?:sqrt(?:\[[0-9]+\])?|ln|log|frac|binom)\ ?\{?|[0-9]:|\}\ ?\{|(?:[0-9)}%]|(?<![A-Za-z'])[A-Za-z])\ ?[-+*/^]|[0-9]/)\ ?$)"
+    r"|(?:\ [<>]=?|(?<![\w<])[A-Za-z][<>]=?|[≤≥≠≈]|"
+    r"\\(?:[lg]eq?(?:slant)?|neq?|[lg]t|approx|sim))\ ?\$?$"
+    # an operation
+    r"|(?:[±√]|\\(?:sqrt(?:\[[0-9]+\])?|ln|log|frac|binom)\ ?\{?|[0-9]:|\}\ ?\{"
+    r"|(?:[0-9)}%]|(?<![A-Za-z'])[A-Za-z])\ ?[-+*/^]|[0-9]/)\ ?$)"
 )
 _CLOSED_AFTER = re.compile(
     rf"(?:{_SHORT}{_POWERED}|m[²³])?(?=$|[\s.,;:?)\]}}'\"`*_|<>=°$-]|/{_LETTERS}{{3}})"
@@ -285,14 +308,16 @@ _CLOSED_AFTER = re.compile(
 _COMMA_BEFORE = re.compile(r"(?<![\w.,])-?[0-9]+,$")  # 2,74
 _NOT = r"(?:(?:not|never|neither|nor|cannot|wrong|incorrect|false|impossible)\b|\w+n['’]t\b)"
 _SMALL_GAP = r"[^0-9.!?;\n]{0,12}"
-# what is said of the number that follows, up to it: denied, bounded, one of several
+# what the text has about the number that follows, up to it: denied, bounded, one of several
 _DOUBT_BEFORE = re.compile(
     rf"(?:\b{_NOT}(?!\ only\b)[^0-9.!?;:,\n]*"
-    r"|\b(?:hardly|unlikely|except|excluded?|rejected|(?:any|every)thing\ but|(?<!no\ )(?<!without\ )(?<!without\ a\ )doubt)\b"
+    r"|\b(?:hardly|unlikely|except|excluded?|rejected|(?:any|every)thing\ but"
+    r"|(?<!no\ )(?<!without\ )(?<!without\ a\ )doubt)\b"
     r"[^0-9.!?;:,\n]*"
     r"|\b(?:wrong|incorrect|false):\ ?"
     rf"|\b(?:less|more|fewer|greater|smaller|larger|other|rather|higher|lower)\ than\ {_SMALL_GAP}"
-    rf"|(?:^|\b(?:is|are|was|be)\ |['’]s\ )(?:[a-z]+\ )?(?:over|under|above|below|beyond|up\ to)\ {_SMALL_GAP}"
+    r"|(?:^|\b(?:is|are|was|be)\ |['’]s\ )(?:[a-z]+\ )?"
+    rf"(?:over|under|above|below|beyond|up\ to)\ {_SMALL_GAP}"
     rf"|\bat\ (?:least|most)\ {_SMALL_GAP}|\bbetween\ [^.!?;\n]{{1,40}}\ and\ [^0-9.!?;\n]{{0,3}}"
     rf"|[0-9](?:\ {_LETTERS}+){{0,3}},?\ (?:and/or|or|nor)\ [^0-9.!?;\n]{{0,20}}|[0-9],?\ and\ [$€£]?"
     r"|\bare:?\ -?[0-9][^A-Za-z.!?\n]{0,30},\ )$",
@@ -316,7 +341,7 @@ def is_product(label: str) -> bool:
     letters = label.strip()
     in_a_row = letters[1:] and letters in "abcdefghijklmnopqrstuvwxyz"
     return bool(
-        in_a_row or re.fullmatch("[a-z]{2}|[b-df-hj-np-tv-z]{3}", letters) and letters not in _SHORT_WORDS
+        in_a_row or (re.fullmatch("[a-z]{2}|[b-df-hj-np-tv-z]{3}", letters) and letters not in _SHORT_WORDS)
     )
 
 
@@ -326,9 +351,7 @@ def is_more_than_a_unit(text: str) -> bool:
 
 
 def read_number(text: str) -> Number | None:
-    """The number that an answer is, or None if it is none, is more than one, or leaves something to be worked
-    out.
-    """
+    """The number that an answer is; None if it is none, more than one, or something to be worked out."""
     text = text.strip()
     if len(text) > MAX_CHARS or text.endswith(".."):  # 3.14... goes on
         return None
@@ -373,9 +396,7 @@ def read_decimal_comma(text: str) -> Number | None:
 
 
 def is_decimal_comma(text: str) -> bool:
-    """Whether a text by itself is a number with a comma as its point: 0,125 and 3,05, while 3,5 may be a
-    list.
-    """
+    """Whether a text by itself is a number with a comma as its point: 0,125 and 3,05; 3,5 may be a list."""
     return _ONLY_DECIMAL.fullmatch(text) is not None
 
 
@@ -424,14 +445,13 @@ _MEASURES = {
 _SCALES = frozenset("c celsius f fahrenheit".split())
 _MEASURE_OF = {spelling: unit for unit, names in _MEASURES.items() for spelling in (unit, *names.split())}
 _UNIT_PART = re.compile(
-    rf"(?P<over>/|\bper\b)|(?P<square>\bsq(?:uare|\.)?(?![a-z]))|(?P<cubic>\bcubic\b)|(?P<word>°|{_LETTERS}+)\ ?(?P<power>\^-?[1-3]|[²³])?"
+    r"(?P<over>/|\bper\b)|(?P<square>\bsq(?:uare|\.)?(?![a-z]))|(?P<cubic>\bcubic\b)"
+    rf"|(?P<word>°|{_LETTERS}+)\ ?(?P<power>\^-?[1-3]|[²³])?"
 )
 
 
 def unit_of(text: str) -> str:
-    """The unit of measure that a text begins with, in one spelling (cm^2, km/h); empty if it begins with
-    another word.
-    """
+    """The unit of measure that a text begins with, in one spelling (cm^2, km/h); empty if there is none."""
     unit, power = "", ""
     for part in _UNIT_PART.finditer(_POWER.sub(r"^\1", text)):
         if part["over"]:

@@ -7,8 +7,8 @@ meant, and \frac12 is 1/2. f(x), f_n and sums are unknown functions of what stan
     sum       =  product  (("+" | "-")  product)*
     product   =  sign*  factor  ((("*" | "/")  sign?)?  factor)*        side by side: times
     factor    =  atom  mark*  ("^"  sign*  factor  mark*)?              mark: ! ° %
-    atom      =  number  |  name  |  brackets, | |, \lfloor \lceil around a sum  |  \frac \sqrt \binom \sum
-    \sin \log_b ...
+    atom      =  number  |  name  |  brackets, | |, \lfloor \lceil around a sum
+              |  \frac \sqrt \binom \sum \sin \log_b ...
 """
 
 import re
@@ -20,8 +20,8 @@ MAX_TOKENS = 250
 MAX_DEPTH = 40  # of brackets, powers and arguments in each other
 MAX_SIGNS = 3  # in a row, such as those of factorials
 
-# (kind, ...): num value | var name | + a b | * a b | / a b | ^ a b | call name args | sum name variable low
-# high body
+# (kind, ...): num value | var name | + a b | * a b | / a b | ^ a b | call name args
+#   | sum name variable low high body
 Node = tuple
 
 
@@ -30,7 +30,8 @@ class Unreadable(ValueError):
 
 
 _FUNCTIONS = frozenset(
-    "sin cos tan cot sec csc arcsin arccos arctan sinh cosh tanh ln log lg exp max min gcd lcm sqrt Re Im arg".split()
+    "sin cos tan cot sec csc arcsin arccos arctan sinh cosh tanh"
+    " ln log lg exp max min gcd lcm sqrt Re Im arg".split()
 )
 GREEK = frozenset(
     "alpha beta gamma delta epsilon varepsilon zeta eta theta vartheta iota kappa lambda mu nu xi rho sigma"
@@ -72,7 +73,7 @@ def is_number(node: Node) -> bool:
 
 
 def is_unknown(function: str) -> bool:
-    return function.startswith("of ") or function.startswith("at ")
+    return function.startswith(("of ", "at "))
 
 
 def _tokens(text: str) -> list[str]:
@@ -92,7 +93,9 @@ def _words(word: str) -> list[str]:
     command, letters = word.startswith("\\"), word.lstrip("\\")
     for name in _KNOWN if command or len(letters) > 1 else ():
         rest = letters.removeprefix(name)
-        if letters.startswith(name) and (command or (name in _FUNCTIONS or name == "pi") and len(rest) <= 1):
+        if letters.startswith(name) and (
+            command or ((name in _FUNCTIONS or name == "pi") and len(rest) <= 1)
+        ):
             return ["\\" + name, *(_words(rest) if rest else [])]
     if command:
         raise Unreadable(f"{word} is not known")
@@ -163,9 +166,7 @@ class _Reader:
                 return node
 
     def starts_a_factor(self) -> bool:
-        """Whether a factor follows without a sign between: a number may, but only behind a power (2^6
-        3^5).
-        """
+        """Whether a factor follows without a sign: a number may, but only behind a power (2^6 3^5)."""
         token = self.next
         if not token:
             return False

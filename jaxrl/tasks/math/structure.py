@@ -6,8 +6,8 @@ nothing of it is dropped:
     brackets  (1, 2) [0, 1) \langle 1, 2 \rangle: points and intervals, with the brackets that they have
     union     of intervals
     matrix    pmatrix, bmatrix and an array in brackets are one kind; determinants are another; a sum,
-    product, multiple, power or
-              transpose of matrices is `arithmetic`, its cells as they are to be worked out
+              product, multiple, power or transpose of matrices is `arithmetic`, its cells as they are to be
+              worked out
     ratio     7:32, and times of day
     based     204_5
     relation  = \ne < \le \approx, with two sides or more
@@ -153,7 +153,8 @@ _CLOCK = re.compile(r"([0-9]{1,2}:[0-9]{2}(?::[0-9]{2})?)\s*\"?\s*([ap])\.?\s?m\
 # letters alone that are no product
 _WORD = re.compile(r'"[^"]*"|[A-Za-z]{3,}|[a-z]*[eiou][a-z]+|[a-z]+[eiou][a-z]*')
 _UNITS = re.compile(
-    r'(?<=[0-9A-Za-z)}\]°])\s*(?:\s*"[^"]*"(?:\^\{?-?[0-9]\}?)?|\s+(?!sin|cos|tan|log|sqrt)[A-Za-z]{3,}\.?)+\s*$'
+    r"(?<=[0-9A-Za-z)}\]°])\s*"
+    r'(?:\s*"[^"]*"(?:\^\{?-?[0-9]\}?)?|\s+(?!sin|cos|tan|log|sqrt)[A-Za-z]{3,}\.?)+\s*$'
 )
 _MATRICES = dict.fromkeys(("pmatrix", "bmatrix", "matrix", "smallmatrix", "array"), "matrix") | {
     "vmatrix": "determinant",
@@ -272,7 +273,9 @@ def _enclosed(text: str, depth: int) -> Node | None:
         return Group("set", parts)
     if brackets == "⟨⟩":
         brackets = "()"
-    if len(parts) == 1 and (brackets in ("()", "{}") or isinstance(inner, Group) and inner.kind == "matrix"):
+    if len(parts) == 1 and (
+        brackets in ("()", "{}") or (isinstance(inner, Group) and inner.kind == "matrix")
+    ):
         return inner
     return Group("brackets", parts, brackets)
 

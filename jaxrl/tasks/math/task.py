@@ -1,10 +1,9 @@
-r"""Mathematics questions whose answer is a number or an expression, from files or the hub: GSM8K, MATH, and
-what has their fields.
+r"""Mathematics questions with a number or an expression as their answer: GSM8K, MATH, and the like.
 
-Where a completion's answer stands, behind the last #### or in the last \boxed{}, and which number it is, says
-`tasks/math/answers.py`; what lists, intervals, equations and the like are, `tasks/math/structure.py`; when two
-answers are alike, `tasks/math/alike.py`. Expressions are compared as functions of their unknowns, and with
-`symbolic` by the values of their roots and functions (`tasks/math/algebra.py`).
+Where a completion's answer stands, behind the last #### or in the last \boxed{}, and which number it is, is
+read in `answers.py`; what lists, intervals, equations and the like are, in `structure.py`; when two answers
+are alike is decided in `alike.py`. Expressions are compared as functions of their unknowns, and with
+`symbolic` by the values of their roots and functions (`algebra.py`).
 """
 
 import math
@@ -44,8 +43,7 @@ CALCULATOR = re.compile(r"<<[^<>]*>>")  # GSM8K's notes for a calculator
 
 
 class Math:
-    """The task; `section` is documented in `config/tasks.py`. There is no generator: questions come from
-    files.
+    """The task; `section` is documented in `config/tasks.py`. No generator: questions come from files.
 
     Raises:
       InputError: `symbolic` without its library.
@@ -63,8 +61,7 @@ class Math:
         self._problems: dict[str, list[Problem]] = {}
 
     def problems(self, split: str) -> list[Problem]:
-        """The split's questions, in the order of their file, each once. A question of the test split is in no
-        other.
+        """The split's questions, in the order of their file, each once. No test question is in another split.
 
         Raises:
           InputError: a file that cannot be read, a record that is not as it should be (file and line are
@@ -87,9 +84,7 @@ class Math:
         )
 
     def demonstration(self, problem: Problem) -> str:
-        """The record's solution without notes for a calculator, and its answer in the format that the prompt
-        asks for.
-        """
+        """The record's solution without a calculator's notes, its answer in the format asked for."""
         gold, answer_format = problem.data["gold"], self.section.answer_format
         solution = CALCULATOR.sub("", str(problem.data.get("solution", problem.data.get("answer"))))
         if answer_format == "boxed" and "\\boxed" in solution:
@@ -134,8 +129,8 @@ class Math:
         file = getattr(self.section, f"{source}_file")
         if file is None and self.section.hub is None:
             raise InputError(
-                f"the task math has no questions of its own; set task.{source}_file or task.hub, or"
-                f" task.{source} to 0"
+                f"the task math has no questions of its own; set task.{source}_file or task.hub, or "
+                f"task.{source} to 0"
             )
         rows = (
             read_file(file)
@@ -193,7 +188,7 @@ def gold_of(record: Record) -> str:
     )
     if "####" in text or "\\boxed" in text:
         found = final_answer(text)
-        gold = found.text if found and (found.is_marked or found.is_said) else ""
+        gold = found.text if found and (found.is_marked or found.is_stated) else ""
     else:
         gold = text.strip() if name == "answer" else ""
     if PROSE.search(gold) and len(gold.splitlines()) > 1:

@@ -1,7 +1,7 @@
-"""Expressions of whole numbers to work out, with the usual precedence: as many terms and digits as wished,
-for curricula.
+"""Expressions of whole numbers to work out, with the usual precedence: as many terms and digits as wished.
 
-The answer is read as that of `math` is: behind ####, in a box, else the last number (`tasks/math/answers.py`).
+The answer is read as that of `math` is: behind ####, in a box, else the last number
+(`tasks/math/answers.py`).
 """
 
 import random
@@ -25,9 +25,7 @@ _FLAT = re.compile(r"[0-9]+(?: (?:\+|-|\*|//) [0-9]+)*")
 
 
 class Arithmetic:
-    """The task; `section` is documented in `config/tasks.py`. Records: `prompt`, `expression`, `answer` (a
-    whole number).
-    """
+    """The task; `section`: see `config/tasks.py`. Records: `prompt`, `expression`, `answer` (an integer)."""
 
     failure_reward = 0.0
 
@@ -75,9 +73,7 @@ class Arithmetic:
         return ["Work out", RULE, CLOSING, "####"]
 
     def baselines(self) -> dict[str, Baseline]:
-        """random: a whole number between 0 and the product of the operands. last_operand: the last number of
-        the expression.
-        """
+        """random: a whole number up to the operands' product. last_operand: the expression's last number."""
         return {
             "random": _random_answer,
             "last_operand": lambda problem, rng: f"#### {_operands(problem)[-1]}",

@@ -30,8 +30,8 @@ MAX_ANSWER = 1_000  # characters; an expression has fewer
 
 MIDDLE = " out of the numbers "
 CLOSING = (
-    " with +, -, *, / and brackets. Use each number at most once, and no other numbers. End with the"
-    " expression on a line of its own, as `#### (1 + 2) * 3`."
+    " with +, -, *, / and brackets. Use each number at most once, and no other numbers. End with the "
+    "expression on a line of its own, as `#### (1 + 2) * 3`."
 )
 MAX_SIDES = 20  # of a chain
 
@@ -48,7 +48,7 @@ class Countdown:
     """The task; `section` is documented in `config/tasks.py`.
 
     Records: `prompt`, `numbers`, `target`, `solution` (an expression). One from outside needs `numbers`, or
-      `nums`, and `target`.
+    `nums`, and `target`.
     """
 
     failure_reward = 0.0

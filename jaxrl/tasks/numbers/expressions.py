@@ -1,5 +1,4 @@
-"""Arithmetic expressions as text: read with a parser of their own, worked out exactly. Nothing is handed to
-Python to evaluate.
+"""Arithmetic expressions as text: read with a parser of their own, worked out exactly, never by `eval`.
 
     sum      =  product  (("+" | "-")  product)*
     product  =  value  (("*" | "/" | "//")  value)*

@@ -1,5 +1,4 @@
-"""Abduction: a program and what it printed, and an input that makes it print that is asked for. Any such
-input is right.
+"""Abduction: a program and what it printed; asked for is an input that makes it print that, any such.
 
 The programs are small ones made here (`programs.py`), or records of the `rl-python` schema: `program`,
 `inputs`, `output`. The program itself is the judge: it is run in the sandbox on the input between the last
@@ -13,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from jaxrl.sandbox.endings import ending, shown
+from jaxrl.sandbox.outcomes import ending, shown
 from jaxrl.tasks.base import Baseline, Record, example_texts
 from jaxrl.tasks.code.files import FileProblems, Unfit
 from jaxrl.tasks.code.names import UNREADABLE, parse
@@ -28,8 +27,8 @@ if TYPE_CHECKING:  # pydantic stays out of the verifier processes, which import 
     from jaxrl.config.tasks import AbductionSection
 
 ORDER = (
-    "Find an input, given to the program on standard input, for which it prints exactly this. Give the input"
-    " between <INPUT> and </INPUT>, line by line as the program reads it."
+    "Find an input, given to the program on standard input, for which it prints exactly this. Give the input "
+    "between <INPUT> and </INPUT>, line by line as the program reads it."
 )
 
 EVALUATES = frozenset(("eval", "exec", "compile", "__import__"))
@@ -53,8 +52,7 @@ class Abduction:
         self._source = FileProblems(section, self.problem, self._check) if section.has_files else self._drawn
 
     def problems(self, split: str) -> list[Problem]:
-        """The split's problems. The programs of a file are run on their own inputs first: what they print is
-        what is asked for.
+        """The split's problems; what is asked for is what a file's programs print when they are run first.
 
         Raises:
           InputError: see `FileProblems` and `Drawn`; a sandbox below task.min_level.
@@ -70,8 +68,8 @@ class Abduction:
         if program is None or output is None:
             missing = "program" if program is None else "output"
             raise Unfit(
-                f"field {missing!r} is missing; it should hold"
-                f" {'the program' if program is None else 'what it prints'}, a text"
+                f"field {missing!r} is missing; it should hold "
+                f"{'the program' if program is None else 'what it prints'}, a text"
             )
         for name in ("program", "output"):
             field(record, name, "a text", lambda value: isinstance(value, str))
@@ -95,9 +93,7 @@ class Abduction:
         return []
 
     def baselines(self) -> dict[str, Baseline]:
-        """output: the output itself as the input. numbers: a few small numbers, as many programs read
-        them.
-        """
+        """output: the output itself as the input. numbers: a few small numbers, as many programs read."""
         return {"output": lambda problem, rng: _answer(problem.data["output"]), "numbers": _numbers}
 
     def _check(self, problem: Problem) -> Problem:
@@ -138,8 +134,8 @@ def stdin_of(inputs: str) -> bytes:
 def _problem(program: str, inputs: str | None, output: str) -> Problem:
     output = output.strip("\n")
     content = (
-        f"This Python program was run:\n\n```python\n{program.rstrip()}\n```\n\nIt"
-        f" printed:\n\n```\n{output}\n```\n\n{ORDER}"
+        f"This Python program was run:\n\n```python\n{program.rstrip()}\n```\n\nIt "
+        f"printed:\n\n```\n{output}\n```\n\n{ORDER}"
     )
     uid = f"abduction-{digest([program, output if inputs is None else inputs])}"
     data = {"program": program, "inputs": inputs, "output": output}

@@ -26,8 +26,8 @@ if TYPE_CHECKING:  # pydantic stays out of the verifier processes, which import 
     from jaxrl.config.tasks import DeductionSection
 
 STDIN = (
-    "Write a complete Python 3 program that reads from standard input and prints the answer, and nothing"
-    " else, to standard output. Give the program in one ```python block."
+    "Write a complete Python 3 program that reads from standard input and prints the answer, and nothing "
+    "else, to standard output. Give the program in one ```python block."
 )
 FUNCTION = (
     "Write the Python 3 function `{name}`, and whatever it needs. Give all of it in one ```python block."
@@ -87,9 +87,7 @@ class Deduction:
         return []
 
     def baselines(self) -> dict[str, Baseline]:
-        """echo: prints its first line. example: prints the example's output, whatever it reads. Neither can
-        be right twice.
-        """
+        """echo: prints its first line. example: prints the example's output. Neither can be right twice."""
         return {"echo": lambda problem, rng: f"```python\n{ECHO}\n```", "example": _print_example}
 
 

@@ -1,6 +1,4 @@
-"""Inputs for the bundled small programs: for each way of reading, a value drawn, and the lines of input that
-stand for it.
-"""
+"""Inputs of the bundled small programs: a value drawn for each way of reading, and its lines of input."""
 
 import random
 from collections.abc import Callable

@@ -1,14 +1,13 @@
-"""What each step of the bundled small programs means, as a function of the value and of k; of printing, the
-text printed.
+"""What each step of the bundled small programs means, as a function of value and k, or the text printed.
 
-Written apart from the Python in `numbers.py`, `texts.py` and `ends.py`, and as unlike
-it as may be: expected outputs come from here, and the tests run the programs against them.
+Written apart from the Python in `steps.py`, and as unlike it as may be: expected outputs come from here, and
+the tests run the programs against them.
 """
 
 from collections import Counter
 from collections.abc import Callable, Iterable
 from functools import reduce
-from itertools import accumulate, groupby
+from itertools import accumulate, groupby, pairwise
 from math import gcd
 from typing import Any
 
@@ -31,7 +30,7 @@ def _collatz(n: int) -> int:
 
 def _longest_climb(values: list[int]) -> int:
     best = run = min(1, len(values))
-    for left, right in zip(values, values[1:]):
+    for left, right in pairwise(values):
         run = run + 1 if right > left else 1
         best = max(best, run)
     return best
@@ -64,7 +63,7 @@ MEANINGS: dict[str, Callable[[Any, int], Any]] = {
     "reverse": lambda xs, k: list(reversed(xs)),
     "first_occurrences": lambda xs, k: [x for i, x in enumerate(xs) if x not in xs[:i]],
     "running_sums": lambda xs, k: list(accumulate(xs)),
-    "differences": lambda xs, k: [b - a for a, b in zip(xs, xs[1:])],
+    "differences": lambda xs, k: [b - a for a, b in pairwise(xs)],
     "every_kth": lambda xs, k: [x for i, x in enumerate(xs) if i % k == 0],
     "rotate": lambda xs, k: _rotate(xs, k),
     "no_negatives": lambda xs, k: [x if x > 0 else 0 for x in xs],

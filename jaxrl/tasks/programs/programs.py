@@ -1,5 +1,4 @@
-"""Small programs with a problem statement and cases, put together from steps: what abduction and deduction
-ask about by default.
+"""Small programs with a statement and cases, put together from steps: what abduction and deduction ask.
 
 A program reads a value, takes it through one to four steps of matching kinds, and prints it. The steps' words
 make the statement, their Python the program, and their meanings (`meanings.py`, written apart) the
@@ -12,11 +11,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from jaxrl.tasks.drawing import Claim
-from jaxrl.tasks.programs.ends import END_STEPS
 from jaxrl.tasks.programs.inputs import INPUTS
 from jaxrl.tasks.programs.meanings import MEANINGS
-from jaxrl.tasks.programs.numbers import NUMBER_STEPS
-from jaxrl.tasks.programs.texts import TEXT_STEPS
+from jaxrl.tasks.programs.steps import STEPS, Step
 
 NUM_CASES = 8
 MIN_OUTPUTS = 4  # different ones among them
@@ -28,6 +25,7 @@ VARIABLES = {
     "text": ("s", "text", "line", "sentence", "phrase", "string"),
     "words": ("words", "tokens", "parts", "names", "ws", "terms"),
 }
+TAKING = {kind: tuple(step for step in STEPS if step.takes == kind) for kind in ("input", *VARIABLES)}
 # What someone might answer who has not read the program.
 GUESSES = {
     "ints": ([], [0], [1], [2], [5], [10], [1, 2], [1, 2, 3], [1, 2, 3, 4, 5], [5, 4, 3, 2, 1], [3, 1, 2]),
@@ -38,22 +36,8 @@ GUESSES = {
 
 
 @dataclass(frozen=True)
-class Step:
-    """One entry of the tables; the first step of a program takes `input`, the last gives `output`."""
-
-    name: str
-    takes: str
-    gives: str
-    ks: tuple[int, ...]
-    says: str
-    forms: tuple[str, ...]
-
-
-@dataclass(frozen=True)
 class Case:
-    """The value that was drawn, the input that stands for it, and the output, both without a line end at the
-    end.
-    """
+    """The value drawn, the input that stands for it, and the output, both without a line end at the end."""
 
     value: Any
     input: str
@@ -70,39 +54,8 @@ class Program:
     cases: tuple[Case, ...]
 
 
-def read_steps(table: str) -> list[Step]:
-    """The steps of a table; `numbers.py` says how it is written."""
-    steps: list[Step] = []
-    for line in table.strip().splitlines():
-        if line and not line.startswith(" "):
-            head, _, ks = line.partition(", k in ")
-            name, _, kinds = head.partition(": ")
-            takes, _, gives = kinds.partition(" -> ")
-            steps.append(Step(name, takes, gives, tuple(map(int, ks.split())) or (0,), "", ("",)))
-        else:
-            steps[-1] = _with_line(steps[-1], line)
-    return steps
-
-
-def _with_line(step: Step, line: str) -> Step:
-    says, forms = step.says, step.forms
-    if line == "  or":
-        forms = (*forms, "")
-    elif line.startswith("    ") or not line:
-        forms = (*forms[:-1], forms[-1] + line[4:] + "\n")
-    else:
-        says = f"{says} {line.strip()}".strip()
-    return Step(step.name, step.takes, step.gives, step.ks, says, forms)
-
-
-STEPS = tuple(read_steps(END_STEPS) + read_steps(NUMBER_STEPS) + read_steps(TEXT_STEPS))
-TAKING = {kind: tuple(step for step in STEPS if step.takes == kind) for kind in ("input", *VARIABLES)}
-
-
 def draw_program(rng: random.Random, claim: Claim) -> Program | None:
-    """A program with NUM_CASES cases, or None where the draw came to nothing; what is claimed are its
-    steps.
-    """
+    """A program with NUM_CASES cases, or None where the draw came to nothing; its steps are claimed."""
     steps = _draw_steps(rng)
     if not claim([[step.name, k] for step, k in steps]):
         return None
@@ -121,9 +74,7 @@ def output_of(steps: tuple[tuple[Step, int], ...], value: Any) -> str:
 
 
 def hard_to_guess(program: Program) -> list[Case]:
-    """The cases whose output is not that of a value that one might try blindly, and is not the input
-    itself.
-    """
+    """The cases whose output is neither that of a value tried blindly nor the input itself."""
     kind = program.steps[0][0].gives
     guessed = {output_of(program.steps, value) for value in GUESSES[kind]}
     return [

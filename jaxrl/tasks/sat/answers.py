@@ -1,5 +1,4 @@
-"""Formulas and answers of the task `sat` as text, and the verdict on an answer. No generator, no solver: a
-verifier needs neither.
+"""Formulas and answers of the task `sat` as text, and the verdict on an answer. No generator, no solver.
 
 An answer is a run of assignments, `x1=True, x2=False, ...`, or the word UNSAT. Case and spaces do not matter;
 `:`, `==`, `->`, `is` and a table's `|` do for `=`, 1 and 0, T and F, `\\text{True}` for True and False, `x_1`
@@ -34,7 +33,8 @@ CLOSING = (
 
 _TOKEN = re.compile(
     r"""(?<![A-Za-z0-9_])(?:
-          x_?\{?(?P<variable>[0-9]{1,6})\}?["'`*$]*(?:\\\))?\s*(?:==?|:=?|->|→|\||\\(?:to|rightarrow)|is\b)["'`*$]*\s*
+          x_?\{?(?P<variable>[0-9]{1,6})\}?["'`*$]*(?:\\\))?\s*
+          (?:==?|:=?|->|→|\||\\(?:to|rightarrow)|is\b)["'`*$]*\s*
           (?:\\(?:text|textbf|texttt|mathrm|mathbf)\s*\{\s*)?["'`*$]*(?P<value>true|false|[tf10])
         | (?P<unsat>unsat(?:isfiable)?)
     )(?![A-Za-z0-9_])""",
@@ -63,9 +63,7 @@ def assignment_text(literals: Iterable[int]) -> str:
 
 
 def read_answer(text: str) -> dict[int, bool] | str | None:
-    """The values of an answer, UNSAT, or TWO_VALUES where it contradicts itself; None where there is no
-    answer.
-    """
+    """The values of an answer, UNSAT, or TWO_VALUES where it contradicts itself; None without an answer."""
     text = without_reasoning(text).translate(_SUBSCRIPTS)
     answer: dict[int, set[bool]] | None = None  # None for UNSAT too
     run: dict[int, set[bool]] = {}

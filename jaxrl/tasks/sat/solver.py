@@ -1,5 +1,4 @@
-"""A complete solver for propositional formulas: conflict-driven clause learning, small and without
-randomness. Nothing of tasks.
+"""A complete solver for propositional formulas: conflict-driven clause learning, small and deterministic.
 
 Good for random k-SAT of up to about a hundred variables at the threshold; it keeps every learnt clause and
 never restarts.
@@ -20,8 +19,7 @@ class Undecided(Exception):
 
 
 def solve(clauses: Iterable[Clause], max_conflicts: int | None = None) -> list[int] | None:
-    """A satisfying assignment, one literal for each variable from 1 to the largest that occurs, or None if
-    there is none.
+    """A satisfying assignment, a literal for each variable from 1 to the largest, or None if there is none.
 
     Raises:
       Undecided: after `max_conflicts` conflicts; where that happens does not depend on the machine.
@@ -113,7 +111,7 @@ class _Search:
         one has.
 
         Invariant: a clause watches its first two literals; when neither is true, both are unassigned (or it
-          is being looked at).
+        is being looked at).
         """
         value, watches, trail = self.value, self.watches, self.trail
         while start < len(trail):

@@ -38,8 +38,8 @@ class Sat:
     """The task; `section` is documented in `config/tasks.py`.
 
     Records: `clauses` (lists of signed integers, -3 for not x3), `satisfiable`, `prompt`, `solution` (one
-      literal for each
-    variable, or null); `task_id` where planting is affine. A record from outside needs the first two.
+    literal for each variable, or null); `task_id` where planting is affine. A record from outside needs the
+    first two.
     """
 
     failure_reward = 0.0
@@ -68,9 +68,7 @@ class Sat:
         return Problem(f"sat-{digest(_content(clauses))}", (Message(role="user", content=prompt),), record)
 
     def demonstration(self, problem: Problem) -> str | None:
-        """An answer without reasoning; None where a record from outside says that there is one, and there is
-        none.
-        """
+        """An answer without reasoning; None where an outside record claims a solution and there is none."""
         if not problem.data["satisfiable"]:
             return UNSAT
         literals = problem.data.get("solution") or _decide(problem.data["clauses"])
@@ -171,13 +169,13 @@ def _decide(clauses: Clauses) -> list[int] | None:
         solution = solve(clauses, MAX_CONFLICTS)
     except Undecided:
         sizes = (
-            f"{max(abs(literal) for clause in clauses for literal in clause)} variables and {len(clauses)}"
-            " clauses"
+            f"{max(abs(literal) for clause in clauses for literal in clause)} variables and {len(clauses)} "
+            "clauses"
         )
         raise InputError(
-            f"a formula of {sizes} is not decided after {MAX_CONFLICTS:,} conflicts; lower task.variables or"
-            " task.clause_sizes, or set task.planting to quiet and task.unsatisfiable to 0, which need no"
-            " solver"
+            f"a formula of {sizes} is not decided after {MAX_CONFLICTS:,} conflicts; lower task.variables or "
+            "task.clause_sizes, or set task.planting to quiet and task.unsatisfiable to 0, which need no "
+            "solver"
         ) from None
     assert solution is None or satisfies(solution, clauses)
     return solution

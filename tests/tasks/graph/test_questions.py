@@ -11,7 +11,7 @@ from jaxrl.errors import InputError
 from jaxrl.tasks.graph.graph import GENERATED, Edge, Graph, generate_graph
 from jaxrl.tasks.graph.questions import make_record, read_records, reference_text, walk_of
 
-TYPES = {name: "cause" for name in "PQRSTUVW"} | {"Tool1": "tool", "Tool2": "tool"}
+TYPES = dict.fromkeys("PQRSTUVW", "cause") | {"Tool1": "tool", "Tool2": "tool"}
 EDGES = (
     Edge("P", "caused_by", "Q"),
     Edge("P", "caused_by", "R"),

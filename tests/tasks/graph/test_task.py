@@ -264,7 +264,8 @@ from jaxrl.tasks.graph.task import KnowledgeGraph
 assert not {"jax", "flax", "pydantic", "numpy"} & set(sys.modules), "the task must start fast"
 from jaxrl.config.tasks import KnowledgeGraphSection
 task = KnowledgeGraph(KnowledgeGraphSection(name="knowledge_graph", train=300, val=50, test=50))
-values = [graph_values(task.graph)] + [problem.data for split in ("train", "val", "test") for problem in task.problems(split)]
+values = [graph_values(task.graph)]
+values += [problem.data for split in ("train", "val", "test") for problem in task.problems(split)]
 assert not {"jax", "flax"} & set(sys.modules)
 print(hashlib.sha256(json.dumps(values).encode()).hexdigest())
 """

@@ -177,7 +177,8 @@ import hashlib, json, sys
 from jaxrl.tasks.numbers.arithmetic import Arithmetic
 assert not {"jax", "flax", "pydantic", "numpy"} & set(sys.modules), "the task must start fast"
 from jaxrl.config.tasks import ArithmeticSection
-task = Arithmetic(ArithmeticSection(name="arithmetic", terms=(2, 4), digits=(1, 3), train=100, val=20, test=20))
+section = ArithmeticSection(name="arithmetic", terms=(2, 4), digits=(1, 3), train=100, val=20, test=20)
+task = Arithmetic(section)
 problems = [problem for split in ("train", "val", "test") for problem in task.problems(split)]
 values = [[p.uid, p.messages, p.data, task.demonstration(p)] for p in problems] + list(task.generate(50, 5))
 print(hashlib.sha256(json.dumps(values).encode()).hexdigest())

@@ -1,5 +1,6 @@
 """The parser against Python's own on every kind of expression, and what it refuses."""
 
+import contextlib
 import random
 import re
 import time
@@ -26,8 +27,12 @@ class Exact(Fraction):
         return Exact(Fraction.__floordiv__(self, other))
 
 
+def exactly(method):
+    return lambda self, other: Exact(method(self, other))
+
+
 for name in ("__add__", "__sub__", "__mul__", "__truediv__"):
-    setattr(Exact, name, lambda self, other, method=getattr(Fraction, name): Exact(method(self, other)))
+    setattr(Exact, name, exactly(getattr(Fraction, name)))
 
 
 def python_value(text):
@@ -128,8 +133,6 @@ def test_nothing_hangs():
         "(" * 30 + "1" + ")" * 30,
     ):
         began = time.process_time()
-        try:
+        with contextlib.suppress(Unreadable):
             evaluate(text)
-        except Unreadable:
-            pass
         assert time.process_time() - began < 1  # some ms

@@ -16,13 +16,13 @@ from jaxrl.tasks.programs.meanings import MEANINGS
 from jaxrl.tasks.programs.programs import (
     MIN_OUTPUTS,
     NUM_CASES,
-    STEPS,
     VARIABLES,
     draw_program,
     hard_to_guess,
     output_of,
     write_source,
 )
+from jaxrl.tasks.programs.steps import STEPS
 
 
 @pytest.fixture(scope="module")

@@ -72,7 +72,7 @@ def test_labels_are_those_of_enumeration(planting, k):
 
 
 def test_records_are_what_the_section_says(default):
-    task, splits = default
+    _, splits = default
     for problem in splits["train"]:
         record = problem.data
         assert set(record) == {"prompt", "clauses", "satisfiable", "solution"}
@@ -249,7 +249,8 @@ assert not {"jax", "flax", "pydantic", "numpy"} & set(sys.modules), "the task mu
 from jaxrl.config.tasks import SatSection
 values = []
 for planting in ("quiet", "none", "affine"):
-    task = Sat(SatSection(name="sat", planting=planting, clause_sizes=(3, 4), variables=(8, 12), train=30, val=5, test=5))
+    sizes = dict(clause_sizes=(3, 4), variables=(8, 12), train=30, val=5, test=5)
+    task = Sat(SatSection(name="sat", planting=planting, **sizes))
     problems = [problem for split in ("train", "val", "test") for problem in task.problems(split)]
     values += [[p.uid, p.messages, p.data, task.demonstration(p)] for p in problems]
     values += list(task.generate(20, 5))
