@@ -23,6 +23,8 @@ CONSONANTS = "bdfgklmnprstvz"
 VOWELS = "aiou"
 MIN_PER_TYPE = 12
 
+MOST_REMEMBERED = 1 << 17  # ends of walks; some 20 MB
+
 
 class Edge(NamedTuple):
     """`src` is `rel` `dst`; all three are ids."""
@@ -79,6 +81,25 @@ class Graph:
                 edge.dst for entity in reached for edge in self.edges_from[entity] if edge.rel == relation
             }
         return reached
+
+    @cached_property
+    def _ends_of_walks(self) -> dict[tuple[str, tuple[str, ...]], str | None]:
+        return {}
+
+    def end_of_walk(self, start: str, relations: tuple[str, ...]) -> str | None:
+        """Where one arrives by following `relations`, where every entity has one edge of each or none, which
+        is then passed over; None where an entity comes twice. Some are remembered.
+        """
+        found = self._ends_of_walks
+        if (start, relations) in found:
+            return found[start, relations]
+        turns = [start]
+        for relation in relations:
+            turns += self.ends(turns[-1], (relation,))
+        end = turns[-1] if len(set(turns)) == len(turns) else None
+        if len(found) < MOST_REMEMBERED:
+            found[start, relations] = end
+        return end
 
     def distances(self, start: str) -> dict[str, int]:
         """Number of edges, in either direction, from `start` to every entity that can be reached."""

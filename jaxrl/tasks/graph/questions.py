@@ -189,14 +189,13 @@ def _wrong_turns(graph: Graph, walk: Walk, rng: random.Random) -> list[Iterable[
     """
     path = entities_of(walk)
     ends: set[str] = set()
-    for _ in range(WRONG_TURNS):
-        turns = [path[0]]
-        for relation in rng.choices(graph.relations, k=len(walk)):
-            turns += graph.ends(turns[-1], (relation,))
-        if len(set(turns)) == len(turns) and turns[-1] not in path:
-            ends.add(turns[-1])
-        if len(ends) == ENOUGH_ENDS:
-            break
+    draw, count = rng.random, len(graph.relations)
+    for _ in range(WRONG_TURNS):  # millions of these are drawn before a run begins: `rng.choices`, by hand
+        end = graph.end_of_walk(path[0], tuple([graph.relations[int(draw() * count)] for _ in walk]))
+        if end is not None and end not in path:
+            ends.add(end)
+            if len(ends) == ENOUGH_ENDS:
+                break
     return [ends, graph.entities_of_type[graph.types[path[-1]]]]
 
 
