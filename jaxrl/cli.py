@@ -389,7 +389,8 @@ def _generate(arguments: argparse.Namespace) -> None:
     _say(f"{count} problems in {arguments.out}")
 
 
-def _open_model(arguments: argparse.Namespace):
+def _open_model(arguments: argparse.Namespace) -> tuple[Any, Any]:
+    """The mesh, and the weights on it."""
     from jaxrl.commands.inference import load_policy
     from jaxrl.config.experiment import Config
     from jaxrl.config.shared import MeshSection

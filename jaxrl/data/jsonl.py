@@ -12,7 +12,7 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 
 from jaxrl.errors import InputError
 from jaxrl.files.disk import writing
@@ -135,7 +135,7 @@ def _new_file(path: Path, is_gzip: bool) -> Iterator[IO[bytes]]:
     with path.open("ab") as file:
         if is_gzip:  # without name and time, which it would write into its header: equal rows are equal bytes
             with gzip.GzipFile(filename="", mode="wb", fileobj=file, mtime=0) as compressed:
-                yield compressed
+                yield cast(IO[bytes], compressed)
         else:
             yield file
 

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from jaxrl.errors import InputError
 
@@ -79,7 +80,10 @@ def assign_rows(lengths: Sequence[int], seq_len: int, packing: bool = True) -> l
 
 
 def lay_out(
-    assignment: Sequence[Sequence[int]], sequences: Sequence[Sequence], seq_len: int, dtype
+    assignment: Sequence[Sequence[int]],
+    sequences: Sequence[Sequence | np.ndarray],
+    seq_len: int,
+    dtype: DTypeLike,
 ) -> np.ndarray:
     """[R, T]: the sequences of each row one after another, zeros after them. One call for each field of a
     batch.

@@ -57,11 +57,11 @@ def read_records(section: DataSection) -> list[list[Message]]:
         no records.
     """
     source = section.file if section.file is not None else section.hub
-    rows = (
-        read_rows(section.file)
-        if section.file is not None
-        else read_hub(section.hub, None, section.hub_split)
-    )
+    if section.file is not None:
+        rows = read_rows(section.file)
+    else:
+        assert section.hub is not None, "the section has no source"
+        rows = read_hub(section.hub, None, section.hub_split)
     records = []
     for place, value in rows:
         if section.hub is not None:
@@ -394,8 +394,7 @@ def _digest(record: list[Message], seed: int) -> str:
 
 
 def _kind(value: Any) -> str:
-    return (
-        "missing"
-        if value is None
-        else {dict: "an object", list: "a list", str: "a string"}.get(type(value), f"{type(value).__name__}")
-    )
+    if value is None:
+        return "missing"
+    names: dict[type, str] = {dict: "an object", list: "a list", str: "a string"}
+    return names.get(type(value), type(value).__name__)

@@ -18,9 +18,9 @@ MOST_NAMES = 6  # in a line
 class Compilations:
     """Counts programs, by name, that are built (or taken from the cache on disk) while it is open."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.programs: Counter[str] = Counter()
-        self._told = 0
+        self._taken = 0
 
     def __enter__(self) -> "Compilations":
         jax.monitoring.register_event_duration_secs_listener(self._listen)
@@ -31,7 +31,7 @@ class Compilations:
 
     def take(self) -> int:
         """How many there were since the last call."""
-        since, self._told = self.programs.total() - self._told, self.programs.total()
+        since, self._taken = self.programs.total() - self._taken, self.programs.total()
         return since
 
     def line(self) -> str:
@@ -43,9 +43,10 @@ class Compilations:
             f", most of all {named}" if named else ""
         )
 
-    def _listen(self, event: str, seconds: float, fun_name: str = "unnamed", **_: object) -> None:
+    def _listen(self, event: str, duration_secs: float, **details: str | int) -> None:
         if event.endswith("backend_compile_duration"):
-            self.programs[fun_name.removeprefix("jit(").removesuffix(")")] += 1
+            name = str(details.get("fun_name", "unnamed"))
+            self.programs[name.removeprefix("jit(").removesuffix(")")] += 1
 
 
 def set_up_jax(compilation_cache: str | None) -> None:

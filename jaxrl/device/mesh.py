@@ -7,9 +7,11 @@ cut).
 
 import re
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import numpy as np
+from jax import Array
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from jaxrl.config.shared import MeshSection
@@ -68,7 +70,7 @@ def check_rows(rows: int, mesh: Mesh, setting: str) -> None:
         )
 
 
-def shardings_for(tree, mesh: Mesh):
+def shardings_for(tree: Any, mesh: Mesh) -> Any:
     """The sharding of every leaf of a tree of (abstract) arrays, by the table.
 
     Raises:
@@ -90,19 +92,19 @@ def rows_sharding(mesh: Mesh, axis: int = 0) -> NamedSharding:
     return NamedSharding(mesh, P(*(None,) * axis, ROWS))
 
 
-def shard_batch(batch, mesh: Mesh):
+def shard_batch(batch: Any, mesh: Mesh) -> Any:
     """Host arrays [M, B, T, ...] -> device arrays with B spread over the mesh; scalars and None are left as
     they fit.
     """
 
-    def place(leaf):
+    def place(leaf: Any) -> Array:
         sharding = rows_sharding(mesh, axis=1) if np.ndim(leaf) >= 3 else replicated(mesh)
         return jax.device_put(leaf, sharding)
 
     return jax.tree.map(place, batch)
 
 
-def gather_weights(tree, mesh: Mesh):
+def gather_weights(tree: Any, mesh: Mesh) -> Any:
     """Inside jit: weights whole over `fsdp`, still cut over `tensor`.
 
     Decoding reads every weight at every step; gathered once per window, nothing is gathered inside its loop.
@@ -110,7 +112,7 @@ def gather_weights(tree, mesh: Mesh):
     if mesh.shape["fsdp"] == 1:
         return tree
 
-    def gather(path, leaf):
+    def gather(path: Any, leaf: Array) -> Array:
         whole = P(*(None if axis == "fsdp" else axis for axis in _spec(path, leaf, mesh)))
         return jax.lax.with_sharding_constraint(leaf, NamedSharding(mesh, whole))
 
@@ -129,14 +131,14 @@ def over_rows_and_heads(attention: Callable, mesh: Mesh, rows: int, heads: int) 
     )
 
 
-def path_name(path) -> str:
+def path_name(path: Any) -> str:
     """A tree path as `model/layers/q/kernel`."""
     return "/".join(
         str(getattr(part, "key", getattr(part, "name", getattr(part, "idx", part)))) for part in path
     )
 
 
-def _spec(path, leaf, mesh: Mesh) -> PartitionSpec:
+def _spec(path: Any, leaf: Any, mesh: Mesh) -> PartitionSpec:
     name = path_name(path)
     for pattern, spec in RULES:
         if re.search(pattern, name):

@@ -82,7 +82,8 @@ class VerifierPool:
                 f"a pool of {workers} workers is more than the {most} that make sense on this machine; lower "
                 "verify.workers"
             )
-        if not isinstance(failure_reward, Real) or abs(failure_reward) > MAX_REWARD:
+        given: object = failure_reward  # a user's task may have anything there
+        if not isinstance(given, Real) or abs(failure_reward) > MAX_REWARD:
             raise InputError(
                 f"the failure reward {failure_reward!r} is no number between -{MAX_REWARD:g} and "
                 f"{MAX_REWARD:g}; set one that is"
@@ -94,7 +95,8 @@ class VerifierPool:
             recycle_after,
             ErrorGuard(max_error_share),
         )
-        self._sample_times, self._waited_s = [], 0.0
+        self._sample_times: list[float] = []
+        self._waited_s = 0.0
         self._verify_name = getattr(verify, "__qualname__", None) or type(verify).__qualname__
         self._timeout_s, self._failure_reward = timeout_s, failure_reward
         self._waiting: deque[tuple[int, bytes]] = deque()
@@ -284,6 +286,7 @@ class VerifierPool:
 
     def _take_answer(self, worker: WorkerProcess, values: dict[str, Any]) -> None:
         if worker.ready:
+            assert worker.ticket is not None, "`receive` takes the answer of a ticket alone"
             seconds = float(values.pop("seconds"))
             if "error" in values:
                 self._fail(worker.ticket, "exceptions", self._with_hint(values["error"]))

@@ -13,7 +13,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -99,7 +99,7 @@ def _read_header(file: BinaryIO) -> bytes:
 
 
 def check_tensors(
-    place: Path, tensors: dict[str, tuple[Any, Path]], expected: dict[str, tuple[int, ...]], remedy: str
+    place: Path, tensors: dict[str, tuple[Any, Path]], expected: Mapping[str, tuple[int, ...]], remedy: str
 ) -> None:
     """One InputError with everything that is missing, left over, misshapen or not of a float type.
 

@@ -96,7 +96,7 @@ def read_hf_config(folder: str | Path) -> ModelConfig:
     """
     path = Path(folder) / "config.json"
     values = read_json(path, "check the path, or fetch the file again")
-    family = values.get("model_type")
+    family = str(values.get("model_type"))
     v = _Values(str(path), values)
     if family not in DEFAULTS:
         v.refuse("model_type", ", ".join(DEFAULTS))

@@ -55,7 +55,7 @@ def save_adapter(
         for name, (path, layer, _) in _adapter_tensors(lora_section, config).items()
     }
     alpha = lora_section.alpha
-    values = {
+    values: dict[str, Any] = {
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
         "base_model_name_or_path": base_path,

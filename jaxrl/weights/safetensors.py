@@ -187,7 +187,8 @@ def _load_leaf(
             part[row] = read_one(layer, bounds[1:])
         return part
 
-    def callback(index: tuple[slice, ...]) -> np.ndarray:
+    def callback(index: tuple[slice, ...] | None) -> np.ndarray:
+        assert index is not None, "jax asks for a part of the array"
         return read(tuple(cut.indices(size)[:2] for cut, size in zip(index, shape, strict=True)))
 
     # waited for: copies to a device run behind our back, and would keep the parts of many leaves on the host
