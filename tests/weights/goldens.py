@@ -46,7 +46,8 @@ def read_tensors(folder: Path, pattern: str = "*.safetensors") -> dict[str, np.n
     for path in sorted(folder.glob(pattern)):
         with safe_open(path, framework="numpy") as file:
             assert file.metadata()["format"] == "pt"
-            tensors |= {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            names = file.keys()  # all that this file has of a dict
+            tensors |= {name: file.get_tensor(name) for name in names}
     return tensors
 
 

@@ -483,7 +483,7 @@ def _absolute(
     if not all(ends):
         return None
     if low is None:
-        return _interval(*ends[0], above + above)  # type: ignore[misc]
+        return _interval(*ends[0], above + above)
     inner, outer = ends[0], ends[1] if high else (_LEAST, _MOST)
     left = _interval(outer[0], inner[0], above + below)
     right = _interval(inner[1], outer[1], below + above)
