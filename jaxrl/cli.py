@@ -1,5 +1,6 @@
-"""The command line: `jaxrl run|eval|sample|score|verify|generate`. Nothing heavy is imported before a command
-needs it.
+"""The command line: `jaxrl run|eval|sample|score|verify|generate`.
+
+Nothing heavy is imported before a command needs it.
 """
 
 import argparse

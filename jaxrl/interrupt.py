@@ -14,8 +14,9 @@ class Interrupted(Exception):
 
 
 class Interrupt:
-    """Owns the signal handlers while it is open. The handler sets a flag and nothing else: a step is never
-    torn.
+    """Owns the signal handlers while it is open.
+
+    The handler sets a flag and nothing else: a step is never torn.
     """
 
     def __init__(self) -> None:
@@ -60,7 +61,8 @@ def ends_as_ctrl_c() -> Iterator[None]:
 
 
 def _ends() -> list[signal.Signals]:
-    """What asks a process to end. SIGHUP only where it is not ignored: `nohup` is the wish to outlive the
-    terminal.
+    """What asks a process to end.
+
+    SIGHUP only where it is not ignored: `nohup` is the wish to outlive the terminal.
     """
     return [signal.SIGTERM] + ([] if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else [signal.SIGHUP])

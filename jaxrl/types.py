@@ -1,5 +1,6 @@
-"""The words that host code passes around: messages, problems, verdicts, completions. No arrays, no behaviour,
-no jax.
+"""The words that host code passes around: messages, problems, verdicts, completions.
+
+No arrays, no behaviour, no jax.
 """
 
 from dataclasses import dataclass, field

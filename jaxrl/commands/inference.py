@@ -1,4 +1,5 @@
 """Using a model directory without an experiment: drawing completions, scoring tokens, evaluating on a task.
+
 One JSONL in, one out.
 """
 

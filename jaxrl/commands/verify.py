@@ -1,5 +1,6 @@
-"""Using a task without a model: judging completions in a file, writing fresh problems to one. No jax, no
-accelerator.
+"""Using a task without a model: judging completions in a file, writing fresh problems to one.
+
+No jax, no accelerator.
 """
 
 import dataclasses

@@ -1,5 +1,6 @@
-"""The text of XLA's optimised HLO (`compiled.as_text()`) as computations and instructions. What they cost:
-`hlo.py`.
+"""The text of XLA's optimised HLO (`compiled.as_text()`) as computations and instructions.
+
+What they cost: `hlo.py`.
 """
 
 import math

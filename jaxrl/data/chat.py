@@ -1,5 +1,6 @@
-"""Messages to token ids: the prompt that the sampler sees, and the record that SFT trains on. The same ids in
-both.
+"""Messages to token ids: the prompt that the sampler sees, and the record that SFT trains on.
+
+The same ids in both.
 
 The chat template is the only source of special tokens: text is rendered first and then tokenised without the
 tokenizer's own additions, so that a BOS which the template writes is never doubled. Parsing replies is the
@@ -100,8 +101,9 @@ def encode_text(tokenizer: "PreTrainedTokenizerBase", text: str) -> list[int]:
 
 
 def end_of_turn_id(tokenizer: "PreTrainedTokenizerBase") -> int:
-    """The id with which the template closes an assistant turn. The sampler must stop at it: it belongs among
-    `eos_ids`.
+    """The id with which the template closes an assistant turn.
+
+    The sampler must stop at it: it belongs among `eos_ids`.
     """
     text = _render(
         tokenizer, [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}], False

@@ -85,8 +85,9 @@ def lay_out(
     seq_len: int,
     dtype: DTypeLike,
 ) -> np.ndarray:
-    """[R, T]: the sequences of each row one after another, zeros after them. One call for each field of a
-    batch.
+    """[R, T]: the sequences of each row one after another, zeros after them.
+
+    One call for each field of a batch.
     """
     out = np.zeros((len(assignment), seq_len), dtype)
     for r, row in enumerate(assignment):

@@ -1,5 +1,6 @@
-"""Records with a dataset's own field names: from JSONL or parquet files, or through `datasets`. What they
-mean, the tasks know.
+"""Records with a dataset's own field names: from JSONL or parquet files, or through `datasets`.
+
+What they mean, the tasks know.
 """
 
 from collections.abc import Iterator

@@ -143,8 +143,9 @@ def find_tokenizer(folder: str | Path) -> "PreTrainedTokenizerBase | None":
 
 
 def num_tokens(tokenizer: "PreTrainedTokenizerBase") -> int:
-    """Ids from here on are no tokens: the padding of a model's vocabulary. The highest id counts, for ids may
-    have gaps.
+    """Ids from here on are no tokens: the padding of a model's vocabulary.
+
+    The highest id counts, for ids may have gaps.
     """
     return max(tokenizer.get_vocab().values()) + 1
 

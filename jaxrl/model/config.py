@@ -1,5 +1,6 @@
-"""The static description of a decoder-only transformer. Not the experiment's config: that is
-`jaxrl/config/experiment.py`.
+"""The static description of a decoder-only transformer.
+
+Not the experiment's config: that is `jaxrl/config/experiment.py`.
 
 One shape of model covers Llama 2/3, Qwen2/2.5, Qwen3 and SmolLM: grouped-query attention with rotary
 positions, rms norm before attention and MLP, SwiGLU. What differs between the families is a field here.

@@ -36,8 +36,9 @@ GROUPS = (("q", "k", "v"), ("o",), ("gate", "up"), ("down",))  # linear layers t
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Joined:
-    """One or more linear layers with a common input, side by side. `a` is None where it stands beside the
-    kernel.
+    """One or more linear layers with a common input, side by side.
+
+    `a` is None where it stands beside the kernel.
     """
 
     kernel: Array  # [in, out], or [in, out + R]; int8 with `scale`

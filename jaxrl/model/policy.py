@@ -48,8 +48,9 @@ class Policy:
     # --------------------------------------------------------------------------------------------- parameters
 
     def init_model(self, key: Array) -> Tree:
-        """Fresh base parameters, float32. Kernels N(0, 1/d_in), embeddings N(0, 1/D), norms one, biases
-        zero.
+        """Fresh base parameters, float32.
+
+        Kernels N(0, 1/d_in), embeddings N(0, 1/D), norms one, biases zero.
         """
         c = self.config
         layers_key, embed_key, head_key = jax.random.split(key, 3)

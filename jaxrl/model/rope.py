@@ -1,5 +1,6 @@
-"""Rotary position embedding, in the half-split form of the Hugging Face models. Axes: B rows, T tokens, N
-heads, H width.
+"""Rotary position embedding, in the half-split form of the Hugging Face models.
+
+Axes: B rows, T tokens, N heads, H width.
 """
 
 import math

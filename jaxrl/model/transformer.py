@@ -28,8 +28,9 @@ LINEARS = ("q", "k", "v", "o", "gate", "up", "down")
 
 
 class Linear(nnx.Module):
-    """y = x W + b, and + scale * dropout(x) A B where the layer is adapted. W [in, out], A [in, R], B [R,
-    out].
+    """y = x W + b, and + scale * dropout(x) A B where the layer is adapted.
+
+    W [in, out], A [in, R], B [R, out].
     """
 
     def __init__(
@@ -74,8 +75,9 @@ class RMSNorm(nnx.Module):
 
 
 class Block(nnx.Module):
-    """A layer: x + attention(norm(x)), then x + mlp(norm(x)). The attention itself is the caller's
-    (`attend`).
+    """A layer: x + attention(norm(x)), then x + mlp(norm(x)).
+
+    The attention itself is the caller's (`attend`).
     """
 
     def __init__(self, config: ModelConfig, lora: LoraSection | None, rngs: nnx.Rngs):

@@ -16,8 +16,9 @@ from jaxrl.types import Tree
 
 
 def init_value_head(key: Array, d_model: int) -> Tree:
-    """Fresh parameters, float32. The last layer is zero: a critic that knows nothing says 0 for every
-    state.
+    """Fresh parameters, float32.
+
+    The last layer is zero: a critic that knows nothing says 0 for every state.
     """
     kernel = d_model**-0.5 * jax.random.normal(key, (d_model, d_model))
     return {

@@ -1,5 +1,6 @@
-"""Advantages: what a completion's reward is worth beside the others. Axes: P problems, G completions of one
-problem.
+"""Advantages: what a completion's reward is worth beside the others.
+
+Axes: P problems, G completions of one problem.
 
 Every estimator takes a mask of the completions that count (a reward that is not a number, a completion set
 aside): the others get 0 and have no part in any mean. Completions whose rewards are all equal get exact

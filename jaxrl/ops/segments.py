@@ -12,8 +12,9 @@ from jaxrl.checks import check_shapes
 
 
 def shift_right(x: Array) -> Array:
-    """[B, T, ...] of the token before: y[:, t] = x[:, t - 1], and 0 (False) at t = 0. It knows nothing of
-    segments.
+    """[B, T, ...] of the token before: y[:, t] = x[:, t - 1], and 0 (False) at t = 0.
+
+    It knows nothing of segments.
     """
     return jnp.concatenate([jnp.zeros_like(x[:, :1]), x[:, :-1]], axis=1)
 

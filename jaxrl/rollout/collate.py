@@ -1,5 +1,6 @@
-"""Trajectories to the arrays of an update: packed rows, cut into microbatches, and results cut back. Host
-only.
+"""Trajectories to the arrays of an update: packed rows, cut into microbatches, and results cut back.
+
+Host only.
 
 Axes: M microbatches, B rows of each, T tokens of a row, n tokens of one trajectory.
 """
@@ -18,8 +19,9 @@ from jaxrl.update.batch import PolicyBatch
 
 @dataclass(frozen=True)
 class Sample:
-    """One trajectory as an update sees it: arrays [n] over its tokens, prompt and completion. Names as in
-    `PolicyBatch`.
+    """One trajectory as an update sees it: arrays [n] over its tokens, prompt and completion.
+
+    Names as in `PolicyBatch`.
 
     excluded: for each token what could not have come in its place, as text (`sample/sets.py`): bits are many,
       and made where they are laid out.

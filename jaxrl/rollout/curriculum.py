@@ -1,5 +1,6 @@
-"""Which problems come next: recent success rates, and a draw that favours problems solved half the time. Host
-only, no jax.
+"""Which problems come next: recent success rates, and a draw that favours problems solved half the time.
+
+Host only, no jax.
 
 A group whose completions are all right or all wrong has no spread and teaches nothing; the chance of spread
 is largest where the rate r is 1/2, and r (1 - r) is the variance of a verdict.

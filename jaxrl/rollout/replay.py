@@ -1,4 +1,5 @@
 """The replay buffer: the best verified completions of each problem, to be imitated or learned from again.
+
 Host only, no jax.
 """
 
@@ -17,8 +18,9 @@ from jaxrl.types import Group, StopReason, Trajectory
 
 @dataclass(frozen=True)
 class Entry:
-    """A completion worth learning from again, with what was known when it was sampled. Plain JSON values
-    throughout.
+    """A completion worth learning from again, with what was known when it was sampled.
+
+    Plain JSON values throughout.
 
     `sampler_logprobs` (one per completion id) and `advantage` are those of the policy of `policy_version`; so
     is `excluded`, what the sampler's filter left out at each completion id (None: there was no filter).

@@ -34,8 +34,9 @@ class Winner:
 
 @dataclass(frozen=True)
 class WinnerStatistics:
-    """What became of the completions of an iteration. Each is counted once, under the first that applies, so
-    that
+    """What became of the completions of an iteration.
+
+    Each is counted once, under the first that applies, so that
 
     sampled = truncated + errors + non_finite + rejected + duplicates + surplus + winners
     """

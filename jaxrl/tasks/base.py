@@ -1,5 +1,6 @@
-"""What a task is: problems with a verifiable answer, in three splits. The protocol alone; the tasks are in
-their own files.
+"""What a task is: problems with a verifiable answer, in three splits.
+
+The protocol alone; the tasks are in their own files.
 """
 
 import random

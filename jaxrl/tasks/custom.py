@@ -38,8 +38,9 @@ OWN = ("problems", "problem", "demonstration", "texts", "phrases", "baselines", 
 
 
 class Custom:
-    """The task; `section` is documented in `config/tasks.py`. What the user's object has stands in place of
-    what is here.
+    """The task; `section` is documented in `config/tasks.py`.
+
+    What the user's object has stands in place of what is here.
 
     Raises:
       InputError: a file that does not run, has no such class, or whose class has no `verify`, does not take

@@ -19,8 +19,9 @@ Draw = Callable[[random.Random, int, Claim], Record | None]
 
 
 class Drawn:
-    """The problems of a task that makes its own. A task has one of these; it keeps the splits that have been
-    asked for.
+    """The problems of a task that makes its own.
+
+    A task has one of these; it keeps the splits that have been asked for.
 
     Which split a problem belongs to hangs on its content, not on seeds or sizes, so that stages with other
     numbers never mix the splits: 8 of 10 belong to train, 1 to val, 1 to test. Fewer problems are the first

@@ -41,8 +41,9 @@ class CheckpointCorrupt(RuntimeError):
 
 
 class Checkpoints:
-    """The checkpoints in one folder: the newest `keep`, and the one that the stage calls its best. Use it in
-    a `with`.
+    """The checkpoints in one folder: the newest `keep`, and the one that the stage calls its best.
+
+    Use it in a `with`.
     """
 
     def __init__(self, folder: Path, keep: int):

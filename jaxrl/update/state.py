@@ -24,8 +24,9 @@ CRITIC = ("value_head", "critic_lora")  # the parts of the trainable tree that t
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class TrainState:
-    """All that one update reads and writes. Exists for what is trained only: with adapters it is
-    megabytes.
+    """All that one update reads and writes.
+
+    Exists for what is trained only: with adapters it is megabytes.
     """
 
     step: Array  # [] int32, updates done
@@ -132,8 +133,9 @@ def abstract_state(
 def place_state(
     trainable: Tree, tx: optax.GradientTransformation, key: Array, mesh: Mesh, reference: Tree | None = None
 ) -> TrainState:
-    """State before the first update, made directly in its shardings. `trainable` and `reference` are left
-    alive.
+    """State before the first update, made directly in its shardings.
+
+    `trainable` and `reference` are left alive.
     """
 
     def init(trees: tuple[Tree, Tree]) -> TrainState:

@@ -1,5 +1,6 @@
-"""The verifier pool: verify functions in child processes, killed from outside at a deadline. This file is the
-scheduling.
+"""The verifier pool: verify functions in child processes, killed from outside at a deadline.
+
+This file is the scheduling.
 
 `process.py` is one child as seen from here, `worker.py` as it sees itself, `keeper.py` what ends all that it
 has started. Each has a socket pair of its own; there is no queue, lock or thread that a dying worker could
@@ -32,8 +33,9 @@ Verify = Callable[[Problem, str], Verdict]
 
 
 class VerifierPool:
-    """Owns the worker processes. Use it as a context manager, and from one thread that lives as long as the
-    pool.
+    """Owns the worker processes.
+
+    Use it as a context manager, and from one thread that lives as long as the pool.
 
         with VerifierPool(task.verify, workers=2, timeout_s=10.0, failure_reward=task.failure_reward) as pool:
             tickets = [pool.submit(problem, text) for problem, text in samples]
@@ -147,16 +149,18 @@ class VerifierPool:
         return self._last_ticket
 
     def poll(self) -> int:
-        """Take what has finished and hand out new work, without waiting. Returns the number of samples not
-        finished yet.
+        """Take what has finished and hand out new work, without waiting.
+
+        Returns the number of samples not finished yet.
         """
         self._check_open()
         self._advance(wait=False)
         return len(self._pending)
 
     def results(self, tickets: Iterable[int]) -> Iterator[Verdict]:
-        """The verdicts in the order of the tickets, each as soon as it is there. A ticket can be redeemed
-        once.
+        """The verdicts in the order of the tickets, each as soon as it is there.
+
+        A ticket can be redeemed once.
         """
         for ticket in tickets:
             self._wait_for(ticket, until=math.inf)

@@ -1,5 +1,6 @@
-"""The child of a verifier pool: reads requests from a socket, calls the verify function, answers. Started by
-`pool.py` only.
+"""The child of a verifier pool: reads requests from a socket, calls the verify function, answers.
+
+Started by `pool.py` only.
 
     python -m jaxrl.verify.worker SOCKET_FD PARENT_PID MEMORY_BYTES CPU_SECONDS
 

@@ -1,5 +1,6 @@
-"""`config.json` of a Hugging Face model directory <-> ModelConfig. What the model here cannot compute is an
-error.
+"""`config.json` of a Hugging Face model directory <-> ModelConfig.
+
+What the model here cannot compute is an error.
 
 Read as plain JSON, without transformers: importing that takes seconds, and it fills in what a file leaves out
 without a word. What a file leaves out has transformers' default here too (`DEFAULTS`); what it says is either

@@ -1,5 +1,6 @@
-"""The one table of names: a path in our parameter tree <-> a tensor in a Hugging Face file. Both directions
-read it.
+"""The one table of names: a path in our parameter tree <-> a tensor in a Hugging Face file.
+
+Both directions read it.
 
 Our kernels are [in, out] and all layers lie stacked on axis 0; theirs are torch's [out, in], one tensor per
 layer. Embedding and head are [V, D] in both. Axes: V vocabulary, D width, F feed-forward width, N query

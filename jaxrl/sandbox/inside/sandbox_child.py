@@ -1,5 +1,6 @@
-"""The sandbox's child program: a zygote that forks one process per program. Standard library only, nothing of
-jaxrl.
+"""The sandbox's child program: a zygote that forks one process per program.
+
+Standard library only, nothing of jaxrl.
 
     python -s -P -S -B sandbox_child.py CONTROL_FD PARENT_PID LEVEL [PATH_OF_A_PACKAGE ...]
 
@@ -110,8 +111,9 @@ class Packages:
 
 
 def import_packages(paths: list[str]) -> None:
-    """Once here instead of once per run. One thread each: more would take address space, and CPU time that
-    others need.
+    """Once here instead of once per run.
+
+    One thread each: more would take address space, and CPU time that others need.
     """
     sys.meta_path.append(Packages(paths))
     os.environ |= ONE_THREAD

@@ -1,5 +1,6 @@
-"""Plain Python values as bytes and back: how arguments and results cross the border of the sandbox. Standard
-library only.
+"""Plain Python values as bytes and back: how arguments and results cross the border of the sandbox.
+
+Standard library only.
 
 The bytes are JSON. What JSON lacks is an object of one key, the kind: {"t": [1, 2]} is a tuple. Reading them
 runs no code and compiles nothing, so it is safe for bytes that a hostile program wrote; what it may cost is

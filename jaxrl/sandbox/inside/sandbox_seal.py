@@ -1,5 +1,6 @@
-"""What shuts a program in: limits, capabilities, namespaces, Landlock. Standard library only; part of the
-sandbox's child program.
+"""What shuts a program in: limits, capabilities, namespaces, Landlock.
+
+Standard library only; part of the sandbox's child program.
 
 Everything here is a system call through ctypes; each function raises OSError, with the name of what failed,
 where the kernel refuses.

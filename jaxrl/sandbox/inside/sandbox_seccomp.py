@@ -1,5 +1,6 @@
-"""The seccomp filter: which system calls a program may make. Standard library only; part of the sandbox's
-child program.
+"""The seccomp filter: which system calls a program may make.
+
+Standard library only; part of the sandbox's child program.
 
 A list of what is allowed, not of what is dangerous: a call that is not named here does not exist for the
 program (ENOSYS, which C libraries answer with an older call), today's and tomorrow's alike. Calls that a
@@ -139,8 +140,9 @@ def with_pid(steps: bytes, pid: int) -> bytes:
 
 
 def check(name: str) -> list[bytes]:
-    """Steps that return ALLOW where the arguments are right, and else fall through. Integers count by their
-    low 32 bits.
+    """Steps that return ALLOW where the arguments are right, and else fall through.
+
+    Integers count by their low 32 bits.
     """
     # AF_UNIX and SOCK_STREAM, with any flags: a stream pair can send to nobody else. asyncio needs one
     if name == "socketpair":

@@ -28,8 +28,9 @@ class Unfit(InputError):
 
 
 class FileProblems:
-    """The problems of a section's files, each once, in the order of their file. None of the test split is in
-    another.
+    """The problems of a section's files, each once, in the order of their file.
+
+    None of the test split is in another.
 
     problem: from a record to a problem. check: what is costly, done for the problems of the split alone; it
       may change them.

@@ -1,5 +1,6 @@
-"""Functions with tests: HumanEval, MBPP, and records with cases (`records.py`). The problems come from
-files or the hub.
+"""Functions with tests: HumanEval, MBPP, and records with cases (`records.py`).
+
+The problems come from files or the hub.
 
 A completion is a whole program with the function in it, fenced or not, or the bare body that continues the
 record's prompt.
@@ -28,8 +29,9 @@ ORDER = "Give the whole function, and whatever it needs, in one ```python block.
 
 
 class Code:
-    """The task; `section` is documented in `config/tasks.py`. There is no generator: problems come from
-    files.
+    """The task; `section` is documented in `config/tasks.py`.
+
+    There is no generator: problems come from files.
 
     A record of a file whose own reference does not pass here is left out: its tests need what does not cross
     the sandbox's border (arguments changed in place, generators, functions and dates), or its reference is

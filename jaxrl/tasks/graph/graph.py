@@ -1,5 +1,6 @@
-"""Graphs of typed entities: the data type, the `kg.json` format, and the generator. Paths in them are in
-`walks.py`.
+"""Graphs of typed entities: the data type, the `kg.json` format, and the generator.
+
+Paths in them are in `walks.py`.
 """
 
 import random
@@ -36,8 +37,9 @@ class Edge(NamedTuple):
 
 @dataclass(frozen=True)
 class Graph:
-    """Typed entities and directed, labelled edges. `types`: entity id -> type; `labels`: of entities and
-    relations.
+    """Typed entities and directed, labelled edges.
+
+    `types`: entity id -> type; `labels`: of entities and relations.
     """
 
     domain: str
@@ -241,8 +243,9 @@ def _maps(sources: list[str], targets: list[str], count: int, rng: random.Random
 
 
 def _untangle(image: list[str], taken: list[set[str]], rng: random.Random) -> bool:
-    """Swap images until none is already taken at its source. False if some clash has no swap (the caller
-    draws again).
+    """Swap images until none is already taken at its source.
+
+    False if some clash has no swap (the caller draws again).
     """
     order = list(range(len(image)))
     for index in order:

@@ -66,8 +66,9 @@ def make_record(
     letters: dict[str, str] | None = None,
     wordings: dict[str, list[str]] | None = None,
 ) -> Record:
-    """The question about a walk. Its options depend on the walk and the seed alone, not on the other
-    questions.
+    """The question about a walk.
+
+    Its options depend on the walk and the seed alone, not on the other questions.
 
     letters: entity -> the letter under which it always stands; None shuffles the options.
     wordings: first relation -> question texts with a `{start}`, of which one is drawn; ours where there is

@@ -1,5 +1,6 @@
-"""The reward of "TRACE: ... ANSWER: B" completions: right answers, and traces that name the path. Nothing of
-graphs or files.
+"""The reward of "TRACE: ... ANSWER: B" completions: right answers, and traces that name the path.
+
+Nothing of graphs or files.
 """
 
 import re

@@ -1,5 +1,6 @@
-"""Walks in a graph: which there are, which split each belongs to, and a seeded choice of them. Not the
-questions about them.
+"""Walks in a graph: which there are, which split each belongs to, and a seeded choice of them.
+
+Not the questions about them.
 
 A walk is a tuple of edges that visits no entity twice. Its split depends on its edges alone, through a stable
 hash, so that no seed, count or choice of hops can bring one walk into two splits. The rule, on which
@@ -191,8 +192,9 @@ def _may_lead_to(walk: Walk, split: str) -> bool:
 
 
 def _is_askable(walk: Walk, rules: WalkRules) -> bool:
-    """Are there entities enough off the path for the wrong options? In a generated graph they must share the
-    answer's type.
+    """Are there entities enough off the path for the wrong options?
+
+    In a generated graph they must share the answer's type.
     """
     types = rules.graph.types
     path = entities_of(walk)

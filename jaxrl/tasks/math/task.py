@@ -44,8 +44,9 @@ CALCULATOR = re.compile(r"<<[^<>]*>>")  # GSM8K's notes for a calculator
 
 
 class Math:
-    """The task; `section` is documented in `config/tasks.py`. There is no generator: questions come from
-    files.
+    """The task; `section` is documented in `config/tasks.py`.
+
+    There is no generator: questions come from files.
 
     Raises:
       InputError: `symbolic` without its library.
@@ -63,8 +64,9 @@ class Math:
         self._problems: dict[str, list[Problem]] = {}
 
     def problems(self, split: str) -> list[Problem]:
-        """The split's questions, in the order of their file, each once. A question of the test split is in no
-        other.
+        """The split's questions, in the order of their file, each once.
+
+        A question of the test split is in no other.
 
         Raises:
           InputError: a file that cannot be read, a record that is not as it should be (file and line are

@@ -26,8 +26,9 @@ _FLAT = re.compile(r"[0-9]+(?: (?:\+|-|\*|//) [0-9]+)*")
 
 
 class Arithmetic:
-    """The task; `section` is documented in `config/tasks.py`. Records: `prompt`, `expression`, `answer` (a
-    whole number).
+    """The task; `section` is documented in `config/tasks.py`.
+
+    Records: `prompt`, `expression`, `answer` (a whole number).
     """
 
     failure_reward = 0.0

@@ -1,5 +1,6 @@
-"""Arithmetic expressions as text: read with a parser of their own, worked out exactly. Nothing is handed to
-Python to evaluate.
+"""Arithmetic expressions as text: read with a parser of their own, worked out exactly.
+
+Nothing is handed to Python to evaluate.
 
     sum      =  product  (("+" | "-")  product)*
     product  =  value  (("*" | "/" | "//")  value)*

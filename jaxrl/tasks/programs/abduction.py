@@ -1,5 +1,6 @@
-"""Abduction: a program and what it printed, and an input that makes it print that is asked for. Any such
-input is right.
+"""Abduction: a program and what it printed, and an input that makes it print that is asked for.
+
+Any such input is right.
 
 The programs are small ones made here (`programs.py`), or records of the `rl-python` schema: `program`,
 `inputs`, `output`. The program itself is the judge: it is run in the sandbox on the input between the last

@@ -1,5 +1,6 @@
-"""Formulas and answers of the task `sat` as text, and the verdict on an answer. No generator, no solver: a
-verifier needs neither.
+"""Formulas and answers of the task `sat` as text, and the verdict on an answer.
+
+No generator, no solver: a verifier needs neither.
 
 An answer is a run of assignments, `x1=True, x2=False, ...`, or the word UNSAT. Case and spaces do not matter;
 `:`, `==`, `->`, `is` and a table's `|` do for `=`, 1 and 0, T and F, `\\text{True}` for True and False, `x_1`
