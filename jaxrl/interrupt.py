@@ -58,7 +58,8 @@ def ends_as_ctrl_c() -> Iterator[None]:
 
 
 def _ends() -> list[signal.Signals]:
-    """What asks a process to end. SIGHUP only where it is not ignored: `nohup` is the wish to outlive the
-    terminal.
+    """What asks a process to end.
+
+    SIGHUP only where it is not ignored: `nohup` is the wish to outlive the terminal.
     """
     return [signal.SIGTERM] + ([] if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else [signal.SIGHUP])

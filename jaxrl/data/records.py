@@ -1,5 +1,6 @@
-"""Records for SFT, from JSONL files or the `datasets` library, as lists of messages. Rendering them is
-`chat.py`'s business.
+"""Records for SFT, from JSONL files or the `datasets` library, as lists of messages.
+
+Rendering them is `chat.py`'s business.
 
 A record is one of
 

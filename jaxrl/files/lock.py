@@ -58,8 +58,9 @@ def locked(folder: Path) -> Iterator[Callable[[], None]]:
 
 
 def _take(folder: Path, made: list[Path]) -> int:
-    """The descriptor that holds the lock. `made` gets the folders that had to be made for it, innermost
-    first.
+    """The descriptor that holds the lock.
+
+    `made` gets the folders that had to be made for it, innermost first.
     """
     lock = folder / LOCK
     for _ in range(ATTEMPTS):

@@ -234,8 +234,9 @@ def _could_come(excluded: Array | None, num_tokens: int | None, V: int) -> Array
 
 
 def _logprob_by_logits(log_p: Array, targets: Array) -> Array:
-    """1[v = y] - p_v, [B, C, V]. As one number: rounded apart, the two would leave nothing but noise where
-    p_y is near 1.
+    """1[v = y] - p_v, [B, C, V].
+
+    As one number: rounded apart, the two would leave nothing but noise where p_y is near 1.
     """
     return (targets[..., None] == jnp.arange(log_p.shape[-1])) - jnp.exp(log_p)
 

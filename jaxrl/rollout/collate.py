@@ -17,8 +17,9 @@ from jaxrl.update.batch import PolicyBatch, to_microbatches
 
 @dataclass(frozen=True)
 class Sample:
-    """One trajectory as an update sees it: arrays [n] over its tokens, prompt and completion. Names as in
-    `PolicyBatch`.
+    """One trajectory as an update sees it: arrays [n] over its tokens, prompt and completion.
+
+    Names as in `PolicyBatch`.
 
     excluded: for each token what could not have come in its place, as text (`sample/sets.py`): bits are many,
       and made where they are laid out.

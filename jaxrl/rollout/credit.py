@@ -1,5 +1,6 @@
-"""From rewards to advantages: what every token of a batch of experience is worth. Host arrays in, host arrays
-out.
+"""From rewards to advantages: what every token of a batch of experience is worth.
+
+Host arrays in, host arrays out.
 
 Axes: P problems, G completions of each, N = P * G trajectories, T tokens of a row, n tokens of one
 trajectory.

@@ -1,5 +1,6 @@
-"""The trusted side's end of the sandbox's processes: the zygote, and one program with its pipes. `sandbox.py`
-says what it is for.
+"""The trusted side's end of the sandbox's processes: the zygote, and one program with its pipes.
+
+`sandbox.py` says what it is for.
 """
 
 import array
@@ -99,8 +100,9 @@ class Zygote:
 
 
 class Child:
-    """One program, from its start to its end. `pump` moves bytes and watches the limits; the rest reads what
-    has come.
+    """One program, from its start to its end.
+
+    `pump` moves bytes and watches the limits; the rest reads what has come.
     """
 
     def __init__(self, zygote: Zygote, limits: Limits, stdin: bytes | None = None):

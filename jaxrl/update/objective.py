@@ -126,8 +126,9 @@ def _surrogate(algo: PolicyGradientSection, logprobs: Array, ratio: Array, advan
 
 
 def _clipped(algo: PolicyGradientSection, ratio: Array, advantages: Array) -> tuple[Array, Array]:
-    """[B, T] bool twice: where the lower and the upper bound are in force. CISPO bounds the weight whatever
-    the advantage.
+    """[B, T] bool twice: where the lower and the upper bound are in force.
+
+    CISPO bounds the weight whatever the advantage.
     """
     if isinstance(algo, GRPOSection) and algo.loss == "cispo":
         return ratio < 1.0 - algo.clip_low, ratio > 1.0 + algo.clip_high

@@ -233,8 +233,9 @@ def _jit_score(score: Callable[[Tree, Tree, Any], Any], mesh: Mesh) -> jax.stage
 def _jit_step(
     loss: Loss, weigh: Weigh, tx: optax.GradientTransformation, state: TrainState, mesh: Mesh
 ) -> jax.stages.Wrapped:
-    """The jitted step around a loss. Shardings are pinned: left open, the first call and the second compile
-    apart.
+    """The jitted step around a loss.
+
+    Shardings are pinned: left open, the first call and the second compile apart.
     """
     return jax.jit(
         partial(_step, loss, weigh, tx),
@@ -274,8 +275,9 @@ def _step(
 def _accumulate(
     loss: Loss, trainable: Tree, frozen: Tree, batch: UpdateBatch, weights: LossWeights, key: Array
 ) -> tuple[Tree, Metrics]:
-    """Gradients and metrics of the microbatches that hold something, added up. Weights already divide by the
-    whole.
+    """Gradients and metrics of the microbatches that hold something, added up.
+
+    Weights already divide by the whole.
     """
     rows = _rows(batch)
 

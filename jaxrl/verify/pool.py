@@ -151,8 +151,9 @@ class VerifierPool:
         return len(self._pending)
 
     def results(self, tickets: Iterable[int]) -> Iterator[Verdict]:
-        """The verdicts in the order of the tickets, each as soon as it is there. A ticket can be redeemed
-        once.
+        """The verdicts in the order of the tickets, each as soon as it is there.
+
+        A ticket can be redeemed once.
         """
         for ticket in tickets:
             self._wait_for(ticket, until=math.inf)

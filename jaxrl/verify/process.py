@@ -1,5 +1,7 @@
-"""One worker of a verifier pool, as the parent sees it: started, spoken to, killed. What it does is in
-`worker.py`; the process that is started here is its keeper (`keeper.py`), which ends as the worker ends.
+"""One worker of a verifier pool, as the parent sees it: started, spoken to, killed.
+
+What it does is in `worker.py`; the process that is started here is its keeper (`keeper.py`), which ends as
+the worker ends.
 
 Nothing here waits for a verify function, whatever it does; `kill` waits for the keeper, some milliseconds,
 seconds at the most.

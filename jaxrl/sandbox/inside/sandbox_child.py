@@ -107,8 +107,9 @@ class Packages:
 
 
 def import_packages(paths: list[str]) -> None:
-    """Once here instead of once per run. One thread each: more would take address space, and CPU time that
-    others need.
+    """Once here instead of once per run.
+
+    One thread each: more would take address space, and CPU time that others need.
     """
     sys.meta_path.append(Packages(paths))
     os.environ |= ONE_THREAD

@@ -137,8 +137,9 @@ def with_pid(steps: bytes, pid: int) -> bytes:
 
 
 def check(name: str) -> list[bytes]:
-    """Steps that return ALLOW where the arguments are right, and else fall through. Integers count by their
-    low 32 bits.
+    """Steps that return ALLOW where the arguments are right, and else fall through.
+
+    Integers count by their low 32 bits.
     """
     # AF_UNIX and SOCK_STREAM, with any flags: a stream pair can send to nobody else. asyncio needs one
     if name == "socketpair":

@@ -197,8 +197,9 @@ def _enclosed(lines: list[str], fences: list[Fence], position: int) -> Iterator[
 
 
 def _unfenced(text: str, name: str) -> str:
-    """The part of a text without blocks that is a program (defining `name`), or nothing. A body stays whole:
-    see `code.py`.
+    """The part of a text without blocks that is a program (defining `name`), or nothing.
+
+    A body stays whole: see `code.py`.
     """
     if text[:1] in (" ", "\t"):
         return text

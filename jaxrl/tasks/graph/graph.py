@@ -257,8 +257,9 @@ def _maps(sources: list[str], targets: list[str], count: int, rng: random.Random
 
 
 def _untangle(image: list[str], taken: list[set[str]], rng: random.Random) -> bool:
-    """Swap images until none is already taken at its source. False if some clash has no swap (the caller
-    draws again).
+    """Swap images until none is already taken at its source.
+
+    False if some clash has no swap (the caller draws again).
     """
     order = list(range(len(image)))
     for index in order:

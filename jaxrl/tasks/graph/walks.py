@@ -190,8 +190,9 @@ def _may_lead_to(walk: Walk, split: str) -> bool:
 
 
 def _is_askable(walk: Walk, rules: WalkRules) -> bool:
-    """Are there entities enough off the path for the wrong options? In a generated graph they must share the
-    answer's type.
+    """Are there entities enough off the path for the wrong options?
+
+    In a generated graph they must share the answer's type.
     """
     types = rules.graph.types
     path = entities_of(walk)

@@ -1,5 +1,7 @@
-r"""Answers in free text: where the answer of a completion stands, and which number it is. Exact, without
-`eval`, in time linear in the text. Whether two answers are alike is the business of `alike.py`.
+r"""Answers in free text: where the answer of a completion stands, and which number it is.
+
+Exact, without `eval`, in time linear in the text. Whether two answers are alike is the business of
+`alike.py`.
 
 Where the answer stands (`final_answer`):
 

@@ -109,8 +109,9 @@ def _words(word: str) -> list[str]:
 
 
 class _Reader:
-    """The place in a list of tokens. The methods are the rules of the grammar, from the loosest to the
-    tightest.
+    """The place in a list of tokens.
+
+    The methods are the rules of the grammar, from the loosest to the tightest.
     """
 
     def __init__(self, tokens: list[str]):

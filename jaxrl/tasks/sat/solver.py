@@ -107,8 +107,9 @@ class _Search:
         self.trail.append(literal)
 
     def _propagate(self, start: int) -> list[int] | None:
-        """Follow all implications of the trail from `start` on. Returns a clause that has become false, if
-        one has.
+        """Follow all implications of the trail from `start` on.
+
+        Returns a clause that has become false, if one has.
 
         Invariant: a clause watches its first two literals; when neither is true, both are unassigned (or it
         is being looked at).
