@@ -187,6 +187,7 @@ def rl(run: Run, stage: RLStage, index: int, weights: PolicyWeights) -> PolicyWe
                 groups, sampled = gather(
                     sample_groups, spreads, algo.problems_per_batch, algo.dynamic_sampling
                 )
+            engine.release()  # scores and updates need the memory
             progress.rates.update(sampled)
             collect_s = time.perf_counter() - timeline.started
 

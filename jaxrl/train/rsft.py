@@ -114,6 +114,7 @@ def rsft(run: Run, stage: RSFTStage, index: int, weights: PolicyWeights) -> Poli
                     run.key(index, SAMPLING, iteration),
                     policy_version=first,
                 )
+                engine.release()  # updates need the memory
                 kept, statistics = choose_winners(groups, stage.keep_top, stage.min_reward)
                 save_winners(file, kept, statistics)
                 tell(run.console, place, statistics)
