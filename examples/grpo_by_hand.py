@@ -73,8 +73,8 @@ def main() -> None:
 
 
 def train(steps: int = STEPS) -> Iterator[tuple[dict, list[Completion], np.ndarray]]:
-    """After each update the model's parameters, and the batch that it learns from: completions and rewards."""
-    # ------------------------------------------------------------------------- task, tokenizer, model, optimiser
+    """After each update the model's parameters, and what it learns from: completions and their rewards."""
+    # ---------------------------------------------------------------------- task, tokenizer, model, optimiser
     task = Tiny(TinySection(name="tiny", game="letter"))
     problems = task.problems("train")
     tokenizer = train_tokenizer(task.texts(), whole=task.phrases())
@@ -106,7 +106,7 @@ def train(steps: int = STEPS) -> Iterator[tuple[dict, list[Completion], np.ndarr
         return optax.apply_updates(model, change), opt_state
 
     for step in range(steps):
-        # ------------------------------------------------------------------------------------------ experience
+        # ----------------------------------------------------------------------------------------- experience
         chosen = [problems[i] for i in stream_at(len(problems), step * P, P, SEED)]  # each once an epoch
         requests = [
             Request(render_for_sampling(tokenizer, problem.messages), zlib.crc32(problem.uid.encode()), G)
@@ -120,14 +120,14 @@ def train(steps: int = STEPS) -> Iterator[tuple[dict, list[Completion], np.ndarr
         completions = [found[p, g] for p in range(P) for g in range(G)]
         rewards = np.array([task.verify(chosen[p], found[p, g].text).reward for p, g in sorted(found)])
 
-        # ---------------------------------------------------------------------------------------------- credit
+        # --------------------------------------------------------------------------------------------- credit
         advantages = np.asarray(group_normalize(jnp.float32(rewards.reshape(P, G)))).reshape(-1)
         order = np.random.default_rng([ORDER, SEED, 0, step, 1]).permutation(P * G)
         batches = [
             pack([completions[i] for i in part], advantages[part]) for part in np.split(order, UPDATES)
         ]
 
-        # --------------------------------------------------------------------------------------------- updates
+        # -------------------------------------------------------------------------------------------- updates
         old_logprobs = [score(model, batch) for batch in batches]  # of the policy that has sampled
         for batch, old in zip(batches, old_logprobs):
             model, opt_state = update(model, opt_state, batch, old)

@@ -83,8 +83,9 @@ def test_the_same_tokens_are_drawn_and_the_same_rewards_given(by_hand, by_rl):
 
 
 def test_every_update_is_the_same_to_rounding(by_hand, by_rl):
-    """The difference beside the way that the weights have gone since the start is below 1e-5 (another bound of
-    the clip, another weight of the tokens: 0.06 and more); while there is nothing to learn it is none at all.
+    """The difference is 7e-6 of the way that the weights have gone since the start, and less later (with
+    another bound of the clip or other weights of the tokens it grows to 0.3 and more). While there is nothing
+    to learn, there is none.
     """
     start, *models = by_rl[1]
     change = lambda model: jax.tree.map(np.subtract, model, start)
@@ -94,7 +95,7 @@ def test_every_update_is_the_same_to_rounding(by_hand, by_rl):
             differences.append(relative_difference(change(ours), change(theirs)))
         else:
             jax.tree.map(np.testing.assert_array_equal, ours, theirs)
-    assert len(differences) >= STEPS and max(differences) < 3e-5
+    assert len(differences) > 3 and max(differences) < 3e-5
 
 
 def test_the_example_tells_what_it_learns(example, by_hand, monkeypatch, capsys):
