@@ -21,7 +21,7 @@ What `jaxrl run` does and this file does not:
 """
 
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import jax
@@ -52,7 +52,7 @@ PROMPT_TOKENS, NEW_TOKENS, ROW_TOKENS = 16, 8, 64
 CLIP, LEARNING_RATE = 0.2, 3e-3
 # A row holds at least so many samples, which gives the rows of the worst packing: one compiled shape.
 ROWS = -(-P * G // UPDATES // (ROW_TOKENS // (PROMPT_TOKENS + NEW_TOKENS)))
-SAMPLING, ORDER = 2, 3  # purposes of random numbers, as `jaxrl run` counts them; this is its stage 0
+SAMPLING, ORDER = 2, 3  # purposes of random numbers, as `jaxrl run` counts them
 
 
 class Batch(NamedTuple):
@@ -85,6 +85,40 @@ def train(steps: int = STEPS) -> Iterator[tuple[dict, list[Completion], np.ndarr
     opt_state = tx.init(model)
     sample = SampleSection(max_prompt_tokens=PROMPT_TOKENS, max_new_tokens=NEW_TOKENS, window=NEW_TOKENS)
     engine = Engine(policy, sample, (tokenizer.eos_token_id,), tokenizer.decode, mesh, P, G, records=True)
+    score, update = make_update(policy, tx)
+
+    for step in range(steps):
+        # ----------------------------------------------------------------------------------------- experience
+        chosen = [problems[i] for i in stream_at(len(problems), step * P, P, SEED)]  # each once an epoch
+        requests = [
+            Request(render_for_sampling(tokenizer, problem.messages), zlib.crc32(problem.uid.encode()), G)
+            for problem in chosen
+        ]
+        found = {
+            (sampled.request, sampled.index): sampled.completion
+            for sampled in engine.run({"model": model}, {}, requests, make_key(SAMPLING, step))
+        }
+        engine.release()  # what it makes of the weights; the updates bring others
+        places = [(p, g) for p in range(P) for g in range(G)]
+        completions = [found[place] for place in places]
+        rewards = np.array([task.verify(chosen[p], found[p, g].text).reward for p, g in places])
+
+        # --------------------------------------------------------------------------------------------- credit
+        advantages = np.asarray(group_normalize(jnp.float32(rewards.reshape(P, G)))).reshape(-1)
+        order = np.random.default_rng([ORDER, SEED, 0, step, 1]).permutation(P * G)
+        batches = [
+            pack([completions[i] for i in part], advantages[part]) for part in np.split(order, UPDATES)
+        ]
+
+        # -------------------------------------------------------------------------------------------- updates
+        old_logprobs = [score(model, batch) for batch in batches]  # of the policy that has sampled
+        for batch, old in zip(batches, old_logprobs):
+            model, opt_state = update(model, opt_state, batch, old)
+            yield model, completions, rewards
+
+
+def make_update(policy: Policy, tx: optax.GradientTransformation) -> tuple[Callable, Callable]:
+    """What is computed of a minibatch: score, the logprobs of its tokens, and update, one optimiser step."""
 
     @jax.jit
     def score(model: dict, batch: Batch) -> jax.Array:
@@ -102,40 +136,14 @@ def train(steps: int = STEPS) -> Iterator[tuple[dict, list[Completion], np.ndarr
 
     @jax.jit
     def update(model: dict, opt_state, batch: Batch, old_logprobs: jax.Array) -> tuple[dict, optax.OptState]:
-        change, opt_state = tx.update(jax.grad(loss)(model, batch, old_logprobs), opt_state)
+        change, opt_state = tx.update(jax.grad(loss)(model, batch, old_logprobs), opt_state, model)
         return optax.apply_updates(model, change), opt_state
 
-    for step in range(steps):
-        # ----------------------------------------------------------------------------------------- experience
-        chosen = [problems[i] for i in stream_at(len(problems), step * P, P, SEED)]  # each once an epoch
-        requests = [
-            Request(render_for_sampling(tokenizer, problem.messages), zlib.crc32(problem.uid.encode()), G)
-            for problem in chosen
-        ]
-        found = {
-            (sampled.request, sampled.index): sampled.completion
-            for sampled in engine.run({"model": model}, {}, requests, make_key(SAMPLING, step))
-        }
-        engine.release()  # what it makes of the weights; the updates bring others
-        completions = [found[p, g] for p in range(P) for g in range(G)]
-        rewards = np.array([task.verify(chosen[p], found[p, g].text).reward for p, g in sorted(found)])
-
-        # --------------------------------------------------------------------------------------------- credit
-        advantages = np.asarray(group_normalize(jnp.float32(rewards.reshape(P, G)))).reshape(-1)
-        order = np.random.default_rng([ORDER, SEED, 0, step, 1]).permutation(P * G)
-        batches = [
-            pack([completions[i] for i in part], advantages[part]) for part in np.split(order, UPDATES)
-        ]
-
-        # -------------------------------------------------------------------------------------------- updates
-        old_logprobs = [score(model, batch) for batch in batches]  # of the policy that has sampled
-        for batch, old in zip(batches, old_logprobs):
-            model, opt_state = update(model, opt_state, batch, old)
-            yield model, completions, rewards
+    return score, update
 
 
 def make_policy(vocab_size: int, mesh: jax.sharding.Mesh) -> Policy:
-    """A Qwen3 of 50,000 numbers. Ids from `vocab_size` on, which no token has, are never drawn."""
+    """A Qwen3 of 100,000 numbers. Ids from `vocab_size` on, which no token has, are never drawn."""
     sizes = {"d_model": 64, "num_layers": 2, "num_heads": 4, "num_kv_heads": 2, "head_dim": 16, "d_ff": 128}
     padded = -(-vocab_size // 8) * 8
     config = ModelConfig(family="qwen3", vocab_size=padded, **sizes, qk_norm=True, tie_embeddings=True)
@@ -143,6 +151,7 @@ def make_policy(vocab_size: int, mesh: jax.sharding.Mesh) -> Policy:
 
 
 def make_key(purpose: int, step: int) -> jax.Array:
+    """The key that `jaxrl run` makes for a purpose at a step of its stage 0."""
     key = jax.random.key(SEED)
     for number in (0, purpose, step):
         key = jax.random.fold_in(key, number)
