@@ -4,6 +4,7 @@ One JSONL in, one out.
 
 import logging
 import zlib
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -14,6 +15,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jaxrl.config.experiment import EvalStage
+from jaxrl.config.file import make_section
 from jaxrl.config.shared import ModelSection, SampleSection, VerifySection
 from jaxrl.data.chat import encode_text, render_for_sampling
 from jaxrl.data.dates import asks_for_date, fix_moment
@@ -63,9 +65,21 @@ OF_A_REQUEST = (
 )
 
 
-def load_policy(model: str, adapter: str | None, dtype: str, mesh: Mesh) -> PolicyWeights:
-    """The policy of a model directory (or hub name), with an adapter folder laid over it if one is given."""
-    return load_base(ModelSection(path=model, adapter=adapter, dtype=dtype), vocab_size=0, mesh=mesh, seed=0)
+def load_policy(
+    model: str | Path, adapter: str | Path | None, dtype: str, mesh: Mesh, vocab_size: int = 0
+) -> PolicyWeights:
+    """The policy of a model directory (or hub name), with an adapter folder laid over it if one is given.
+
+    Args:
+      dtype: of the arithmetic and of what is not trained, `float32` or `bfloat16`.
+      vocab_size: ids from here on are never drawn: `num_tokens` of the tokenizer; 0 for all ids of the model.
+    Raises:
+      InputError: files that are missing or broken, or that do not belong to each other.
+    """
+    section = make_section(
+        ModelSection, "model", path=str(model), adapter=adapter and str(adapter), dtype=dtype
+    )
+    return load_base(section, vocab_size, mesh, seed=0)
 
 
 def sample_file(
@@ -135,11 +149,34 @@ def score_file(weights: PolicyWeights, tokens_file: Path, out: Path, mesh: Mesh)
     records = read_lines(tokens_file)
     vocab_size = weights.policy.config.vocab_size
     rows = [_ids(record, "tokens", place, vocab_size) for place, record in records]
-    limit = weights.policy.config.max_positions
-    for (place, _), row in zip(records, rows):
-        if len(row) > limit:
+    logprobs = score_tokens(weights, rows, mesh, [place for place, _ in records])
+    write_rows(out, [record | {"logprobs": row} for (_, record), row in zip(records, logprobs)])
+    return len(records)
+
+
+def score_tokens(
+    weights: PolicyWeights, rows: Sequence[Sequence[int]], mesh: Mesh, names: Sequence[str] | None = None
+) -> list[list[float]]:
+    """The logprob of every token of every row of ids, given those before it in the row, at temperature 1.
+
+    Args:
+      names: what errors call the rows; None: `row 0`, `row 1` and so on.
+    Returns:
+      as many numbers for each row as it has tokens; the first is 0.
+    Raises:
+      InputError: a row without tokens, with ids that the model does not have, or with more than it can hold.
+    """
+    config = weights.policy.config
+    for name, row in zip(names or [f"row {i}" for i in range(len(rows))], rows, strict=True):
+        if len(row) == 0 or not all(0 <= i < config.vocab_size for i in row):
             raise InputError(
-                f"{place}: {len(row)} tokens are more than the model's {limit} positions; cut the line"
+                f"{name}: must have at least one token id, each in 0..{config.vocab_size - 1}, and is"
+                f" {str(row)[:60]}"
+            )
+        if len(row) > config.max_positions:
+            raise InputError(
+                f"{name}: {len(row)} tokens are more than the model's {config.max_positions} positions; cut"
+                " the line"
             )
     score = make_score_fn(weights.policy, mesh)
     logprobs: dict[int, list[float]] = {}
@@ -155,8 +192,7 @@ def score_file(weights: PolicyWeights, tokens_file: Path, out: Path, mesh: Mesh)
         values = jax.device_get(score(weights.trainable, weights.frozen, shard_batch(batch, mesh)))[0]
         for b, i in enumerate(members):
             logprobs[i] = values[b, : len(rows[i])].tolist()
-    write_rows(out, [record | {"logprobs": logprobs[i]} for i, (_, record) in enumerate(records)])
-    return len(records)
+    return [logprobs[i] for i in range(len(rows))]
 
 
 def evaluate_model(
@@ -295,7 +331,7 @@ def _completion_fields(completion: Completion) -> dict[str, Any]:
     }
 
 
-def _score_batch(rows: list[list[int]], B: int) -> SFTBatch:
+def _score_batch(rows: Sequence[Sequence[int]], B: int) -> SFTBatch:
     T = length_bucket(max(map(len, rows)))
     tokens, segment_ids = np.zeros((1, B, T), np.int32), np.zeros((1, B, T), np.int32)
     for b, row in enumerate(rows):
