@@ -15,6 +15,7 @@ import jaxrl.train.rl as rl_module
 from jaxrl.commands.run import run
 from jaxrl.config.file import parse_yaml, validate_config
 from tests.end_to_end.runs import lines
+from tests.sample.watching import watch_decode_weights
 from tests.tiny import relative_difference
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "grpo_by_hand.py"
@@ -50,7 +51,9 @@ def by_hand(example) -> list:
 
 @pytest.fixture(scope="module")
 def by_rl(tmp_path_factory) -> tuple[Path, list]:
-    """The run's folder, and the model before the first update and after each."""
+    """The run's folder, and the model before the first update and after each. What the sampler makes of the
+    weights, once a batch, is gone when they are updated.
+    """
     models, make_step = [], rl_module.make_grpo_step
 
     def make_spied_step(*args):
@@ -59,6 +62,7 @@ def by_rl(tmp_path_factory) -> tuple[Path, list]:
         def spied(state, *rest):
             if not models:
                 models.append(on_host(state.trainable["model"]))
+            assert len(made) == 1 + (len(models) - 1) // 2 and all(weights() is None for weights in made)
             state, metrics = step(state, *rest)
             models.append(on_host(state.trainable["model"]))
             return state, metrics
@@ -69,6 +73,7 @@ def by_rl(tmp_path_factory) -> tuple[Path, list]:
     values["stages"][0]["steps"] = STEPS
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(rl_module, "make_grpo_step", make_spied_step)
+        made = watch_decode_weights(patch)
         return run(validate_config(values, "grpo"), io.StringIO()), models
 
 

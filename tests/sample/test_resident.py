@@ -9,9 +9,9 @@ import jax
 import numpy as np
 import pytest
 
-from jaxrl.sample import engine as engine_module
 from jaxrl.sample.rows import Request
 from tests.sample.test_engine import FROZEN, KEY, PROMPTS, TRAINABLE, completions, make_engine
+from tests.sample.watching import watch_decode_weights
 from tests.tiny import noisy
 
 REQUESTS = [Request(prompt, uid, 2) for uid, prompt in enumerate(PROMPTS[:2])]
@@ -20,15 +20,7 @@ REQUESTS = [Request(prompt, uid, 2) for uid, prompt in enumerate(PROMPTS[:2])]
 @pytest.fixture
 def made(monkeypatch) -> list[weakref.ref]:
     """What `decode_weights` has made so far, of all engines."""
-    plain, made = engine_module.decode_weights, []
-
-    def spy(*args, **kwargs):
-        weights = plain(*args, **kwargs)
-        made.append(weakref.ref(weights.layers[0].linears["o",].kernel))
-        return weights
-
-    monkeypatch.setattr(engine_module, "decode_weights", spy)
-    return made
+    return watch_decode_weights(monkeypatch)
 
 
 def copies(tree):
