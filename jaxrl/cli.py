@@ -190,10 +190,10 @@ def _eval(arguments: argparse.Namespace) -> None:
             f"{arguments.config} has no stage of kind eval; add one to say what is evaluated and how"
         )
     from jaxrl.commands.eval import evaluate_model
-    from jaxrl.commands.model import load_policy
     from jaxrl.data.jsonl import check_out
     from jaxrl.device.compilations import set_up_jax
     from jaxrl.device.mesh import make_mesh
+    from jaxrl.policy.load import load_policy
     from jaxrl.track.evaluations import render_table, save_rows
 
     if arguments.out is not None:
@@ -390,12 +390,12 @@ def _generate(arguments: argparse.Namespace) -> None:
 
 def _open_model(arguments: argparse.Namespace) -> tuple[Any, Any]:
     """The mesh, and the weights on it."""
-    from jaxrl.commands.model import load_policy
     from jaxrl.config.experiment import Config
     from jaxrl.config.shared import MeshSection
     from jaxrl.data.jsonl import check_out
     from jaxrl.device.compilations import set_up_jax
     from jaxrl.device.mesh import make_mesh
+    from jaxrl.policy.load import load_policy
 
     check_out(arguments.out)
     set_up_jax(Config.model_fields["compilation_cache"].default)

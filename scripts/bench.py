@@ -355,6 +355,7 @@ def roll_out(
     completions: dict[int, Completion] = {}
     for sampled in engine.run(trainable, frozen, requests, jax.random.fold_in(jax.random.key(3), number)):
         completions[sampled.request * per_request + sampled.index] = sampled.completion
+    engine.release()  # as before updates: every run makes the weights of decoding
     return [completions[row] for row in range(work.num_samples)]
 
 

@@ -162,11 +162,30 @@ def test_flax_is_a_notation_for_layers_and_nothing_more():
         assert used <= FLAX_NAMES, name
 
 
+def test_the_library_itself_does_not_use_the_public_names_at_its_top():
+    """`jaxrl/__init__.py` names rooms of all floors, as strings that nothing here follows: they are imported
+    when somebody outside asks for one. A room that asked there would climb unseen.
+    """
+    uses = {(name, used) for name, tree in TREES.items() for used in imports_of(tree) if is_of_the_top(used)}
+    assert {used for _, used in uses} <= {"jaxrl", "jaxrl.__version__"}
+    assert ours(TREES["__init__"]) == set()
+
+
+def is_of_the_top(dotted: str) -> bool:
+    return dotted == "jaxrl" or (
+        dotted.startswith("jaxrl.") and dotted.count(".") == 1 and dotted[6:] not in {room(n) for n in FILES}
+    )
+
+
 @pytest.mark.parametrize(
     "program",
-    ["import jaxrl.cli", "from jaxrl.cli import main\ntry: main(['--help'])\nexcept SystemExit: pass"],
+    [
+        "import jaxrl\ndir(jaxrl), jaxrl.__version__, jaxrl.InputError, jaxrl.Problem",
+        "import jaxrl.cli",
+        "from jaxrl.cli import main\ntry: main(['--help'])\nexcept SystemExit: pass",
+    ],
 )
-def test_the_command_line_answers_without_loading_anything_heavy(program):
+def test_what_must_answer_at_once_loads_nothing_heavy(program):
     assert not modules_after(program) & {"jax", "flax", "optax", "orbax", "transformers", "numpy", "pydantic"}
 
 

@@ -6,23 +6,13 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from jax.sharding import Mesh
-
-from jaxrl.config.shared import ModelSection
 from jaxrl.data.dates import asks_for_date, fix_moment
 from jaxrl.data.jsonl import read_objects
 from jaxrl.data.tokenizer import find_tokenizer, num_tokens
 from jaxrl.errors import InputError
 from jaxrl.model.policy import Policy
-from jaxrl.policy.hand_over import PolicyWeights
-from jaxrl.policy.load import load_base
 
 log = logging.getLogger("jaxrl")
-
-
-def load_policy(model: str, adapter: str | None, dtype: str, mesh: Mesh) -> PolicyWeights:
-    """The policy of a model directory (or hub name), with an adapter folder laid over it if one is given."""
-    return load_base(ModelSection(path=model, adapter=adapter, dtype=dtype), vocab_size=0, mesh=mesh, seed=0)
 
 
 def with_tokens_of(tokenizer, policy: Policy) -> Policy:

@@ -1,5 +1,6 @@
 """`jaxrl score`: the logprobs that a model gives to tokens. One JSONL in, one out."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import jax
@@ -29,11 +30,34 @@ def score_file(weights: PolicyWeights, tokens_file: Path, out: Path, mesh: Mesh)
     records = read_lines(tokens_file)
     vocab_size = weights.policy.config.vocab_size
     rows = [token_ids(record, "tokens", place, vocab_size) for place, record in records]
-    limit = weights.policy.config.max_positions
-    for (place, _), row in zip(records, rows):
-        if len(row) > limit:
+    logprobs = score_tokens(weights, rows, mesh, [place for place, _ in records])
+    write_rows(out, [record | {"logprobs": row} for (_, record), row in zip(records, logprobs)])
+    return len(records)
+
+
+def score_tokens(
+    weights: PolicyWeights, rows: Sequence[Sequence[int]], mesh: Mesh, names: Sequence[str] | None = None
+) -> list[list[float]]:
+    """The logprob of every token of every row of ids, given those before it in the row, at temperature 1.
+
+    Args:
+      names: what errors call the rows; None: `row 0`, `row 1` and so on.
+    Returns:
+      as many numbers for each row as it has tokens; the first is 0.
+    Raises:
+      InputError: a row without tokens, with ids that the model does not have, or with more than it can hold.
+    """
+    config = weights.policy.config
+    for name, row in zip(names or [f"row {i}" for i in range(len(rows))], rows, strict=True):
+        if len(row) == 0 or not all(0 <= i < config.vocab_size for i in row):
             raise InputError(
-                f"{place}: {len(row)} tokens are more than the model's {limit} positions; cut the line"
+                f"{name}: must have at least one token id, each in 0..{config.vocab_size - 1}, and is"
+                f" {str(row)[:60]}"
+            )
+        if len(row) > config.max_positions:
+            raise InputError(
+                f"{name}: {len(row)} tokens are more than the model's {config.max_positions} positions; cut"
+                " the line"
             )
     score = make_score_fn(weights.policy, mesh)
     logprobs: dict[int, list[float]] = {}
@@ -49,11 +73,10 @@ def score_file(weights: PolicyWeights, tokens_file: Path, out: Path, mesh: Mesh)
         values = jax.device_get(score(weights.trainable, weights.frozen, shard_batch(batch, mesh)))[0]
         for b, i in enumerate(members):
             logprobs[i] = values[b, : len(rows[i])].tolist()
-    write_rows(out, [record | {"logprobs": logprobs[i]} for i, (_, record) in enumerate(records)])
-    return len(records)
+    return [logprobs[i] for i in range(len(rows))]
 
 
-def _score_batch(rows: list[list[int]], B: int) -> SFTBatch:
+def _score_batch(rows: Sequence[Sequence[int]], B: int) -> SFTBatch:
     T = length_bucket(max(map(len, rows)))
     tokens, segment_ids = np.zeros((1, B, T), np.int32), np.zeros((1, B, T), np.int32)
     for b, row in enumerate(rows):

@@ -6,9 +6,8 @@ input joined.
 
 Decoding moves every weight for every token, so what counts is how few passes and how few programs' launches
 that takes: stacked layers would be cut out of their stack (a copy of all weights per window), and adapters as
-they are trained add 14 small products per layer. This form is made from (trainable, frozen) at the start of
-every run of the sampler and dropped at its end: a policy that has moved on cannot be sampled from its old
-copy.
+they are trained add 14 small products per layer. How long this form lives, and that a policy that has moved
+on is not sampled from its old copy, is the matter of `sample/resident.py`.
 
 Axes: B rows, T new tokens, S cache positions, D width, V vocabulary, R ranks of the joined adapters.
 """

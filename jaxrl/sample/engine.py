@@ -4,6 +4,7 @@ others are given or it is asked to let go.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 import numpy as np
 from jax import Array
@@ -14,10 +15,11 @@ from jaxrl.config.shared import SampleSection
 from jaxrl.device.memory import free_memory
 from jaxrl.device.mesh import num_row_shards
 from jaxrl.errors import InputError
-from jaxrl.model.decoding import DecodeWeights, decode_weights
+from jaxrl.model.decoding import decode_weights
 from jaxrl.model.policy import Policy
 from jaxrl.sample.buckets import next_power_of_two
 from jaxrl.sample.decode import Decoder
+from jaxrl.sample.resident import Resident
 from jaxrl.sample.rows import Request, Sampled
 from jaxrl.sample.session import Session
 from jaxrl.sample.sets import set_bytes
@@ -64,6 +66,11 @@ class Engine:
         self.fewest_rows = min(most, next_power_of_two(usual_prompts * usual_samples))
         self.fewest_prompts = next_power_of_two(min(usual_prompts, -(-most // usual_samples)))
         self.decoder = Decoder(policy, mesh, sample.kv_dtype == "int8", records)
+        self.resident = Resident(
+            partial(
+                decode_weights, policy, mesh=mesh, merge=sample.merge_lora, int8=sample.weight_dtype == "int8"
+            )
+        )
         self.times: dict[str, float] = {}
         self.counts: dict[str, int] = {}
         self._untold: list[dict[str, float]] = []
@@ -102,10 +109,11 @@ class Engine:
         self._untold = []
         return total
 
-    def make_weights(self, trainable: Tree, frozen: Tree) -> DecodeWeights:
-        """The weights as decoding reads them, made anew for every run."""
-        is_int8 = self.sample.weight_dtype == "int8"
-        return decode_weights(self.policy, trainable, frozen, self.mesh, self.sample.merge_lora, is_int8)
+    def release(self) -> None:
+        """Let go of the weights in the form of decoding, before work that needs the memory, as updates do.
+        They are made by the first run with some arrays, and kept for the next ones with the same.
+        """
+        self.resident.release()
 
     def capacity(self, size: int) -> int:
         """How many rows of `size` cache positions are decoded together at most, over all devices.

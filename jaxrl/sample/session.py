@@ -95,7 +95,7 @@ class Session:
         with explain_out_of_memory("sampling", self._smaller):
             self._free_since = time.perf_counter()
             self._device_busy()
-            self.weights = self.engine.make_weights(self.trainable, self.frozen)
+            self.weights = self.engine.resident.get(self.trainable, self.frozen)
             self.batch.wait()
             while True:
                 self._arrange()

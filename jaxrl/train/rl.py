@@ -143,6 +143,7 @@ def rl(run: Run, stage: RLStage, index: int, weights: PolicyWeights) -> PolicyWe
             learner.timeline.begin()
             # ----------------------------------------------------------------------------- experience, credit
             groups, sampled = fill_batch(algo, sample_groups)
+            engine.release()  # scores and updates need the memory
             collect_s = time.perf_counter() - learner.timeline.started
             seed = (run.config.seed, index, progress.batches)
             experience = credit(groups, sampled, learner, state, progress, seed)

@@ -79,6 +79,7 @@ def rsft(run: Run, stage: RSFTStage, index: int, weights: PolicyWeights) -> Poli
             started = time.perf_counter()
             checkpoint = first + done if done else None
             winners, statistics = find_winners(work, iteration, checkpoint, problems, sample_groups)
+            engine.release()  # updates need the memory
             collect_s = time.perf_counter() - started
             if not winners:
                 continue

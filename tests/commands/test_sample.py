@@ -5,9 +5,12 @@ left out in silence.
 import pytest
 
 from jaxrl.commands.sample import read_prompt
+from jaxrl.commands.score import score_tokens
 from jaxrl.data.tokenizer import train_tokenizer
 from jaxrl.errors import InputError
+from jaxrl.policy.hand_over import PolicyWeights
 from tests.data.test_chat import LLAMA3, TOOLS, WITH_TOOLS, add_bos, make
+from tests.tiny import one_device, policy_and_trees
 
 USER = {"role": "user", "content": "Which host?"}
 
@@ -58,3 +61,16 @@ def test_system_and_tools_of_a_line_are_in_its_prompt():
 def test_what_a_line_asks_for_and_would_not_get_is_refused(line, message):
     with pytest.raises(InputError, match="in.jsonl, line 3: .*" + message):
         prompt(line, train_tokenizer(["a b Which host"]))
+
+
+@pytest.mark.parametrize(
+    "row, message",
+    [
+        ([], r"row 1: must have at least one token id, each in 0\.\.63, and is \[\]"),
+        ([3, 64], r"row 1: .*each in 0\.\.63, and is \[3, 64\]"),
+        ([1] * 4097, "row 1: 4097 tokens are more than the model's 4096 positions"),
+    ],
+)
+def test_rows_that_the_model_cannot_score_are_named(row, message):
+    with pytest.raises(InputError, match=message):
+        score_tokens(PolicyWeights(*policy_and_trees()), [[1, 2], row], one_device())

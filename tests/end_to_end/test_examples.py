@@ -1,15 +1,26 @@
-"""A user's own task and reward, in whole runs: the files that the examples name are all that they need."""
+"""A user's own task and reward, in whole runs: the files that the examples name are all that they need. And a
+model used from Python.
+"""
 
 import io
 import json
+import runpy
 import shutil
+import sys
+from dataclasses import replace
 from pathlib import Path
 
+import jax
+import numpy as np
 import pytest
 
 from jaxrl.commands.run import run
 from jaxrl.config.file import load_config
+from jaxrl.data.tokenizer import num_tokens, train_tokenizer
 from jaxrl.errors import InputError
+from jaxrl.weights.safetensors import save_model
+from tests.tiny import CONFIG as MODEL
+from tests.tiny import max_difference, policy_and_trees
 
 ROOT = Path(__file__).resolve().parents[2]
 BROKEN = """
@@ -75,3 +86,44 @@ def test_a_reward_of_ones_own_and_runs_that_its_errors_end(at_root):
     assert [row["verify/errors"] for row in rows] == [16, 16, 16], "the fourth batch of 16 made it 64"
     assert all(row["reward/not_finite"] == 16 and "loss" not in row for row in rows)
     assert "warning: grpo, step 1: 16 samples have no verdict" in told.getvalue()
+
+
+# ----------------------------------------------------------------------------------------------------- Python
+
+
+@pytest.fixture(scope="module")
+def model_folder(tmp_path_factory) -> Path:
+    """A model directory with a tokenizer, both tiny."""
+    folder = tmp_path_factory.mktemp("model")
+    tokenizer = train_tokenizer(["Where do you arrive?"])
+    config = replace(MODEL, vocab_size=num_tokens(tokenizer), qkv_bias=False)
+    _, model, _ = policy_and_trees(None, config)
+    tokenizer.save_pretrained(folder / "tokenizer")
+    save_model(
+        model["model"], config, folder, "float32", folder / "tokenizer", eos_ids=(tokenizer.eos_token_id,)
+    )
+    return folder
+
+
+def test_a_model_is_used_from_python_in_forty_lines(model_folder, monkeypatch, capsys):
+    script = ROOT / "examples" / "use_from_python.py"
+    assert len(script.read_text().splitlines()) < 40
+    monkeypatch.setattr(sys, "argv", [script.name, str(model_folder)])
+    found = runpy.run_path(str(script))
+    completions, metrics = found["completions"], found["metrics"]
+    assert (
+        len({tuple(c.completion_ids) for c in completions})
+        > 1
+        == len({tuple(c.prompt_ids) for c in completions})
+    )
+    for completion, logprobs in zip(completions, found["logprobs"], strict=True):
+        sampled = logprobs[len(completion.prompt_ids) :]
+        np.testing.assert_allclose(sampled, completion.sampler_logprobs, atol=1e-4)
+    assert metrics["ratio/mean"] == 1 and metrics["sampler_mismatch/max"] < 1e-4 and metrics["skipped"] == 0
+    assert metrics["tokens"] == sum(len(c.completion_ids) for c in completions)
+    before, after = found["weights"].trainable, found["state"].trainable
+    assert max_difference(after, before) > 0 and found["state"].step == 1
+    assert not any(leaf.is_deleted() for leaf in jax.tree.leaves(before)), (
+        "the model that was loaded is left alone"
+    )
+    assert len(capsys.readouterr().out.splitlines()) == len(completions) + 1

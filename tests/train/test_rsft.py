@@ -22,6 +22,7 @@ from jaxrl.train import rsft as rsft_module
 from jaxrl.train.rsft import problems_asked
 from tests.docs_pages import undocumented_in
 from tests.end_to_end.runs import lines
+from tests.sample.watching import watch_decode_weights
 
 SHARED = """
 lora: {rank: 4, alpha: 8, dropout: 0.1}
@@ -141,7 +142,15 @@ def test_given_steps_are_those_of_each_iteration(load):
     assert [row["step"] for row in starts(folder)] == [1, 4] and len(lines(folder, "metrics.jsonl")) == 6
 
 
-def test_the_base_can_be_trained_whole(load):
+def test_the_base_can_be_trained_whole(load, monkeypatch):
+    """With the memory of one model: what the sampler has made of it is gone when it is updated."""
+    update, made = rsft_module.update, watch_decode_weights(monkeypatch)
+
+    def watched(*args):
+        assert made and all(weights() is None for weights in made)
+        return update(*args)
+
+    monkeypatch.setattr(rsft_module, "update", watched)
     folder = run(load(lora=None, iterations=1, steps=2), io.StringIO())
     assert (folder / "model" / "config.json").is_file() and not (folder / "adapter").exists()
 
