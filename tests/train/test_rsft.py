@@ -144,13 +144,13 @@ def test_given_steps_are_those_of_each_iteration(load):
 
 def test_the_base_can_be_trained_whole(load, monkeypatch):
     """With the memory of one model: what the sampler has made of it is gone when it is updated."""
-    update, made = rsft_module.update, watch_decode_weights(monkeypatch)
+    fine_tune, made = rsft_module.fine_tune, watch_decode_weights(monkeypatch)
 
     def watched(*args):
         assert made and all(weights() is None for weights in made)
-        return update(*args)
+        return fine_tune(*args)
 
-    monkeypatch.setattr(rsft_module, "update", watched)
+    monkeypatch.setattr(rsft_module, "fine_tune", watched)
     folder = run(load(lora=None, iterations=1, steps=2), io.StringIO())
     assert (folder / "model" / "config.json").is_file() and not (folder / "adapter").exists()
 
