@@ -14,11 +14,20 @@ from jaxrl.config.algo import CorrectionSection, GRPOSection, PPOSection, Replay
 from jaxrl.config.shared import LoraSection, MeshSection, OptimSection, SampleSection
 from jaxrl.device.compilations import Compilations
 from jaxrl.device.mesh import make_mesh, shard_batch
-from jaxrl.model.value_head import init_value_head
 from jaxrl.update.objective import policy_objective, value_objective, weigh
 from jaxrl.update.state import make_actor_critic_optimizer, make_optimizer, place_state, policy_part
 from jaxrl.update.step import make_critic_fn, make_grpo_step, make_ppo_step, make_score_fn, make_sft_step
-from tests.tiny import LORA, noisy, one_device, policy_and_trees, policy_batch, relative_difference, sft_batch
+from tests.tiny import (
+    LORA,
+    drawn,
+    fresh_value_head,
+    noisy,
+    one_device,
+    policy_and_trees,
+    policy_batch,
+    relative_difference,
+    sft_batch,
+)
 
 # Keeps the gradient as its state, untouched: the change of the parameters would be the gradient rounded to
 # their size.
@@ -59,11 +68,9 @@ ALGOS = {
 def trees_for(algo, lora=LORA):
     policy, trainable, frozen = policy_and_trees(lora)
     if isinstance(algo, PPOSection):
-        trainable = trainable | {
-            "value_head": noisy(init_value_head(jax.random.key(5), policy.config.d_model), 6)
-        }
+        trainable = trainable | {"value_head": noisy(fresh_value_head(policy.config.d_model), 6)}
         if algo.critic == "separate":
-            trainable = trainable | {"critic_lora": noisy(policy.init_lora(jax.random.key(7)), 8)}
+            trainable = trainable | {"critic_lora": noisy(drawn(policy.init_lora, 7), 8)}
     return policy, trainable, frozen
 
 
