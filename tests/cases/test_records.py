@@ -34,7 +34,6 @@ def test_fields_of_a_record_are_in_what_is_trained_or_refused():
         texts("tools")
 
 
-@pytest.mark.slow
 def test_so_do_the_commands(tmp_path):
     output = run_case(CASE, tmp_path)
     for said in (

@@ -7,7 +7,6 @@ import pytest
 from tests.cases.run_case import run_case
 
 
-@pytest.mark.slow
 def test_two_runs_in_one_folder(tmp_path):
     """The second comes while the first still imports, or already trains: who came first is first."""
     said = run_case("14-two-runs-in-one-folder", tmp_path)
