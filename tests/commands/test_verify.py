@@ -79,7 +79,7 @@ def test_lines_keep_their_fields_and_their_order(files, capsys):
     ]
     rows = [{"n": n, "other": [n], "reward": "old", "completion": text} for n, text in enumerate(texts)]
     write("in.jsonl", rows)
-    assert verify("--timeout", "5") == 0
+    assert verify("--timeout", "2") == 0
     told = capsys.readouterr().out
     right = texts.count("right")
     counts = (
@@ -354,7 +354,7 @@ def test_a_signal_leaves_what_is_judged_and_resume_goes_on_from_it(files, capsys
     )
     assert read_out() == kept
     write("in.jsonl", rows[:22])
-    assert main([*arguments, "--resume", "--timeout", "5"]) == 0
+    assert main([*arguments, "--resume", "--timeout", "2"]) == 0
     assert (
         f"22 rows, {len(kept)} of them judged before: 20 right, 0 wrong, 2 errors (timeout 2)"
         in capsys.readouterr().out
