@@ -1,4 +1,4 @@
-"""Shared by all tests: the lanes, the CPU as a device, compiled programs kept on disk, not all of them in memory."""
+"""Shared by all tests: the lanes, CPU devices, compiled programs kept on disk, and not all of them in memory."""
 
 import os
 from pathlib import Path
@@ -21,8 +21,8 @@ import pytest
 MOST_MAPS = 20_000
 REFERENCE_GRAPH = Path(__file__).resolve().parents[2] / "shared" / "data" / "kg"
 
-# The lane of a test is its own mark, if it has one (`@pytest.mark.mesh`: it needs several devices), else the row
-# that names its file or folder, else `fast`. `scripts/test.sh LANE` runs one, in the setting that it needs.
+# The lane of a test is its own mark, if it has one (`@pytest.mark.mesh`: it needs several devices), else the
+# row that names its file or folder, else `fast`. `scripts/test.sh LANE` runs one, in the setting it needs.
 LANES = {
     "fast": (),
     "mesh": (),

@@ -1,5 +1,5 @@
-"""Advantages against TRL's own and against naive loops (tests/golden/losses.json), and that each golden is what it
-names itself. The losses and gradients of the same file: tests/update/test_objective.py.
+"""Advantages against TRL's own and against naive loops (tests/golden/losses.json), and that each golden is
+what it names itself. The losses and gradients of the same file: tests/update/test_objective.py.
 
 PPO's are computed twice: one sequence to a row, and all sequences packed in one row.
 """

@@ -132,8 +132,8 @@ def variants_of(make_batch):
     }
 
 
-# Every loss, with and without adapters; what each loss makes of a batch that is cut otherwise is tested for all of them
-# below, without a model.
+# With and without adapters, with a critic; what each loss makes of a batch that is cut otherwise is tested
+# below for all losses, without a model.
 WHOLE = [("everything", LORA), ("ppo separate", LORA), ("sft", None)]
 
 
