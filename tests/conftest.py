@@ -1,4 +1,4 @@
-"""Shared by all tests: the lanes, CPU devices, compiled programs kept on disk, and not all of them in memory."""
+"""Shared by all tests: the lanes, CPU devices, compiled programs on disk, and not all of them in memory."""
 
 import os
 from pathlib import Path

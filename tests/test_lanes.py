@@ -1,4 +1,4 @@
-"""The lanes of the tests: the table names what exists, the script runs each, and every test is in one of them."""
+"""The lanes of the tests: the table names what exists, the script runs each, every test is in one of them."""
 
 import re
 from pathlib import Path

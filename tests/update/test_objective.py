@@ -3,9 +3,9 @@ by hand.
 
 The goldens go through the settings of a config, `weigh`, and the two objectives. The golden holds TRL's
 settings by TRL's names; `from_settings` says what they are in ours, and the tests where the two differ.
-Everything is computed twice: one sequence to a row, and all sequences packed in one row. Whatever stands outside
-of the completions is made to be wrong, so that nothing of it may be read. By hand, one sequence: a prompt token,
-`N` completion tokens, one place of padding.
+Everything is computed twice: one sequence to a row, and all sequences packed in one row. Whatever stands
+outside of the completions is made to be wrong, so that nothing of it may be read. By hand, one sequence: a
+prompt token, `N` completion tokens, one place of padding.
 """
 
 import dataclasses
