@@ -1,5 +1,35 @@
 #!/usr/bin/env bash
-# All tests: makes the environment, then runs pytest. Arguments are pytest's (-m "not slow" leaves out the long ones).
-set -euo pipefail
-source "$(dirname "$0")/environment.sh"
-exec python -m pytest "$@"
+# The tests: makes the environment, then runs them lane by lane, or one lane.
+#   scripts/test.sh [LANE] [pytest's arguments]     LANE: fast, mesh, sandbox, end_to_end, aot
+# With arguments and no lane it is pytest itself, in one process. What is in which lane: tests/conftest.py.
+set -uo pipefail
+source "$(dirname "$0")/environment.sh" || exit
+LANES=(fast mesh sandbox end_to_end aot)
+
+run_lane() {
+  local lane=$1 devices=1 processes=2
+  shift
+  # One process alone may load the TPU's compiler.
+  case $lane in
+    mesh) devices=8 ;;
+    aot) processes=0 ;;
+  esac
+  # Programs run for a moment, and most of a lane's time is the compiler's: it need not make them fast. A test whose law
+  # is about the compiler takes the fixture `optimized`; the lane `aot` is about nothing else.
+  [ "$lane" = aot ] || export JAX_DISABLE_MOST_OPTIMIZATIONS=1
+  JAX_NUM_CPU_DEVICES=$devices python -m pytest -m "$lane" -n "$processes" --dist loadfile "$@"
+}
+
+if [[ " ${LANES[*]} " == *" ${1:-none} "* ]]; then
+  run_lane "$@"
+elif [ $# -gt 0 ]; then
+  exec python -m pytest "$@"
+else
+  failed=()
+  for lane in "${LANES[@]}"; do
+    SECONDS=0
+    (run_lane "$lane") || failed+=("$lane")
+    echo "lane $lane: $SECONDS s"
+  done
+  [ ${#failed[@]} -eq 0 ] || { echo "failed: ${failed[*]}"; exit 1; }
+fi

@@ -1,12 +1,13 @@
-"""Shared by all tests: eight CPU devices, compiled programs kept on disk, and not all of them in memory."""
+"""Shared by all tests: the lanes, CPU devices, compiled programs on disk, and not all of them in memory."""
 
 import os
 from pathlib import Path
 
+# Where a lane has not said otherwise there are eight devices, so that any test can be run by itself.
+os.environ.setdefault("JAX_NUM_CPU_DEVICES", "8")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-os.environ["JAX_NUM_CPU_DEVICES"] = "8"
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path.home() / ".cache" / "jaxrl" / "tests"))
-os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 # Eight devices that share few busy cores may wait for each other longer than the 40 s after which XLA ends
 # the process.
@@ -20,6 +21,42 @@ import pytest
 MOST_MAPS = 20_000
 REFERENCE_GRAPH = Path(__file__).resolve().parents[2] / "shared" / "data" / "kg"
 
+# The lane of a test is its own mark, if it has one (`@pytest.mark.mesh`: it needs several devices), else the
+# row that names its file or folder, else `fast`. `scripts/test.sh LANE` runs one, in the setting it needs.
+LANES = {
+    "fast": (),
+    "mesh": (),
+    "sandbox": (
+        "sandbox",
+        "verify",
+        "tasks/code",
+        "tasks/programs",
+        "cases/test_program_cases.py",
+        "commands/test_verify.py",
+    ),
+    "end_to_end": ("end_to_end", "cases", "test_bench.py", "train/test_rsft.py"),
+    "aot": ("compiled/test_aot.py",),
+}
+
+
+def lane_of(file: Path) -> str:
+    """The lane of a test file whose tests have no mark of their own; the most special row counts."""
+    places = {file, *file.parents}
+    rows = [(len(place), lane) for lane, rows in LANES.items() for place in rows if Path(place) in places]
+    return max(rows, default=(0, "fast"))[1]
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """Every test is in exactly one lane, which is then one of its marks."""
+    here = Path(__file__).parent
+    for item in items:
+        own = {mark.name for mark in item.iter_markers() if mark.name in LANES}
+        if len(own) > 1:
+            raise pytest.UsageError(f"{item.nodeid} is marked for several lanes: {sorted(own)}")
+        if not own:
+            item.add_marker(lane_of(item.path.relative_to(here)))
+
 
 @pytest.fixture(autouse=True, scope="module")
 def few_programs_in_memory():
@@ -30,6 +67,15 @@ def few_programs_in_memory():
     maps = Path("/proc/self/maps")
     if maps.exists() and len(maps.read_text().splitlines()) > MOST_MAPS:
         jax.clear_caches()
+
+
+@pytest.fixture
+def optimized():
+    """Programs are compiled as they are for users, which most lanes leave out (`scripts/test.sh`)."""
+    before = jax.config.jax_disable_most_optimizations
+    jax.config.update("jax_disable_most_optimizations", False)
+    yield
+    jax.config.update("jax_disable_most_optimizations", before)
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ def send(number):
 
 def output_of(body: str) -> str:
     done = subprocess.run(
-        [sys.executable, "-c", HEAD + body], capture_output=True, text=True, cwd=ROOT, timeout=60
+        [sys.executable, "-c", HEAD + body], capture_output=True, text=True, cwd=ROOT, timeout=600
     )
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()

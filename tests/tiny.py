@@ -1,12 +1,14 @@
 """Tiny models and batches for tests."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxrl.config.shared import LoraSection, MeshSection
 from jaxrl.device.mesh import make_mesh
 from jaxrl.model.config import ModelConfig, RopeScaling
 from jaxrl.model.policy import Policy
+from jaxrl.model.value_head import init_value_head
 from jaxrl.update.batch import PolicyBatch, SFTBatch
 
 CONFIG = ModelConfig(
@@ -31,21 +33,46 @@ def one_device():
 
 
 def noisy(tree, seed: int, size: float = 0.05):
-    """Every leaf moved a little, so that zeros and ones of the initialisation hide nothing."""
-    leaves, treedef = jax.tree.flatten(tree)
-    keys = jax.random.split(jax.random.key(seed), len(leaves))
-    return treedef.unflatten(
-        [x + size * jax.random.normal(k, x.shape, x.dtype) for x, k in zip(leaves, keys)]
+    """Every leaf moved a little, so that zeros and ones of the initialisation hide nothing. Drawn by NumPy:
+    jax would compile a program for the random bits of every shape, seconds for each tree.
+    """
+    rng = np.random.default_rng(seed)
+    return jax.tree.map(
+        lambda x: jnp.asarray((np.asarray(x) + size * rng.standard_normal(x.shape)).astype(x.dtype)), tree
     )
+
+
+def drawn(init, seed: int):
+    """A tree of the shapes and names that `init(key)` has, with weights of the size that they have there,
+    drawn by NumPy: norms one, biases zero, kernels N(0, 1/d_in), the B of adapters zero.
+    """
+    rng = np.random.default_rng(seed)
+
+    def leaf(path, x):
+        name = jax.tree_util.keystr(path)
+        if "scale" in name:
+            return jnp.asarray(np.ones(x.shape, x.dtype))
+        if "bias" in name or "lora_b" in name:
+            return jnp.asarray(np.zeros(x.shape, x.dtype))
+        d_in = x.shape[-1] if "embed" in name or "head" in name else x.shape[-2]
+        return jnp.asarray((d_in**-0.5 * rng.standard_normal(x.shape)).astype(x.dtype))
+
+    return jax.tree_util.tree_map_with_path(leaf, jax.eval_shape(init, jax.random.key(0)))
 
 
 def policy_and_trees(lora: LoraSection | None = LORA, config: ModelConfig = CONFIG, **settings):
     """(policy, trainable, frozen) with adapters that do something."""
     policy = Policy(config, lora, **settings)
-    model = noisy(policy.init_model(jax.random.key(0)), 1)
+    model = noisy(drawn(policy.init_model, 0), 1)
     if lora is None:
         return policy, {"model": model}, {}
-    return policy, {"lora": noisy(policy.init_lora(jax.random.key(2)), 3)}, {"model": model}
+    return policy, {"lora": noisy(drawn(policy.init_lora, 2), 3)}, {"model": model}
+
+
+def fresh_value_head(d_model: int):
+    """The critic's head as training begins it: its last layer is zero."""
+    tree = drawn(lambda key: init_value_head(key, d_model), 4)
+    return tree | {"out": jax.tree.map(lambda x: jnp.asarray(np.zeros_like(x)), tree["out"])}
 
 
 def ragged_sequences(

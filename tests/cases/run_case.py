@@ -11,7 +11,7 @@ import pytest
 CASES = Path(__file__).resolve().parents[2].parent / "shared" / "cases"
 
 
-def run_case(name: str, folder: Path, timeout: float = 600) -> str:
+def run_case(name: str, folder: Path, timeout: float = 3000) -> str:
     """What `cmd.sh` of the case prints, run in a copy of it under `folder`; the test is skipped where the
     case is not there.
     """

@@ -1,13 +1,16 @@
 """Fields of SFT records that change what is to be learnt (case 12): honoured, or refused by name."""
 
+import shutil
+
 import pytest
 
+from jaxrl.cli import main
 from jaxrl.config.experiment import DataSection
 from jaxrl.data.chat import render_for_training
 from jaxrl.data.records import read_records
 from jaxrl.data.tokenizer import load_tokenizer
 from jaxrl.errors import InputError
-from tests.cases.run_case import CASES, run_case
+from tests.cases.run_case import CASES
 
 CASE = "12-fields-dropped-in-silence"
 
@@ -34,15 +37,10 @@ def test_fields_of_a_record_are_in_what_is_trained_or_refused():
         texts("tools")
 
 
-@pytest.mark.slow
-def test_so_do_the_commands(tmp_path):
-    output = run_case(CASE, tmp_path)
-    for said in (
-        "reasoning: rc 0",
-        "weight: rc 0",
-        "tools: rc 2",
-        "system: rc 0",
-        "because 0\n</think>\n\nis 0<|im_end|> | all",
-    ):
-        assert said in output
-    assert "weight trained on: good 0<|im_end|> | all" in output
+def test_so_do_the_commands(tmp_path, monkeypatch):
+    if not (CASES / CASE).is_dir():
+        pytest.skip(f"the case is not at {CASES}")
+    shutil.copytree(CASES / CASE, tmp_path / CASE, copy_function=shutil.copyfile)
+    monkeypatch.chdir(tmp_path / CASE)
+    for name, code in {"reasoning": 0, "weight": 0, "tools": 2, "system": 0}.items():
+        assert main(["run", "sft.yaml", f"name={name}", f"stages.0.data.file={name}.jsonl"]) == code, name

@@ -17,6 +17,7 @@ import pytest
 
 from jaxrl.cli import main
 from jaxrl.commands.verify import Tally, verify_file
+from tests.sandbox.processes import wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
 TASK = """
@@ -78,7 +79,7 @@ def test_lines_keep_their_fields_and_their_order(files, capsys):
     ]
     rows = [{"n": n, "other": [n], "reward": "old", "completion": text} for n, text in enumerate(texts)]
     write("in.jsonl", rows)
-    assert verify("--timeout", "0.5") == 0
+    assert verify("--timeout", "2") == 0
     told = capsys.readouterr().out
     right = texts.count("right")
     counts = (
@@ -275,7 +276,7 @@ def test_a_signal_leaves_no_file_and_no_process(files, number):
         [*command, "--workers", "2", "file=task.py"], env=environment, stderr=subprocess.PIPE, text=True
     )
     workers = []
-    while len(workers) < 2:
+    while len(workers) < 2 or not Path("asleep").exists():  # at work, both
         time.sleep(0.05)
         assert process.poll() is None
         workers = [
@@ -283,11 +284,10 @@ def test_a_signal_leaves_no_file_and_no_process(files, number):
             for path in Path("/proc").iterdir()
             if path.name.isdigit() and parent_of(path) == process.pid
         ]
-    time.sleep(0.5)
     process.send_signal(number)
-    _, error = process.communicate(timeout=120)
+    _, error = process.communicate(timeout=300)
     assert process.returncode == 128 + number and error == "stopped at once; no file was written\n"
-    assert not any(Path(f"/proc/{pid}").exists() for pid in workers)
+    assert wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in workers), seconds=120)
     assert {path.name for path in files.iterdir()} - {"__pycache__", "asleep"} == {"in.jsonl", "task.py"}
 
 
@@ -324,9 +324,8 @@ def test_a_signal_leaves_what_is_judged_and_resume_goes_on_from_it(files, capsys
     while not (files / "asleep").exists():
         assert process.poll() is None
         time.sleep(0.05)
-    time.sleep(1.0)  # for the rows before it to arrive; how many do does not matter below
     process.send_signal(signal.SIGINT)
-    _, error = process.communicate(timeout=60)
+    _, error = process.communicate(timeout=300)
     assert process.returncode == 130 and not list(files.glob("*.tmp"))
 
     def read_out():
@@ -355,7 +354,7 @@ def test_a_signal_leaves_what_is_judged_and_resume_goes_on_from_it(files, capsys
     )
     assert read_out() == kept
     write("in.jsonl", rows[:22])
-    assert main([*arguments, "--resume", "--timeout", "0.5"]) == 0
+    assert main([*arguments, "--resume", "--timeout", "2"]) == 0
     assert (
         f"22 rows, {len(kept)} of them judged before: 20 right, 0 wrong, 2 errors (timeout 2)"
         in capsys.readouterr().out

@@ -132,7 +132,6 @@ def test_data_parallel_rows_need_nothing_from_other_chips(elsewhere):
     assert report.over_floor <= 1.3
 
 
-@pytest.mark.slow
 @needs_compilers
 @pytest.mark.parametrize(
     "target, most, options", [("v5e", 1.1, ()), ("h100", 1.3, WHOLE_GEMMS), ("h100", 1.4, ())]

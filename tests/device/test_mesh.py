@@ -31,6 +31,8 @@ from tests.weights.goldens import CONFIGS
 
 TX = make_optimizer(OptimSection(weight_decay=0.1), 10)
 
+pytestmark = pytest.mark.mesh
+
 
 @pytest.fixture(scope="module")
 def cube():

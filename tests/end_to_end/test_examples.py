@@ -43,7 +43,6 @@ def rows_of(folder, stage):
     return [row for row in rows if row["stage"] == stage]
 
 
-@pytest.mark.slow
 def test_a_task_of_ones_own_learns(at_root):
     folder = run(load_config("examples/sort.yaml", ["stages.2.steps=20"]), io.StringIO())
     rows = rows_of(folder, "grpo")
@@ -67,7 +66,6 @@ stages: [{kind: grpo, steps: 4, algo: {problems_per_batch: 4, group_size: 4}}]
 """
 
 
-@pytest.mark.slow
 def test_a_reward_of_ones_own_and_runs_that_its_errors_end(at_root):
     Path("reward.yaml").write_text(CONFIG)
     Path("my_reward.py").write_text(

@@ -22,7 +22,6 @@ STEPS, LAST, GOAL = 16, 5, 0.9  # a mean of 0.9 over five steps is reached at st
 SETTINGS = ["task.game=letter", "sample.max_new_tokens=10", f"stages.2.steps={STEPS}", "seed=0"]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", ["grpo", "rloo", "gspo", "dapo", "ppo"])
 def test_the_reward_rises_from_chance_to_near_the_optimum(name, tmp_path):
     folder = run(load_config(CONFIGS / f"{name}.yaml", [*SETTINGS, f"runs_dir={tmp_path}"]), io.StringIO())

@@ -65,7 +65,7 @@ def test_the_second_is_refused_with_the_pid_and_host_of_the_first(tmp_path):
         assert re.match(said, refusal(folder)) and "\n" not in refusal(folder)
         assert os.listdir(folder) == ["lock"], "to be refused changes nothing"
         first.stdin.close()
-        assert first.wait(timeout=60) == 0
+        assert first.wait(timeout=600) == 0
     assert list(tmp_path.iterdir()) == [], "neither does a run that writes nothing"
     with locked(folder):
         assert f"pid {os.getpid()} on host" in (folder / "lock").read_text()
@@ -108,7 +108,7 @@ def test_folders_that_vanish_while_they_are_made_are_made_again(tmp_path, monkey
 def test_a_killed_process_leaves_a_file_and_no_lock(tmp_path):
     with other_process(tmp_path) as first:
         first.send_signal(signal.SIGKILL)
-        first.wait(timeout=60)
+        first.wait(timeout=600)
     assert f"pid {first.pid} " in (tmp_path / "lock").read_text()
     with locked(tmp_path):
         assert (tmp_path / "lock").read_text().count("pid") == 1 and f"pid {os.getpid()} " in (
@@ -153,7 +153,7 @@ with locked(Path({str(tmp_path)!r})):
             stdout=answer,
             pass_fds=[answers],
         )
-        assert parent.wait(timeout=60) == 0
+        assert parent.wait(timeout=600) == 0
         with locked(tmp_path):
             pass
     finally:

@@ -32,6 +32,7 @@ def interpreted(monkeypatch):
     monkeypatch.setitem(module.KERNELS, "splash", partial(module._splash, interpret=True))
 
 
+@pytest.mark.mesh
 def test_splash_in_the_scanned_stack_over_a_mesh_gives_the_gradient_of_xla(interpreted):
     mesh = make_mesh(MeshSection(data=2, tensor=2))
     policy, trainable, frozen = policy_and_trees(remat="selective")

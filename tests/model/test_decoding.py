@@ -78,6 +78,7 @@ def test_fed_in_ragged_pieces_is_the_full_forward(lora, merge):
             np.testing.assert_allclose(logits[b], expected[b, done[b] - 1], rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.mesh
 def test_over_a_mesh_it_is_the_same():
     policy, trainable, frozen = policy_and_trees()
     plain = fed_in_pieces(

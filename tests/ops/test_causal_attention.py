@@ -99,6 +99,7 @@ def test_splash_is_attention_with_its_mask_written_out(rows, interpreted):
     check("splash", rows)
 
 
+@pytest.mark.mesh
 def test_splash_over_a_mesh_is_splash(interpreted):
     segment_ids = ROWS["packed"]
     q, k, v = arrays(segment_ids.shape[1])

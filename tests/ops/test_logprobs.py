@@ -279,6 +279,7 @@ def test_bfloat16_gradient_has_the_error_of_bfloat16(trains_head, sharpness):
 # ----------------------------------------------------------------------------------------------- many devices
 
 
+@pytest.mark.mesh
 @BOTH
 def test_eight_devices_give_the_same_and_gather_no_rows(trains_head, monkeypatch):
     rows, length, width, vocab = 8, 24, 12, 40

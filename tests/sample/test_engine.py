@@ -87,6 +87,7 @@ def test_windows_are_seamless(plain, window):
     assert_same_completions(completions(make_engine(window=window), requests_for(PROMPTS)), plain)
 
 
+@pytest.mark.mesh
 def test_a_mesh_changes_nothing(plain):
     cube = make_mesh(MeshSection(data=2, fsdp=2, tensor=2))
     trainable, frozen = (jax.device_put(tree, shardings_for(tree, cube)) for tree in (TRAINABLE, FROZEN))

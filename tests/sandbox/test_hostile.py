@@ -40,14 +40,7 @@ def test_the_level_of_this_machine_is_shown(capsys):
             print(f"\nsandbox level of this machine: {sandbox.level.name}. {sandbox.shortfall}")
 
 
-def marks(hostile):
-    """A second of CPU time at each level: in the fast tests, one of these programs speaks for all."""
-    return [pytest.mark.slow] if hostile.limits.cpu_s == 1.0 and hostile.name != "loop" else []
-
-
-@pytest.mark.parametrize(
-    "hostile", [pytest.param(hostile, marks=marks(hostile), id=hostile.name) for hostile in PROGRAMS]
-)
+@pytest.mark.parametrize("hostile", PROGRAMS, ids=lambda hostile: hostile.name)
 def test_hostile_program(sandbox, hostile):
     if sandbox.level < hostile.least:
         pytest.skip(f"nothing to hold below {hostile.least.name}")
@@ -69,4 +62,4 @@ def test_hostile_program(sandbox, hostile):
     assert sandbox.run("print(len('next'), sorted([2, 1]), open)", hostile.name.encode()).stdout.startswith(
         b"4 [1, 2] <built-in"
     )
-    assert outcome.seconds < hostile.limits.wall_s + 20
+    assert outcome.seconds < hostile.limits.wall_s + 120

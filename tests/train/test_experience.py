@@ -10,7 +10,6 @@ import pytest
 from jaxrl.config.algo import GRPOSection, PPOSection, ReplaySection
 from jaxrl.config.shared import SampleSection
 from jaxrl.device.mesh import shard_batch
-from jaxrl.model.value_head import init_value_head
 from jaxrl.rollout.collate import collate
 from jaxrl.rollout.replay import Entry
 from jaxrl.train.experience import Scorers, fields_of, give_credit, minibatches
@@ -18,7 +17,7 @@ from jaxrl.update.microbatch import policy_microbatch
 from jaxrl.update.state import place_state
 from jaxrl.update.step import make_critic_fn, make_grpo_step, make_ppo_step, make_score_fn
 from tests.rollout.episodes import group, trajectory
-from tests.tiny import noisy, one_device, policy_and_trees
+from tests.tiny import fresh_value_head, noisy, one_device, policy_and_trees
 
 POLICY, TRAINABLE, FROZEN = policy_and_trees()
 MESH = one_device()
@@ -47,9 +46,7 @@ def groups(rewards=((1.0, 0.0), (0.0, 1.0), (1.0, 0.0), (0.0, 1.0))):
 
 def credit(algo, given=None, entries=(), reference=None, kl_coef=None):
     is_ppo = isinstance(algo, PPOSection)
-    trainable = TRAINABLE | (
-        {"value_head": noisy(init_value_head(jax.random.key(0), 32), 1)} if is_ppo else {}
-    )
+    trainable = TRAINABLE | ({"value_head": noisy(fresh_value_head(32), 1)} if is_ppo else {})
     state = place_state(trainable, optax.sgd(1.0), jax.random.key(0), MESH, reference)
     scorers = Scorers(MESH, SEQ_LEN, algo, FROZEN, SCORE_WITH_VALUES if is_ppo else SCORE, SCORE)
     return give_credit(
@@ -212,9 +209,7 @@ def test_a_minibatch_of_replayed_samples_alone_is_a_batch_like_any_other(section
         replay=ReplaySection(ratio=0.2),
     )
     nan = float("nan")
-    trainable = TRAINABLE | (
-        {"value_head": init_value_head(jax.random.key(0), 32)} if section is PPOSection else {}
-    )
+    trainable = TRAINABLE | ({"value_head": fresh_value_head(32)} if section is PPOSection else {})
     experience = credit(algo, groups(((nan, nan),) * 4), [ENTRY], reference=TRAINABLE)
     (samples,) = list(minibatches(experience, algo, (0, 0, 1)))[:1]
     assert not experience.fresh and len(samples) == 1

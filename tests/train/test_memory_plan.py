@@ -75,6 +75,7 @@ def test_auto_is_selective_where_that_fits_and_full_elsewhere(device_of):
         )
 
 
+@pytest.mark.mesh
 def test_what_does_not_fit_is_told_with_a_microbatch_that_does(device_of):
     full = plan_update("full", *shapes(), ROWS, SEQ_LEN, one_device())
     assert full.fits and full.warning() is None
@@ -103,6 +104,7 @@ def test_the_line_says_what_is_chosen_and_what_it_takes(device_of):
     )
 
 
+@pytest.mark.mesh
 def test_devices_share_the_rows_and_fsdp_the_weights():
     alone = plan_update("selective", *shapes(None), ROWS, SEQ_LEN, one_device())
     spread = plan_update("selective", *shapes(None), ROWS, SEQ_LEN, make_mesh(MeshSection(data=2)))

@@ -224,6 +224,7 @@ def test_nothing_to_train_on_is_named(check, stage):
         check([stage], train=[])
 
 
+@pytest.mark.mesh
 @pytest.mark.parametrize(
     "changes",
     [

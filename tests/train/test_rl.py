@@ -14,7 +14,6 @@ import pytest
 
 from jaxrl.config.algo import GRPOSection, PPOSection, ReplaySection
 from jaxrl.model.policy import Policy
-from jaxrl.model.value_head import init_value_head
 from jaxrl.rollout.curriculum import SuccessRates
 from jaxrl.rollout.replay import Entry
 from jaxrl.train.rl import (
@@ -28,7 +27,7 @@ from jaxrl.train.rl import (
 from jaxrl.types import Problem
 from jaxrl.update.state import TrainState, place_state, policy_part
 from tests.rollout.episodes import group, group_of, trajectory
-from tests.tiny import CONFIG, max_difference, noisy, one_device, policy_and_trees
+from tests.tiny import CONFIG, fresh_value_head, max_difference, noisy, one_device, policy_and_trees
 
 # -------------------------------------------------------------------------------------------------- reference
 
@@ -61,7 +60,7 @@ def test_the_reference_is_the_policy_at_the_start_or_the_base_without_adapters()
 def moved_state() -> TrainState:
     """A state with a critic, whose policy has left the reference."""
     _, trainable, _ = policy_and_trees()
-    parts = trainable | {"value_head": init_value_head(jax.random.key(0), CONFIG.d_model)}
+    parts = trainable | {"value_head": fresh_value_head(CONFIG.d_model)}
     state = place_state(parts, optax.adam(1e-3), jax.random.key(0), one_device(), trainable)
     return TrainState(**{**vars(state), "trainable": noisy(state.trainable, 5)})
 

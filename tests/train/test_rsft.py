@@ -173,7 +173,6 @@ def test_problems_of_an_iteration():
         assert len(asked(7, iteration)) == len(set(asked(7, iteration)))
 
 
-@pytest.mark.slow
 def test_it_learns_from_its_own_answers_what_no_demonstration_showed(tmp_path):
     """`echo` with demonstrations of random letters: SFT leaves the policy at chance, 1/8, its own correct
     answers teach the rest.
@@ -277,8 +276,11 @@ def at_winners(patch, iteration: int, stop) -> None:
     patch.setattr(rsft_module, "save_winners", save_then)
 
 
-OFTEN = [("step 1", ctrl_c), ("step 3", kill), ("end of iteration 1", ctrl_c), ("winners 2", kill)]
-SELDOM = [
+STOPS = [
+    ("step 1", ctrl_c),
+    ("step 3", kill),
+    ("end of iteration 1", ctrl_c),
+    ("winners 2", kill),
     ("step 1", kill),
     ("step 3", ctrl_c),
     ("end of iteration 1", kill),
@@ -288,9 +290,7 @@ SELDOM = [
 ]
 
 
-@pytest.mark.parametrize(
-    "where, stop", [*OFTEN, *(pytest.param(*case, marks=pytest.mark.slow) for case in SELDOM)]
-)
+@pytest.mark.parametrize("where, stop", STOPS)
 def test_interrupted_and_resumed_is_uninterrupted(where, stop, whole, load, tmp_path, monkeypatch):
     """A checkpoint every two steps, so that a kill after the third takes a step back."""
     config, number = load(), where.split()[-1]

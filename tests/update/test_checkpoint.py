@@ -124,6 +124,7 @@ def test_a_state_that_was_read_is_laid_out_like_one_that_was_made(copied, state,
         assert_same(again, state)
 
 
+@pytest.mark.mesh
 def test_a_state_comes_back_on_another_mesh(copied, state, abstract, made_of, cube):
     on_cube = abstract_state(*made_of, cube)
     with Checkpoints(copied, keep=2) as checkpoints:
@@ -335,6 +336,7 @@ def test_a_checksum_by_hand():
     assert sums["a"] == (1 * 1 + 2 * 3 + 3 * 5 + 2**31 * 7) % 2**32 and sums["b"] == 1 + 5
 
 
+@pytest.mark.mesh
 def test_a_checksum_does_not_depend_on_the_sharding(state, cube):
     whole = jax.device_get(checksums(state))
     assert jax.device_get(checksums(jax.device_put(state, shardings_for(state, cube)))) == whole

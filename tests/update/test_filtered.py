@@ -20,7 +20,6 @@ import pytest
 from jaxrl.config.algo import GRPOSection, PPOSection, ReplaySection
 from jaxrl.config.shared import SampleSection
 from jaxrl.device.mesh import shard_batch
-from jaxrl.model.value_head import init_value_head
 from jaxrl.rollout.collate import collate, make_sample
 from jaxrl.rollout.curriculum import SuccessRates
 from jaxrl.rollout.replay import ReplayBuffer
@@ -32,7 +31,7 @@ from jaxrl.types import Completion, Group, Problem, StopReason, Trajectory, Verd
 from jaxrl.update.state import place_state
 from jaxrl.update.step import make_critic_fn, make_grpo_step, make_score_fn
 from tests.ops.plain_filters import kept_ids
-from tests.tiny import CONFIG, noisy, one_device, policy_and_trees, relative_difference
+from tests.tiny import CONFIG, fresh_value_head, noisy, one_device, policy_and_trees, relative_difference
 
 KEEP_GRADIENT = optax.GradientTransformation(
     lambda params: jax.tree.map(jnp.zeros_like, params), lambda grads, *_: (grads, grads)
@@ -255,7 +254,7 @@ def test_scores_are_those_of_the_sampler(groups):
         np.testing.assert_allclose(
             np.concatenate(scorers_of(algo).run(SCORE, ADAPTERS, samples)), said, atol=1e-4
         )
-    with_critic = ADAPTERS | {"value_head": init_value_head(jax.random.key(0), 32)}
+    with_critic = ADAPTERS | {"value_head": fresh_value_head(32)}
     ppo = PPOSection(problems_per_batch=4, group_size=2)
     logprobs, _ = scorers_of(ppo).run(make_critic_fn(WIDE, one_device(), TEMPERATURE), with_critic, samples)
     np.testing.assert_allclose(np.concatenate(logprobs), said, atol=1e-4)

@@ -1,13 +1,15 @@
 """The objectives as they are put together, sign by sign: against TRL's losses (tests/golden/losses.json), and
 by hand.
 
-`tests/ops/test_loss_goldens.py` has the same goldens for the pieces; here they go through the settings of a
-config, `weigh`, and the two objectives. Whatever stands outside of the completions is made to be wrong, so
-that nothing of it may be read. By hand, one sequence: a prompt token, `N` completion tokens, one place of
-padding.
+The goldens go through the settings of a config, `weigh`, and the two objectives. The golden holds TRL's
+settings by TRL's names; `from_settings` says what they are in ours, and the tests where the two differ.
+Everything is computed twice: one sequence to a row, and all sequences packed in one row. Whatever stands
+outside of the completions is made to be wrong, so that nothing of it may be read. By hand, one sequence: a
+prompt token, `N` completion tokens, one place of padding.
 """
 
 import dataclasses
+import functools
 import math
 
 import jax
@@ -17,8 +19,15 @@ import pytest
 from jaxrl.config.algo import CorrectionSection, GRPOSection, PPOSection, ReplaySection
 from jaxrl.update.batch import PolicyBatch
 from jaxrl.update.objective import policy_objective, value_objective, weigh
-from tests.ops.test_loss_goldens import AGGREGATE, GOLDEN, arrays, lay_out, ppo
+from tests.ops.test_loss_goldens import GOLDEN, lay_out, ppo, segment_ids
 
+AGGREGATE = {
+    "grpo": "sequence_mean",
+    "dr_grpo": "constant",
+    "dapo": "token_mean",
+    "bnpo": "token_mean",
+    "cispo": "token_mean",
+}
 MAX_LEN = GOLDEN["max_completion_length"]
 # (layout, microbatches, dtype, rtol, atol); the weights are float32 whatever the rest is.
 NEAR = [
@@ -31,6 +40,15 @@ close = lambda found, expected: np.testing.assert_allclose(found, expected, rtol
 
 
 # ---------------------------------------------------------------------------------------------------- goldens
+
+
+@functools.cache
+def arrays(layout: str) -> dict[str, np.ndarray]:
+    inputs = {name: np.array(x) for name, x in GOLDEN["inputs"].items()}
+    present = inputs["mask"]
+    return {name: lay_out(x, present, layout) for name, x in inputs.items()} | {
+        "segment_ids": segment_ids(present, layout)
+    }
 
 
 def from_settings(settings: dict) -> GRPOSection:

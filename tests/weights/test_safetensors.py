@@ -102,6 +102,7 @@ def test_16_bit_files_are_cast_exactly(stored, tmp_path):
 # --------------------------------------------------------------------------------------------------- sharding
 
 
+@pytest.mark.mesh
 @pytest.mark.parametrize("mesh", [{"fsdp": 8}, {"data": 2, "fsdp": 2, "tensor": 2}])
 @pytest.mark.parametrize("name", ["llama3", "smollm", "qwen3"])
 def test_load_onto_eight_devices_is_load_onto_one(name, mesh, monkeypatch):
@@ -117,6 +118,7 @@ def test_load_onto_eight_devices_is_load_onto_one(name, mesh, monkeypatch):
     assert kernel.addressable_shards[0].data.size < kernel.size
 
 
+@pytest.mark.mesh
 def test_each_part_is_read_once_and_nothing_else(tmp_path, monkeypatch):
     """With 2 copies of 4 parts the file is read once, a quarter of each kernel at a time."""
     read = []
@@ -143,6 +145,7 @@ def test_each_part_is_read_once_and_nothing_else(tmp_path, monkeypatch):
     assert max(read) == 40 * 16 // 4  # a quarter of the embedding
 
 
+@pytest.mark.mesh
 def test_layers_may_be_sharded_too(tmp_path):
     """Any sharding is served, one that cuts the stacked axis among them."""
     config = dataclasses.replace(CONFIGS["llama"], num_layers=4)
@@ -153,6 +156,7 @@ def test_layers_may_be_sharded_too(tmp_path):
     assert_same_trees(load_model(tmp_path, config, jax.tree.map(cut, model)), model)
 
 
+@pytest.mark.mesh
 def test_a_sharded_tree_is_saved_whole(tmp_path):
     config = CONFIGS["qwen3"]
     model = fresh(config)

@@ -204,9 +204,9 @@ def test_a_function_is_called_as_of_a_module_that_was_imported(sandbox):
 def test_limits_are_named_and_cases_left_over_have_not_passed(sandbox, monkeypatch):
     slow = run(sandbox, "while True: pass", STDIN)
     assert slow.failure == "case 1 of 1: the program ran into the cpu limit"
-    slow = "import time; time.sleep(0.3); print(input())", *[io_case(f"{n}", f"{n}") for n in range(50)]
+    slow = "import time; time.sleep(1); print(input())", *[io_case(f"{n}", f"{n}") for n in range(50)]
     monkeypatch.setattr(code_cases, "stalled_s", lambda: 7.0)  # nothing has waited meanwhile
-    done = run(sandbox, *slow, total_s=0.5)
+    done = run(sandbox, *slow, total_s=3)
     assert 0 < done.passed < 50 and not done.all and "not begun" in done.failure
     monkeypatch.setattr(code_cases, "stalled_s", lambda: next(seconds))
     seconds = itertools.count()

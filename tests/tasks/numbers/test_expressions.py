@@ -135,4 +135,4 @@ def test_nothing_hangs():
         began = time.process_time()
         with contextlib.suppress(Unreadable):
             evaluate(text)
-        assert time.process_time() - began < 1  # some ms
+        assert time.process_time() - began < 20  # some ms

@@ -44,7 +44,6 @@ def test_demonstrations_are_right(default):
 
 
 @needs_linux
-@pytest.mark.slow
 def test_who_has_not_read_the_program_is_right_less_than_once_in_ten(default):
     rng = random.Random(0)
     problems = default.problems("test")
