@@ -190,9 +190,9 @@ def _eval(arguments: argparse.Namespace) -> None:
             f"{arguments.config} has no stage of kind eval; add one to say what is evaluated and how"
         )
     from jaxrl.commands.eval import evaluate_model
-    from jaxrl.data.jsonl import check_out
     from jaxrl.device.compilations import set_up_jax
     from jaxrl.device.mesh import make_mesh
+    from jaxrl.files.jsonl import check_out
     from jaxrl.policy.load import load_policy
     from jaxrl.track.evaluations import render_table, save_rows
 
@@ -392,9 +392,9 @@ def _open_model(arguments: argparse.Namespace) -> tuple[Any, Any]:
     """The mesh, and the weights on it."""
     from jaxrl.config.experiment import Config
     from jaxrl.config.shared import MeshSection
-    from jaxrl.data.jsonl import check_out
     from jaxrl.device.compilations import set_up_jax
     from jaxrl.device.mesh import make_mesh
+    from jaxrl.files.jsonl import check_out
     from jaxrl.policy.load import load_policy
 
     check_out(arguments.out)

@@ -6,6 +6,9 @@ from typing import Any, NotRequired, TypedDict
 
 # of either sign: float32 holds the sum of the squares of a million of these, and not of much more
 MAX_REWARD = 1e16
+# No trained transformer has weights of this size: the largest, biases of attention, are some hundreds. A
+# weight beyond it is a rate out of all proportion, even where the norms behind it hide that from the loss.
+MAX_WEIGHT = 1e4
 Tree = dict[str, Any]  # nested dicts with arrays for leaves: parameters, gradients
 
 

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from jaxrl.config.file import make_task_section
-from jaxrl.data.jsonl import check_out, write_rows
 from jaxrl.errors import InputError
+from jaxrl.files.jsonl import check_out, write_rows
 from jaxrl.tasks import make_task
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from jaxrl.data.dates import asks_for_date, fix_moment
-from jaxrl.data.jsonl import read_objects
 from jaxrl.data.tokenizer import find_tokenizer, num_tokens
 from jaxrl.errors import InputError
+from jaxrl.files.jsonl import read_objects
 from jaxrl.model.policy import Policy
 
 log = logging.getLogger("jaxrl")

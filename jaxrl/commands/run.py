@@ -1,8 +1,6 @@
 """An experiment: its stages in order, in one folder, taken up again where it stopped.
 
-runs/<name>/  config.yaml  inputs.json  metrics.jsonl  samples.jsonl  eval.json  report.md
-              checkpoints/<stage>/  tokenizer/  model/ (a base made here)  adapter/ (PEFT)
-              lock (while a process is at work there)
+What is in the folder, and who writes it: `files/run_folder.py`.
 """
 
 import functools
@@ -22,9 +20,11 @@ from jaxrl.data.tokenizer import num_tokens
 from jaxrl.device.compilations import Compilations, set_up_jax
 from jaxrl.device.memory import explain_out_of_memory
 from jaxrl.device.mesh import make_mesh, num_row_shards
+from jaxrl.device.processes import agree, is_first
 from jaxrl.errors import InputError
-from jaxrl.files.disk import write_whole, writing
+from jaxrl.files.disk import write_whole
 from jaxrl.files.lock import locked
+from jaxrl.files.run_folder import RunFolder
 from jaxrl.interrupt import Interrupt, Interrupted
 from jaxrl.policy.describe import describe
 from jaxrl.policy.hand_over import PolicyWeights
@@ -32,11 +32,11 @@ from jaxrl.policy.load import load
 from jaxrl.policy.tokenizer import load_run_tokenizer
 from jaxrl.tasks import make_task
 from jaxrl.track.console import Console
-from jaxrl.track.evaluations import load_rows, render_table
+from jaxrl.track.evaluations import EVAL, load_rows, render_table
 from jaxrl.track.expected import compare
-from jaxrl.track.logger import METRICS, SAMPLES, RunLogger, read_rows
-from jaxrl.track.report import write_report
-from jaxrl.train.inputs import Inputs, check_inputs, compared_by_content, keep_inputs, read_inputs
+from jaxrl.track.logger import FILES, RunLogger, read_rows
+from jaxrl.track.report import CONFIG, REPORT, write_report
+from jaxrl.train.inputs import INPUTS, Inputs, check_inputs, compared_by_content, keep_inputs, read_inputs
 from jaxrl.train.preflight import preflight
 from jaxrl.train.stage import Run
 from jaxrl.train.stages import STAGE_KINDS
@@ -56,8 +56,7 @@ def run(config: Config, stream: TextIO | None = sys.stdout) -> Path:
         it, and a disk that takes no more. Nothing is written before all stages have been looked at.
       Interrupted: on Ctrl-C, SIGTERM or SIGHUP, after the state was saved.
     """
-    is_first = jax.process_index() == 0  # of the processes that share the work, the one that writes
-    with locked(config.folder) if is_first else nullcontext(lambda: None) as check_lock:
+    with locked(config.folder) if is_first() else nullcontext(lambda: None) as check_lock:
         return run_locked(config, check_lock, stream)
 
 
@@ -77,16 +76,14 @@ def run_locked(config: Config, check_lock: Callable[[], None], stream: TextIO | 
     ahead = preflight(config, tokenizer, description, tasks)
     inputs = read_inputs(inputs, config, folder)
     weights = load(description, config.seed)
-    is_first = jax.process_index() == 0
     check_lock()  # the model may have taken minutes
-    make_run_folder(folder, config, tokenizer, inputs)
+    run_folder = RunFolder(folder, is_first(), agree)
+    make_run_folder(run_folder, config, tokenizer, inputs)
     with (
         Interrupt() as interrupt,
         Compilations() as compilations,
-        Console(stream, enabled=is_first, log_every=config.track.log_every) as console,
-        RunLogger(
-            folder, config.track, config.name, config.model_dump(mode="json"), enabled=is_first
-        ) as logger,
+        Console(stream, enabled=is_first(), log_every=config.track.log_every) as console,
+        RunLogger(run_folder, config.track, config.name, config.model_dump(mode="json"), console) as logger,
     ):
         this = Run(
             config,
@@ -112,6 +109,7 @@ def run_locked(config: Config, check_lock: Callable[[], None], stream: TextIO | 
                 if interrupt.requested:
                     raise Interrupted
                 logger.check()
+                logger.events.move_to(stage.name, 0)
                 with explain_out_of_memory(f"stage {stage.name}", functools.partial(smaller, stage, mesh)):
                     weights = STAGE_KINDS[stage.kind].run(this, stage, index, weights)
         finally:
@@ -134,8 +132,8 @@ def smaller(stage: Stage, mesh: Mesh) -> str:
 def finish(run: Run) -> None:
     """The report, and the table of evaluations on the console."""
     run.logger.check()
-    rows = load_rows(run.folder / "eval.json")
-    report = write_report(run.folder)
+    rows = load_rows(run.folder / EVAL)
+    report = run.logger.folder.write(REPORT, lambda _: write_report(run.folder))
     run.console.close()
     if rows:
         run.console.note(render_table(rows))
@@ -175,25 +173,24 @@ def refuse_broken_records(folder: Path) -> None:
     """InputError if what an earlier start has told of the run cannot be read: found before the hours that
     come before its use.
     """
-    read_rows(folder / METRICS)
-    read_rows(folder / SAMPLES)
-    load_rows(folder / "eval.json")
+    for name in FILES:
+        read_rows(folder / name)
+    load_rows(folder / EVAL)
 
 
-def make_run_folder(folder: Path, config: Config, tokenizer, inputs: Inputs) -> None:
+def make_run_folder(folder: RunFolder, config: Config, tokenizer, inputs: Inputs) -> None:
     """The run's folder with the resolved config and the inputs in it, and the tokenizer if it was made
     here.
     """
-    is_new = not (folder / "config.yaml").exists()
+    is_new = not folder.exists(CONFIG)
     if is_new:
-        with writing(folder):
-            folder.mkdir(parents=True, exist_ok=True)
-            if config.model.path is None and config.model.tokenizer is None:
-                (folder / "tokenizer").mkdir(exist_ok=True)
-                tokenizer.save_pretrained(folder / "tokenizer")
-    keep_inputs(inputs, config, folder)
+        folder.write("", lambda path: path.mkdir(parents=True, exist_ok=True))
+        if config.model.path is None and config.model.tokenizer is None:
+            folder.write("tokenizer", lambda path: path.mkdir(exist_ok=True))
+            folder.write("tokenizer", tokenizer.save_pretrained)
+    folder.write(INPUTS, lambda _: keep_inputs(inputs, config, folder.path))
     if is_new:  # the config comes last: what a folder without it holds is not believed
-        write_whole(folder / "config.yaml", dump_config(config))
+        folder.write(CONFIG, lambda path: write_whole(path, dump_config(config)))
 
 
 def export(run: Run, weights: PolicyWeights) -> None:
@@ -214,17 +211,22 @@ def export(run: Run, weights: PolicyWeights) -> None:
     if weights.is_new_base:
         base = str(run.folder / "model")
         made_here = run.folder / "tokenizer"
-        with writing(base):
+
+        def write_model(folder: Path) -> None:
             if not made_here.is_dir():
-                run.tokenizer.save_pretrained(base)  # before the config.json that says the folder is whole
+                run.tokenizer.save_pretrained(folder)  # before the config.json that says the folder is whole
             save_model(
                 model,
                 weights.policy.config,
-                base,
+                folder,
                 run.config.model.dtype,
                 tokenizer_from=made_here if made_here.is_dir() else None,
                 eos_ids=run.eos_ids,
             )
+
+        run.logger.folder.write("model", write_model)
     if lora is not None:
-        with writing(run.folder / "adapter"):
-            save_adapter(weights.trainable["lora"], lora, weights.policy.config, run.folder / "adapter", base)
+        adapter = weights.trainable["lora"]
+        run.logger.folder.write(
+            "adapter", lambda folder: save_adapter(adapter, lora, weights.policy.config, folder, base)
+        )

@@ -12,10 +12,10 @@ from jax.sharding import Mesh
 from jaxrl.commands.model import read_lines, token_ids, tokenizer_at, with_tokens_of
 from jaxrl.config.shared import SampleSection
 from jaxrl.data.chat import encode_text, render_for_sampling
-from jaxrl.data.jsonl import check_out, write_rows
 from jaxrl.data.records import parse_messages, parse_text, with_context
 from jaxrl.data.tokenizer import eos_ids
 from jaxrl.errors import InputError
+from jaxrl.files.jsonl import check_out, write_rows
 from jaxrl.policy.folder import model_folder
 from jaxrl.policy.hand_over import PolicyWeights
 from jaxrl.sample.engine import Engine

@@ -8,9 +8,9 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jaxrl.commands.model import read_lines, token_ids
-from jaxrl.data.jsonl import check_out, write_rows
 from jaxrl.device.mesh import num_row_shards, shard_batch
 from jaxrl.errors import InputError
+from jaxrl.files.jsonl import check_out, write_rows
 from jaxrl.policy.hand_over import PolicyWeights
 from jaxrl.sample.buckets import length_bucket
 from jaxrl.update.batch import SFTBatch

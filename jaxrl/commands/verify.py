@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from jaxrl.config.file import make_task_section
-from jaxrl.data.jsonl import check_out, read_objects, write_rows
 from jaxrl.errors import InputError
+from jaxrl.files.jsonl import check_out, read_objects, write_rows
 from jaxrl.tasks import make_task
 from jaxrl.tasks.base import Task
 from jaxrl.tasks.fields import field

@@ -32,9 +32,9 @@ from collections.abc import Collection
 from typing import Any
 
 from jaxrl.config.experiment import DataSection
-from jaxrl.data.jsonl import read_rows, short
 from jaxrl.data.tables import read_hub
 from jaxrl.errors import InputError
+from jaxrl.files.jsonl import read_rows, short
 from jaxrl.types import Message
 
 THINKING = ("thinking", "reasoning_content", "reasoning")

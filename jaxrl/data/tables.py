@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from jaxrl.data.jsonl import read_objects
 from jaxrl.errors import InputError
+from jaxrl.files.jsonl import read_objects
 
 
 def read_file(path: str | Path) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -1,6 +1,5 @@
 """Rejection sampling: which completions are good enough to be imitated, and what became of the others."""
 
-import json
 import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -10,8 +9,9 @@ from statistics import fmean
 from typing import Any
 
 from jaxrl.errors import InputError
-from jaxrl.files.disk import write_whole, writing
-from jaxrl.track.logger import read_jsonl, sample_row
+from jaxrl.files.disk import writing
+from jaxrl.files.journal import read_journal, write_journal
+from jaxrl.track.logger import sample_row
 from jaxrl.types import Group, StopReason, Trajectory
 
 
@@ -110,12 +110,7 @@ def save_winners(path: Path, winners: Sequence[Trajectory], statistics: WinnerSt
     rows = [Winner(t.completion.prompt_ids, t.completion.completion_ids, sample_row(t)) for t in winners]
     with writing(path.parent):
         path.parent.mkdir(exist_ok=True)
-    write_whole(
-        path,
-        "".join(
-            json.dumps(asdict(row), ensure_ascii=False, allow_nan=False) + "\n" for row in (statistics, *rows)
-        ),
-    )
+    write_journal(path, map(asdict, (statistics, *rows)))
 
 
 def load_winners(path: Path) -> tuple[list[Winner], WinnerStatistics]:
@@ -125,7 +120,7 @@ def load_winners(path: Path) -> tuple[list[Winner], WinnerStatistics]:
       InputError: another file, or a broken one.
     """
     try:
-        first, *rows = read_jsonl(path)
+        first, *rows = read_journal(path)
         winners, statistics = [Winner(**row) for row in rows], WinnerStatistics(**first)
         if len(winners) != statistics.winners:
             raise ValueError(f"it holds {len(winners)} winners and speaks of {statistics.winners}")

@@ -3,8 +3,8 @@
 from collections.abc import Callable
 from typing import Any
 
-from jaxrl.data.jsonl import short
 from jaxrl.errors import InputError
+from jaxrl.files.jsonl import short
 from jaxrl.tasks.base import Record
 
 

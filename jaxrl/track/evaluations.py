@@ -6,9 +6,9 @@ import json
 import math
 import statistics
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from types import NoneType
+from typing import Any
 
 from jaxrl.errors import InputError
 from jaxrl.files.disk import read_text, write_whole
@@ -16,6 +16,8 @@ from jaxrl.stats import jeffreys_interval
 from jaxrl.track.format import evaluation_cells, markdown_table, text_table
 from jaxrl.types import Verdict
 
+EVAL = "eval.json"
+ONCE = "coverage"  # the part that rows of version 0.1 had a key for
 REPAIR = "restore it, or remove it and evaluate again"
 
 
@@ -35,16 +37,16 @@ class Row:
     ci80: tuple[float, float]
     ci95: tuple[float, float]
     mean_reward: float
-    coverage: float | None  # None: the task has none
     format_rate: float
     errors: int  # verdicts that are missing, for either reason
+    parts: dict[str, float] = field(default_factory=dict)  # means of the verdicts' parts, by their names
 
 
-def row_from_verdicts(name: str, verdicts: Sequence[Verdict], coverage_key: str = "path_coverage") -> Row:
+def row_from_verdicts(name: str, verdicts: Sequence[Verdict]) -> Row:
     """One row from all verdicts of an evaluation.
 
-    Coverage is the mean of the verdicts' part `coverage_key`; where some verdicts have it, one without it (a
-    timeout) counts as 0, so that failing cannot raise the mean.
+    Where some verdicts have a part, one without it (a timeout) counts as 0, so that failing cannot raise the
+    mean.
 
     Raises:
       InputError: no verdicts, or none of a completion that could be judged.
@@ -60,7 +62,7 @@ def row_from_verdicts(name: str, verdicts: Sequence[Verdict], coverage_key: str 
         )
     n = len(judged)
     correct = sum(v.correct for v in judged)
-    covered = [v.parts[coverage_key] for v in judged if coverage_key in v.parts]
+    names = dict.fromkeys(name for v in judged for name in v.parts)
     return Row(
         name=name,
         n=n,
@@ -69,9 +71,9 @@ def row_from_verdicts(name: str, verdicts: Sequence[Verdict], coverage_key: str 
         ci80=_interval(correct, n, 0.80),
         ci95=_interval(correct, n, 0.95),
         mean_reward=statistics.fmean(v.reward for v in judged),
-        coverage=float(sum(covered) / n) if covered else None,
         format_rate=sum(v.format_ok for v in judged) / n,
         errors=sum(v.error is not None for v in verdicts),
+        parts={name: float(sum(v.parts.get(name, 0.0) for v in judged) / n) for name in names},
     )
 
 
@@ -103,29 +105,37 @@ def load_rows(path: str | Path) -> list[Row]:
         values = json.loads(text)
         if not isinstance(values, list):
             raise TypeError(f"it holds a {type(values).__name__} and no list")
-        return [
-            _checked(Row(**{**value, "ci80": tuple(value["ci80"]), "ci95": tuple(value["ci95"])}))
-            for value in values
-        ]
+        return [_row(value) for value in values]
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise InputError(f"{path} is not an evaluation table: {error}; {REPAIR}") from None
+
+
+def _row(values: dict[str, Any]) -> Row:
+    """The row of an object in `eval.json`. One of version 0.1 had one part, under a key of its own."""
+    values = dict(values)
+    if (only := values.pop(ONCE, None)) is not None:
+        values["parts"] = {ONCE: only}
+    return _checked(Row(**{**values, "ci80": tuple(values["ci80"]), "ci95": tuple(values["ci95"])}))
 
 
 def _checked(row: Row) -> Row:
     """The row, if its values are of the kinds that `Row` declares; else a TypeError. JSON writes a float 1.0
     as 1.0.
     """
-    kinds = {"name": str, "n": int, "correct": int, "errors": int, "coverage": (int, float, NoneType)}
-    for field in fields(Row):
-        value = getattr(row, field.name)
-        is_interval = field.name.startswith("ci")
+    kinds = {"name": str, "n": int, "correct": int, "errors": int}
+    if not isinstance(row.parts, dict) or not all(
+        isinstance(part, (int, float)) for part in row.parts.values()
+    ):
+        raise TypeError(f"'parts' is {row.parts!r}")
+    for name in (column.name for column in fields(Row) if column.name != "parts"):
+        value = getattr(row, name)
+        is_interval = name.startswith("ci")
         if not all(
-            isinstance(part, kinds.get(field.name, (int, float)))
-            for part in (value if is_interval else [value])
+            isinstance(part, kinds.get(name, (int, float))) for part in (value if is_interval else [value])
         ):
-            raise TypeError(f"{field.name!r} is {value!r}")
+            raise TypeError(f"{name!r} is {value!r}")
         if is_interval and len(value) != 2:
-            raise TypeError(f"{field.name!r} has {len(value)} ends")
+            raise TypeError(f"{name!r} has {len(value)} ends")
     return row
 
 

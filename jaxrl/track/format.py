@@ -116,26 +116,26 @@ FIELDS = (
 
 
 def evaluation_cells(rows: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[str]]]:
-    """(header, cells) of evaluation rows as `eval.json` holds them; coverage is shown where the task has
-    one.
+    """(header, cells) of evaluation rows as `eval.json` holds them; behind the mean reward stand the means of
+    its parts, by their names.
     """
-    has_coverage = any(row.get("coverage") is not None for row in rows)
-    header = ["model", "n", "accuracy", "80% interval", "95% interval", "mean reward", "format", "errors"]
-    if has_coverage:
-        header.insert(6, "coverage")
-    cells = []
-    for row in rows:
-        line = [
+    parts = list(dict.fromkeys(name for row in rows for name in row.get("parts", {})))
+    header = ["model", "n", "accuracy", "80% interval", "95% interval", "mean reward"]
+    cells = [
+        [
             row["name"],
             str(row["n"]),
             percent(row["accuracy"]),
             _interval(row["ci80"]),
             _interval(row["ci95"]),
+            compact(row["mean_reward"]),
+            *(compact(row.get("parts", {}).get(name)) for name in parts),
+            percent(row["format_rate"]),
+            str(row["errors"]),
         ]
-        line.append(compact(row["mean_reward"]))
-        line += [percent(row.get("coverage"))] if has_coverage else []
-        cells.append([*line, percent(row["format_rate"]), str(row["errors"])])
-    return header, cells
+        for row in rows
+    ]
+    return [*header, *parts, "format", "errors"], cells
 
 
 def _interval(bounds: Sequence[float]) -> str:

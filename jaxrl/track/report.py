@@ -3,7 +3,8 @@ made while the run goes on.
 """
 
 import statistics
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -11,29 +12,22 @@ from typing import Any
 from jaxrl.config.file import read_yaml
 from jaxrl.config.shared import ExpectSection
 from jaxrl.files.disk import write_whole
-from jaxrl.track.evaluations import load_rows
+from jaxrl.track.alarms import in_step
+from jaxrl.track.evaluations import EVAL, load_rows
+from jaxrl.track.events import ALARM, EVENTS
 from jaxrl.track.expected import compare
-from jaxrl.track.format import (
-    FIELDS,
-    Field,
-    compact,
-    duration,
-    evaluation_cells,
-    markdown_table,
-    percent,
-    sparkline,
-)
+from jaxrl.track.format import FIELDS, Field, compact, duration, evaluation_cells, markdown_table, sparkline
 from jaxrl.track.logger import METRICS, SAMPLES, read_rows
 
-CONFIG, EVAL, REPORT = "config.yaml", "eval.json", "report.md"
+CONFIG, REPORT = "config.yaml", "report.md"
 SHOWN_CHARS = 2000  # of a completion; what is left out is counted
 
 Rows = list[dict[str, Any]]
 
 
 def write_report(run_dir: str | Path) -> Path:
-    """Write `report.md` from `config.yaml`, `metrics.jsonl`, `samples.jsonl` and `eval.json`; those not there
-    yet are left out.
+    """Write `report.md` from `config.yaml`, `metrics.jsonl`, `samples.jsonl`, `events.jsonl` and `eval.json`;
+    those not there yet are left out.
 
     Returns:
       the path written.
@@ -42,18 +36,15 @@ def write_report(run_dir: str | Path) -> Path:
     """
     folder = Path(run_dir)
     config = read_yaml(folder / CONFIG, "give the folder of a run")
-    metrics, samples, evaluation = (
-        read_rows(folder / METRICS),
-        read_rows(folder / SAMPLES),
-        list(map(asdict, load_rows(folder / EVAL))),
-    )
+    metrics, samples, events = (read_rows(folder / name) for name in (METRICS, SAMPLES, EVENTS))
+    evaluation = list(map(asdict, load_rows(folder / EVAL)))
     stages = _by_stage(metrics)
     kinds = {stage.get("name"): stage.get("kind") for stage in config.get("stages", [])}
     parts = [_header(config, folder)]
-    # The other rows are the task's baselines; to be better than they is what is expected of a policy.
-    policies = [row for row in evaluation if row["name"] in kinds]
-    if alarms := find_alarms(stages, samples, policies):
-        parts.append("## Alarms\n\n" + "\n".join(f"- **{alarm}**" for alarm in alarms))
+    if alarms := [event for event in events if event["level"] == ALARM]:
+        parts.append("## Alarms\n\n" + "\n".join(_alarm_lines(alarms, stages)))
+    if others := [event for event in events if event["level"] != ALARM]:
+        parts.append("## Events\n\n" + "\n".join(map(_event, others)))
     if evaluation:
         parts.append("## Evaluation\n\n" + markdown_table(*evaluation_cells(evaluation)))
     if config.get("expect"):
@@ -72,61 +63,25 @@ def write_report(run_dir: str | Path) -> Path:
     return path
 
 
-def find_alarms(
-    stages: Mapping[str, Rows], samples: Rows, evaluation: Sequence[Mapping[str, Any]]
-) -> list[str]:
-    """Sentences about what is plainly broken in a run; an empty list is no proof of health.
-
-    Args:
-      stages: the rows of metrics.jsonl by stage.
-      samples: the rows of samples.jsonl.
-      evaluation: the policies' rows of eval.json, in the order of the stages; each is held against the first.
-    """
-    alarms = []
-    for name, rows in stages.items():
-        losses = [row["loss"] for row in rows if "loss" in row]
-        if bad := sum(loss is None for loss in losses):
-            alarms.append(f"{name}: the loss was not finite in {bad} of {len(losses)} steps.")
-        flat = _series(rows, "reward/flat_groups")
-        if flat and min(flat) >= 1:
-            alarms.append(
-                f"{name}: all rewards of every group were equal, so nothing was learnt; check the verifier"
-                " and the prompt."
-            )
-        cut = _series(rows, "sample/truncated")
-        if cut and cut[-1] >= 1:
-            alarms.append(
-                f"{name}: every completion of the last step ran into max_new_tokens; raise it, or teach the"
-                " model to stop first."
-            )
-    alarms += _sample_alarms(samples)
-    for row in evaluation[1:]:
-        if row["accuracy"] < (first := evaluation[0])["accuracy"]:
-            sure = (
-                "beyond chance (its 95% interval lies below)"
-                if row["ci95"][1] < first["accuracy"]
-                else "though within the 95% interval"
-            )
-            numbers = f"{percent(row['accuracy'])} against {percent(first['accuracy'])}"
-            alarms.append(f"{row['name']} answers worse than {first['name']}: {numbers}, {sure}.")
-    return alarms
+def _alarm_lines(alarms: Rows, stages: Mapping[str, Rows]) -> list[str]:
+    """Each alarm where it first sounded, and in how many of the steps that its stage has done by now."""
+    steps: dict[tuple[str, str], list[int]] = {}
+    for stage, rows in stages.items():
+        for row in rows:
+            for alarm in in_step(row):
+                steps.setdefault((stage, alarm.kind), []).append(row["step"])
+    lines = []
+    for event in alarms:
+        sounded = steps.get((event["stage"], event["kind"]))
+        of = len(stages.get(event["stage"], []))
+        often = f" (in {len(sounded)} of {of} steps, last in step {sounded[-1]})" if sounded else ""
+        lines.append(f"- **{event['stage']}, step {event['step']}: {event['sentence']}{often}**")
+    return lines
 
 
-def _sample_alarms(samples: Rows) -> list[str]:
-    last = _last_step(samples)
-    if len(last) < 2:
-        return []
-    place, alarms = f"{last[0]['stage']}, step {last[0]['step']}", []
-    if len({sample.get("reward") for sample in last}) == 1 and not all(
-        sample.get("correct") for sample in last
-    ):
-        alarms.append(
-            f"{place}: all {len(last)} logged completions got the same reward,"
-            f" {compact(last[0].get('reward'))}."
-        )
-    if all(sample.get("stop_reason") == "max_tokens" for sample in last):
-        alarms.append(f"{place}: all {len(last)} logged completions were cut at max_new_tokens.")
-    return alarms
+def _event(event: Mapping[str, Any]) -> str:
+    moment = time.strftime("%F %T", time.localtime(event["time"]))
+    return f"- {moment}, {event['level']}: {' '.join(event['sentence'].split())}"
 
 
 def _header(config: Mapping[str, Any], folder: Path) -> str:

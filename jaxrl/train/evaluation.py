@@ -8,7 +8,8 @@ from jaxrl.eval.evaluate import baseline_rows, choose_problems, evaluate
 from jaxrl.policy.hand_over import PolicyWeights
 from jaxrl.rollout.collect import open_pool
 from jaxrl.sample.engine import Engine
-from jaxrl.track.evaluations import load_rows, render_table, save_rows
+from jaxrl.track.alarms import in_answers, in_evaluation
+from jaxrl.track.evaluations import EVAL, load_rows, render_table, save_rows
 from jaxrl.track.logger import sample_row
 from jaxrl.train.ahead import Ahead, Found
 from jaxrl.train.stage import SAMPLING, Run
@@ -18,8 +19,7 @@ def evaluation(run: Run, stage: EvalStage, index: int, weights: PolicyWeights) -
     """Add a row to eval.json, after the baselines' where the problems are new; nothing if an earlier start
     did it.
     """
-    file = run.folder / "eval.json"
-    rows = load_rows(file)
+    rows = load_rows(run.folder / EVAL)
     if any(row.name == stage.name for row in rows):
         return weights
     task = run.make_task(stage.task)
@@ -39,9 +39,12 @@ def evaluation(run: Run, stage: EvalStage, index: int, weights: PolicyWeights) -
         row, trajectories = evaluate(
             engine, pool, run.tokenizer, problems, weights.trainable, weights.frozen, key, stage.name
         )
-    run.logger.truncate_after([s.name for s in run.config.stages], stage.name, -1)
-    run.logger.log_samples(stage.name, 0, [sample_row(t) for t in trajectories])
-    save_rows(file, [*rows, row])
+    names, samples = [s.name for s in run.config.stages], [sample_row(t) for t in trajectories]
+    run.logger.begin(names, stage.name, -1)
+    run.logger.log_samples(stage.name, 0, samples)
+    first = next(r for r in [*rows, row] if r.name in names)  # of the policies; the others are baselines
+    run.logger.events.record_alarms([*in_answers(samples), *in_evaluation(row, first)])
+    run.logger.folder.write(EVAL, lambda path: save_rows(path, [*rows, row]))
     run.console.note(render_table([row]))
     return weights
 

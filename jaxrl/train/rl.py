@@ -37,7 +37,6 @@ from jaxrl.sample.engine import Engine
 from jaxrl.sample.sets import set_bytes
 from jaxrl.track.logger import sample_row
 from jaxrl.train.ahead import Ahead, Found
-from jaxrl.train.alarms import find_alarms
 from jaxrl.train.experience import Experience, Scorers, fields_of, give_credit, minibatches
 from jaxrl.train.memory_plan import check_excluded
 from jaxrl.train.stage import CRITIC, SAMPLING, FinitenessGuard, Run, StageRun, enter
@@ -164,7 +163,6 @@ def rl(run: Run, stage: RLStage, index: int, weights: PolicyWeights) -> PolicyWe
                 **times,
             }
             work.report(step, metrics)
-            work.warn(step, find_alarms(metrics))
             kept = samples_to_keep(groups, experience.advantages_P_G, run.config.track.samples_per_step)
             run.logger.log_samples(stage.name, step, kept)
             work.keep(step, state, {"progress": progress.meta()}, is_last=step == steps)

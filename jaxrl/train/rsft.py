@@ -19,7 +19,7 @@ from jaxrl.policy.hand_over import PolicyWeights
 from jaxrl.rollout.collect import collect, open_pool
 from jaxrl.rollout.winners import Winner, WinnerStatistics, choose_winners, load_winners, save_winners
 from jaxrl.sample.engine import Engine
-from jaxrl.track.console import Console
+from jaxrl.track.events import WARNING
 from jaxrl.track.format import compact
 from jaxrl.train.ahead import Ahead, Found
 from jaxrl.train.finetune import fine_tune
@@ -123,10 +123,11 @@ def find_winners(
     Raises:
       InputError: there is one, and no file.
     """
-    stage, console = work.stage, work.run.console
+    stage, console, run_folder = work.stage, work.run.console, work.run.logger.folder
     place = f"{stage.name}, iteration {iteration + 1} of {stage.iterations}"
-    file = work.folder.with_name(f"{work.folder.name}_winners") / f"{iteration + 1}.jsonl"
-    if not file.exists():
+    name = f"checkpoints/{work.folder.name}_winners/{iteration + 1}.jsonl"
+    file = run_folder.path / name
+    if not run_folder.exists(name):
         if checkpoint is not None:
             raise InputError(
                 f"{file}, which checkpoint {checkpoint} was trained on, is missing; delete {work.folder} to"
@@ -139,8 +140,8 @@ def find_winners(
         )
         groups = sample_groups(chosen, iteration)
         kept, statistics = choose_winners(groups, stage.keep_top, stage.min_reward)
-        save_winners(file, kept, statistics)
-        show_winners(console, place, statistics)
+        run_folder.write(name, lambda path: save_winners(path, kept, statistics))
+        show_winners(work.run, place, statistics)
     return load_winners(file)  # in a run that is taken up again and in one that is not
 
 
@@ -164,7 +165,7 @@ def check_trained(stage: RSFTStage, num_updates: int) -> None:
         )
 
 
-def show_winners(console: Console, place: str, statistics: WinnerStatistics) -> None:
+def show_winners(run: Run, place: str, statistics: WinnerStatistics) -> None:
     """What was kept of an iteration and what was not, in words."""
     s = statistics
     dropped = {
@@ -175,17 +176,20 @@ def show_winners(console: Console, place: str, statistics: WinnerStatistics) -> 
         "repeated": s.duplicates,
         "beyond keep_top": s.surplus,
     }
-    console.note(
+    run.console.note(
         f"{place}: {s.winners} winners for {s.solved} of {s.asked} problems; {s.correct} of {s.sampled}"
         " completions were correct; dropped:"
         f" {', '.join(f'{count} {why}' for why, count in dropped.items() if count) or 'none'}; mean reward"
         f" {compact(s.reward_sampled)} of all, {compact(s.reward_kept)} of the winners"
     )
     if s.winners == 0:
-        console.warn(f"{place}: no winner, so this iteration trains nothing")
+        warning = "no winner, so this iteration trains nothing"
     elif s.winners < MIN_WINNERS:
         remedy = "raise samples_per_problem or problems, or set min_reward"
-        console.warn(f"{place}: only {s.winners} winner(s), which will be learnt by heart; {remedy}")
+        warning = f"only {s.winners} winner(s), which will be learnt by heart; {remedy}"
+    else:
+        return
+    run.logger.events.record("few winners", WARNING, f"{place}: {warning}")
 
 
 def winner_metrics(iteration: int, statistics: WinnerStatistics) -> dict[str, float]:

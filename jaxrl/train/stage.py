@@ -23,9 +23,9 @@ from jaxrl.tasks.base import Task
 from jaxrl.track.console import Console
 from jaxrl.track.logger import RunLogger
 from jaxrl.train.memory_plan import Plan
-from jaxrl.types import Tree
+from jaxrl.types import MAX_WEIGHT, Tree
 from jaxrl.update.checkpoint import Checkpoints
-from jaxrl.update.state import MAX_WEIGHT, TrainState, abstract_state, place_state
+from jaxrl.update.state import TrainState, abstract_state, place_state
 
 ADAPTERS, DROPOUT, SAMPLING, CRITIC = range(4)  # the purposes of PRNG keys
 MAX_SKIPPED = 10
@@ -97,7 +97,6 @@ class StageRun:
         self.abstract = abstract_state(*self._made_of)
         self.folder = run.folder / "checkpoints" / f"{index}_{stage.name}"
         self.checkpoints = Checkpoints(self.folder, run.config.checkpoint.keep)
-        self._warned: set[str] = set()
 
     def __enter__(self) -> "StageRun":
         return self
@@ -128,7 +127,7 @@ class StageRun:
         for.
         """
         run, stage, weights = self.run, self.stage, self.weights
-        run.logger.truncate_after([s.name for s in run.config.stages], stage.name, step)
+        run.logger.begin([s.name for s in run.config.stages], stage.name, step)
         run.console.stage(stage.name, steps, step, params_line(weights.trainable, weights.frozen))
         plan = run.plans[stage.name]
         run.console.note(f"attention {weights.policy.attention}; {plan.line()}")
@@ -136,19 +135,12 @@ class StageRun:
             run.console.warn(f"{stage.name}: {warning}")
 
     def report(self, step: int, metrics: dict[str, float]) -> None:
-        """One step to metrics.jsonl (and W&B) and to the console."""
+        """One step to the console and to metrics.jsonl (and W&B); its alarms are events."""
         label, memory = memory_in_use()
         compiled = self.run.compilations.take()
         row = {**metrics, "time/compilations": compiled, f"memory/{label}_bytes": memory}
-        self.run.logger.log(self.stage.name, step, row)
         self.run.console.progress(step, metrics, (label, memory))
-
-    def warn(self, step: int, alarms: dict[str, str]) -> None:
-        """Say what is wrong with a step; of each kind of alarm, the first one of this start."""
-        for kind, sentence in alarms.items():
-            if kind not in self._warned:
-                self.run.console.warn(f"{self.stage.name}, step {step}: {sentence}")
-                self._warned.add(kind)
+        self.run.logger.log(self.stage.name, step, row)
 
     def keep(
         self,

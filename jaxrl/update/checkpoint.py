@@ -141,7 +141,7 @@ class Checkpoints:
                 return self.restore(abstract, step)
             except CheckpointCorrupt as error:
                 reasons.append(f"\n  {error}")
-                log.warning("%s; trying an older one", error)
+                log.warning("%s; trying an older one", error, extra={"kind": "checkpoint fallback"})
         if steps:
             raise InputError(
                 f"no checkpoint in {self.folder} can be read (steps {steps}); restore the files, or delete "

@@ -15,9 +15,6 @@ from jaxrl.config.shared import OptimSection
 from jaxrl.device.mesh import path_name, shardings_for
 from jaxrl.types import Tree
 
-# No trained transformer has weights of this size: the largest, biases of attention, are some hundreds. A
-# weight beyond it is a rate out of all proportion, even where the norms behind it hide that from the loss.
-MAX_WEIGHT = 1e4
 CRITIC = ("value_head", "critic_lora")  # the parts of the trainable tree that the policy does without
 
 

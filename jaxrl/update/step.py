@@ -24,10 +24,10 @@ from jaxrl.model.value_head import state_values, value_head
 from jaxrl.ops.logprobs import token_logprobs
 from jaxrl.ops.masked import masked_sum
 from jaxrl.ops.policy_loss import loss_weights
-from jaxrl.types import Tree
+from jaxrl.types import MAX_WEIGHT, Tree
 from jaxrl.update.batch import PolicyBatch, SFTBatch
 from jaxrl.update.objective import policy_objective, value_objective, weigh
-from jaxrl.update.state import MAX_WEIGHT, TrainState, all_finite, all_within
+from jaxrl.update.state import TrainState, all_finite, all_within
 
 Metrics = dict[str, Array]
 LossWeights = dict[str, Array]

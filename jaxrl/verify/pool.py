@@ -7,6 +7,7 @@ one sample. This keeps a run alive; it is no sandbox for programs that a model w
 """
 
 import json
+import logging
 import math
 import os
 import pickle
@@ -24,6 +25,7 @@ from jaxrl.verify.guard import ErrorGuard
 from jaxrl.verify.process import START_TIMEOUT_S, HungUp, WorkerProcess
 from jaxrl.verify.worker import describe
 
+log = logging.getLogger("jaxrl")
 MAX_FAILED_STARTS = 3
 MAX_WAITING_BYTES = 64 << 20
 
@@ -336,6 +338,12 @@ class VerifierPool:
                 self._fail(worker.ticket, "timeouts", "timeout")
             else:
                 self._fail(worker.ticket, "crashes", f"crash: {ending}")
+        elif reason == "crash":  # which no verdict tells of
+            log.warning(
+                "a verifier process ended between two samples (%s); another takes its place",
+                ending,
+                extra={"kind": "worker restart"},
+            )
         self._start_worker()
 
     def _cannot_start(self, reason: str) -> InputError:

@@ -211,6 +211,7 @@ BROKEN = {
         None,
     ],
     "samples.jsonl": [b"\xff\n", b"{}\n", b"[1]\n", b'{"stage": "sft", "step": 1, "completion": 3}\n', None],
+    "events.jsonl": [b"\xff\n", b"{}\n", b'{"stage": null, "step": 1, "time": 0, "kind": "x"}\n', None],
     "eval.json": [b"\xff", b"{}", b"[1]", b"[{}]", b"", None],
 }
 
@@ -222,7 +223,7 @@ def test_a_broken_file_is_named_and_stays_as_it_is(name, config, whole, tmp_path
     folder = tmp_path / "tiny"
     folder.mkdir()
     for content in BROKEN[name]:
-        for file in ("config.yaml", "metrics.jsonl", "samples.jsonl", "eval.json"):
+        for file in BROKEN:
             (folder / file).unlink(missing_ok=True)
             (folder / file).write_bytes(
                 (whole / file).read_bytes().replace(str(whole.parent).encode(), str(tmp_path).encode())
@@ -246,4 +247,5 @@ def test_a_torn_last_row_is_repaired(start, whole, tmp_path, caplog):
         file.write(b'{"stage": "sft", "step": 4, "lo\xc3')
     assert start() == (0, "")
     assert "metrics.jsonl: the last row was torn" in caplog.text
+    assert [event["kind"] for event in lines(tmp_path / "tiny", "events.jsonl")][-1] == "torn row"
     assert_same_run(tmp_path / "tiny", whole)

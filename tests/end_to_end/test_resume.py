@@ -16,6 +16,7 @@ from jaxrl.commands.run import run
 from jaxrl.config.file import parse_yaml, validate_config
 from jaxrl.errors import InputError
 from jaxrl.interrupt import Interrupted
+from jaxrl.train import evaluation as evaluation_module
 from jaxrl.train import sft as sft_module
 from jaxrl.update.checkpoint import Checkpoints
 from tests.end_to_end.runs import lines
@@ -67,7 +68,7 @@ def stopped(how, stage: str, step: int, when: str, monkeypatch):
     """The run inside is stopped once it has logged this step, or saved it, or saved the row of this eval
     stage.
     """
-    log, save, save_rows = run_module.RunLogger.log, Checkpoints.save, run_module.save_rows
+    log, save, save_rows = run_module.RunLogger.log, Checkpoints.save, evaluation_module.save_rows
 
     def log_then(self, at_stage, at_step, metrics):
         log(self, at_stage, at_step, metrics)
@@ -87,7 +88,7 @@ def stopped(how, stage: str, step: int, when: str, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(run_module.RunLogger, "log", log_then)
         patch.setattr(Checkpoints, "save", save_then)
-        patch.setattr(run_module, "save_rows", save_rows_then)
+        patch.setattr(evaluation_module, "save_rows", save_rows_then)
         with pytest.raises((Interrupted, Killed)):
             yield
 
@@ -115,6 +116,9 @@ def test_stopped_inside_and_after_every_stage_it_is_the_same_run(best_is_not_las
     folder = run(config, io.StringIO())
     for name in ("metrics.jsonl", "samples.jsonl"):
         assert lines(folder, name) == lines(whole, name)
+    events, restarts = lines(folder, "events.jsonl"), len(stops) - 1  # the last start has nothing left to do
+    assert [event for event in events if event["kind"] != "restart"] == lines(whole, "events.jsonl") != []
+    assert [event["kind"] for event in events].count("restart") == restarts
     for name in ("adapter/adapter_model.safetensors", "model/model.safetensors", "eval.json"):
         assert (folder / name).read_bytes() == (whole / name).read_bytes(), name
 

@@ -74,6 +74,7 @@ def test_a_run_leaves_what_is_promised(whole):
         "inputs.json",
         "metrics.jsonl",
         "samples.jsonl",
+        "events.jsonl",
         "checkpoints",
         "adapter",
         "model",

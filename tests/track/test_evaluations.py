@@ -1,4 +1,5 @@
 import dataclasses
+import json
 
 import pytest
 
@@ -25,7 +26,7 @@ def test_row_by_hand():
         0.5,
         1,
     )
-    assert row.coverage == 0.375, "a verdict that is missing covers nothing"
+    assert row.parts == {"path_coverage": 0.375}, "a verdict that is missing covers nothing"
     assert 0 <= row.ci95[0] < row.ci80[0] < row.accuracy < row.ci80[1] < row.ci95[1] <= 1
 
 
@@ -40,9 +41,16 @@ def test_what_could_not_be_judged_is_an_error_and_not_wrong():
         row_from_verdicts("base", missing)
 
 
-def test_task_without_coverage():
-    assert row_from_verdicts("base", [dataclasses.replace(v, parts={}) for v in VERDICTS]).coverage is None
-    assert row_from_verdicts("base", VERDICTS, coverage_key="other").coverage is None
+def test_parts_are_those_that_any_verdict_has_in_the_order_in_which_they_come():
+    assert row_from_verdicts("base", [dataclasses.replace(v, parts={}) for v in VERDICTS]).parts == {}
+    parts = [{"b": 1.0}, {"b": 0.0, "a": 3.0}, {"b": -0.5}, {}]
+    row = row_from_verdicts("base", [dataclasses.replace(v, parts=p) for v, p in zip(VERDICTS, parts)])
+    assert list(row.parts.items()) == [("b", 0.125), ("a", 0.75)]
+    header, line = (row.split() for row in render_table([row]).splitlines()[::2])
+    assert header[-6:] == ["mean", "reward", "b", "a", "format", "errors"] and line[-4:-2] == [
+        "0.125",
+        "0.750",
+    ]
 
 
 def test_no_verdicts():
@@ -73,6 +81,8 @@ def test_file_round_trip(tmp_path):
         ('"base"', "3"),
         ('"accuracy": 0.25', '"accuracy": null'),
         ('"errors": 1', '"errors": [1]'),
+        ('"path_coverage": 0.375', '"path_coverage": "all"'),
+        ('"parts": {}', '"parts": []'),
         ('"ci80": [', '"ci80": [1,'),
         ('"ci95": [', '"ci95": ["x",'),
         ('"ci80": [', '"ci80": [[],'),
@@ -92,3 +102,25 @@ def test_file_round_trip(tmp_path):
         load_rows(tmp_path / "eval.json")
     with pytest.raises(InputError, match="cannot be written: Is a directory"):
         save_rows(tmp_path / "eval.json", rows)
+
+
+def test_a_file_of_the_version_that_had_one_part_and_called_it_coverage(tmp_path):
+    """Loaded, shown as it was, and held against rows of today."""
+    new = [
+        row_from_verdicts("base", VERDICTS),
+        row_from_verdicts("none", [dataclasses.replace(v, parts={}) for v in VERDICTS]),
+    ]
+    save_rows(tmp_path / "eval.json", new)
+    values = json.loads((tmp_path / "eval.json").read_text())
+    for value in values:
+        value["coverage"] = value.pop("parts").get("path_coverage")
+    (tmp_path / "eval.json").write_text(json.dumps(values))
+    old = load_rows(tmp_path / "eval.json")
+    assert old == [dataclasses.replace(new[0], parts={"coverage": 0.375}), new[1]]
+    header, _, first, second, third = render_table([*old, new[0]]).splitlines()
+    assert header.split()[-4:] == ["coverage", "path_coverage", "format", "errors"]
+    assert [line.split()[-4:-2] for line in (first, second, third)] == [
+        ["0.375", "–"],
+        ["–", "–"],
+        ["–", "0.375"],
+    ]

@@ -67,7 +67,7 @@ def test_tables():
     assert markdown_table(header, rows) == "| model | n |\n| --- | ---: |\n| base | 100 |\n| a\\|b | 7 |"
 
 
-def test_coverage_is_shown_where_there_is_one():
+def test_a_part_is_shown_where_there_is_one():
     row = {
         "name": "base",
         "n": 4,
@@ -75,11 +75,10 @@ def test_coverage_is_shown_where_there_is_one():
         "ci80": [0.2, 0.8],
         "ci95": [0.1, 0.9],
         "mean_reward": 1.0,
-        "coverage": None,
         "format_rate": 1.0,
         "errors": 0,
     }
-    assert "coverage" not in evaluation_cells([row])[0]
-    header, cells = evaluation_cells([row, {**row, "coverage": 0.25}])
-    assert [line[header.index("coverage")] for line in cells] == ["–", "25.0%"]
+    assert "path" not in evaluation_cells([row])[0]
+    header, cells = evaluation_cells([row, {**row, "parts": {"path": 0.25}}])
+    assert [line[header.index("path")] for line in cells] == ["–", "0.250"]
     assert all(len(line) == len(header) for line in cells)

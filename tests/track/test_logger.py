@@ -9,23 +9,25 @@ import pytest
 
 from jaxrl.config.shared import TrackSection, WandbSection
 from jaxrl.errors import InputError
-from jaxrl.track.logger import RunLogger, read_jsonl, read_rows, sample_row
+from jaxrl.files.journal import read_journal
+from jaxrl.files.run_folder import RunFolder
+from jaxrl.track.logger import RunLogger, read_rows, sample_row
 from jaxrl.types import Completion, Problem, StopReason, Trajectory, Verdict
 
 
 def places(path):
-    return [(row["stage"], row["step"]) for row in read_jsonl(path)]
+    return [(row["stage"], row["step"]) for row in read_journal(path)]
 
 
 def fill(folder, *rows):
-    with RunLogger(folder) as logger:
+    with RunLogger(RunFolder(folder)) as logger:
         for stage, step in rows:
             logger.log(stage, step, {"loss": 1.0})
             logger.log_samples(stage, step, [{"text": "a"}, {"text": "b"}])
 
 
 def test_rows_are_on_disk_at_once(tmp_path):
-    logger = RunLogger(tmp_path)
+    logger = RunLogger(RunFolder(tmp_path))
     logger.log(
         "sft",
         1,
@@ -39,7 +41,7 @@ def test_rows_are_on_disk_at_once(tmp_path):
         },
     )
     logger.log_samples("sft", 1, [{"text": "line\n\u2028é", "reward": np.float32(1)}])
-    (row,) = read_jsonl(tmp_path / "metrics.jsonl")
+    (row,) = read_journal(tmp_path / "metrics.jsonl")
     assert row.pop("time") > 0
     assert row == {
         "stage": "sft",
@@ -51,18 +53,18 @@ def test_rows_are_on_disk_at_once(tmp_path):
         "n": 3,
         "word": "x",
     }
-    assert read_jsonl(tmp_path / "samples.jsonl") == [
+    assert read_journal(tmp_path / "samples.jsonl") == [
         {"stage": "sft", "step": 1, "text": "line\n\u2028é", "reward": 1.0}
     ]
     logger.close()
 
 
 def test_names_of_the_place_are_taken(tmp_path):
-    with RunLogger(tmp_path) as logger, pytest.raises(ValueError, match="'step'"):
+    with RunLogger(RunFolder(tmp_path)) as logger, pytest.raises(ValueError, match="'step'"):
         logger.log("sft", 1, {"step": 2})
 
 
-def test_truncate_after_drops_what_comes_again(tmp_path):
+def test_a_stage_that_begins_drops_what_comes_again(tmp_path):
     rows = [("sft", 1), ("sft", 2), ("eval", 0), ("grpo", 1), ("grpo", 2), ("grpo", 3)]
     order = ["sft", "eval", "grpo"]
     for limit, kept in [
@@ -74,12 +76,12 @@ def test_truncate_after_drops_what_comes_again(tmp_path):
         for name in ("metrics.jsonl", "samples.jsonl"):
             (tmp_path / name).unlink(missing_ok=True)
         fill(tmp_path, *rows)
-        with RunLogger(tmp_path) as logger:
-            logger.truncate_after(order, *limit)
+        with RunLogger(RunFolder(tmp_path)) as logger:
+            logger.begin(order, *limit)
             logger.log("grpo", 9, {})
         assert places(tmp_path / "metrics.jsonl") == [*kept, ("grpo", 9)]
         assert places(tmp_path / "samples.jsonl") == [row for row in kept for _ in range(2)]
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["metrics.jsonl", "samples.jsonl"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["events.jsonl", "metrics.jsonl", "samples.jsonl"]
 
 
 def test_torn_last_line_is_left_out_and_cut(tmp_path):
@@ -95,7 +97,7 @@ def test_broken_line_in_the_middle_is_an_error(tmp_path):
     path = tmp_path / "metrics.jsonl"
     path.write_text('{"stage": "a"}\n{"stage"\n{"stage": "b"}\n')
     with pytest.raises(InputError, match="line 2, column 9"):
-        read_jsonl(path)
+        read_journal(path)
 
 
 @pytest.mark.parametrize(
@@ -111,7 +113,7 @@ def test_what_a_dead_process_left_of_its_last_row_is_repaired(tail, kept, tmp_pa
     path = tmp_path / "metrics.jsonl"
     path.write_bytes(b'{"stage": "a", "step": 1, "time": 0}\n' + tail)
     assert len(read_rows(path)) == kept
-    with RunLogger(tmp_path) as logger:
+    with RunLogger(RunFolder(tmp_path)) as logger:
         logger.log("a", 3, {})
     assert places(path) == [*[("a", 1), ("a", 2), ("a", 3)][:kept], ("a", 3)]
     assert ("the last row was torn" in caplog.text) == (kept == 1)
@@ -123,7 +125,7 @@ def test_what_a_dead_process_left_of_its_last_row_is_repaired(tail, kept, tmp_pa
         (b"[1]", "line 2: must be a JSON object"),
         (b"null", "must be a JSON object"),
         (b"{}", "'stage' is None"),
-        (b"\xff", "line 2: not UTF-8"),
+        (b"\xff", "line 2, column 1: not UTF-8"),
         (b'{"stage": 1, "step": 1, "time": 0}', "'stage' is 1"),
         (b'{"stage": "a", "time": 0}', "'step' is None"),
         (b'{"stage": "a", "step": "1", "time": 0}', "'step' is '1'"),
@@ -156,7 +158,7 @@ def test_a_sample_with_other_values(tmp_path):
 def test_a_folder_in_place_of_a_file(tmp_path):
     (tmp_path / "samples.jsonl").mkdir()
     with pytest.raises(InputError, match="samples.jsonl cannot be written: Is a directory"):
-        RunLogger(tmp_path)
+        RunLogger(RunFolder(tmp_path))
     with pytest.raises(InputError, match="samples.jsonl cannot be read: Is a directory"):
         read_rows(tmp_path / "samples.jsonl")
 
@@ -165,7 +167,7 @@ def test_a_folder_in_place_of_a_file(tmp_path):
 def test_files_that_go_while_they_are_written_are_missed(again, tmp_path):
     folder = tmp_path / "x"
     folder.mkdir()
-    with RunLogger(folder) as logger:
+    with RunLogger(RunFolder(folder)) as logger:
         logger.log("sft", 1, {})
         shutil.rmtree(folder)
         if again != "nothing":
@@ -178,7 +180,7 @@ def test_files_that_go_while_they_are_written_are_missed(again, tmp_path):
         for write in (
             lambda: logger.log("sft", 2, {}),
             lambda: logger.log_samples("sft", 2, [{}]),
-            lambda: logger.truncate_after(["sft"], "sft", 0),
+            lambda: logger.begin(["sft"], "sft", 0),
         ):
             with pytest.raises(
                 InputError, match="metrics.jsonl was deleted or replaced while the run was at work"
@@ -188,7 +190,7 @@ def test_files_that_go_while_they_are_written_are_missed(again, tmp_path):
 
 
 def test_a_full_disk_is_told_and_what_was_written_stays(tmp_path):
-    with RunLogger(tmp_path) as logger:
+    with RunLogger(RunFolder(tmp_path)) as logger:
         logger.log("sft", 1, {"loss": 1.0})
         size = (tmp_path / "metrics.jsonl").stat().st_size
         limits = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -201,7 +203,7 @@ def test_a_full_disk_is_told_and_what_was_written_stays(tmp_path):
             logger.close()
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    with RunLogger(tmp_path) as logger:
+    with RunLogger(RunFolder(tmp_path)) as logger:
         logger.log("sft", 2, {"loss": 1.0})
     assert places(tmp_path / "metrics.jsonl") == [("sft", 1), ("sft", 2)]
 
@@ -209,24 +211,24 @@ def test_a_full_disk_is_told_and_what_was_written_stays(tmp_path):
 def test_rows_that_all_stay_are_not_written_anew(tmp_path):
     fill(tmp_path, ("sft", 1), ("sft", 2))
     inode = (tmp_path / "metrics.jsonl").stat().st_ino
-    with RunLogger(tmp_path) as logger:
-        logger.truncate_after(["sft"], "sft", 2)
+    with RunLogger(RunFolder(tmp_path)) as logger:
+        logger.begin(["sft"], "sft", 2)
     assert (tmp_path / "metrics.jsonl").stat().st_ino == inode
 
 
 def test_half_a_surrogate_is_written_as_its_escape(tmp_path):
     fill(tmp_path, ("sft", 1))
-    with RunLogger(tmp_path) as logger:
+    with RunLogger(RunFolder(tmp_path)) as logger:
         logger.log_samples("sft", 2, [{"completion": "a\ud800b"}])
-        logger.truncate_after(["sft"], "sft", 2)
-    assert read_jsonl(tmp_path / "samples.jsonl")[-1]["completion"] == "a\ud800b"
+        logger.begin(["sft"], "sft", 2)
+    assert read_journal(tmp_path / "samples.jsonl")[-1]["completion"] == "a\ud800b"
 
 
 def test_other_processes_write_nothing(tmp_path):
-    with RunLogger(tmp_path, TrackSection(wandb=WandbSection()), enabled=False) as logger:
+    with RunLogger(RunFolder(tmp_path, writes=False), TrackSection(wandb=WandbSection())) as logger:
         logger.log("sft", 1, {"loss": 1.0})
         logger.log_samples("sft", 1, [{}])
-        logger.truncate_after(["sft"], "sft", 0)
+        logger.begin(["sft"], "sft", 0)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -251,7 +253,7 @@ def test_sample_row_is_plain_json():
 def test_wandb_missing(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "wandb", None)
     with pytest.raises(InputError, match=r"jaxrl\[wandb\]"):
-        RunLogger(tmp_path, TrackSection(wandb=WandbSection()))
+        RunLogger(RunFolder(tmp_path), TrackSection(wandb=WandbSection()))
 
 
 def test_wandb_gets_each_stage_on_its_own_axis(tmp_path, monkeypatch):
@@ -267,7 +269,7 @@ def test_wandb_gets_each_stage_on_its_own_axis(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "wandb", fake)
     for step in (1, 2):  # the second is the same run, resumed
         with RunLogger(
-            tmp_path, TrackSection(wandb=WandbSection(project="p")), name="n", config={"seed": 0}
+            RunFolder(tmp_path), TrackSection(wandb=WandbSection(project="p")), name="n", config={"seed": 0}
         ) as logger:
             logger.log("sft", step, {"loss": 0.5, "bad": float("nan")})
     inits = [call[1] for call in calls if call[0] == "init"]

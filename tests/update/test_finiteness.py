@@ -16,8 +16,8 @@ from jaxrl.device.mesh import shard_batch
 from jaxrl.errors import InputError
 from jaxrl.ops.kl import adapt_kl_coef
 from jaxrl.train.stage import MAX_SKIPPED, FinitenessGuard
+from jaxrl.types import MAX_WEIGHT
 from jaxrl.update.state import (
-    MAX_WEIGHT,
     all_finite,
     all_within,
     make_actor_critic_optimizer,

@@ -331,7 +331,7 @@ def test_closed_pools_say_so():
     pool.close()
 
 
-def test_an_idle_worker_that_is_killed_is_replaced():
+def test_an_idle_worker_that_is_killed_is_replaced(caplog):
     with make_pool(hostile.pid_of_worker, workers=1) as pool:
         (first,) = pool.gather([pool.submit(PROBLEM, "")])
         os.kill(int(first.reward), signal.SIGKILL)
@@ -340,6 +340,7 @@ def test_an_idle_worker_that_is_killed_is_replaced():
         (second,) = pool.gather([pool.submit(PROBLEM, "")])
     assert second.error is None and second.reward != first.reward
     assert pool.counts == {"timeouts": 0, "crashes": 0, "exceptions": 0}
+    assert [record.kind for record in caplog.records] == ["worker restart"], "no verdict tells of it"
 
 
 @pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="reads /proc")

@@ -23,8 +23,8 @@ import re
 import sys
 from typing import Any
 
-from jaxrl.data.jsonl import short
 from jaxrl.errors import InputError
+from jaxrl.files.jsonl import short
 from jaxrl.tasks.base import Record
 from jaxrl.tasks.code.cases import call_case
 from jaxrl.tasks.code.names import UNREADABLE, imported, parse

@@ -29,8 +29,8 @@ import zlib
 from collections.abc import Iterator
 from typing import Any
 
-from jaxrl.data.jsonl import short
 from jaxrl.errors import InputError
+from jaxrl.files.jsonl import short
 from jaxrl.tasks.base import Record
 from jaxrl.tasks.code.cases import Case, call_case
 from jaxrl.tasks.code.names import long_integers

@@ -13,8 +13,8 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
-from jaxrl.data.jsonl import read_objects
 from jaxrl.errors import InputError
+from jaxrl.files.jsonl import read_objects
 from jaxrl.tasks.graph.graph import GENERATED, Edge, Graph
 from jaxrl.tasks.graph.walks import OPTIONS, Walk, entities_of
 

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from jaxrl.data.jsonl import write_rows
 from jaxrl.errors import InputError
+from jaxrl.files.jsonl import write_rows
 from jaxrl.tasks.base import SPLITS, Baseline
 from jaxrl.tasks.graph.graph import GENERATED, Edge, Graph, generate_graph, graph_values, read_graph
 from jaxrl.tasks.graph.questions import (

@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from jaxrl.data.jsonl import write_rows
 from jaxrl.errors import InputError
+from jaxrl.files.jsonl import write_rows
 from jaxrl.tasks.graph.graph import GENERATED, Edge, Graph, generate_graph
 from jaxrl.tasks.graph.questions import make_record, read_records, reference_text, walk_of
 

@@ -1,5 +1,5 @@
 """JSONL files, plain or gzip: one JSON value per line, read and written line by line, so that a file need not
-fit into memory.
+fit into memory. (What a run writes of itself, row by row, is in `journal.py`.)
 """
 
 import gzip
@@ -39,7 +39,7 @@ def read_rows(path: str | Path, bad: Bad | None = None) -> Iterator[tuple[str, A
                 if not line.strip():
                     continue
                 try:
-                    value = _value(line, path, number)
+                    value = parse_line(line, path, number)
                 except InputError as error:
                     if bad is None:
                         raise
@@ -124,12 +124,6 @@ def check_out(path: str | Path) -> None:
     raise InputError(f"{path} cannot be written: {reason}; check --out")
 
 
-def short(value: Any) -> str:
-    """A value as it is shown in an error."""
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
-
-
 @contextmanager
 def _new_file(path: Path, is_gzip: bool) -> Iterator[IO[bytes]]:
     with path.open("ab") as file:
@@ -179,32 +173,38 @@ def _line(row: dict[str, Any], path: Path, number: int) -> bytes:
         ) from None
 
 
-def _value(line: bytes, path: Path, number: int) -> Any:
+def short(value: Any) -> str:
+    """A value as it is shown in an error."""
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def parse_line(line: bytes, path: Path, number: int, remedy: str | None = None) -> Any:
+    """What a line holds; `remedy` closes its errors, instead of one that depends on what is wrong."""
+    place = f"{path}, line {number}"
     try:
         text = line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
         return _DECODER.decode(text)
     except UnicodeDecodeError as error:
         found = f"byte 0x{line[error.start]:02x}"
-        raise InputError(
-            f"{path}, line {number}, column {error.start + 1}: not UTF-8: found {found}; save the file as "
-            "UTF-8"
-        ) from None
+        reason = f"not UTF-8: found {found}; {remedy or 'save the file as UTF-8'}"
+        raise InputError(f"{place}, column {error.start + 1}: {reason}") from None
     except json.JSONDecodeError as error:
         found = (
             short(text[error.pos : error.pos + 20]) if text[error.pos :].strip() else "the end of the line"
         )
-        reason = f"{error.msg}, found {found}; one JSON object per line is expected"
-        raise InputError(f"{path}, line {number}, column {error.colno}: not JSON: {reason}") from None
+        reason = f"{error.msg}, found {found}; {remedy or 'one JSON object per line is expected'}"
+        raise InputError(f"{place}, column {error.colno}: not JSON: {reason}") from None
     except InputError as error:
-        raise InputError(f"{path}, line {number}: {error}") from None
+        raise InputError(f"{place}: {error}") from None
     # Python's own limit, against the time that reading a number takes, quadratic in its digits
     except ValueError:
         raise InputError(
-            f"{path}, line {number}: an integer has more digits than are read; give it as a string"
+            f"{place}: an integer has more digits than are read; {remedy or 'give it as a string'}"
         ) from None
     except RecursionError:
         raise InputError(
-            f"{path}, line {number}: its brackets nest too deeply to be read; mend the line"
+            f"{place}: its brackets nest too deeply to be read; {remedy or 'mend the line'}"
         ) from None
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from jaxrl.data.jsonl import check_out, read_objects, read_rows, write_rows
 from jaxrl.errors import InputError
+from jaxrl.files.jsonl import check_out, read_objects, read_rows, write_rows
 
 ROOT = Path(__file__).resolve().parents[2]
 ROWS = [{"a": 1, "text": "line\n\u2028 é \ud800"}, {}, {"b": [1.5, None, {"c": "日本"}]}]
@@ -161,7 +161,7 @@ def test_a_flipped_byte_of_a_gzip_file_is_one_clear_error(tmp_path):
 def test_what_stands_for_stdout_is_refused_even_where_that_is_a_file(tmp_path):
     """It would be replaced, and with it all that `>>` was to be added to."""
     program = (
-        "import sys\nfrom jaxrl.data.jsonl import check_out\nfor place in sys.argv[1:]: check_out(place)"
+        "import sys\nfrom jaxrl.files.jsonl import check_out\nfor place in sys.argv[1:]: check_out(place)"
     )
     for place in ("/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"):
         with (tmp_path / "all.jsonl").open("a") as all_rows:

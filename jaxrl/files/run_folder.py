@@ -1,0 +1,87 @@
+"""The folder of a run, and all that is written under it: by the first process, and by no other.
+
+runs/<name>/  config.yaml  inputs.json  metrics.jsonl  samples.jsonl  events.jsonl  eval.json  report.md
+              checkpoints/<stage>/  tokenizer/  model/ (a base made here)  adapter/ (PEFT)
+              lock (while a process is at work there)
+
+Checkpoints are the one exception: all processes write them together (`update/checkpoint.py`).
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from jaxrl.errors import InputError
+from jaxrl.files.disk import writing
+from jaxrl.files.journal import Journal
+
+
+def alone(value: Any) -> Any:
+    """What a process that shares the run with no other agrees on: what it says itself."""
+    return value
+
+
+class RunFolder:
+    """Owns every write under a run's folder. What the first process finds or writes there is so for all.
+
+    `exists` and `write` are asked by every process at the same point of the run, since they wait for one
+    another there; a row of a journal is nobody's affair but the first one's.
+
+    Args:
+      path: of the folder.
+      writes: whether this is the first process.
+      agree: gives every process the first one's value; see `device/processes.py`.
+    """
+
+    def __init__(self, path: str | Path, writes: bool = True, agree: Callable[[Any], Any] = alone):
+        self.path, self.writes, self._agree = Path(path), writes, agree
+        self._journals: dict[str, Journal] = {}
+
+    def exists(self, name: str) -> bool:
+        """Whether the first process sees such a file or folder."""
+        return self._agree((self.path / name).exists())
+
+    def write(self, name: str, write: Callable[[Path], object]) -> Path:
+        """Have the first process call `write` with the path; when this returns, all processes can read it.
+
+        Raises:
+          InputError: on every process, what the first one could not write and why.
+        """
+        path, error = self.path / name, None
+        if self.writes:
+            try:
+                with writing(path):
+                    write(path)
+            except InputError as refused:
+                error = str(refused)
+        error = self._agree(error)
+        if error is not None:
+            raise InputError(error)
+        return path
+
+    def open(self, *names: str) -> None:
+        """Begin to write journals, where this process writes."""
+        for name in names if self.writes else ():
+            self._journals[name] = Journal(self.path / name)
+
+    def append(self, name: str, row: Mapping[str, Any]) -> None:
+        """One row more in an open journal."""
+        if self.writes:
+            self.check()
+            self._journals[name].append(row)
+
+    def replace(self, name: str, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Let an open journal hold these rows instead of those that it has."""
+        if self.writes:
+            self._journals[name].replace(rows)
+
+    def check(self) -> None:
+        """InputError where an open journal is no longer the file at its place: see `Journal.check`."""
+        for journal in self._journals.values():
+            journal.check()
+
+    def close(self) -> None:
+        """End all journals."""
+        for journal in self._journals.values():
+            journal.close()
+        self._journals = {}
