@@ -104,7 +104,7 @@ def _cudnn(q: Array, k: Array, v: Array, segment_ids: Array, packed: bool) -> Ar
     ]
 
 
-def _splash(q: Array, k: Array, v: Array, segment_ids: Array, packed: bool, interpret: bool = False) -> Array:
+def splash(q: Array, k: Array, v: Array, segment_ids: Array, packed: bool, interpret: bool = False) -> Array:
     """Splash attention for TPU (Pallas): blocks above the diagonal are skipped, segments are compared inside
     the kernel.
     """
@@ -149,4 +149,4 @@ def _pad(x: Array, multiple: int) -> Array:
     return jnp.pad(x, ((0, 0), (0, missing), *((0, 0),) * (x.ndim - 2))) if missing else x
 
 
-KERNELS = {"xla": _xla, "cudnn": _cudnn, "splash": _splash}
+KERNELS = {"xla": _xla, "cudnn": _cudnn, "splash": splash}

@@ -70,7 +70,7 @@ def sample_tokens(
       tokens [B] int32 and logprobs [B] float32.
     """
     scaled, kept = _keep(logits, u, temperature, filters, num_tokens)
-    tokens = _draw(kept, _if_random(u, temperature))
+    tokens = draw(kept, _if_random(u, temperature))
     return tokens, _logprobs(scaled, tokens)
 
 
@@ -91,7 +91,7 @@ def sample_with_sets(
       filters None: `num_tokens` says all.
     """
     _, kept = _keep(logits, u, temperature, filters, num_tokens)
-    tokens = _draw(kept, _if_random(u, temperature))
+    tokens = draw(kept, _if_random(u, temperature))
     return (
         tokens,
         _logprobs(kept, tokens),
@@ -127,7 +127,7 @@ def _logprobs(scaled: Array, tokens: Array) -> Array:
     return chosen - jax.nn.logsumexp(scaled, axis=-1)
 
 
-def _draw(logits: Array, u: Array) -> Array:
+def draw(logits: Array, u: Array) -> Array:
     """Indices [B] drawn from softmax(logits [B, V]) by uniform numbers [B]: the block, then the place.
 
     The largest logit of a row is 0. exp is taken of the whole only inside the sums, so that no second [B, V]

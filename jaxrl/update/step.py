@@ -59,7 +59,7 @@ def make_sft_step(
     def weigh_tokens(batch: SFTBatch) -> LossWeights:
         return {"tokens": loss_weights(batch.loss_mask, batch.segment_ids, "token_mean")}
 
-    return _jit_step(loss, weigh_tokens, tx, state, mesh)
+    return jit_step(loss, weigh_tokens, tx, state, mesh)
 
 
 def make_grpo_step(
@@ -88,7 +88,7 @@ def make_grpo_step(
         value, metrics = _policy_loss(policy, algo, sample, trainable, frozen, hidden, batch, weights)
         return value, {**metrics, "sum/loss": value}
 
-    return _jit_step(loss, partial(weigh, algo, sample.max_new_tokens), tx, state, mesh)
+    return jit_step(loss, partial(weigh, algo, sample.max_new_tokens), tx, state, mesh)
 
 
 def make_ppo_step(
@@ -115,7 +115,7 @@ def make_ppo_step(
         critic_value, critic_metrics = value_objective(algo, values, batch, weights)
         return value + critic_value, {**metrics, **critic_metrics, "sum/loss": value + critic_value}
 
-    return _jit_step(loss, partial(weigh, algo, sample.max_new_tokens), tx, state, mesh)
+    return jit_step(loss, partial(weigh, algo, sample.max_new_tokens), tx, state, mesh)
 
 
 def make_score_fn(policy: Policy, mesh: Mesh, temperature: float = 1.0) -> jax.stages.Wrapped:
@@ -230,7 +230,7 @@ def _jit_score(score: Callable[[Tree, Tree, Any], Any], mesh: Mesh) -> jax.stage
 # --------------------------------------------------------------------------------------- shared by all losses
 
 
-def _jit_step(
+def jit_step(
     loss: Loss, weigh: Weigh, tx: optax.GradientTransformation, state: TrainState, mesh: Mesh
 ) -> jax.stages.Wrapped:
     """The jitted step around a loss.

@@ -29,7 +29,7 @@ def loss(policy, trainable, frozen, tokens=TOKENS):
 
 @pytest.fixture
 def interpreted(monkeypatch):
-    monkeypatch.setitem(module.KERNELS, "splash", partial(module._splash, interpret=True))
+    monkeypatch.setitem(module.KERNELS, "splash", partial(module.splash, interpret=True))
 
 
 @pytest.mark.mesh

@@ -64,7 +64,7 @@ def check(kernel, rows, dtype="float32", packed=True, tolerance=2e-5):
 @pytest.fixture
 def interpreted(monkeypatch):
     """Splash, run by Pallas's interpreter."""
-    monkeypatch.setitem(KERNELS, "splash", partial(module._splash, interpret=True))
+    monkeypatch.setitem(KERNELS, "splash", partial(module.splash, interpret=True))
 
 
 @pytest.fixture

@@ -183,7 +183,7 @@ def test_every_token_of_a_vocabulary_of_any_size_comes_as_often_as_it_should(V):
 
 def test_what_is_filtered_out_never_comes_whatever_the_uniform_number():
     """Also where rounding leaves the running sum below its target: the ends of [0, 1)."""
-    from jaxrl.ops.sampling import _draw
+    from jaxrl.ops.sampling import draw
 
     weights = np.zeros((6, 300), np.float32)
     weights[:, [7, 140, 290]] = [0.1, 0.2, 0.7]
@@ -192,7 +192,7 @@ def test_what_is_filtered_out_never_comes_whatever_the_uniform_number():
     )
     with np.errstate(divide="ignore"):
         logits = np.log(weights / 0.7)
-    assert _draw(logits, u).tolist() == [7, 7, 140, 140, 290, 290]
+    assert draw(logits, u).tolist() == [7, 7, 140, 140, 290, 290]
 
 
 def test_logits_that_are_no_numbers_lead_to_no_token_beyond_the_vocabulary():

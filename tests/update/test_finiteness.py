@@ -24,7 +24,7 @@ from jaxrl.update.state import (
     make_optimizer,
     place_state,
 )
-from jaxrl.update.step import _jit_step, make_grpo_step
+from jaxrl.update.step import jit_step, make_grpo_step
 from tests.tiny import one_device, policy_and_trees, policy_batch, sft_batch
 
 SAMPLE = SampleSection(max_new_tokens=12)
@@ -93,7 +93,7 @@ def test_a_result_that_is_not_sound_is_skipped(name):
         "value_head": {"kernel": jnp.ones(3)},
     }
     state = place_state(trainable, tx, jax.random.key(0), one_device())
-    step = _jit_step(weighted_sum, lambda batch: {}, tx, state, one_device())
+    step = jit_step(weighted_sum, lambda batch: {}, tx, state, one_device())
     batch = sft_batch(policy_batch(1))
     if name is None:  # the same with an ordinary rate moves
         after, metrics = step(state, {}, shard_batch(batch, one_device()))

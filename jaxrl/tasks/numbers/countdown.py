@@ -90,7 +90,7 @@ class Countdown:
     def baselines(self) -> dict[str, Baseline]:
         """random: all numbers in any order, joined at random. sum: all of them added."""
         return {
-            "random": lambda problem, rng: f"#### {_join(problem.data['numbers'], rng)}",
+            "random": lambda problem, rng: f"#### {random_expression(problem.data['numbers'], rng)}",
             "sum": lambda problem, rng: f"#### {' + '.join(map(str, problem.data['numbers']))}",
         }
 
@@ -100,7 +100,7 @@ class Countdown:
         """
         numbers = [rng.randint(1, self.section.largest) for _ in range(rng.randint(*self.section.numbers))]
         low, high = self.section.targets
-        solution = _join(numbers, rng)
+        solution = random_expression(numbers, rng)
         try:
             target = evaluate(solution).value
         except Unreadable:  # a division by zero
@@ -192,7 +192,7 @@ def prompt_text(numbers: list[int], target: int) -> str:
     return f"Make {target}{MIDDLE}{', '.join(map(str, numbers))}{CLOSING}"
 
 
-def _join(numbers: list[int], rng: random.Random) -> str:
+def random_expression(numbers: list[int], rng: random.Random) -> str:
     """All the numbers in one expression: any two are joined by any operation until one is left. Brackets
     stand where they matter.
     """

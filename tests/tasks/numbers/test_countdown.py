@@ -15,7 +15,7 @@ from jaxrl.config.tasks import CountdownSection
 from jaxrl.data.chat import render_for_sampling
 from jaxrl.errors import InputError
 from jaxrl.tasks import make_task
-from jaxrl.tasks.numbers.countdown import _join
+from jaxrl.tasks.numbers.countdown import random_expression
 from jaxrl.tasks.numbers.expressions import Unreadable, evaluate
 from tests.tasks.fresh import output_of
 from tests.tasks.numbers.test_expressions import python_value
@@ -69,7 +69,7 @@ def test_three_numbers_are_joined_in_every_way_with_the_brackets_that_matter():
             plain = bracketed.replace("(", "").replace(")", "")
             expected.add(plain if python_value(plain) == python_value(bracketed) else bracketed)
     rng = random.Random(0)
-    shapes = {re.sub("[0-9]", "n", _join([7, 5, 3], rng)) for _ in range(5000)}
+    shapes = {re.sub("[0-9]", "n", random_expression([7, 5, 3], rng)) for _ in range(5000)}
     assert shapes == {re.sub("[0-9]", "n", text) for text in expected}
 
 
@@ -77,7 +77,7 @@ def test_joined_expressions_use_every_number_once():
     rng = random.Random(0)
     for _ in range(500):
         numbers = [rng.randint(1, 9) for _ in range(rng.randint(1, 6))]
-        text = _join(numbers, rng)
+        text = random_expression(numbers, rng)
         expected = python_value(text)
         if expected is None:
             with pytest.raises(Unreadable):
