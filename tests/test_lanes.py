@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
+
 from tests.conftest import LANES, lane_of, pytest_collection_modifyitems
 
 TESTS = Path(__file__).parent

@@ -1,7 +1,5 @@
 """Cases of outside users about runs that are taken up again on another day, or with other files."""
 
-import pytest
-
 from tests.cases.run_case import run_case
 
 

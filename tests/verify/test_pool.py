@@ -359,7 +359,7 @@ def test_workers_die_with_a_parent_that_is_killed():
         import time
         from tests.verify import test_pool
         pool = test_pool.make_pool(workers=2, timeout_s=100)
-        pool.submit(test_pool.PROBLEM, "loop in c")  # one busy worker, which hears no end of file, and one idle
+        pool.submit(test_pool.PROBLEM, "loop in c")  # one is busy, and hears no end of file
         time.sleep(0.2)
         print(*[worker._process.pid for worker in pool._workers], flush=True)
         time.sleep(600)
