@@ -102,7 +102,7 @@ def test_a_run_leaves_what_is_promised(whole):
     assert "after" in (whole / "report.md").read_text()
 
 
-def test_sampler_and_trainer_agree(optimized, config_file, tmp_path):
+def test_sampler_and_trainer_agree(config_file, tmp_path):
     """Without dropout and with one update per batch, the trainer recomputes what the sampler said, and the
     ratio is 1.
     """
