@@ -14,9 +14,8 @@ run_lane() {
     mesh) devices=8 ;;
     aot) processes=0 ;;
   esac
-  # Programs run for a moment, and most of a lane's time is the compiler's: it need not make them fast. A test whose law
-  # is about the compiler takes the fixture `optimized`; the lane `aot` is about nothing else.
-  [ "$lane" = aot ] || export JAX_DISABLE_MOST_OPTIMIZATIONS=1
+  # Programs over eight devices run for a moment, and most of the time is the compiler's: it need not make them fast.
+  [ "$lane" != mesh ] || export JAX_DISABLE_MOST_OPTIMIZATIONS=1
   JAX_NUM_CPU_DEVICES=$devices python -m pytest -m "$lane" -n "$processes" --dist loadfile "$@"
 }
 

@@ -70,15 +70,6 @@ def few_programs_in_memory():
 
 
 @pytest.fixture
-def optimized():
-    """Programs are compiled as they are for users, which most lanes leave out (`scripts/test.sh`)."""
-    before = jax.config.jax_disable_most_optimizations
-    jax.config.update("jax_disable_most_optimizations", False)
-    yield
-    jax.config.update("jax_disable_most_optimizations", before)
-
-
-@pytest.fixture
 def reference_graph() -> Path:
     """The folder with the original project's graph and questions."""
     if not REFERENCE_GRAPH.is_dir():

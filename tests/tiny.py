@@ -37,9 +37,12 @@ def noisy(tree, seed: int, size: float = 0.05):
     jax would compile a program for the random bits of every shape, seconds for each tree.
     """
     rng = np.random.default_rng(seed)
-    return jax.tree.map(
-        lambda x: jnp.asarray((np.asarray(x) + size * rng.standard_normal(x.shape)).astype(x.dtype)), tree
-    )
+
+    def moved(x):
+        values = (np.asarray(x) + size * rng.standard_normal(x.shape)).astype(x.dtype)
+        return jax.device_put(values, x.sharding)
+
+    return jax.tree.map(moved, tree)
 
 
 def drawn(init, seed: int):

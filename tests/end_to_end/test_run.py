@@ -112,7 +112,7 @@ def test_every_metric_is_explained_in_docs(whole):
     assert undocumented_in(whole) == set()
 
 
-def test_sampler_and_trainer_agree(optimized, config_file, tmp_path):
+def test_sampler_and_trainer_agree(config_file, tmp_path):
     """Without dropout and with one update per batch, the trainer recomputes what the sampler said, and the
     ratio is 1.
     """
