@@ -1,9 +1,12 @@
 """What every section of a config is made of: strict frozen models, types of fields, merging."""
 
 import difflib
+import typing
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from jaxrl.config.foreign import FOREIGN
 
 PositiveInt = Annotated[int, Field(ge=1)]
 NonNegativeInt = Annotated[int, Field(ge=0)]
@@ -22,30 +25,46 @@ class Section(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _suggest_names(cls, values: Any) -> Any:
-        if isinstance(values, dict):
-            for key in values:
-                if key not in cls.model_fields:
-                    raise ValueError(_unknown_name(str(key), cls))
+        unknown = (
+            [str(key) for key in values if key not in cls.model_fields] if isinstance(values, dict) else []
+        )
+        if unknown:
+            found = "; ".join(_unknown_name(name, cls) for name in unknown)
+            end = " " if found.endswith("?") else "; "
+            raise ValueError(f"{found}{end}the keys here are: {', '.join(sorted(cls.model_fields))}")
         return values
 
 
 def _unknown_name(name: str, section: type[Section]) -> str:
-    """Says where the key belongs, if another section has it (value settings, say, are PPO's alone); else the
-    nearest name.
+    """Says where the key belongs, if another section has it (value settings, say, are PPO's alone), or what
+    it is called here, if other libraries have it; else the nearest name.
     """
-    choices = list(section.model_fields)
-    owners = sorted(
-        other.__name__
-        for other in _descendants(Section)
-        if name in other.model_fields and not other.__subclasses__()
-    )
-    near = difflib.get_close_matches(name, choices, n=1, cutoff=0.5)
-    hint = (
-        f"it is a key of {', '.join(owners)}; " if owners else f"did you mean {near[0]!r}? " if near else ""
-    )
-    return (
-        f"unknown key {name!r} in {section.__name__}; {hint}the keys here are: {', '.join(sorted(choices))}"
-    )
+    known = _descendants(Section)
+    owners = {other for other in known if name in other.model_fields and not other.__subclasses__()}
+    near = difflib.get_close_matches(name, section.model_fields, n=1, cutoff=0.5)
+    hint = ""
+    if owners:
+        places = sorted(
+            {
+                key
+                for other in known
+                for key, field in other.model_fields.items()
+                if owners & _in(field.annotation)
+            }
+        )
+        under = f", under {' or '.join(f'`{place}`' for place in places)}" if places else ""
+        hint = f"; it is a key of {', '.join(sorted(owner.__name__ for owner in owners))}{under}"
+    elif name in FOREIGN:
+        hint = f"; here it is {FOREIGN[name]}"
+    elif near:
+        hint = f"; did you mean {near[0]!r}?"
+    return f"unknown key {name!r} in {section.__name__}{hint}"
+
+
+def _in(annotation: Any) -> set[Any]:
+    """The classes that a field's type is made of."""
+    inner = set().union(*map(_in, typing.get_args(annotation)))
+    return inner | {annotation} if isinstance(annotation, type) else inner
 
 
 def _descendants(section: type[Section]) -> set[type[Section]]:
