@@ -2,6 +2,7 @@
 
 import random
 from collections import Counter, deque
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -23,7 +24,7 @@ CONSONANTS = "bdfgklmnprstvz"
 VOWELS = "aiou"
 MIN_PER_TYPE = 12
 
-MOST_REMEMBERED = 1 << 17  # ends of walks; some 20 MB
+MOST_REMEMBERED = 1 << 17  # ends of walks of one length; some 20 MB
 
 
 class Edge(NamedTuple):
@@ -82,24 +83,26 @@ class Graph:
             }
         return reached
 
-    @cached_property
-    def _ends_of_walks(self) -> dict[tuple[str, tuple[str, ...]], str | None]:
-        return {}
-
-    def end_of_walk(self, start: str, relations: tuple[str, ...]) -> str | None:
+    def end_of_walk(self, start: str, relations: Iterable[str]) -> str | None:
         """Where one arrives by following `relations`, where every entity has one edge of each or none, which
-        is then passed over; None where an entity comes twice. Some are remembered.
+        is then passed over; None where an entity comes twice.
         """
-        found = self._ends_of_walks
-        if (start, relations) in found:
-            return found[start, relations]
         turns = [start]
         for relation in relations:
             turns += self.ends(turns[-1], (relation,))
-        end = turns[-1] if len(set(turns)) == len(turns) else None
-        if len(found) < MOST_REMEMBERED:
-            found[start, relations] = end
-        return end
+        return turns[-1] if len(set(turns)) == len(turns) else None
+
+    @cached_property
+    def _known_ends(self) -> dict[tuple[str, int], dict[int, str | None]]:
+        return {}
+
+    def known_ends(self, start: str, length: int) -> dict[int, str | None]:
+        """Where walks of a length from `start` end, by their number, as far as it was put there; empty every
+        time in a graph that has too many walks to remember.
+        """
+        if len(self.types) * len(self.relations) ** length > MOST_REMEMBERED:
+            return {}
+        return self._known_ends.setdefault((start, length), {})
 
     def distances(self, start: str) -> dict[str, int]:
         """Number of edges, in either direction, from `start` to every entity that can be reached."""

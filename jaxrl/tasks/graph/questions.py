@@ -189,9 +189,16 @@ def _wrong_turns(graph: Graph, walk: Walk, rng: random.Random) -> list[Iterable[
     """
     path = entities_of(walk)
     ends: set[str] = set()
+    known = graph.known_ends(path[0], len(walk))
     draw, count = rng.random, len(graph.relations)
-    for _ in range(WRONG_TURNS):  # millions of these are drawn before a run begins: `rng.choices`, by hand
-        end = graph.end_of_walk(path[0], tuple([graph.relations[int(draw() * count)] for _ in walk]))
+    for _ in range(WRONG_TURNS):  # a million of these are drawn before a run begins: `rng.choices` by hand
+        number = 0
+        for _ in walk:
+            number = number * count + int(draw() * count)
+        if number not in known:
+            places = [number // count**i % count for i in reversed(range(len(walk)))]
+            known[number] = graph.end_of_walk(path[0], [graph.relations[place] for place in places])
+        end = known[number]
         if end is not None and end not in path:
             ends.add(end)
             if len(ends) == ENOUGH_ENDS:
