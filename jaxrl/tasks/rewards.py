@@ -60,7 +60,11 @@ class Shaped:
         given = self.reward(problem, text, verdict)
         if isinstance(given, Verdict):
             return given
-        return replace(verdict, reward=float(given), parts={**verdict.parts, "task": verdict.reward})
+        try:
+            reward = float(given)
+        except (TypeError, ValueError) as error:
+            raise type(error)(f"{self.place} returned {given!r}, neither a number nor a Verdict") from None
+        return replace(verdict, reward=reward, parts={**verdict.parts, "task": verdict.reward})
 
     def __reduce__(self) -> tuple:
         return Shaped, (self.verify, self.place)  # the process that receives it runs the file itself
