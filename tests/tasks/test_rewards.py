@@ -110,3 +110,14 @@ def test_files_and_functions_that_are_not_there():
         make("reward=none.py")
     with pytest.raises(InputError, match="brief.py has no 'rewrad'"):
         make(f"reward={BRIEF}:rewrad")
+
+
+@pytest.mark.parametrize(
+    "arguments", ["completions, **kwargs", "prompts, completions, **kwargs", "problem, text, *, x"]
+)
+def test_a_function_with_other_arguments_is_refused_before_anything_is_sampled(tmp_path, arguments):
+    (tmp_path / "theirs.py").write_text(f"def reward({arguments}): return [1.0]")
+    with pytest.raises(
+        InputError, match=r"theirs.py: its arguments are \(.*as reward\(problem, text, verdict\)"
+    ):
+        make(f"reward={tmp_path / 'theirs.py'}")
