@@ -107,7 +107,10 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="jaxrl", description="Post-training of language models in JAX.")
+    parser = argparse.ArgumentParser(
+        prog="jaxrl",
+        description="Post-training of language models in JAX. `jaxrl COMMAND --help` has every flag.",
+    )
     parser.add_argument("--version", action="version", version=f"jaxrl {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for add in (_add_run, _add_eval, _add_sample, _add_score, _add_verify, _add_generate):
@@ -120,7 +123,12 @@ def _model_flags(parser: argparse.ArgumentParser) -> None:
         "--model", required=True, metavar="DIR", help="a Hugging Face model directory (or hub name)"
     )
     parser.add_argument("--adapter", metavar="DIR", help="a PEFT LoRA adapter to lay over it")
-    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
+    parser.add_argument(
+        "--dtype",
+        choices=("float32", "bfloat16"),
+        default="float32",
+        help="of the weights and the arithmetic (default float32)",
+    )
 
 
 def _overrides(parser: argparse.ArgumentParser, text: str) -> None:
@@ -144,9 +152,21 @@ def _day(text: str) -> datetime:
 
 
 def _add_run(commands: Commands) -> None:
-    parser = commands.add_parser("run", help="run the experiment of a config file, or go on with it")
-    parser.add_argument("config", type=Path, metavar="CONFIG")
-    _overrides(parser, "for example optim.learning_rate=1e-4 stages.1.steps=10")
+    parser = commands.add_parser(
+        "run",
+        help="run the experiment of a config file, or go on with it",
+        description=(
+            "Run the experiment of a config file. It leaves what it makes in runs/<name>/; Ctrl-C saves and "
+            "stops, and the same command goes on from there."
+        ),
+    )
+    parser.add_argument(
+        "config", type=Path, metavar="CONFIG", help="a YAML file, for example configs/quickstart.yaml"
+    )
+    _overrides(
+        parser,
+        "keys to change, stages by number from 0: optim.learning_rate=1e-4 stages.1.steps=10 name=other",
+    )
     parser.set_defaults(function=_run)
 
 
@@ -234,7 +254,7 @@ def _add_sample(commands: Commands) -> None:
     parser.add_argument("--top-k", type=int, default=0, help="0 is off (default)")
     parser.add_argument("--top-p", type=float, default=1.0, help="1 is off (default)")
     parser.add_argument("--min-p", type=float, default=0.0, help="0 is off (default)")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=0, help="of what is drawn (default 0)")
     parser.add_argument("--max-new-tokens", type=int, default=256, help="(default 256)")
     parser.add_argument(
         "--stop",
@@ -313,7 +333,7 @@ def _add_verify(commands: Commands) -> None:
     parser = commands.add_parser(
         "verify", help="judge the completions in a file with a task's verifier; no model, no accelerator"
     )
-    parser.add_argument("task", metavar="TASK", help="a task's name, as in a config")
+    parser.add_argument("task", metavar="TASK", help="a task's name, as in a config; a wrong one lists all")
     parser.add_argument(
         "--input",
         type=Path,
@@ -373,9 +393,9 @@ def _verify(arguments: argparse.Namespace) -> None:
 
 def _add_generate(commands: Commands) -> None:
     parser = commands.add_parser("generate", help="write fresh problems of a task")
-    parser.add_argument("task", metavar="TASK", help="a task's name, as in a config")
+    parser.add_argument("task", metavar="TASK", help="a task's name, as in a config; a wrong one lists all")
     parser.add_argument("--n", type=int, required=True, metavar="N", help="how many")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=0, help="of what is drawn (default 0)")
     parser.add_argument("--out", type=Path, required=True, metavar="OUT.jsonl")
     _overrides(parser, "keys of the config's task section")
     parser.set_defaults(function=_generate)

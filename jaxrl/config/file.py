@@ -241,7 +241,7 @@ def read_yaml(path: Path, remedy: str | None = None) -> dict[str, Any]:
     Raises:
       InputError: there is none; `remedy` closes the text.
     """
-    text = read_text(path, remedy or "check the path, and save it as UTF-8")
+    text = read_text(path, remedy or "check the path, and that it is a text in UTF-8")
     end = f"; {remedy}" if remedy else ""
     try:
         values = parse_yaml(text)

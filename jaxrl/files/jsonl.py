@@ -48,6 +48,10 @@ def read_rows(path: str | Path, bad: Bad | None = None) -> Iterator[tuple[str, A
                     yield f"{path}, line {number}", value
     except (OSError, EOFError, zlib.error) as error:
         reason = getattr(error, "strerror", None) or error
+        if getattr(error, "filename", None) is not None:  # it could not be opened
+            raise InputError(
+                f"data file {path} cannot be read: {reason}; check the path, which is taken from {Path.cwd()}"
+            ) from None
         raise InputError(
             f"data file {path} cannot be read after line {number}: {reason}; check the file"
         ) from None

@@ -19,7 +19,12 @@ def model_folder(path: str, with_weights: bool = True) -> Path:
     try:
         patterns = ["*.json", "*.model", "*.jinja", "*.txt"] + (["*.safetensors"] if with_weights else [])
         return Path(snapshot_download(path, allow_patterns=patterns))
-    except (OSError, ValueError, HfHubHTTPError, HFValidationError) as error:
+    except HFValidationError:
+        raise InputError(
+            f"model {path!r} is not a directory here, nor a hub name, which is NAME or OWNER/NAME; "
+            f"check the path, which is taken from {Path.cwd()}"
+        ) from None
+    except (OSError, ValueError, HfHubHTTPError) as error:
         reason = str(error).splitlines()[0]
         raise InputError(
             f"model {path!r} is not a directory here, and the hub did not give it ({reason}); check the path"

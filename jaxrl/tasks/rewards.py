@@ -1,8 +1,10 @@
 """Rewards put together: weighted parts, and a user's function that has the last word in any task."""
 
+import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
+from jaxrl.errors import InputError
 from jaxrl.tasks.user_file import load
 from jaxrl.types import Problem, Verdict
 
@@ -45,12 +47,13 @@ class Shaped:
     Args:
       verify: the task's. place: `FILE.py` or `FILE.py:NAME`.
     Raises:
-      InputError: a file that does not run or has no such function.
+      InputError: a file that does not run or has no such function, or one with other arguments.
     """
 
     def __init__(self, verify: Callable[[Problem, str], Verdict], place: str):
         self.verify, self.place = verify, place
         self.reward: Reward = load(place, "reward")
+        _check_arguments(self.reward, place)
         self.__qualname__ = place  # how errors call it
 
     def __call__(self, problem: Problem, text: str) -> Verdict:
@@ -60,7 +63,26 @@ class Shaped:
         given = self.reward(problem, text, verdict)
         if isinstance(given, Verdict):
             return given
-        return replace(verdict, reward=float(given), parts={**verdict.parts, "task": verdict.reward})
+        try:
+            reward = float(given)
+        except (TypeError, ValueError) as error:
+            raise type(error)(f"{self.place} returned {given!r}, neither a number nor a Verdict") from None
+        return replace(verdict, reward=reward, parts={**verdict.parts, "task": verdict.reward})
 
     def __reduce__(self) -> tuple:
         return Shaped, (self.verify, self.place)  # the process that receives it runs the file itself
+
+
+def _check_arguments(reward: Reward, place: str) -> None:
+    """InputError where a function cannot be called as we do, TRL's `reward(completions, **kwargs)`, say."""
+    try:
+        signature = inspect.signature(reward)
+    except (TypeError, ValueError):  # it has none that could be read
+        return
+    try:
+        signature.bind(None, "", None)
+    except TypeError:
+        raise InputError(
+            f"{place}: its arguments are {signature}; a reward is called for one completion at a time, as "
+            "reward(problem, text, verdict), where problem.data has the record's fields"
+        ) from None

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from jaxrl.files.jsonl import short
 from jaxrl.track.evaluations import Row
 from jaxrl.track.format import compact, percent
 from jaxrl.types import MAX_WEIGHT, StopReason
@@ -157,6 +158,17 @@ def in_answers(samples: Sequence[Mapping[str, Any]]) -> list[Alarm]:
         return []
     cut = sum(sample["stop_reason"] == StopReason.MAX_TOKENS for sample in samples) / len(samples)
     alarms = in_step({"sample/truncated": cut})
+    errors = [sample["error"] for sample in samples if sample.get("error")]
+    if errors:
+        return [
+            *alarms,
+            Alarm(
+                "verifier errors",
+                f"{len(errors)} of {len(samples)} completions have no verdict, which is not the same as a "
+                f"wrong answer, for example {short(errors[0])}; mend the verifier",
+                {"verify/errors": len(errors)},
+            ),
+        ]
     rewards = {sample["reward"] for sample in samples}
     if len(rewards) == 1 and not all(sample["correct"] for sample in samples):
         (reward,) = rewards

@@ -135,7 +135,9 @@ def evaluation_cells(rows: Sequence[Mapping[str, Any]]) -> tuple[list[str], list
         ]
         for row in rows
     ]
-    return [*header, *parts, "format", "errors"], cells
+    ends = ["format", "errors"]
+    names = [f"{name} (part)" if name in header + ends else name for name in parts]
+    return [*header, *names, *ends], cells
 
 
 def _interval(bounds: Sequence[float]) -> str:

@@ -18,6 +18,7 @@ import socket
 import struct
 import sys
 import time
+import traceback
 from collections.abc import Callable
 from typing import Any
 
@@ -29,6 +30,7 @@ from jaxrl.verify.keeper import work_under_keeper
 HEADER = struct.Struct("!QQ")
 MAX_TEXT = 2_000
 MAX_PARTS = 100
+USER_MODULE = "jaxrl_user_"  # begins the names that `tasks/user_file.py` gives to modules
 
 
 def main(arguments: list[str]) -> int:
@@ -72,7 +74,7 @@ def answer(verify: Callable[..., Any], body: bytes) -> dict[str, Any]:
         problem, text = pickle.loads(body)
         values = verdict_values(verify(problem, text))
     except BaseException as error:
-        values = {"error": f"exception: {describe(error)}"}
+        values = {"error": f"exception: {describe(error)}{_line_of_user(error)}"}
     return values | {"seconds": time.monotonic() - began}
 
 
@@ -113,6 +115,15 @@ def describe(error: BaseException) -> str:
     except Exception as second:
         text = f"(its text raises {type(second).__name__})"
     return _told(f"{type(error).__name__}: {text}")
+
+
+def _line_of_user(error: BaseException) -> str:
+    """Where in a file of the user's own it was raised, the last of its lines reached; empty if in none."""
+    place = ""
+    for frame, line in traceback.walk_tb(error.__traceback__):
+        if str(frame.f_globals.get("__name__")).startswith(USER_MODULE):
+            place = f" ({os.path.basename(frame.f_code.co_filename)}, line {line})"
+    return place
 
 
 def _told(text: Any) -> str:

@@ -1,6 +1,7 @@
 """Rewards put together: a weighted sum by hand, and a user's function on top of a task's own verdict."""
 
 import math
+import re
 from pathlib import Path
 
 import pytest
@@ -78,11 +79,15 @@ def test_a_verdict_replaces_the_tasks(tmp_path):
 
 @pytest.mark.parametrize(
     "body, error",
-    [("return 'much'", "ValueError"), ("return None", "TypeError"), ("1 / 0", "ZeroDivisionError")],
+    [
+        ("return 'much'", r"ValueError: .*mine.py returned 'much', neither a number nor a Verdict"),
+        ("return None", r"TypeError: .*mine.py returned None, neither a number nor a Verdict"),
+        ("1 / 0", r"ZeroDivisionError: .* \(mine.py, line 4\)"),
+    ],
 )
 def test_what_is_no_reward_is_an_error_of_the_sample(tmp_path, body, error):
     verdict = judge(shaped_by(tmp_path, body, "failure_reward=-7.0"), "tick")
-    assert verdict.error.startswith(f"exception: {error}") and verdict.reward == -7.0
+    assert re.fullmatch(f"exception: {error}", verdict.error) and verdict.reward == -7.0
 
 
 def test_without_a_verdict_there_is_nothing_to_shape(tmp_path):
@@ -105,3 +110,14 @@ def test_files_and_functions_that_are_not_there():
         make("reward=none.py")
     with pytest.raises(InputError, match="brief.py has no 'rewrad'"):
         make(f"reward={BRIEF}:rewrad")
+
+
+@pytest.mark.parametrize(
+    "arguments", ["completions, **kwargs", "prompts, completions, **kwargs", "problem, text, *, x"]
+)
+def test_a_function_with_other_arguments_is_refused_before_anything_is_sampled(tmp_path, arguments):
+    (tmp_path / "theirs.py").write_text(f"def reward({arguments}): return [1.0]")
+    with pytest.raises(
+        InputError, match=r"theirs.py: its arguments are \(.*as reward\(problem, text, verdict\)"
+    ):
+        make(f"reward={tmp_path / 'theirs.py'}")

@@ -94,6 +94,7 @@ WRONG = {"reward": 0.0, "correct": False, "stop_reason": "eos"}
         ([WRONG] * 3, ["equal rewards"]),
         ([{**RIGHT, "correct": False}] * 3, ["equal rewards"]),
         ([{**WRONG, "reward": None}] * 2, ["equal rewards"]),
+        ([{**WRONG, "error": "exception: KeyError: 'x' (mine.py, line 2)"}] * 3, ["verifier errors"]),
         ([WRONG], []),  # one says nothing
         ([], []),
         ([{**RIGHT, "stop_reason": "max_tokens"}] * 10, ["truncated"]),
