@@ -171,7 +171,7 @@ def _model_files(name: str) -> dict[str, Path]:
 
 
 def _tokenizer_files(name: str) -> dict[str, Path]:
-    return _in_folder(model_folder(name), TOKENIZER)
+    return _in_folder(model_folder(name, with_weights=False), TOKENIZER)
 
 
 def _adapter_files(name: str) -> dict[str, Path]:
