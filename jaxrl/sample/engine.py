@@ -39,8 +39,7 @@ class Engine:
       records: what is drawn will be learnt from, see `Completion`.
 
     times: seconds of the last run: `prefill_s` (first tokens included), `decode_s`, and `idle_s`, in which
-      the device waited
-    for the host. counts: what it did, see `Session`.
+      the device waited for the host. counts: what it did, see `Session`.
     """
 
     def __init__(
