@@ -151,11 +151,7 @@ def refuse_other_config(folder: Path, config: Config) -> None:
     """
     file = folder / "config.yaml"
     if not file.exists():
-        if left := [
-            name
-            for name in ("checkpoints", "metrics.jsonl", "samples.jsonl", "eval.json")
-            if (folder / name).exists()
-        ]:
+        if left := [name for name in ("checkpoints", *FILES, EVAL) if (folder / name).exists()]:
             raise InputError(
                 f"{folder} holds {' and '.join(left)} and no config.yaml, so that nothing says which run they"
                 " belong to; restore config.yaml, set another `name`, or delete the folder"

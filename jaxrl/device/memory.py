@@ -34,6 +34,17 @@ def free_memory(mesh: Mesh) -> float:
     return min(s["bytes_limit"] - s["bytes_in_use"] for s in (device.memory_stats() for device in devices))
 
 
+def memory_in_use() -> tuple[str, int]:
+    """Bytes in use on the first device; on backends that do not say (CPU), the resident memory of this
+    process.
+    """
+    stats = jax.local_devices()[0].memory_stats()
+    if stats is not None:
+        return "device", stats["bytes_in_use"]
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return "process", pages * os.sysconf("SC_PAGE_SIZE")
+
+
 @contextmanager
 def explain_out_of_memory(what: str, remedy: Callable[[], str]) -> Iterator[None]:
     """Turn the compiler's report of memory that ran out into one sentence with the setting to change.

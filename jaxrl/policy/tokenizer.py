@@ -21,14 +21,14 @@ def load_run_tokenizer(
     """The run's tokenizer, which tells its templates the moment at which the run began, and the ids that end
     a completion.
 
-    Without a directory to take it from, one is trained on the task's texts; `run.py` keeps it in the run
-    folder.
+    Without a directory to take it from, one is trained on the task's texts; `commands/run.py` keeps it in
+    the run folder.
 
     Raises:
       InputError: no tokenizer to be had, or one whose turns end in a token that sampling would not stop at.
     """
     source = config.model.tokenizer or config.model.path
-    folder = model_folder(source) if source is not None else run_folder / "tokenizer"
+    folder = model_folder(source, with_weights=False) if source is not None else run_folder / "tokenizer"
     if source is not None or (run_folder / "config.yaml").exists():
         tokenizer = load_tokenizer(folder, config.model.chat_template)
     elif config.task is not None:

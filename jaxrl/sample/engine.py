@@ -39,8 +39,7 @@ class Engine:
       records: what is drawn will be learnt from, see `Completion`.
 
     times: seconds of the last run: `prefill_s` (first tokens included), `decode_s`, and `idle_s`, in which
-      the device waited
-    for the host. counts: what it did, see `Session`.
+      the device waited for the host. counts: what it did, see `Session`.
     """
 
     def __init__(
@@ -73,7 +72,7 @@ class Engine:
         )
         self.times: dict[str, float] = {}
         self.counts: dict[str, int] = {}
-        self._untold: list[dict[str, float]] = []
+        self._not_taken: list[dict[str, float]] = []
         self._cache_bytes: float | None = None
 
     def run(
@@ -97,16 +96,16 @@ class Engine:
         """A run that requests can be added to while it goes on: turns of a conversation, for example."""
         session = Session(self, trainable, frozen, key)
         self.times, self.counts = session.times, session.counts
-        self._untold.append(session.times)
+        self._not_taken.append(session.times)
         return session
 
     def take_times(self) -> dict[str, float]:
         """The times of all runs since the last call, as metrics."""
         total = {
-            f"time/{name}": sum(times[name] for times in self._untold)
+            f"time/{name}": sum(times[name] for times in self._not_taken)
             for name in ("prefill_s", "decode_s", "idle_s")
         }
-        self._untold = []
+        self._not_taken = []
         return total
 
     def release(self) -> None:

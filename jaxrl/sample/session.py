@@ -96,23 +96,25 @@ class Session:
             self._free_since = time.perf_counter()
             self._device_busy()
             self.weights = self.engine.resident.get(self.trainable, self.frozen)
-            self.batch.wait()
-            while True:
-                self._arrange()
-                steps = self._steps([row for row in self.batch.slots if row is not None and row.is_live])
-                if steps:
-                    self._decode(steps)
-                self._read(keep_last=steps > 0)
-                while self.ended:
-                    yield self.ended.popleft()
-                    if self.batch.is_ready():
-                        self._device_free("decode_s")  # while the caller was busy
-                if steps:
-                    self.batch.wait()
-                    self._device_free("decode_s")
-                elif not self.waiting and not self.unread:
-                    break
-            self.weights = None
+            try:
+                self.batch.wait()
+                while True:
+                    self._arrange()
+                    steps = self._steps([row for row in self.batch.slots if row is not None and row.is_live])
+                    if steps:
+                        self._decode(steps)
+                    self._read(keep_last=steps > 0)
+                    while self.ended:
+                        yield self.ended.popleft()
+                        if self.batch.is_ready():
+                            self._device_free("decode_s")  # while the caller was busy
+                    if steps:
+                        self.batch.wait()
+                        self._device_free("decode_s")
+                    elif not self.waiting and not self.unread:
+                        break
+            finally:  # left early, too: the engine alone decides how long they stay
+                self.weights = None
 
     def _smaller(self) -> str:
         rows = len(self.batch.slots)

@@ -108,3 +108,10 @@ class _Listener(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         self._events.record_warning(record)
+        # Where a program has set up no logging, Python shows warnings only as long as nobody listens.
+        if logging.lastResort is not None and not _others_listen(self):
+            logging.lastResort.handle(record)
+
+
+def _others_listen(listener: logging.Handler) -> bool:
+    return logging.root.handlers != [] or logging.getLogger("jaxrl").handlers != [listener]

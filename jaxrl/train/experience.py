@@ -48,19 +48,18 @@ class Scorers:
         # in an update.
         num_rows = self.algo.rows_per_update * (1 if self.set_bytes else self.algo.updates_per_batch)
         rows = policy_microbatch(self.algo, self.seq_len, self.mesh)
-        said_of_parts = []
+        results_of_parts = []
         for start in range(0, len(samples), num_rows):
             part = samples[start : start + num_rows]
             batch = collate(
                 part, num_rows, self.seq_len, rows, fields_of(self.algo) & {"replay_mask"}, self.set_bytes
             )
             with self.timeline.during("score"):
-                said = jax.device_get(scorer(trainable, self.frozen, shard_batch(batch, self.mesh)))
-            said_of_parts.append(
-                [uncollate(x, part, self.seq_len) for x in (said if isinstance(said, tuple) else (said,))]
-            )
-        said = [list(itertools.chain(*parts)) for parts in zip(*said_of_parts)]
-        return said if len(said) > 1 else said[0]
+                results = jax.device_get(scorer(trainable, self.frozen, shard_batch(batch, self.mesh)))
+            each = results if isinstance(results, tuple) else (results,)
+            results_of_parts.append([uncollate(x, part, self.seq_len) for x in each])
+        results = [list(itertools.chain(*parts)) for parts in zip(*results_of_parts)]
+        return results if len(results) > 1 else results[0]
 
 
 @dataclass(frozen=True)

@@ -171,7 +171,7 @@ def _model_files(name: str) -> dict[str, Path]:
 
 
 def _tokenizer_files(name: str) -> dict[str, Path]:
-    return _in_folder(model_folder(name), TOKENIZER)
+    return _in_folder(model_folder(name, with_weights=False), TOKENIZER)
 
 
 def _adapter_files(name: str) -> dict[str, Path]:
@@ -253,8 +253,10 @@ def _change(before: File | None, now: File | None) -> str | None:
         return f"{now.path} is new"
     if now is None:
         return f"{before.path} is gone"
-    told = [f"{file.stamp[0]} bytes, sha256 {file.digest[:12]}" for file in (before, now)]
-    return f"{now.path} has changed ({told[0]}; now {told[1]})" if before.digest != now.digest else None
+    contents = [f"{file.stamp[0]} bytes, sha256 {file.digest[:12]}" for file in (before, now)]
+    return (
+        f"{now.path} has changed ({contents[0]}; now {contents[1]})" if before.digest != now.digest else None
+    )
 
 
 # ------------------------------------------------------------------------------------------------------- file

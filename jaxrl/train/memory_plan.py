@@ -3,7 +3,6 @@ keep.
 """
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import jax
@@ -19,9 +18,9 @@ from jaxrl.ops.logprobs import CHUNK_ELEMENTS
 from jaxrl.policy.hand_over import PolicyWeights
 from jaxrl.sample.sets import set_bytes
 from jaxrl.track.format import data_size
+from jaxrl.types import Tree
 from jaxrl.update.microbatch import stage_microbatch
 
-Tree = Mapping
 USABLE = 0.9  # of a device's memory; the rest is the allocator's, the compiler's and the sampler's
 # Of what is trained: itself, Adam's two moments, the sum of the gradients and those of a microbatch.
 COPIES = 5

@@ -377,21 +377,21 @@ def over_updates(updates: list[dict[str, Array]], old_logprobs: str = "trainer")
     """
     if not updates:
         return {}
-    telling = [u for u in updates if u["tokens"] > 0]
+    with_tokens = [u for u in updates if u["tokens"] > 0]
     metrics = {
         "skipped": float(sum(u["skipped"] for u in updates)),
         "tokens": float(sum(u["tokens"] for u in updates)),
     }
     for name in sorted(set(updates[0]) - set(metrics)):
-        told = telling
+        known = with_tokens
         if old_logprobs == "sampler" and name.startswith("sampler_mismatch/"):
-            told = [u for u in telling if u is updates[0]]
-        if told:
-            values = [u[name] for u in told]
+            known = [u for u in with_tokens if u is updates[0]]
+        if known:
+            values = [u[name] for u in known]
             metrics[name] = float(
                 max(values)
                 if name.endswith("/max")
-                else np.average(values, weights=[u["tokens"] for u in told])
+                else np.average(values, weights=[u["tokens"] for u in known])
             )
     return metrics
 

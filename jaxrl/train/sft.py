@@ -135,7 +135,7 @@ def check_sft(ahead: Ahead, stage: SFTStage) -> Found:
     # a stage with records may have inherited a task, which it does not look at
     task = ahead.make_task(stage.task) if records is None and stage.task is not None else None
     config = ahead.config
-    rows = load_rows(stage, task, records, ahead.tokenizer, config.seed, config.model.training_template)
+    rows = pack_rows(stage, task, records, ahead.tokenizer, config.seed, config.model.training_template)
     longest = max(int(part.positions.max()) + 1 for part in rows if part is not None)
     if longest > ahead.model.max_positions:
         raise InputError(
@@ -150,7 +150,7 @@ def check_sft(ahead: Ahead, stage: SFTStage) -> Found:
     return Found(learns=learns, rows=rows)
 
 
-def load_rows(
+def pack_rows(
     stage: SFTStage,
     task: Task | None,
     records: list[list[Message]] | None,

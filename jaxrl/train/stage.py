@@ -1,6 +1,5 @@
 """What all stages share: a run's resources, and how a stage begins, tells of its steps, saves and ends."""
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,6 +14,7 @@ from jax.sharding import Mesh
 from jaxrl.config.experiment import Config, FineTuningStage, RLStage
 from jaxrl.data.packing import Rows
 from jaxrl.device.compilations import Compilations
+from jaxrl.device.memory import memory_in_use
 from jaxrl.errors import InputError
 from jaxrl.interrupt import Interrupt, Interrupted
 from jaxrl.model.lora import params_line
@@ -205,14 +205,3 @@ class FinitenessGuard:
             f" result was not finite or a weight beyond {MAX_WEIGHT:,.0f}; lower optim.learning_rate or check"
             " the data, and start under another `name`"
         )
-
-
-def memory_in_use() -> tuple[str, int]:
-    """Bytes in use on the first device; on backends that do not say (CPU), the resident memory of this
-    process.
-    """
-    stats = jax.local_devices()[0].memory_stats()
-    if stats is not None:
-        return "device", stats["bytes_in_use"]
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return "process", pages * os.sysconf("SC_PAGE_SIZE")

@@ -39,6 +39,20 @@ def start(tmp_path, monkeypatch, capsys):
     return start
 
 
+def test_a_typo_is_found_before_a_weight_is_fetched_from_the_hub(tmp_path, start, monkeypatch):
+    asked = []
+
+    def snapshot_download(name, allow_patterns):
+        asked.extend(allow_patterns)
+        return str(tmp_path / "model")
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
+    for last, fetched in (("tset.jsonl", False), ("test.jsonl", True)):
+        (tmp_path / "two.yaml").write_text(TWO_STAGES.format(model="some/model", last=last))
+        assert main(["run", "two.yaml", "compilation_cache=null"]) == 2
+        assert ("*.safetensors" in asked) == fetched and "*.json" in asked
+
+
 def test_a_typo_in_the_last_stage_is_found_before_a_weight_is_looked_for(start, tmp_path):
     code, said = start("tset.jsonl")
     assert code == 2 and "tset.jsonl" in said and "safetensors" not in said

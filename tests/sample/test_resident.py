@@ -84,6 +84,21 @@ def test_after_release_nothing_is_held_and_the_next_run_makes_it_again(made):
     assert all(map(is_gone, given))
 
 
+def test_a_session_that_was_left_early_holds_none_and_goes_on(made):
+    engine, trainable, frozen = make_engine(), copies(TRAINABLE), copies(FROZEN)
+    expected = {(s.request, s.index): s.completion for s in engine.run(trainable, frozen, REQUESTS, KEY)}
+    session = engine.session(trainable, frozen, KEY)
+    for request in REQUESTS:
+        session.add(request)
+    run = session.run()
+    first = next(run)
+    run.close()
+    engine.release()
+    assert is_gone(made[0])
+    found = {(s.request, s.index): s.completion for s in (first, *session.run())}
+    assert found == expected and len(made) == 2
+
+
 def test_an_engine_keeps_no_model_alive_and_dies_with_what_it_made(made):
     engine, trainable = make_engine(), copies(TRAINABLE)
     completions(engine, REQUESTS, trainable=trainable)

@@ -1,4 +1,4 @@
-"""Programs that attack the sandbox, each with what must happen. `test_sandbox_hostile.py` runs them at every
+"""Programs that attack the sandbox, each with what must happen. `test_hostile.py` runs them at every
 level of the machine.
 
 A section is `=== NAME -> ENDING | ENDING ; OPTIONS` and a program. Endings are `reason`, `reason code` or

@@ -146,6 +146,16 @@ def test_what_the_library_warns_of_is_kept_while_the_run_is_open_and_no_longer(t
     assert caplog.text.count("WARNING") == 4, "stderr has them all"
 
 
+@pytest.mark.parametrize("others", [0, 1])
+def test_where_nobody_else_listens_stderr_still_has_the_warnings(others, tmp_path, monkeypatch, capsys):
+    """As from a Python program that has set up no logging; where it has, that shows them, once."""
+    monkeypatch.setattr(logging.root, "handlers", [logging.StreamHandler()] * others)
+    with RunLogger(RunFolder(tmp_path)):
+        logging.getLogger("jaxrl").warning("of the library")
+    assert capsys.readouterr().err == "of the library\n"
+    assert events(tmp_path, "sentence") == [("of the library",)]
+
+
 @pytest.mark.parametrize("name", ["metrics.jsonl", "events.jsonl"])
 def test_a_torn_row_that_is_taken_away_is_an_event(name, tmp_path):
     with RunLogger(RunFolder(tmp_path)) as logger:

@@ -50,7 +50,7 @@ def credit(algo, given=None, entries=(), reference=None, kl_coef=None):
     state = place_state(trainable, optax.sgd(1.0), jax.random.key(0), MESH, reference)
     scorers = Scorers(MESH, SEQ_LEN, algo, FROZEN, SCORE_WITH_VALUES if is_ppo else SCORE, SCORE)
     return give_credit(
-        given or groups(),
+        groups() if given is None else given,
         entries,
         scorers,
         state,

@@ -1,7 +1,7 @@
 """Knowledge-graph questions: follow two or more edges, say which ones, and name the option at their end.
 
 Files and reward are those of multi-hop-reasoning (MIT). Departures: entities are found as whole words
-(`trace_reward.py`), no wrong option is a second right answer, and the graph that is generated when none is
+(`reward.py`), no wrong option is a second right answer, and the graph that is generated when none is
 given (`graph.py`) asks questions that have one answer.
 """
 
