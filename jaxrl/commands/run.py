@@ -8,13 +8,14 @@ import sys
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 import jax
 from jax.sharding import Mesh
 
 from jaxrl.config.experiment import Config, EvalStage, RLStage, Stage
 from jaxrl.config.file import difference, dump_config
+from jaxrl.config.tasks import CustomSection
 from jaxrl.data.dates import asks_for_date
 from jaxrl.data.tokenizer import num_tokens
 from jaxrl.device.compilations import Compilations, set_up_jax
@@ -31,6 +32,7 @@ from jaxrl.policy.hand_over import PolicyWeights
 from jaxrl.policy.load import load
 from jaxrl.policy.tokenizer import load_run_tokenizer
 from jaxrl.tasks import make_task
+from jaxrl.tasks.base import Task
 from jaxrl.track.console import Console
 from jaxrl.track.evaluations import EVAL, load_rows, render_table
 from jaxrl.track.expected import compare
@@ -70,7 +72,7 @@ def run_locked(config: Config, check_lock: Callable[[], None], stream: TextIO | 
     refuse_other_config(folder, config)
     refuse_broken_records(folder)
     inputs = check_inputs(config, folder)
-    tasks = functools.cache(make_task)  # of each section one, which makes its problems once
+    tasks = task_maker()
     tokenizer, eos_ids = load_run_tokenizer(config, folder, inputs.began, tasks)
     description = describe(config.model, num_tokens(tokenizer), mesh)
     ahead = preflight(config, tokenizer, description, tasks)
@@ -117,6 +119,14 @@ def run_locked(config: Config, check_lock: Callable[[], None], stream: TextIO | 
         export(this, weights)
         finish(this)
     return folder
+
+
+def task_maker() -> Callable[[Any], Task]:
+    """`make_task`, which makes one task for equal sections, and that its problems once. A user's own task may
+    change as it is asked, so whoever asks for one gets a new one.
+    """
+    once = functools.cache(make_task)
+    return lambda section: (make_task if isinstance(section, CustomSection) else once)(section)
 
 
 def smaller(stage: Stage, mesh: Mesh) -> str:

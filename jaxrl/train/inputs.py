@@ -59,8 +59,8 @@ class Inputs:
 
 
 def check_inputs(config: Config, folder: Path) -> Inputs:
-    """The inputs of a run that has begun, if they are still the ones that it began with; of a new one, when
-    it begins: its files are read when all else has been looked at, see `read_inputs`.
+    """The inputs of a run that has begun, if they are still the ones that it began with; of a new one all but
+    the base's weights, which are read when all else has been looked at (`read_inputs`).
 
     Raises:
       InputError: files that have changed, are gone or are new since the run began (all are named); a broken
@@ -69,7 +69,7 @@ def check_inputs(config: Config, folder: Path) -> Inputs:
     has_begun = (folder / "config.yaml").is_file()  # what a folder without it holds is not believed
     kept = _load(folder / INPUTS) if has_begun else None
     if kept is None:
-        return Inputs(_beginning(folder), {})
+        return Inputs(_beginning(folder), _digests(_input_files(config, with_weights=False), {}))
     files = _digests(_input_files(config) | _tokenizer_made(config, folder), kept.files)
     changes = [_change(kept.files.get(name), files.get(name)) for name in sorted(kept.files | files)]
     if any(changes):
@@ -83,9 +83,10 @@ def check_inputs(config: Config, folder: Path) -> Inputs:
 
 
 def read_inputs(inputs: Inputs, config: Config, folder: Path) -> Inputs:
-    """The inputs with the digests of their files; those of a run that has begun are there already."""
-    files = inputs.files or _digests(_input_files(config) | _tokenizer_made(config, folder), {})
-    return Inputs(inputs.began, files)
+    """The inputs with the digests of the base's weights, too; a run that has begun has them already."""
+    paths = _input_files(config) | _tokenizer_made(config, folder)
+    unread = {name: path for name, path in paths.items() if name not in inputs.files}
+    return Inputs(inputs.began, inputs.files | _digests(unread, {}))
 
 
 def keep_inputs(inputs: Inputs, config: Config, folder: Path) -> None:
@@ -107,12 +108,12 @@ def compared_by_content(config: Config, folder: Path) -> list[Place]:
 # ------------------------------------------------------------------------------------------------ which files
 
 
-def _input_files(config: Config) -> dict[str, Path]:
+def _input_files(config: Config, with_weights: bool = True) -> dict[str, Path]:
     """Every file that a run of this config reads, by the place that names it. What is not there is left to
     its reader.
     """
     found = {}
-    for place, text, find in _places(config):
+    for place, text, find in _places(config, with_weights):
         name = ".".join(map(str, place))
         found |= {f"{name}/{inner}" if inner else name: path for inner, path in find(text).items()}
     return found
@@ -128,13 +129,15 @@ def _tokenizer_made(config: Config, folder: Path) -> dict[str, Path]:
     )
 
 
-def _places(config: Config) -> Iterator[tuple[Place, str, Callable[[str], dict[str, Path]]]]:
+def _places(
+    config: Config, with_weights: bool = True
+) -> Iterator[tuple[Place, str, Callable[[str], dict[str, Path]]]]:
     """Every text in the config that may name files, and how these are found: by their names inside what the
     text names.
     """
     values = config.model_dump(mode="json")
     finders = {
-        "path": _model_files,
+        "path": _model_files if with_weights else _tokenizer_files,
         "tokenizer": _tokenizer_files,
         "adapter": _adapter_files,
         "chat_template": _file,

@@ -28,7 +28,7 @@ from jaxrl.update.checkpoint import Checkpoints
 from jaxrl.update.state import TrainState, abstract_state, place_state
 
 ADAPTERS, DROPOUT, SAMPLING, CRITIC = range(4)  # the purposes of PRNG keys
-MAX_SKIPPED = 10
+MAX_SKIPPED = 10  # in a row: one or two are a bad batch, so many are weights that are lost
 
 
 @dataclass(frozen=True)

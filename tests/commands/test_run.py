@@ -5,6 +5,8 @@ import dataclasses
 import pytest
 
 from jaxrl.cli import main
+from jaxrl.commands.run import task_maker
+from jaxrl.config.tasks import CustomSection, TinySection
 from jaxrl.data.tokenizer import train_tokenizer
 from jaxrl.weights.hf_config import write_hf_config
 from tests.tiny import CONFIG
@@ -58,3 +60,12 @@ def test_a_typo_in_the_last_stage_is_found_before_a_weight_is_looked_for(start, 
     assert code == 2 and "tset.jsonl" in said and "safetensors" not in said
     code, said = start("test.jsonl")
     assert code == 2 and "safetensors" in said and not (tmp_path / "runs" / "two" / "config.yaml").exists()
+
+
+def test_own_tasks_are_made_once_and_a_users_for_everyone_who_asks(tmp_path):
+    (tmp_path / "mine.py").write_text(
+        "class Task:\n    def verify(self, problem, text):\n        return 1.0\n"
+    )
+    make = task_maker()
+    tiny, mine = TinySection(name="tiny"), CustomSection(name="custom", file=str(tmp_path / "mine.py"))
+    assert make(tiny) is make(TinySection(name="tiny")) and make(mine) is not make(mine)

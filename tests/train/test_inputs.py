@@ -225,6 +225,19 @@ def test_the_tokenizer_that_a_run_has_made_is_an_input_of_its_going_on(tmp_path,
         check_inputs(config, folder)
 
 
+def test_of_a_new_run_the_weights_of_the_base_alone_are_left_for_later(begun):
+    config, _ = begun
+    early = check_inputs(config, Path("runs/new"))
+    late = read_inputs(early, config, Path("runs/new"))
+    left = {file.path for name, file in late.files.items() if name not in early.files}
+    assert (
+        left
+        == {path for path in FILES if path.startswith("model/") and path.endswith(".safetensors")}
+        != set()
+    )
+    assert {name: late.files[name] for name in early.files} == early.files
+
+
 def test_a_run_without_inputs_goes_on_with_a_word_and_keeps_them_from_then_on(begun, caplog):
     config, folder = begun
     os.remove(folder / INPUTS)
