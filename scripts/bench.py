@@ -48,7 +48,7 @@ from jaxrl.config.algo import GRPOSection, PPOSection
 from jaxrl.config.experiment import Config, SFTStage
 from jaxrl.config.file import make_section, parse_yaml
 from jaxrl.config.shared import LoraSection, MeshSection, OptimSection, SampleSection
-from jaxrl.data.packing import Rows
+from jaxrl.data.packing import PackedRows
 from jaxrl.device.compilations import Compilations, set_up_jax
 from jaxrl.device.mesh import make_mesh, path_name, shard_batch, shardings_for
 from jaxrl.errors import InputError
@@ -199,7 +199,7 @@ def sft_bench(work: Work, _: Settings) -> Run:
     state = place_state(trainable, tx, jax.random.key(1), mesh)
     step = make_sft_step(policy, tx, state, mesh)
     positions = np.broadcast_to(np.arange(work.seq_len, dtype=np.int32), (work.rows, work.seq_len))
-    rows = Rows(work.sft_ids().astype(np.int32), positions, np.ones_like(positions), positions > 0)
+    rows = PackedRows(work.sft_ids().astype(np.int32), positions, np.ones_like(positions), positions > 0)
 
     def run(_: int) -> dict[str, float]:
         nonlocal state

@@ -36,7 +36,7 @@ from jaxrl.tasks.base import Task
 from jaxrl.track.console import Console
 from jaxrl.track.evaluations import EVAL, load_rows, render_table
 from jaxrl.track.expected import compare
-from jaxrl.track.logger import FILES, RunLogger, read_rows
+from jaxrl.track.logger import FILES, RunLogger, read_run_file
 from jaxrl.track.report import CONFIG, REPORT, write_report
 from jaxrl.train.inputs import INPUTS, Inputs, check_inputs, compared_by_content, keep_inputs, read_inputs
 from jaxrl.train.preflight import preflight
@@ -180,7 +180,7 @@ def refuse_broken_records(folder: Path) -> None:
     come before its use.
     """
     for name in FILES:
-        read_rows(folder / name)
+        read_run_file(folder / name)
     load_rows(folder / EVAL)
 
 

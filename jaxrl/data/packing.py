@@ -17,7 +17,7 @@ from jaxrl.errors import InputError
 
 
 @dataclass(frozen=True)
-class Rows:
+class PackedRows:
     """Packed rows; the fields are those of `SFTBatch`, on the host."""
 
     tokens: np.ndarray  # [R, T] int32, 0 where there is padding
@@ -28,9 +28,9 @@ class Rows:
     def __len__(self) -> int:
         return len(self.tokens)
 
-    def take(self, indices: np.ndarray) -> "Rows":
+    def take(self, indices: np.ndarray) -> "PackedRows":
         """The rows at `indices`, in that order."""
-        return Rows(
+        return PackedRows(
             self.tokens[indices], self.positions[indices], self.segment_ids[indices], self.loss_mask[indices]
         )
 
@@ -112,7 +112,7 @@ def segments(
 
 def pack(
     examples: Sequence[tuple[Sequence[int], Sequence[bool]]], seq_len: int, packing: bool = True
-) -> Rows:
+) -> PackedRows:
     """Rows of the examples, each example whole in one row.
 
     Args:
@@ -127,7 +127,7 @@ def pack(
     lengths = [len(ids) for ids, _ in examples]
     assignment = assign_rows(lengths, seq_len, packing)
     positions, segment_ids = segments(assignment, lengths, seq_len)
-    return Rows(
+    return PackedRows(
         tokens=lay_out(assignment, [ids for ids, _ in examples], seq_len, np.int32),
         positions=positions,
         segment_ids=segment_ids,
@@ -152,7 +152,7 @@ def stream_at(count: int, start: int, length: int, seed: int) -> np.ndarray:
     )
 
 
-def batch_at(rows: Rows, batch_rows: int, seed: int, step: int) -> Rows:
+def batch_at(rows: PackedRows, batch_rows: int, seed: int, step: int) -> PackedRows:
     """The batch of step `step` (from 0): [B, T] rows. Resuming needs the step alone."""
     return rows.take(indices_at(len(rows), batch_rows, seed, step))
 

@@ -13,7 +13,7 @@ from typing import Any
 from jaxrl.errors import InputError
 from jaxrl.files.disk import read_text, write_whole
 from jaxrl.stats import jeffreys_interval
-from jaxrl.track.format import evaluation_cells, markdown_table, text_table
+from jaxrl.track.format import evaluation_cells, text_table
 from jaxrl.types import Verdict
 
 EVAL = "eval.json"
@@ -80,11 +80,6 @@ def row_from_verdicts(name: str, verdicts: Sequence[Verdict]) -> Row:
 def render_table(rows: Sequence[Row]) -> str:
     """Aligned plain text."""
     return text_table(*evaluation_cells([asdict(row) for row in rows]))
-
-
-def render_markdown(rows: Sequence[Row]) -> str:
-    """A Markdown table."""
-    return markdown_table(*evaluation_cells([asdict(row) for row in rows]))
 
 
 def save_rows(path: str | Path, rows: Sequence[Row]) -> None:

@@ -73,7 +73,7 @@ class RunLogger:
             folder.open(*FILES)
             self.events.start()
             if folder.writes:
-                self.events.remember(read_rows(folder.path / EVENTS))
+                self.events.remember(read_run_file(folder.path / EVENTS))
                 if track is not None and track.wandb is not None:
                     self._wandb = _start_wandb(folder.path, track.wandb, name, config)
         except BaseException:
@@ -103,7 +103,7 @@ class RunLogger:
         place = {name: i for i, name in enumerate(stage_order)}
         self.folder.check()
         for name in FILES:
-            rows = read_rows(self.folder.path / name)
+            rows = read_run_file(self.folder.path / name)
             kept = [
                 row
                 for row in rows
@@ -184,7 +184,7 @@ def sample_row(trajectory: Trajectory, advantage: float | None = None) -> dict[s
     }
 
 
-def read_rows(path: Path) -> list[dict[str, Any]]:
+def read_run_file(path: Path) -> list[dict[str, Any]]:
     """The rows of `metrics.jsonl`, `samples.jsonl` or `events.jsonl`, each with the keys that it always has.
 
     Raises:

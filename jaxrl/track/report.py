@@ -17,12 +17,12 @@ from jaxrl.track.evaluations import EVAL, load_rows
 from jaxrl.track.events import ALARM, EVENTS
 from jaxrl.track.expected import compare
 from jaxrl.track.format import FIELDS, Field, compact, duration, evaluation_cells, markdown_table, sparkline
-from jaxrl.track.logger import METRICS, SAMPLES, read_rows
+from jaxrl.track.logger import METRICS, SAMPLES, read_run_file
 
 CONFIG, REPORT = "config.yaml", "report.md"
 SHOWN_CHARS = 2000  # of a completion; what is left out is counted
 
-Rows = list[dict[str, Any]]
+FileRows = list[dict[str, Any]]
 
 
 def write_report(run_dir: str | Path) -> Path:
@@ -36,7 +36,7 @@ def write_report(run_dir: str | Path) -> Path:
     """
     folder = Path(run_dir)
     config = read_yaml(folder / CONFIG, "give the folder of a run")
-    metrics, samples, events = (read_rows(folder / name) for name in (METRICS, SAMPLES, EVENTS))
+    metrics, samples, events = (read_run_file(folder / name) for name in (METRICS, SAMPLES, EVENTS))
     evaluation = list(map(asdict, load_rows(folder / EVAL)))
     stages = _by_stage(metrics)
     kinds = {stage.get("name"): stage.get("kind") for stage in config.get("stages", [])}
@@ -63,7 +63,7 @@ def write_report(run_dir: str | Path) -> Path:
     return path
 
 
-def _alarm_lines(alarms: Rows, stages: Mapping[str, Rows]) -> list[str]:
+def _alarm_lines(alarms: FileRows, stages: Mapping[str, FileRows]) -> list[str]:
     """Each alarm where it first sounded, and in how many of the steps that its stage has done by now."""
     steps: dict[tuple[str, str], list[int]] = {}
     for stage, rows in stages.items():
@@ -103,7 +103,7 @@ def _header(config: Mapping[str, Any], folder: Path) -> str:
     return "\n".join(lines)
 
 
-def _stage_section(name: str, kind: str | None, rows: Rows) -> str:
+def _stage_section(name: str, kind: str | None, rows: FileRows) -> str:
     steps = [row["step"] for row in rows]
     facts = [f"steps {min(steps)} to {max(steps)}", f"wall time {duration(_wall_time(rows))}"]
     if speeds := _series(rows, "train/tokens_per_s"):
@@ -133,7 +133,7 @@ def _stage_section(name: str, kind: str | None, rows: Rows) -> str:
     return "\n".join(lines)
 
 
-def _metric_cells(field: Field, rows: Rows) -> list[str]:
+def _metric_cells(field: Field, rows: FileRows) -> list[str]:
     values = _series(rows, field.metric)
     best = None if field.is_better is None else field.is_better(values)
     return [
@@ -142,7 +142,7 @@ def _metric_cells(field: Field, rows: Rows) -> list[str]:
     ]
 
 
-def _samples_section(samples: Rows) -> str:
+def _samples_section(samples: FileRows) -> str:
     last = sorted(
         _last_step(samples),
         key=lambda sample: (sample.get("reward") is not None, sample.get("reward")),
@@ -180,22 +180,22 @@ def _fenced(text: str) -> str:
     return f"{fence}text\n{shown}\n{fence}"
 
 
-def _by_stage(metrics: Rows) -> dict[str, Rows]:
-    stages: dict[str, Rows] = {}
+def _by_stage(metrics: FileRows) -> dict[str, FileRows]:
+    stages: dict[str, FileRows] = {}
     for row in metrics:
         stages.setdefault(row["stage"], []).append(row)
     return stages
 
 
-def _last_step(samples: Rows) -> Rows:
+def _last_step(samples: FileRows) -> FileRows:
     return [s for s in samples if (s["stage"], s["step"]) == (samples[-1]["stage"], samples[-1]["step"])]
 
 
-def _series(rows: Rows, metric: str) -> list[float]:
+def _series(rows: FileRows, metric: str) -> list[float]:
     return [row[metric] for row in rows if row.get(metric) is not None]
 
 
-def _wall_time(rows: Rows) -> float:
+def _wall_time(rows: FileRows) -> float:
     """Seconds that the steps took; without `time/step_s` from first row to last, pauses between two launches
     included.
     """

@@ -10,7 +10,7 @@ from jax.sharding import Mesh
 
 from jaxrl.config.experiment import Config, EvalStage, FineTuningStage, RLStage, RSFTStage
 from jaxrl.data.chat import render_for_sampling
-from jaxrl.data.packing import Rows
+from jaxrl.data.packing import PackedRows
 from jaxrl.data.tokenizer import num_tokens
 from jaxrl.device.mesh import check_rows
 from jaxrl.errors import InputError
@@ -29,7 +29,7 @@ class Found:
 
     learns: Sequence[Problem] = ()
     asks: Sequence[Problem] = ()
-    rows: tuple[Rows, Rows | None] | None = None
+    rows: tuple[PackedRows, PackedRows | None] | None = None
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from jaxrl.data.packing import Rows
+from jaxrl.data.packing import PackedRows
 from jaxrl.device.mesh import shard_batch
 from jaxrl.types import Tree
 from jaxrl.update.batch import SFTBatch, to_microbatches
@@ -15,7 +15,7 @@ from jaxrl.update.state import TrainState
 
 
 def fine_tune(
-    step: Callable, state: TrainState, frozen: Tree, rows: Rows, microbatch: int, mesh: Mesh
+    step: Callable, state: TrainState, frozen: Tree, rows: PackedRows, microbatch: int, mesh: Mesh
 ) -> tuple[TrainState, dict[str, float]]:
     """One optimiser step on these rows, and its metrics; the state given is consumed."""
     started = time.perf_counter()
@@ -27,7 +27,7 @@ def fine_tune(
     return state, metrics | {"time/step_s": elapsed, "train/tokens_per_s": num_tokens / elapsed}
 
 
-def as_batch(rows: Rows, microbatch: int) -> SFTBatch:
+def as_batch(rows: PackedRows, microbatch: int) -> SFTBatch:
     """Rows [R, T] as a batch of M = ceil(R / microbatch) microbatches, all of them to be run."""
     M = -(-len(rows) // microbatch)
     fields = {name: to_microbatches(x, M, microbatch) for name, x in vars(rows).items()}

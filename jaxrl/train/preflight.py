@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from jaxrl.config.experiment import Config, EvalStage, Stage
-from jaxrl.data.packing import Rows
+from jaxrl.data.packing import PackedRows
 from jaxrl.errors import InputError
 from jaxrl.policy.describe import PolicyDescription
 from jaxrl.policy.hand_over import entered_shapes
@@ -28,7 +28,7 @@ class Preflight:
     what every training stage keeps in memory. By stage name.
     """
 
-    sft_rows: dict[str, tuple[Rows, Rows | None]]
+    sft_rows: dict[str, tuple[PackedRows, PackedRows | None]]
     plans: dict[str, Plan]
 
 

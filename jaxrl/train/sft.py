@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 
 from jaxrl.config.experiment import SFTStage
 from jaxrl.data.chat import render_for_training
-from jaxrl.data.packing import Rows, batch_at, num_steps, pack
+from jaxrl.data.packing import PackedRows, batch_at, num_steps, pack
 from jaxrl.data.records import read_records, split_records
 from jaxrl.device.mesh import shard_batch
 from jaxrl.errors import InputError
@@ -113,7 +113,7 @@ def best_state(work: StageRun, last: TrainState, best_step: int | None) -> Train
 
 
 def evaluate_loss(
-    score: Callable, state: TrainState, frozen: Tree, rows: Rows, microbatch: int, mesh: Mesh
+    score: Callable, state: TrainState, frozen: Tree, rows: PackedRows, microbatch: int, mesh: Mesh
 ) -> float:
     """Mean cross-entropy in nats over the completion tokens of all rows; exp of it is the perplexity."""
     batch = as_batch(rows, microbatch)
@@ -157,7 +157,7 @@ def pack_rows(
     tokenizer: Any,
     seed: int,
     training_template: bool = True,
-) -> tuple[Rows, Rows | None]:
+) -> tuple[PackedRows, PackedRows | None]:
     """Packed training and validation rows, from the records of `stage.data` or, without them, the task's
     demonstrations.
 
@@ -183,7 +183,7 @@ def pack_rows(
             place = places.get(id(conversation), "a demonstration")
             raise InputError(f"stage {stage.name}, {place}: {error}") from None
 
-    def rows(conversations: Sequence[list[Message]]) -> Rows | None:
+    def rows(conversations: Sequence[list[Message]]) -> PackedRows | None:
         if not conversations:
             return None
         return pack([example(c) for c in conversations], stage.seq_len, stage.packing)

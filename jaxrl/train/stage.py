@@ -12,7 +12,7 @@ from jax import Array
 from jax.sharding import Mesh
 
 from jaxrl.config.experiment import Config, FineTuningStage, RLStage
-from jaxrl.data.packing import Rows
+from jaxrl.data.packing import PackedRows
 from jaxrl.device.compilations import Compilations
 from jaxrl.device.memory import memory_in_use
 from jaxrl.errors import InputError
@@ -46,7 +46,7 @@ class Run:
     tokenizer: Any
     eos_ids: tuple[int, ...]
     make_task: Callable[[Any], Task]
-    sft_rows: dict[str, tuple[Rows, Rows | None]]
+    sft_rows: dict[str, tuple[PackedRows, PackedRows | None]]
     plans: dict[str, Plan]
     logger: RunLogger
     console: Console

@@ -15,7 +15,7 @@ from jaxrl.config.shared import OptimSection
 from jaxrl.device.mesh import path_name, shardings_for
 from jaxrl.types import Tree
 
-CRITIC = ("value_head", "critic_lora")  # the parts of the trainable tree that the policy does without
+CRITIC_PARTS = ("value_head", "critic_lora")  # the parts of the trainable tree that the policy does without
 
 
 @jax.tree_util.register_dataclass
@@ -34,7 +34,7 @@ class TrainState:
 
 def policy_part(trainable: Tree) -> Tree:
     """What the sampler needs of a trainable tree: all but the critic."""
-    return {name: tree for name, tree in trainable.items() if name not in CRITIC}
+    return {name: tree for name, tree in trainable.items() if name not in CRITIC_PARTS}
 
 
 def make_schedule(optim: OptimSection, total_steps: int, held: int = 0) -> optax.Schedule:
@@ -88,7 +88,7 @@ def make_actor_critic_optimizer(
         "critic": make_optimizer(critic, total_steps),
     }
     return optax.partition(
-        optimizers, lambda tree: {name: "critic" if name in CRITIC else "policy" for name in tree}
+        optimizers, lambda tree: {name: "critic" if name in CRITIC_PARTS else "policy" for name in tree}
     )
 
 

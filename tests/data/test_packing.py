@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from jaxrl.data.packing import Rows, assign_rows, batch_at, indices_at, num_steps, pack
+from jaxrl.data.packing import PackedRows, assign_rows, batch_at, indices_at, num_steps, pack
 from jaxrl.errors import InputError
 
 
@@ -105,7 +105,7 @@ def test_order_hangs_on_seed_and_epoch_alone():
 def test_batch_at_takes_whole_rows():
     rows = pack(draw_examples(0, 20, 16), 16)
     batch = batch_at(rows, 4, seed=3, step=2)
-    assert isinstance(batch, Rows) and batch.tokens.shape == (4, 16)
+    assert isinstance(batch, PackedRows) and batch.tokens.shape == (4, 16)
     for out, i in enumerate(indices_at(len(rows), 4, 3, 2)):
         assert (batch.tokens[out] == rows.tokens[i]).all() and (
             batch.loss_mask[out] == rows.loss_mask[i]

@@ -4,7 +4,7 @@ import json
 import pytest
 
 from jaxrl.errors import InputError
-from jaxrl.track.evaluations import load_rows, render_markdown, render_table, row_from_verdicts, save_rows
+from jaxrl.track.evaluations import load_rows, render_table, row_from_verdicts, save_rows
 from jaxrl.types import Verdict
 
 VERDICTS = [
@@ -63,8 +63,6 @@ def test_tables_are_aligned():
     lines = render_table(rows).splitlines()
     assert len({len(line) for line in lines}) == 1
     assert lines[0].split()[:3] == ["model", "n", "accuracy"] and "25.0%" in lines[2]
-    markdown = render_markdown(rows).splitlines()
-    assert len(markdown) == 4 and len({line.count("|") for line in markdown}) == 1
 
 
 def test_file_round_trip(tmp_path):

@@ -11,7 +11,7 @@ import pytest
 from jaxrl.errors import InputError
 from jaxrl.files.run_folder import RunFolder
 from jaxrl.track.console import Console
-from jaxrl.track.logger import RunLogger, read_rows
+from jaxrl.track.logger import RunLogger, read_run_file
 
 STAGES = ["sft", "grpo"]
 FLAT = {"reward/flat_groups": 1.0, "reward/std": 0.5}
@@ -19,7 +19,7 @@ HEALTHY = {"reward/flat_groups": 0.0, "reward/std": 0.5}
 
 
 def events(folder, *columns):
-    return [tuple(row.get(key) for key in columns) for row in read_rows(folder / "events.jsonl")]
+    return [tuple(row.get(key) for key in columns) for row in read_run_file(folder / "events.jsonl")]
 
 
 def test_an_alarm_is_kept_where_it_first_sounded_and_told_once_in_a_stage(tmp_path):
@@ -84,7 +84,7 @@ def test_interrupted_is_uninterrupted_but_for_the_restarts(stops, tmp_path):
     columns = ("stage", "step", "kind", "sentence", "reward/flat_groups")
     whole = events(tmp_path / "whole", *columns)
     assert [row[:3] for row in whole] == [("sft", 2, "flat groups"), ("grpo", 3, "flat groups")]
-    rows = read_rows(tmp_path / "stopped" / "events.jsonl")
+    rows = read_run_file(tmp_path / "stopped" / "events.jsonl")
     alarms = [row for row in rows if row["level"] == "alarm"]
     assert [tuple(row[key] for key in columns) for row in alarms] == whole
     assert [row["kind"] for row in rows if row["level"] != "alarm"] == ["restart"] * len(stops)
@@ -99,7 +99,7 @@ def test_alarms_behind_the_checkpoint_are_dropped_and_all_else_stays(tmp_path):
     for stage, step in [("grpo", 0), ("sft", 2), ("sft", 0)]:
         with RunLogger(RunFolder(tmp_path)) as logger:
             logger.begin(STAGES, stage, step)
-        rows = read_rows(tmp_path / "events.jsonl")
+        rows = read_run_file(tmp_path / "events.jsonl")
         alarms = [(row["stage"], row["step"]) for row in rows if row["level"] == "alarm"]
         assert alarms == {"grpo": [("sft", 1), ("sft", 3)], "sft": [("sft", 1)] * (step > 0)}[stage]
         assert [row["sentence"] for row in rows if row["level"] == "warning"] == [
@@ -165,7 +165,7 @@ def test_a_torn_row_that_is_taken_away_is_an_event(name, tmp_path):
     with RunLogger(RunFolder(tmp_path)):
         pass
     assert events(tmp_path, "kind") == [("flat groups",), ("torn row",)]
-    assert f"{name}: the last row was torn" in read_rows(tmp_path / "events.jsonl")[1]["sentence"]
+    assert f"{name}: the last row was torn" in read_run_file(tmp_path / "events.jsonl")[1]["sentence"]
 
 
 def test_what_ends_a_run_is_its_last_event(tmp_path):

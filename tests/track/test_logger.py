@@ -11,7 +11,7 @@ from jaxrl.config.shared import TrackSection, WandbSection
 from jaxrl.errors import InputError
 from jaxrl.files.journal import read_journal
 from jaxrl.files.run_folder import RunFolder
-from jaxrl.track.logger import RunLogger, read_rows, sample_row
+from jaxrl.track.logger import RunLogger, read_run_file, sample_row
 from jaxrl.types import Completion, Problem, StopReason, Trajectory, Verdict
 
 
@@ -112,7 +112,7 @@ def test_broken_line_in_the_middle_is_an_error(tmp_path):
 def test_what_a_dead_process_left_of_its_last_row_is_repaired(tail, kept, tmp_path, caplog):
     path = tmp_path / "metrics.jsonl"
     path.write_bytes(b'{"stage": "a", "step": 1, "time": 0}\n' + tail)
-    assert len(read_rows(path)) == kept
+    assert len(read_run_file(path)) == kept
     with RunLogger(RunFolder(tmp_path)) as logger:
         logger.log("a", 3, {})
     assert places(path) == [*[("a", 1), ("a", 2), ("a", 3)][:kept], ("a", 3)]
@@ -142,17 +142,17 @@ def test_rows_that_no_run_writes(line, reason, end, tmp_path):
         b'{"stage": "a", "step": 1, "time": 0.5, "loss": null, "word": "x", "flag": true}\n' + line + end
     )
     with pytest.raises(InputError, match=f"metrics.jsonl, .*{reason}"):
-        read_rows(path)
+        read_run_file(path)
 
 
 def test_a_sample_with_other_values(tmp_path):
     path = tmp_path / "samples.jsonl"
     path.write_text('{"stage": "a", "step": 1, "parts": {"x": 1}, "extra": [1], "reward": null}\n')
-    assert len(read_rows(path)) == 1
+    assert len(read_run_file(path)) == 1
     for values in ('"completion": 3', '"parts": [1]', '"reward": "1"', '"prompt": null'):
         path.write_text(f'{{"stage": "a", "step": 1, {values}}}\n')
         with pytest.raises(InputError, match="samples.jsonl, line 1"):
-            read_rows(path)
+            read_run_file(path)
 
 
 def test_a_folder_in_place_of_a_file(tmp_path):
@@ -160,7 +160,7 @@ def test_a_folder_in_place_of_a_file(tmp_path):
     with pytest.raises(InputError, match="samples.jsonl cannot be written: Is a directory"):
         RunLogger(RunFolder(tmp_path))
     with pytest.raises(InputError, match="samples.jsonl cannot be read: Is a directory"):
-        read_rows(tmp_path / "samples.jsonl")
+        read_run_file(tmp_path / "samples.jsonl")
 
 
 @pytest.mark.parametrize("again", ["nothing", "a file", "another run"])
