@@ -1,6 +1,7 @@
 """Shared by all tests: the lanes, CPU devices, compiled programs on disk, and not all of them in memory."""
 
 import os
+import signal
 from pathlib import Path
 
 # Where a lane has not said otherwise there are eight devices, so that any test can be run by itself.
@@ -14,6 +15,12 @@ os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 os.environ["XLA_FLAGS"] = (
     f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_collective_call_terminate_timeout_seconds=600".strip()
 )
+
+# What is started in the background or under nohup ignores these, and so do the processes that it starts; the
+# laws about stopping are about what everybody else starts.
+for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+    if signal.getsignal(number) is signal.SIG_IGN:
+        signal.signal(number, handler)
 
 import jax
 import pytest

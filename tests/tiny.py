@@ -40,7 +40,8 @@ def noisy(tree, seed: int, size: float = 0.05):
 
     def moved(x):
         values = (np.asarray(x) + size * rng.standard_normal(x.shape)).astype(x.dtype)
-        return jax.device_put(values, x.sharding)
+        # what is on no device in particular stays so, and can be cut over others
+        return jax.device_put(values, x.sharding) if x.committed else jnp.asarray(values)
 
     return jax.tree.map(moved, tree)
 
