@@ -41,7 +41,21 @@ LANES = {
         "cases/test_program_cases.py",
         "commands/test_verify.py",
     ),
-    "end_to_end": ("end_to_end", "cases", "test_bench.py", "train/test_rsft.py"),
+    # whole runs, and what compiles whole steps and samplers, which takes minutes
+    "end_to_end": (
+        "end_to_end",
+        "cases",
+        "sample",
+        "update",
+        "model/test_remat.py",
+        "policy/test_load.py",
+        "rollout/test_collect.py",
+        "test_bench.py",
+        "test_seeds.py",
+        "train/test_experience.py",
+        "train/test_rl.py",
+        "train/test_rsft.py",
+    ),
     "aot": ("compiled/test_aot.py",),
 }
 
