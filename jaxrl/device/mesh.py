@@ -81,6 +81,13 @@ def shardings_for(tree: Any, mesh: Mesh) -> Any:
     )
 
 
+def with_shardings(shapes: Any, mesh: Mesh) -> Any:
+    """A tree of shapes that know how their arrays will be cut, by the table."""
+    return jax.tree.map(
+        lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, shardings_for(shapes, mesh)
+    )
+
+
 def replicated(mesh: Mesh) -> NamedSharding:
     """One copy on every device."""
     return NamedSharding(mesh, P())

@@ -3,10 +3,11 @@
 from dataclasses import dataclass, replace
 
 import jax
+from jax import Array
 from jax.sharding import Mesh
 
 from jaxrl.config.shared import ArchitectureSection, ModelSection
-from jaxrl.device.mesh import shardings_for
+from jaxrl.device.mesh import with_shardings
 from jaxrl.errors import InputError
 from jaxrl.model.config import ModelConfig
 from jaxrl.model.policy import Policy
@@ -26,10 +27,13 @@ class PolicyDescription:
     policy: Policy
     mesh: Mesh
 
+    def init_model(self, key: Array) -> Tree:
+        """A fresh base, in the dtype that it is held in."""
+        return cast(self.policy.init_model(key), self.section.dtype)
+
     def model_shapes(self) -> Tree:
         """The base's arrays as shapes, in the dtype and the shardings that they will have."""
-        init = lambda key: cast(self.policy.init_model(key), self.section.dtype)
-        return with_shardings(jax.eval_shape(init, jax.random.key(0)), self.mesh)
+        return with_shardings(jax.eval_shape(self.init_model, jax.random.key(0)), self.mesh)
 
     def shapes(self) -> PolicyWeights:
         """What `load` will give, with shapes for arrays."""
@@ -43,13 +47,6 @@ class PolicyDescription:
     def is_new_base(self) -> bool:
         """Whether the base is made here."""
         return self.section.path is None
-
-
-def with_shardings(shapes: Tree, mesh: Mesh) -> Tree:
-    """Shapes that know how their arrays will be cut."""
-    return jax.tree.map(
-        lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, shardings_for(shapes, mesh)
-    )
 
 
 def describe(section: ModelSection, vocab_size: int, mesh: Mesh) -> PolicyDescription:

@@ -10,7 +10,7 @@ from jaxrl.config.shared import ModelSection
 from jaxrl.device.mesh import shardings_for
 from jaxrl.policy.describe import PolicyDescription, describe
 from jaxrl.policy.folder import model_folder
-from jaxrl.policy.hand_over import PolicyWeights, cast
+from jaxrl.policy.hand_over import PolicyWeights
 from jaxrl.types import Tree
 from jaxrl.weights.peft import load_adapter
 from jaxrl.weights.safetensors import load_model
@@ -25,8 +25,7 @@ def load(description: PolicyDescription, seed: int) -> PolicyWeights:
     section, policy, mesh = description.section, description.policy, description.mesh
     shardings = jax.tree.map(lambda x: x.sharding, description.model_shapes())
     if section.path is None:
-        init = lambda key: cast(policy.init_model(key), section.dtype)
-        model = jax.jit(init, out_shardings=shardings)(jax.random.key(seed))
+        model = jax.jit(description.init_model, out_shardings=shardings)(jax.random.key(seed))
     else:
         model = load_model(model_folder(section.path), policy.config, shardings, section.dtype)
     trainable: Tree = {}

@@ -67,10 +67,8 @@ def sft(run: Run, stage: SFTStage, index: int, weights: PolicyWeights) -> Policy
             is_evaluated = val_rows is not None and (is_last or step % stage.eval_every == 0)
             if is_evaluated:
                 loss = evaluate_loss(score, state, frozen, val_rows, microbatch, run.mesh)
-                metrics |= {
-                    "val/loss": loss,
-                    "val/perplexity": math.exp(min(loss, 700)),
-                }  # of more is no float
+                # exp of more than 700 is no float
+                metrics |= {"val/loss": loss, "val/perplexity": math.exp(min(loss, 700))}
                 meta = with_evaluation(meta, step, loss)
                 is_last = is_last or (stage.patience is not None and meta["bad_evals"] >= stage.patience)
             meta = {**meta, "done": is_last}

@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 
 from jaxrl.config.algo import PPOSection
 from jaxrl.config.shared import OptimSection
-from jaxrl.device.mesh import path_name, shardings_for
+from jaxrl.device.mesh import path_name, with_shardings
 from jaxrl.types import Tree
 
 CRITIC_PARTS = ("value_head", "critic_lora")  # the parts of the trainable tree that the policy does without
@@ -116,11 +116,7 @@ def abstract_state(
     abstract = jax.eval_shape(
         lambda trees, key: init_state(trees[0], tx, key, trees[1]), (trainable, reference or {}), key
     )
-    return jax.tree.map(
-        lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
-        abstract,
-        shardings_for(abstract, mesh),
-    )
+    return with_shardings(abstract, mesh)
 
 
 def place_state(
