@@ -16,7 +16,7 @@ FLOORS = [  # a folder is on one floor; files at the top stand on the one that n
     ["ops", "track"],
     ["device", "model"],
     ["weights", "update"],
-    ["data", "verify", "sandbox", "tasks"],
+    ["data", "verify", "sandbox", "tasks", "envs"],
     ["sample", "policy"],
     ["rollout", "eval"],
     ["train", "compiled"],
@@ -31,6 +31,7 @@ WORLDS = [
     "verify",
     "sandbox",
     "tasks",
+    "envs",
     "stats",
 ]  # run without an accelerator, start fast
 FLAX_NAMES = {"Module", "Param", "LoRAParam", "Rngs", "split", "merge", "eval_shape", "to_pure_dict"}
