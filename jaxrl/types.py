@@ -80,7 +80,9 @@ class Completion:
     drawn from, so after top-k, top-p and min-p and among the tokenizer's ids; everywhere else in the model's
     own, over the whole vocabulary, as scoring gives it. `text` is the decoded completion without the EOS and
     without the stop string. `excluded`, in RL with a filter: for each id what could not have come in its
-    place, as `sample/sets.py` writes it; None where nothing was filtered.
+    place, as `sample/sets.py` writes it; None where nothing was filtered. `emitted`, where turns were joined
+    (`Trajectory.rows`): which ids the policy emitted, None for all of them; the others are observations, with
+    logprob 0.
     """
 
     prompt_ids: list[int]
@@ -89,16 +91,106 @@ class Completion:
     stop_reason: StopReason
     text: str = ""
     excluded: list[str] | None = None
+    emitted: list[bool] | None = None
+
+    @property
+    def is_emitted(self) -> list[bool]:
+        """For each of the completion's ids whether the policy emitted it."""
+        return [True] * len(self.completion_ids) if self.emitted is None else self.emitted
+
+
+@dataclass(frozen=True)
+class Turn:
+    """What the policy said at one point of an episode, to all that stands in the completion's prompt.
+
+    `reward` is what this turn earned; those of an episode add up to its verdict's.
+    """
+
+    completion: Completion
+    reward: float
 
 
 @dataclass(frozen=True)
 class Trajectory:
-    """One verified episode: a completion, its verdict, and the age of the weights that produced it."""
+    """One verified episode: its turns, its verdict, and the age of the weights that produced it.
+
+    A task is an environment of one turn: see `one_turn`.
+    """
 
     problem: Problem
-    completion: Completion
+    turns: tuple[Turn, ...]
     verdict: Verdict
     policy_version: int
+
+    @classmethod
+    def one_turn(
+        cls, problem: Problem, completion: Completion, verdict: Verdict, policy_version: int
+    ) -> "Trajectory":
+        """The episode of a task: one completion, judged."""
+        return cls(problem, (Turn(completion, verdict.reward),), verdict, policy_version)
+
+    @property
+    def rows(self) -> list[Completion]:
+        """The turns as training reads them, token by token: a turn whose prompt begins with everything
+        before goes on in the same row, one whose prompt does not (a template that drops earlier thoughts)
+        begins another.
+        """
+        rows: list[Completion] = []
+        for turn in self.turns:
+            if rows and _goes_on(rows[-1], turn.completion):
+                rows[-1] = _join(rows[-1], turn.completion)
+            else:
+                rows.append(turn.completion)
+        return rows
+
+    @property
+    def completion_ids(self) -> list[int]:
+        """All ids that the policy emitted, turn after turn."""
+        return [token for turn in self.turns for token in turn.completion.completion_ids]
+
+    @property
+    def num_tokens(self) -> int:
+        """How many ids the policy emitted."""
+        return sum(len(turn.completion.completion_ids) for turn in self.turns)
+
+    @property
+    def text(self) -> str:
+        """What the policy said, turn after turn."""
+        return "\n\n".join(turn.completion.text for turn in self.turns)
+
+    @property
+    def stop_reason(self) -> "StopReason":
+        """Why the episode ended."""
+        return self.turns[-1].completion.stop_reason
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether the policy was stopped before it had come to its end."""
+        return self.stop_reason is StopReason.MAX_TOKENS
+
+
+def _goes_on(row: Completion, turn: Completion) -> bool:
+    """Whether a turn's prompt is the whole row and an observation."""
+    before = row.prompt_ids + row.completion_ids
+    return len(turn.prompt_ids) > len(before) and turn.prompt_ids[: len(before)] == before
+
+
+def _join(row: Completion, turn: Completion) -> Completion:
+    """The row, what was observed after it, and the turn."""
+    observed = turn.prompt_ids[len(row.prompt_ids) + len(row.completion_ids) :]
+    excluded = None
+    if row.excluded is not None or turn.excluded is not None:
+        nothing = [""] * len(row.completion_ids), [""] * len(turn.completion_ids)
+        excluded = (row.excluded or nothing[0]) + [""] * len(observed) + (turn.excluded or nothing[1])
+    return Completion(
+        row.prompt_ids,
+        row.completion_ids + observed + turn.completion_ids,
+        row.sampler_logprobs + [0.0] * len(observed) + turn.sampler_logprobs,
+        turn.stop_reason,
+        turn.text,
+        excluded,
+        row.is_emitted + [False] * len(observed) + turn.is_emitted,
+    )
 
 
 @dataclass(frozen=True)

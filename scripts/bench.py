@@ -362,7 +362,7 @@ def roll_out(
 def make_groups(work: Work, completions: list[Completion]) -> list[Group]:
     def trajectory(problem: Problem, completion: Completion) -> Trajectory:
         verdict = Verdict(reward(completion.completion_ids), correct=False, format_ok=True)
-        return Trajectory(problem, completion, verdict, policy_version=0)
+        return Trajectory.one_turn(problem, completion, verdict, policy_version=0)
 
     problems = [Problem(str(p), (), {}) for p in range(work.prompts)]
     pieces = [completions[p * work.group : (p + 1) * work.group] for p in range(work.prompts)]

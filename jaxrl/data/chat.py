@@ -38,6 +38,40 @@ def render_for_sampling(tokenizer: "PreTrainedTokenizerBase", messages: Sequence
     return _encode(tokenizer, text)
 
 
+def render_next_turn(
+    tokenizer: "PreTrainedTokenizerBase", messages: Sequence[Message], read: list[int], said: list[int]
+) -> list[int]:
+    """The prompt of a later turn: the ids that the policy has read and said as they were, then what came
+    since.
+
+    What was said is never tokenised again: a policy may spell a text with other ids than the tokenizer would.
+    Where the template does not go on from the text before (it takes earlier thoughts out), the whole is
+    rendered anew, and the result does not begin with `read + said`.
+
+    Args:
+      messages: the chat; the last assistant's content is `spoken(tokenizer, said)`.
+      read, said: prompt_ids and completion_ids of the turn before.
+    Raises:
+      InputError: as `render_for_sampling`.
+    """
+    render = functools.partial(_render, tokenizer)
+    messages = _without_bos(tokenizer, render, messages)
+    last = max(i for i, message in enumerate(messages) if message["role"] == "assistant")
+    text = render(messages, True)
+    _refuse_losses(render, messages, text, opens_turn=True)
+    before = render(messages[:last], True) + messages[last]["content"]
+    if said[-1] in tokenizer.all_special_ids:
+        before += tokenizer.decode(said[-1:])
+    if not text.startswith(before):
+        return _encode(tokenizer, text)
+    return read + said + _encode(tokenizer, text[len(before) :])
+
+
+def spoken(tokenizer: "PreTrainedTokenizerBase", said: list[int]) -> str:
+    """What a policy has said, as a message's content: all of its ids but the one that closes the turn."""
+    return tokenizer.decode(said[:-1] if said[-1] in tokenizer.all_special_ids else said)
+
+
 def render_for_training(
     tokenizer: "PreTrainedTokenizerBase", messages: Sequence[Message], training_template: bool = True
 ) -> tuple[list[int], list[bool]]:

@@ -17,7 +17,7 @@ from jaxrl.update.batch import PolicyBatch, to_microbatches
 
 @dataclass(frozen=True)
 class Sample:
-    """One trajectory as an update sees it: arrays [n] over its tokens, prompt and completion.
+    """A row of a trajectory as an update sees it: arrays [n] over its tokens, prompt and completion.
 
     Names as in `PolicyBatch`.
 
@@ -41,15 +41,17 @@ PER_TOKEN = tuple(field.name for field in fields(Sample) if field.name != "exclu
 
 
 def make_sample(completion: Completion) -> Sample:
-    """A completion that the policy being updated has sampled, without credit yet: advantages 0, old logprobs
-    NaN.
+    """What the policy being updated has sampled, without credit yet: advantages 0, old logprobs NaN.
+
+    Args:
+      completion: of one turn, or a row of several (`Trajectory.rows`), whose observations are not trained on.
     """
-    prompt = completion.prompt_ids
-    tokens = prompt + completion.completion_ids
+    prompt, completion_ids = completion.prompt_ids, completion.completion_ids
+    tokens = prompt + completion_ids
     n = len(tokens)
     return Sample(
         tokens=np.array(tokens, np.int32),
-        completion_mask=np.arange(n) >= len(prompt),
+        completion_mask=np.array([False] * len(prompt) + completion.is_emitted, bool),
         advantages=np.zeros(n, np.float32),
         sampler_logprobs=np.array([0.0] * len(prompt) + completion.sampler_logprobs, np.float32),
         old_logprobs=np.full(n, np.nan, np.float32),

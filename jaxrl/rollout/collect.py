@@ -70,7 +70,9 @@ def collect(
         places = [(p, i) for i in range(group_size)]
         return Group(
             problem,
-            tuple(Trajectory(problem, completions[at], verdicts[at], policy_version) for at in places),
+            tuple(
+                Trajectory.one_turn(problem, completions[at], verdicts[at], policy_version) for at in places
+            ),
         )
 
     return [group(p, problem) for p, problem in enumerate(problems)]

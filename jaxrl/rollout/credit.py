@@ -2,8 +2,8 @@
 
 Host arrays in, host arrays out.
 
-Axes: P problems, G completions of each, N = P * G trajectories, T tokens of a row, n tokens of one
-trajectory.
+Axes: P problems, G completions of each, N = P * G trajectories, S rows of these (one each where an episode
+has one turn), T tokens of a row, n tokens of one.
 """
 
 from collections.abc import Mapping, Sequence
@@ -24,7 +24,7 @@ from jaxrl.ops.gae import GAE
 from jaxrl.ops.kl import kl_k1
 from jaxrl.ops.value_loss import explained_variance
 from jaxrl.rollout.collate import Sample
-from jaxrl.types import Group, StopReason
+from jaxrl.types import Group, Trajectory
 
 
 def verified_rewards(groups: Sequence[Group], algo: PolicyGradientSection) -> tuple[np.ndarray, np.ndarray]:
@@ -51,9 +51,7 @@ def shaped_rewards(
     """
     rewards, counts = verified_rewards(groups, algo)
     if algo.overlong == "penalty":
-        lengths = np.array(
-            [[len(t.completion.completion_ids) for t in group.trajectories] for group in groups]
-        )
+        lengths = np.array([[t.num_tokens for t in group.trajectories] for group in groups])
         rewards = rewards - np.asarray(overlong_penalty(lengths, max_new_tokens, algo.overlong_buffer))
     return np.where(counts, rewards, 0).astype(np.float32), counts
 
@@ -97,10 +95,8 @@ def verified_parts(
 
 
 def is_cut(groups: Sequence[Group]) -> np.ndarray:
-    """[P, G] bool: completions that ran into max_new_tokens."""
-    return np.array(
-        [[t.completion.stop_reason is StopReason.MAX_TOKENS for t in group.trajectories] for group in groups]
-    )
+    """[P, G] bool: episodes that were stopped before the policy had come to its end."""
+    return np.array([[t.is_cut for t in group.trajectories] for group in groups])
 
 
 def has_spread(rewards: np.ndarray, counts: np.ndarray) -> np.ndarray:
@@ -112,21 +108,27 @@ def has_spread(rewards: np.ndarray, counts: np.ndarray) -> np.ndarray:
 
 
 def group_credit(
-    samples: Sequence[Sample], rewards: np.ndarray, counts: np.ndarray, algo: GRPOSection
+    samples: Sequence[Sample],
+    rewards: np.ndarray,
+    counts: np.ndarray,
+    algo: GRPOSection,
+    owners: np.ndarray | None = None,
 ) -> tuple[list[Sample], np.ndarray]:
-    """Advantages without a critic: one number for all tokens of a completion.
+    """Advantages without a critic: one number for all tokens of an episode.
 
     With the KL in the reward, kl_coef * sum over its tokens of k1 is taken off each reward first.
 
     Args:
-      samples: [N]. rewards: [P, G], or with `advantage: gdpo` the rewards' parts, [K, P, G]. counts: [P, G].
+      samples: [S]. rewards: [P, G], or with `advantage: gdpo` the rewards' parts, [K, P, G]. counts: [P, G].
+      owners: [S], which of the N trajectories a sample is a row of; None where each has one.
     Returns:
       the samples with advantages, and the advantages [P, G].
     """
+    owners = np.arange(len(samples)) if owners is None else owners
     if algo.kl_coef > 0 and algo.kl_in == "reward":
-        rewards = rewards - algo.kl_coef * np.array([_k1(sample).sum() for sample in samples]).reshape(
-            rewards.shape
-        )
+        kl = np.zeros(counts.size, np.float32)
+        np.add.at(kl, owners, [_k1(sample).sum() for sample in samples])
+        rewards = rewards - algo.kl_coef * kl.reshape(rewards.shape)
     num_groups = len(counts)
     # fewer groups, none of which counts: one compiled shape
     missing = ((0, algo.problems_per_batch - num_groups), (0, 0))
@@ -138,7 +140,7 @@ def group_credit(
     advantages = np.asarray(advantages)[:num_groups]
     credited = [
         replace(sample, advantages=np.where(sample.completion_mask, advantage, 0).astype(np.float32))
-        for sample, advantage in zip(samples, advantages.reshape(-1), strict=True)
+        for sample, advantage in zip(samples, advantages.reshape(-1)[owners], strict=True)
     ]
     return credited, advantages
 
@@ -146,40 +148,45 @@ def group_credit(
 def critic_credit(
     samples: Sequence[Sample],
     values_after: Sequence[np.ndarray],
-    rewards: np.ndarray,
+    rewards: Sequence[np.ndarray | float],
     counts: np.ndarray,
     cut: np.ndarray,
     algo: PPOSection,
     kl_coef: float,
     seq_len: int,
+    goes_on: np.ndarray | None = None,
 ) -> tuple[list[Sample], float]:
     """Advantages, returns and old values of every token, by generalised advantage estimation.
 
-    The verifier's reward is earned by the last token; with the KL in the reward, every token pays kl_coef *
-    k1 at once. With `bootstrap_truncated` an episode that was cut has the critic's value of what would have
-    come in place of the verdict on what there is. In place of, not beside: V = r + V has no solution but V
-    without bound.
+    A turn's reward (the verifier's, where there is one turn) is earned by its last token; with the KL in the
+    reward, every token pays kl_coef * k1 at once. With `bootstrap_truncated` an episode that was cut has the
+    critic's value of what would have come in place of its last reward, the verdict on what there is. In place
+    of, not beside: V = r + V has no solution but V without bound. An episode of several rows goes on, at the
+    end of each, with the critic's value of the next one's first turn.
 
     Args:
-      samples, values_after: [N] of [n].  rewards, counts, cut: [N], reward, whether it counts, whether the
-        episode was cut.
+      samples, values_after: [S] of [n].  rewards: [S] of [turns of the row], or of numbers where it is one.
+      counts, cut: [S], whether the reward counts, whether the episode was cut.
       kl_coef: the coefficient in force.
+      goes_on: [S], whether the episode goes on in the next sample; None where none does.
     Returns:
       the samples with credit, and the share of the returns' variance that the critic explains.
     """
-    is_cut_off = cut & algo.bootstrap_truncated
+    goes_on = np.zeros(len(samples), bool) if goes_on is None else goes_on
+    is_cut_off = cut & algo.bootstrap_truncated & ~goes_on
     pays_kl = kl_coef > 0 and algo.kl_in == "reward"
     token_rewards = [
-        _token_rewards(sample, 0.0 if was_cut else reward, kl_coef if pays_kl else 0.0)
+        _token_rewards(sample, np.atleast_1d(reward), was_cut, kl_coef if pays_kl else 0.0)
         for sample, reward, was_cut in zip(samples, rewards, is_cut_off, strict=True)
     ]
     end_values = [
-        values if was_cut else np.zeros_like(values)
-        for values, was_cut in zip(values_after, is_cut_off, strict=True)
+        values if was_cut else np.full_like(values, _first_value(samples, values_after, i + 1) if more else 0)
+        for i, (values, was_cut, more) in enumerate(zip(values_after, is_cut_off, goes_on, strict=True))
     ]
 
-    # one compiled shape, however many there are
-    num_rows = algo.problems_per_batch * algo.group_size + algo.replayed_per_batch
+    # one compiled shape, however many there are; more rows than episodes take it twice
+    episodes = algo.problems_per_batch * algo.group_size + algo.replayed_per_batch
+    num_rows = episodes * -(-len(samples) // episodes)
     places = [[i] for i in range(len(samples))] + [[]] * (num_rows - len(samples))
 
     def rows(sequences: Sequence[np.ndarray], dtype=np.float32) -> np.ndarray:
@@ -199,11 +206,33 @@ def critic_credit(
     return credited, float(explained)
 
 
-def _token_rewards(sample: Sample, reward: float, kl_coef: float) -> np.ndarray:
-    """[n] float32: the reward at the last token of the completion, the price of the KL at every one."""
+def turn_ends(sample: Sample) -> np.ndarray:
+    """Where the turns of a row end: the last emitted token of each."""
+    return np.flatnonzero(sample.completion_mask & ~np.append(sample.completion_mask[1:], False))
+
+
+def turn_rewards(trajectory: Trajectory, reward: float, rows: Sequence[Sample]) -> list[np.ndarray]:
+    """What each turn of each row has earned, [turns of the row] each; the sum over all is `reward`, that of
+    the episode after shaping (0 where it does not count), and the last turn bears the difference.
+    """
+    earned = [turn.reward for turn in trajectory.turns[:-1]] if np.isfinite(trajectory.verdict.reward) else []
+    earned = earned or [0.0] * (len(trajectory.turns) - 1)
+    earned.append(reward - sum(earned))
+    return np.split(np.array(earned), np.cumsum([len(turn_ends(row)) for row in rows])[:-1])
+
+
+def _token_rewards(sample: Sample, rewards: np.ndarray, was_cut: bool, kl_coef: float) -> np.ndarray:
+    """[n] float32: the turns' rewards at their last tokens, the price of the KL at every token; of the last
+    turn of an episode that was cut there is no reward.
+    """
     earned = -kl_coef * _k1(sample) if kl_coef > 0 else np.zeros(len(sample.tokens), np.float32)
-    earned[np.flatnonzero(sample.completion_mask)[-1]] += reward
+    earned[turn_ends(sample)] += np.append(rewards[:-1], 0.0 if was_cut else rewards[-1])
     return earned
+
+
+def _first_value(samples: Sequence[Sample], values_after: Sequence[np.ndarray], i: int) -> float:
+    """The critic's value of the state before the first token that the policy emitted in sample i."""
+    return values_after[i][np.flatnonzero(samples[i].completion_mask)[0] - 1]
 
 
 @partial(jax.jit, static_argnums=0)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from jaxrl.types import Group, StopReason
+from jaxrl.types import Group
 
 
 def rollout_metrics(groups: Sequence[Group]) -> dict[str, float]:
@@ -21,7 +21,7 @@ def rollout_metrics(groups: Sequence[Group]) -> dict[str, float]:
     errors = Counter(t.verdict.error.split(":")[0] for t in trajectories if t.verdict.error is not None)
     rewards_P_G = np.array([[t.verdict.reward for t in group.trajectories] for group in groups], np.float64)
     finite = rewards_P_G[np.isfinite(rewards_P_G)]
-    lengths = np.array([len(t.completion.completion_ids) for t in trajectories])
+    lengths = np.array([t.num_tokens for t in trajectories])
     p10, p50, p90 = np.quantile(lengths, (0.1, 0.5, 0.9))
     metrics = {
         "reward/mean": _mean(finite),
@@ -42,7 +42,7 @@ def rollout_metrics(groups: Sequence[Group]) -> dict[str, float]:
         "sample/length_p50": float(p50),
         "sample/length_p90": float(p90),
         "sample/length_max": float(lengths.max()),
-        "sample/truncated": _mean([t.completion.stop_reason is StopReason.MAX_TOKENS for t in trajectories]),
+        "sample/truncated": _mean([t.is_cut for t in trajectories]),
     }
     for name in sorted({name for t in trajectories for name in t.verdict.parts}):
         part = np.array([t.verdict.parts[name] for t in trajectories if name in t.verdict.parts], np.float64)
@@ -56,11 +56,11 @@ def rollout_metrics(groups: Sequence[Group]) -> dict[str, float]:
 
 def speed(sampled: Sequence[Group], collect_s: float, step_s: float) -> dict[str, float]:
     """Tokens and seconds."""
-    completions = [t.completion for group in sampled for t in group.trajectories]
-    new = sum(len(c.completion_ids) for c in completions)
+    trajectories = [t for group in sampled for t in group.trajectories]
+    trained = sum(len(row.prompt_ids) + len(row.completion_ids) for t in trajectories for row in t.rows)
     return {
-        "sample/tokens_per_s": new / collect_s,
-        "train/tokens_per_s": (new + sum(len(c.prompt_ids) for c in completions)) / step_s,
+        "sample/tokens_per_s": sum(t.num_tokens for t in trajectories) / collect_s,
+        "train/tokens_per_s": trained / step_s,
         "time/collect_s": collect_s,
     }
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from jaxrl.errors import InputError
 from jaxrl.rollout.curriculum import FLOOR, SuccessRates, sample_weighted
-from jaxrl.types import Group, StopReason, Trajectory
+from jaxrl.types import Group, Trajectory
 
 
 @dataclass(frozen=True)
@@ -19,6 +19,7 @@ class Entry:
 
     `sampler_logprobs` (one per completion id) and `advantage` are those of the policy of `policy_version`; so
     is `excluded`, what the sampler's filter left out at each completion id (None: there was no filter).
+    `emitted`: which of completion_ids the policy emitted, where an episode had several turns (None: all).
     """
 
     uid: str
@@ -30,6 +31,7 @@ class Entry:
     advantage: float
     policy_version: int
     excluded: list[str] | None = None
+    emitted: list[bool] | None = None
 
 
 class ReplayBuffer:
@@ -68,9 +70,9 @@ class ReplayBuffer:
     def add(self, groups: Sequence[Group], advantages: Sequence[Sequence[float]], rates: SuccessRates) -> int:
         """Offer the completions of verified groups.
 
-        Those enter that are correct, with a finite reward and no error of the verifier, and that ended by
-        themselves. Said before, one replaces its copy only if it is newer: fresher sampler_logprobs are
-        closer to the policy.
+        Those enter that are correct, with a finite reward and no error of the verifier, that ended by
+        themselves, and whose turns are one row. Said before, one replaces its copy only if it is newer:
+        fresher sampler_logprobs are closer to the policy.
 
         Args:
           advantages: one per trajectory, [P][G]. rates: by them the easiest make room.
@@ -128,13 +130,13 @@ def _rank(entry: Entry) -> tuple:
 
 
 def _is_worth_keeping(trajectory: Trajectory) -> bool:
-    verdict, is_cut_off = trajectory.verdict, trajectory.completion.stop_reason is StopReason.MAX_TOKENS
-    return verdict.correct and verdict.error is None and math.isfinite(verdict.reward) and not is_cut_off
+    verdict, is_whole = trajectory.verdict, len(trajectory.rows) == 1 and not trajectory.is_cut
+    return verdict.correct and verdict.error is None and math.isfinite(verdict.reward) and is_whole
 
 
 def _entry(trajectory: Trajectory, advantage: float) -> Entry:
-    completion, reward = trajectory.completion, float(trajectory.verdict.reward)
-    sampled = completion.prompt_ids, completion.completion_ids, completion.sampler_logprobs
+    (row,), reward = trajectory.rows, float(trajectory.verdict.reward)
+    sampled = row.prompt_ids, row.completion_ids, row.sampler_logprobs
     return Entry(
         trajectory.problem.uid,
         *sampled,
@@ -142,7 +144,8 @@ def _entry(trajectory: Trajectory, advantage: float) -> Entry:
         True,
         advantage,
         trajectory.policy_version,
-        completion.excluded,
+        row.excluded,
+        row.emitted,
     )
 
 

@@ -12,22 +12,27 @@ from jaxrl.errors import InputError
 from jaxrl.files.disk import writing
 from jaxrl.files.journal import read_journal, write_journal
 from jaxrl.track.logger import sample_row
-from jaxrl.types import Group, StopReason, Trajectory
+from jaxrl.types import Group, Trajectory
 
 
 @dataclass(frozen=True)
 class Winner:
-    """A completion to be imitated: its exact ids, and its row of samples.jsonl."""
+    """A row of an episode to be imitated, by its exact ids.
+
+    sample: the episode's row of samples.jsonl, with its first row; None with those that follow.
+    emitted: which of completion_ids the policy emitted (`Completion`).
+    """
 
     prompt_ids: list[int]
     completion_ids: list[int]
-    sample: dict[str, Any]
+    sample: dict[str, Any] | None
+    emitted: list[bool] | None = None
 
     @property
     def example(self) -> tuple[list[int], list[bool]]:
         """(ids, loss_mask) as `pack` takes them: the loss is on what was sampled, the EOS included."""
-        ids = self.prompt_ids + self.completion_ids
-        return ids, [i >= len(self.prompt_ids) for i in range(len(ids))]
+        emitted = [True] * len(self.completion_ids) if self.emitted is None else self.emitted
+        return self.prompt_ids + self.completion_ids, [False] * len(self.prompt_ids) + emitted
 
 
 @dataclass(frozen=True)
@@ -80,7 +85,7 @@ def choose_winners(
         ordered = sorted((t for t, flaw in zip(group.trajectories, flaws) if flaw is None), key=_rank)
         distinct: dict[tuple[int, ...], Trajectory] = {}
         for trajectory in ordered:
-            distinct.setdefault(tuple(trajectory.completion.completion_ids), trajectory)
+            distinct.setdefault(tuple(trajectory.completion_ids), trajectory)
         kept = list(distinct.values())[:keep_top]
         fates.update(flaw for flaw in flaws if flaw is not None)
         fates["duplicates"] += len(ordered) - len(distinct)
@@ -100,14 +105,18 @@ def choose_winners(
         winners=len(winners),
         reward_sampled=_mean(t.verdict.reward for t in sampled if math.isfinite(t.verdict.reward)),
         reward_kept=_mean(t.verdict.reward for t in winners),
-        length_kept=_mean(len(t.completion.completion_ids) for t in winners),
+        length_kept=_mean(t.num_tokens for t in winners),
     )
     return winners, statistics
 
 
 def save_winners(path: Path, winners: Sequence[Trajectory], statistics: WinnerStatistics) -> None:
-    """Write a JSONL, whole or not at all: the statistics, then a line for each winner."""
-    rows = [Winner(t.completion.prompt_ids, t.completion.completion_ids, sample_row(t)) for t in winners]
+    """Write a JSONL, whole or not at all: the statistics, then a line for each row of each winner."""
+    rows = [
+        Winner(row.prompt_ids, row.completion_ids, sample_row(t) if i == 0 else None, row.emitted)
+        for t in winners
+        for i, row in enumerate(t.rows)
+    ]
     with writing(path.parent):
         path.parent.mkdir(exist_ok=True)
     write_journal(path, map(asdict, (statistics, *rows)))
@@ -122,8 +131,9 @@ def load_winners(path: Path) -> tuple[list[Winner], WinnerStatistics]:
     try:
         first, *rows = read_journal(path)
         winners, statistics = [Winner(**row) for row in rows], WinnerStatistics(**first)
-        if len(winners) != statistics.winners:
-            raise ValueError(f"it holds {len(winners)} winners and speaks of {statistics.winners}")
+        found = sum(winner.sample is not None for winner in winners)
+        if found != statistics.winners:
+            raise ValueError(f"it holds {found} winners and speaks of {statistics.winners}")
     except (TypeError, ValueError) as error:
         raise InputError(
             f"{path} is not a file of winners: {error}; restore it, or delete the stage's folders in "
@@ -135,7 +145,7 @@ def load_winners(path: Path) -> tuple[list[Winner], WinnerStatistics]:
 def _flaw(trajectory: Trajectory, min_reward: float | None) -> str | None:
     """Why a completion cannot win; None if it can."""
     verdict = trajectory.verdict
-    if trajectory.completion.stop_reason is StopReason.MAX_TOKENS:
+    if trajectory.is_cut:
         return "truncated"
     if verdict.error is not None:
         return "errors"
@@ -147,7 +157,7 @@ def _flaw(trajectory: Trajectory, min_reward: float | None) -> str | None:
 
 def _rank(trajectory: Trajectory) -> tuple[float, bool, int]:
     verdict = trajectory.verdict
-    return -verdict.reward, not verdict.correct, len(trajectory.completion.completion_ids)
+    return -verdict.reward, not verdict.correct, trajectory.num_tokens
 
 
 def _mean(values: Iterable[float]) -> float | None:

@@ -166,13 +166,13 @@ class RunLogger:
 
 def sample_row(trajectory: Trajectory, advantage: float | None = None) -> dict[str, Any]:
     """What `samples.jsonl` keeps of a trajectory. `advantage` is None for evaluations."""
-    completion, verdict = trajectory.completion, trajectory.verdict
+    verdict = trajectory.verdict
     return {
         "uid": trajectory.problem.uid,
         "prompt": "\n\n".join(message["content"] for message in trajectory.problem.messages),
-        "completion": completion.text,
-        "num_tokens": len(completion.completion_ids),
-        "stop_reason": str(completion.stop_reason),
+        "completion": trajectory.text,
+        "num_tokens": trajectory.num_tokens,
+        "stop_reason": str(trajectory.stop_reason),
         "reward": plain(verdict.reward),
         "parts": {name: plain(value) for name, value in verdict.parts.items()},
         "advantage": plain(advantage),

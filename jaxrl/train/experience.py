@@ -14,7 +14,15 @@ from jax.sharding import Mesh
 from jaxrl.config.algo import PolicyGradientSection, PPOSection
 from jaxrl.device.mesh import shard_batch
 from jaxrl.rollout.collate import Sample, collate, make_sample, uncollate
-from jaxrl.rollout.credit import critic_credit, group_credit, is_cut, mean_k1, shaped_rewards, verified_parts
+from jaxrl.rollout.credit import (
+    critic_credit,
+    group_credit,
+    is_cut,
+    mean_k1,
+    shaped_rewards,
+    turn_rewards,
+    verified_parts,
+)
 from jaxrl.rollout.replay import Entry
 from jaxrl.train.timeline import Timeline
 from jaxrl.types import Completion, Group, StopReason, Tree
@@ -96,37 +104,47 @@ def give_credit(
     if not groups:
         return Experience([], [], np.zeros((0, algo.group_size)), {})
     rewards_P_G, counts_P_G = shaped_rewards(groups, algo, max_new_tokens)
-    N = counts_P_G.size
+    trajectories = [t for group in groups for t in group.trajectories]
+    rows_N = [[make_sample(row) for row in t.rows] for t in trajectories]
+    owners = np.repeat(np.arange(len(rows_N)), [len(rows) for rows in rows_N])  # [S]
+    S = len(owners)
     replay = algo.replay.use if algo.replay else None
     old = entries if replay == "off_policy" else []
-    samples = [make_sample(t.completion) for group in groups for t in group.trajectories]
     samples, values_after, metrics = add_scores(
-        samples + [off_policy_sample(entry) for entry in old], N, scorers, state, kl_coef
+        [*itertools.chain(*rows_N), *map(off_policy_sample, old)], S, scorers, state, kl_coef
     )
     if isinstance(algo, PPOSection):
-        rewards = np.concatenate([rewards_P_G.reshape(-1), [entry.reward for entry in old]])
-        counts = np.concatenate([counts_P_G.reshape(-1), np.ones(len(old), bool)])
-        cut = np.concatenate([is_cut(groups).reshape(-1), np.zeros(len(old), bool)])
+        earned = map(turn_rewards, trajectories, rewards_P_G.flat, rows_N)
+        rewards = [*itertools.chain(*earned), *(entry.reward for entry in old)]
+        counts = np.concatenate([counts_P_G.reshape(-1)[owners], np.ones(len(old), bool)])
+        cut = np.concatenate([is_cut(groups).reshape(-1)[owners], np.zeros(len(old), bool)])
+        goes_on = np.append(owners[1:] == owners[:-1], np.zeros(len(old) + 1, bool))
         samples, metrics["value/explained_variance"] = critic_credit(
-            samples, values_after, rewards, counts, cut, algo, kl_coef, scorers.seq_len
+            samples, values_after, rewards, counts, cut, algo, kl_coef, scorers.seq_len, goes_on
         )
-        means = [sample.advantages[sample.completion_mask].mean() for sample in samples[:N]]
-        advantages_P_G = np.where(counts_P_G, np.reshape(means, counts_P_G.shape), 0.0)
+        advantages_P_G = np.where(counts_P_G, _means(samples[:S], owners).reshape(counts_P_G.shape), 0.0)
     else:
         if algo.advantage == "gdpo":
             rewards_P_G, counts_P_G = verified_parts(groups, counts_P_G, algo.part_weights)
-        credited, advantages_P_G = group_credit(samples[:N], rewards_P_G, counts_P_G, algo)
-        samples = credited + samples[N:]
-    fresh = [s for s, does_count in zip(samples[:N], counts_P_G.reshape(-1), strict=True) if does_count]
+        credited, advantages_P_G = group_credit(samples[:S], rewards_P_G, counts_P_G, algo, owners)
+        samples = credited + samples[S:]
+    fresh = [sample for sample, owner in zip(samples[:S], owners, strict=True) if counts_P_G.flat[owner]]
     imitated = [imitation_sample(entry) for entry in entries] if replay == "sft" else []
-    metrics["sample/left_out"] = float(N - len(fresh))
-    return Experience(fresh, samples[N:] + imitated, advantages_P_G, metrics)
+    metrics["sample/left_out"] = float(counts_P_G.size - counts_P_G.sum())
+    return Experience(fresh, samples[S:] + imitated, advantages_P_G, metrics)
+
+
+def _means(samples: Sequence[Sample], owners: np.ndarray) -> np.ndarray:
+    """[N]: the mean advantage over the tokens of each trajectory."""
+    by_owner = itertools.groupby(zip(owners, samples), key=lambda pair: pair[0])
+    tokens = ([s.advantages[s.completion_mask] for _, s in pairs] for _, pairs in by_owner)
+    return np.array([np.concatenate(advantages).mean() for advantages in tokens])
 
 
 def add_scores(
-    samples: list[Sample], N: int, scorers: Scorers, state: TrainState, kl_coef: float
+    samples: list[Sample], S: int, scorers: Scorers, state: TrainState, kl_coef: float
 ) -> tuple[list[Sample], list[np.ndarray], dict[str, float]]:
-    """The samples, the first N of which are fresh, with what the trainer says of them; the critic's values
+    """The samples, the first S of which are fresh, with what the trainer says of them; the critic's values
     after each token, if there is a critic; the metrics of the KL penalty in the reward, if there is one.
     """
     algo, needs_kl = scorers.algo, kl_coef > 0
@@ -140,12 +158,12 @@ def add_scores(
         logprobs = [sample.sampler_logprobs for sample in samples]
     else:
         logprobs = scorers.run(scorers.score, state.trainable, samples)
-    samples = [replace(s, old_logprobs=x) for s, x in zip(samples[:N], logprobs)] + samples[N:]
+    samples = [replace(s, old_logprobs=x) for s, x in zip(samples[:S], logprobs)] + samples[S:]
     if needs_kl:
         ref_logprobs = scorers.run(scorers.score_reference, state.reference, samples)
         samples = [replace(s, ref_logprobs=x) for s, x in zip(samples, ref_logprobs, strict=True)]
         if algo.kl_in == "reward":
-            metrics = {"kl/ref": mean_k1(samples[:N]), "kl/coef": kl_coef}
+            metrics = {"kl/ref": mean_k1(samples[:S]), "kl/coef": kl_coef}
     return samples, values_after, metrics
 
 
@@ -216,4 +234,5 @@ def _completion(entry: Entry) -> Completion:
         entry.sampler_logprobs,
         StopReason.EOS,
         excluded=entry.excluded,
+        emitted=entry.emitted,
     )

@@ -300,7 +300,7 @@ def batch_metrics(groups: list[Group], sampled: list[Group], progress: Progress)
     """How many groups were used, how full the buffer is, and a hash of all tokens, which two equal runs
     share.
     """
-    ids = [t.completion.completion_ids for group in sampled for t in group.trajectories]
+    ids = [t.completion_ids for group in sampled for t in group.trajectories]
     return {
         "groups/used": len(groups),
         "groups/dropped": len(sampled) - len(groups),

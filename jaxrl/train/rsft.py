@@ -100,8 +100,9 @@ def rsft(run: Run, stage: RSFTStage, index: int, weights: PolicyWeights) -> Poli
                 if done == 1:
                     metrics |= winner_metrics(iteration, statistics) | {"time/collect_s": collect_s}
                     metrics["time/step_s"] += collect_s
-                    kept = [winner.sample for winner in winners[: run.config.track.samples_per_step]]
-                    run.logger.log_samples(stage.name, first + done, kept)
+                    kept = [winner.sample for winner in winners if winner.sample is not None]
+                    limit = run.config.track.samples_per_step
+                    run.logger.log_samples(stage.name, first + done, kept[:limit])
                 work.report(first + done, metrics)
                 work.keep(first + done, state, meta, is_last=False, due=done == steps)
     work.guard.check_end()

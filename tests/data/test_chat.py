@@ -1,6 +1,13 @@
 import pytest
 
-from jaxrl.data.chat import encode_text, end_of_turn_id, render_for_sampling, render_for_training
+from jaxrl.data.chat import (
+    encode_text,
+    end_of_turn_id,
+    render_for_sampling,
+    render_for_training,
+    render_next_turn,
+    spoken,
+)
 from jaxrl.data.tokenizer import CHATML, train_tokenizer
 from jaxrl.errors import InputError
 
@@ -293,3 +300,56 @@ def test_end_of_turn_id():
     for template, token in [(CHATML, "<|im_end|>"), (LLAMA3, "<|eot_id|>"), (NEWLINES, "<|im_end|>")]:
         tokenizer = make(template)
         assert tokenizer.convert_ids_to_tokens(end_of_turn_id(tokenizer)) == token
+
+
+def play(tokenizer, said, observed):
+    """The prompt of every turn, where the policy says these ids and these answers come."""
+    messages = list(CHAT[:2])
+    prompts = [render_for_sampling(tokenizer, messages)]
+    for ids, answer in zip(said, observed, strict=True):
+        messages += [
+            {"role": "assistant", "content": spoken(tokenizer, ids)},
+            {"role": "user", "content": answer},
+        ]
+        prompts.append(render_next_turn(tokenizer, messages, prompts[-1], ids))
+    return messages, prompts
+
+
+def spelled(tokenizer, text):
+    """Other ids than the tokenizer's for a text: letter by letter."""
+    ids = [i for letter in text for i in tokenizer(letter, add_special_tokens=False)["input_ids"]]
+    assert tokenizer.decode(ids) == text
+    return ids
+
+
+@pytest.mark.parametrize(
+    "template", [CHATML, LLAMA3, NEWLINES, FORGETFUL], ids=["chatml", "llama", "blanks", "qwen"]
+)
+def test_a_later_turn_reads_the_very_ids_of_those_before(template):
+    tokenizer = make(template)
+    end = tokenizer("<|eot_id|>" if template == LLAMA3 else "<|im_end|>", add_special_tokens=False)[
+        "input_ids"
+    ]
+    said = [
+        spelled(tokenizer, "seven") + end,
+        spelled(tokenizer, "alpha"),
+        tokenizer("beta")["input_ids"] + end,
+    ]
+    messages, prompts = play(tokenizer, said, ["Which?", "And then?", "host"])
+    for ids, before, after in zip(said, prompts, prompts[1:]):
+        assert after[: len(before) + len(ids)] == before + ids
+    # and they spell what the template would have written
+    for turn, ids in enumerate(prompts):
+        assert tokenizer.decode(ids) == tokenizer.decode(
+            render_for_sampling(tokenizer, messages[: 2 + 2 * turn])
+        )
+
+
+def test_a_turn_after_thoughts_that_the_template_takes_out_is_rendered_anew():
+    tokenizer = make(FORGETFUL)
+    end = tokenizer("<|im_end|>", add_special_tokens=False)["input_ids"]
+    said = [tokenizer("alpha</think>seven", add_special_tokens=False)["input_ids"] + end]
+    messages, (first, second) = play(tokenizer, said, ["Which?"])
+    assert second[: len(first + said[0])] != first + said[0]
+    assert second == render_for_sampling(tokenizer, messages)
+    assert "alpha" not in tokenizer.decode(second)

@@ -22,7 +22,7 @@ from tests.tiny import max_difference, one_device, policy_and_trees
 
 
 def with_advantage(t, advantage):
-    sample = make_sample(t.completion)
+    sample = make_sample(t.rows[0])
     return dataclasses.replace(
         sample, advantages=np.where(sample.completion_mask, advantage, 0).astype(np.float32)
     )
@@ -39,7 +39,7 @@ FIELDS = ("tokens", "positions", "segment_ids", "completion_mask", "advantages",
 
 def trajectory(prompt, completion, logprobs):
     said = Completion(list(prompt), list(completion), list(logprobs), StopReason.EOS)
-    return Trajectory(Problem("p", (), {}), said, Verdict(0.0, False, False), 0)
+    return Trajectory.one_turn(Problem("p", (), {}), said, Verdict(0.0, False, False), 0)
 
 
 def random_trajectories(count, seed=0, longest=10):
@@ -88,7 +88,7 @@ def test_two_trajectories_by_hand():
 
 
 def test_a_field_that_only_some_samples_have_is_zero_in_the_others():
-    plain, other = (make_sample(trajectory([5, 6], [7], [-0.5]).completion) for _ in range(2))
+    plain, other = (make_sample(trajectory([5, 6], [7], [-0.5]).rows[0]) for _ in range(2))
     other = dataclasses.replace(
         other, ref_logprobs=np.full(3, -2.0, np.float32), replay_mask=np.array([False, True, True])
     )
@@ -99,7 +99,7 @@ def test_a_field_that_only_some_samples_have_is_zero_in_the_others():
 
 
 def test_a_field_that_is_needed_is_there_also_where_no_sample_has_it():
-    samples = [make_sample(trajectory([5, 6], [7], [-0.5]).completion)]
+    samples = [make_sample(trajectory([5, 6], [7], [-0.5]).rows[0])]
     without = collate_samples(samples, 1, seq_len=8, microbatch=1)
     assert without.ref_logprobs is None and without.replay_mask is None
     batch = collate_samples(samples, 1, 8, 1, needed=("ref_logprobs", "replay_mask"))
@@ -115,7 +115,7 @@ def test_excluded_ids_go_to_their_tokens_as_bits():
     filtered = Completion(
         [5, 6], [7, 8], [-0.5, -0.5], StopReason.EOS, excluded=[to_text(row) for row in bits]
     )
-    samples = [make_sample(filtered), make_sample(trajectory([1], [2], [-1.0]).completion)]
+    samples = [make_sample(filtered), make_sample(trajectory([1], [2], [-1.0]).rows[0])]
     batch = collate_samples(samples, 3, seq_len=8, microbatch=2, set_bytes=3)
     assert batch.excluded.shape == (2, 2, 8, 3) and batch.excluded.dtype == np.uint8
     np.testing.assert_array_equal(batch.excluded[0, 0, 2:4], bits)
@@ -147,7 +147,7 @@ def test_sets_are_the_same_after_a_time_as_text(V):
 @pytest.mark.parametrize("microbatch", [1, 3])
 def test_what_is_laid_out_is_found_again(seed, microbatch):
     trajectories, _ = random_trajectories(17, seed)
-    samples = [make_sample(t.completion) for t in trajectories]
+    samples = [make_sample(t.rows[0]) for t in trajectories]
     batch = collate_samples(samples, 20, seq_len=32, microbatch=microbatch)
     for name in ("tokens", "completion_mask", "sampler_logprobs", "old_logprobs"):
         for found, sample in zip(uncollate(getattr(batch, name), samples, 32), samples, strict=True):
@@ -161,14 +161,14 @@ def test_every_token_once_with_what_belongs_to_it(seed, microbatch):
     batch = collate(trajectories, advantages, seq_len=32, microbatch=microbatch)
     expected = []
     for t, advantage in zip(trajectories, advantages):
-        prompt, completion = t.completion.prompt_ids, t.completion.completion_ids
+        prompt, completion = t.rows[0].prompt_ids, t.rows[0].completion_ids
         nothing = [0.0] * len(prompt)
         expected.append(
             (
                 tuple(prompt + completion),
                 tuple([False] * len(prompt) + [True] * len(completion)),
                 tuple(nothing + [advantage] * len(completion)),
-                tuple(nothing + t.completion.sampler_logprobs),
+                tuple(nothing + t.rows[0].sampler_logprobs),
             )
         )
     assert segments_of(batch) == sorted(expected)

@@ -67,13 +67,13 @@ def test_groups_are_complete_and_in_order(groups, tokenizer):
         assert len(group.trajectories) == G
         for trajectory in group.trajectories:
             assert trajectory.problem is group.problem and trajectory.policy_version == 7
-            assert trajectory.completion.prompt_ids == render_for_sampling(tokenizer, group.problem.messages)
+            assert trajectory.rows[0].prompt_ids == render_for_sampling(tokenizer, group.problem.messages)
 
 
 def test_a_verdict_belongs_to_its_text(groups):
     failed = 0
     for trajectory in (t for group in groups for t in group.trajectories):
-        about = f"{trajectory.problem.uid}/{trajectory.completion.text}"
+        about = f"{trajectory.problem.uid}/{trajectory.rows[0].text}"
         number = zlib.crc32(about.encode())
         if number % 5 == 0:
             assert (
@@ -92,10 +92,10 @@ def test_completions_are_those_of_the_engine(groups, engine_and_trees, tokenizer
         Request(render_for_sampling(tokenizer, p.messages), zlib.crc32(p.uid.encode()), G) for p in PROBLEMS
     ]
     for sampled in engine.run(trainable, frozen, requests, KEY):
-        assert groups[sampled.request].trajectories[sampled.index].completion == sampled.completion
-    texts = {t.completion.text for group in groups for t in group.trajectories}
+        assert groups[sampled.request].trajectories[sampled.index].rows == [sampled.completion]
+    texts = {t.rows[0].text for group in groups for t in group.trajectories}
     assert len(texts) > G  # samples differ
-    for completion in (t.completion for group in groups for t in group.trajectories):
+    for completion in (t.rows[0] for group in groups for t in group.trajectories):
         spoken = (
             completion.completion_ids[:-1]
             if completion.stop_reason is StopReason.EOS
@@ -110,7 +110,7 @@ def test_a_trajectory_does_not_depend_on_the_other_problems(groups, engine_and_t
     again = collect(engine, pool, tokenizer, chosen, 2, trainable, frozen, KEY, policy_version=0)
     for group, before in zip(again, (groups[3], groups[1]), strict=True):
         for trajectory, earlier in zip(group.trajectories, before.trajectories):
-            assert trajectory.completion.completion_ids == earlier.completion.completion_ids
+            assert trajectory.rows[0].completion_ids == earlier.rows[0].completion_ids
             assert trajectory.verdict == earlier.verdict
 
 
@@ -130,5 +130,5 @@ def test_a_problem_that_comes_again_in_a_batch_goes_on_with_its_samples(engine_a
         trainable, frozen, [Request(prompt_ids, zlib.crc32(PROBLEMS[0].uid.encode()), 2 * G)], KEY
     )
     expected = {sampled.index: sampled.completion.completion_ids for sampled in stream}
-    found = [t.completion.completion_ids for group in (twice[0], twice[2]) for t in group.trajectories]
+    found = [t.rows[0].completion_ids for group in (twice[0], twice[2]) for t in group.trajectories]
     assert found == [expected[index] for index in range(2 * G)]

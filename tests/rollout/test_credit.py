@@ -22,7 +22,7 @@ from tests.rollout.episodes import group, group_of, trajectory
 
 
 def samples_of(groups):
-    return [make_sample(t.completion) for g in groups for t in g.trajectories]
+    return [make_sample(t.rows[0]) for g in groups for t in g.trajectories]
 
 
 def test_rewards_arrive_unrounded_and_those_that_are_no_numbers_do_not_count():

@@ -22,7 +22,8 @@ DRAWS = 8000
 def group(uid, verdicts):
     problem, said = Problem(uid, (), {}), Completion([1], [2], [-0.5], StopReason.EOS)
     return Group(
-        problem, tuple(Trajectory(problem, said, Verdict(0.0, correct, True), 0) for correct in verdicts)
+        problem,
+        tuple(Trajectory.one_turn(problem, said, Verdict(0.0, correct, True), 0) for correct in verdicts),
     )
 
 

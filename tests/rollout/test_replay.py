@@ -26,7 +26,7 @@ def offer(uid, ids, version=0, reward=None, correct=True, error=None, stop=StopR
     reward = float(sum(ids) % 3) if reward is None else reward
     said = Completion([1, len(uid)], list(ids), [-0.1 * (version + 1) * i for i in ids], stop)
     verdict = Verdict(reward, correct, True, error=error)
-    return Trajectory(Problem(uid, (), {}), said, verdict, version), version + 0.1
+    return Trajectory.one_turn(Problem(uid, (), {}), said, verdict, version), version + 0.1
 
 
 def add(buffer, offers, rates=None):
@@ -59,7 +59,7 @@ def held(buffer):
 def test_an_entry_is_what_was_sampled_and_judged():
     said = Completion([1, 2], [3, 4], [-0.5, -0.25], StopReason.STOP_STRING, "text")
     problem = Problem("p", (), {})
-    group = Group(problem, (Trajectory(problem, said, Verdict(2.0, True, True), 7),))
+    group = Group(problem, (Trajectory.one_turn(problem, said, Verdict(2.0, True, True), 7),))
     buffer = ReplayBuffer(2, 10)
     assert buffer.add([group], np.array([[1.5]], np.float32), SuccessRates()) == 1
     entry = Entry("p", [1, 2], [3, 4], [-0.5, -0.25], 2.0, True, 1.5, 7)
@@ -73,7 +73,7 @@ def test_advantages_go_to_their_trajectories_past_those_that_stay_out():
         Group(
             p,
             tuple(
-                Trajectory(p, offer("", ids)[0].completion, Verdict(1.0, right, True), 0)
+                Trajectory.one_turn(p, offer("", ids)[0].rows[0], Verdict(1.0, right, True), 0)
                 for ids, right in row
             ),
         )
@@ -115,7 +115,7 @@ def test_a_double_counts_once_and_only_a_newer_one_refreshes():
     assert add(buffer, [offer("p", [1, 2], version=5)]) == 0 and len(buffer) == 1
     trajectory, advantage = offer("p", [1, 2], version=5)
     (entry,) = buffer.draw(5, SuccessRates(), (0,))
-    fresh = (5, advantage, trajectory.completion.sampler_logprobs)
+    fresh = (5, advantage, trajectory.rows[0].sampler_logprobs)
     assert (entry.policy_version, entry.advantage, entry.sampler_logprobs) == fresh
     assert add(buffer, [offer("another problem", [1, 2])]) == 1, (
         "the same words about another problem are no double"
@@ -149,7 +149,7 @@ def test_what_is_kept_is_the_best_of_all_ever_offered(seed, per_problem):
         offers = random_offers(rng, 12)
         add(buffer, offers, random_rates(rng))
         for trajectory, _ in offers:
-            key = trajectory.problem.uid, tuple(trajectory.completion.completion_ids)
+            key = trajectory.problem.uid, tuple(trajectory.rows[0].completion_ids)
             if trajectory.verdict.correct:
                 newest[key] = max(newest.get(key, 0), trajectory.policy_version)
         best = {}
@@ -210,7 +210,7 @@ def test_among_the_equally_easy_and_old_the_names_decide_not_the_order_of_arriva
         buffer = ReplayBuffer(2, capacity)
         add(buffer, order)
         assert list(held(buffer)) == [
-            (t.problem.uid, tuple(t.completion.completion_ids)) for t, _ in offers[:capacity]
+            (t.problem.uid, tuple(t.rows[0].completion_ids)) for t, _ in offers[:capacity]
         ]
 
 

@@ -18,7 +18,7 @@ FATES = ("truncated", "errors", "non_finite", "rejected", "duplicates", "surplus
 def trajectory(ids, reward=1.0, correct=True, stop=EOS, error=None, uid="p"):
     problem = Problem(uid, ({"role": "user", "content": uid},), {})
     completion = Completion([1, 2], list(ids), [-0.5] * len(ids), stop, f"text {ids}\u2028\u00e9")
-    return Trajectory(
+    return Trajectory.one_turn(
         problem, completion, Verdict(reward, correct, True, {"part": reward}, error=error), policy_version=3
     )
 
@@ -28,7 +28,7 @@ def group(*trajectories):
 
 
 def kept_ids(groups, keep_top=8, min_reward=None):
-    return [t.completion.completion_ids for t in choose_winners(groups, keep_top, min_reward)[0]]
+    return [t.rows[0].completion_ids for t in choose_winners(groups, keep_top, min_reward)[0]]
 
 
 @pytest.mark.parametrize(
@@ -113,12 +113,12 @@ def test_laws(seed, keep_top, min_reward):
     assert statistics.solved == sum(map(bool, by_problem))
     for own, group in zip(by_problem, groups):
         assert len(own) <= keep_top and all(w in group.trajectories for w in own)
-        assert len({tuple(w.completion.completion_ids) for w in own}) == len(own)
-        places = [(-w.verdict.reward, not w.verdict.correct, len(w.completion.completion_ids)) for w in own]
+        assert len({tuple(w.rows[0].completion_ids) for w in own}) == len(own)
+        places = [(-w.verdict.reward, not w.verdict.correct, len(w.rows[0].completion_ids)) for w in own]
         assert places == sorted(places)
         for w in own:
             assert (
-                w.completion.stop_reason is not CUT
+                w.rows[0].stop_reason is not CUT
                 and w.verdict.error is None
                 and math.isfinite(w.verdict.reward)
             )
@@ -145,10 +145,10 @@ def test_to_a_file_and_back(tmp_path):
     assert again == statistics and len(loaded) == len(winners) > 2
     for line, winner in zip(loaded, winners):
         assert (line.prompt_ids, line.completion_ids) == (
-            winner.completion.prompt_ids,
-            winner.completion.completion_ids,
+            winner.rows[0].prompt_ids,
+            winner.rows[0].completion_ids,
         )
-        assert (line.sample["uid"], line.sample["completion"]) == (winner.problem.uid, winner.completion.text)
+        assert (line.sample["uid"], line.sample["completion"]) == (winner.problem.uid, winner.rows[0].text)
     assert [file.name for file in path.parent.iterdir()] == ["1.jsonl"]
 
 

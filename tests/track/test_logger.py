@@ -233,7 +233,7 @@ def test_other_processes_write_nothing(tmp_path):
 
 
 def test_sample_row_is_plain_json():
-    trajectory = Trajectory(
+    trajectory = Trajectory.one_turn(
         Problem("kg-1", ({"role": "user", "content": "q"},), {}),
         Completion([1], [2, 3], [-0.1, -0.2], StopReason.EOS, "a"),
         Verdict(np.float32(0.5), True, True, {"answer": np.float64(1.0)}),

@@ -46,7 +46,7 @@ def evaluated(tmp_path, monkeypatch):
             name = arguments[-1]
             completion = Completion([1], [2], [0.0], stop, "a")
             return row_from_verdicts(name, verdicts[name]), [
-                Trajectory(problem, completion, verdict, 0)
+                Trajectory.one_turn(problem, completion, verdict, 0)
                 for problem, verdict in zip(problems, verdicts[name])
             ]
 

@@ -16,7 +16,7 @@ from jaxrl.train.experience import Scorers, fields_of, give_credit, minibatches
 from jaxrl.update.microbatch import policy_microbatch
 from jaxrl.update.state import place_state
 from jaxrl.update.step import make_critic_fn, make_grpo_step, make_ppo_step, make_score_fn
-from tests.rollout.episodes import group, trajectory
+from tests.rollout.episodes import group, trajectory, with_completion
 from tests.tiny import fresh_value_head, noisy, one_device, policy_and_trees
 
 POLICY, TRAINABLE, FROZEN = policy_and_trees()
@@ -118,12 +118,7 @@ def test_where_sampler_and_trainer_agree_it_does_not_matter_whose_logprobs_are_t
     agreeing = [
         group(
             *(
-                dataclasses.replace(
-                    t,
-                    completion=dataclasses.replace(
-                        t.completion, sampler_logprobs=s.old_logprobs[s.completion_mask].tolist()
-                    ),
-                )
+                with_completion(t, sampler_logprobs=s.old_logprobs[s.completion_mask].tolist())
                 for t, s in zip(g.trajectories, samples, strict=True)
             )
         )

@@ -31,6 +31,7 @@ from jaxrl.types import Completion, Group, Problem, StopReason, Trajectory, Verd
 from jaxrl.update.state import place_state
 from jaxrl.update.step import make_critic_fn, make_grpo_step, make_score_fn
 from tests.ops.plain_filters import kept_ids
+from tests.rollout.episodes import with_completion
 from tests.tiny import CONFIG, fresh_value_head, noisy, one_device, policy_and_trees, relative_difference
 
 KEEP_GRADIENT = optax.GradientTransformation(
@@ -207,7 +208,7 @@ def groups():
         ADAPTERS, MODEL, [Request(ids, i, 2) for i, ids in enumerate(prompts)], jax.random.key(1)
     ):
         completions[sampled.request, sampled.index] = sampled.completion
-    trajectory = lambda p, g: Trajectory(
+    trajectory = lambda p, g: Trajectory.one_turn(
         Problem(f"p{p}", (), {}), completions[p, g], Verdict(float(g), g == 1, True), 0
     )
     return [Group(Problem(f"p{p}", (), {}), (trajectory(p, 0), trajectory(p, 1))) for p in range(4)]
@@ -218,12 +219,12 @@ def scorers_of(algo, score=SCORE):
 
 
 def samples_of(groups):
-    return [make_sample(t.completion) for group in groups for t in group.trajectories]
+    return [make_sample(t.rows[0]) for group in groups for t in group.trajectories]
 
 
 def test_the_sampler_tells_what_it_left_out_and_the_logprob_among_the_rest(groups):
     sizes = set()
-    for completion in (t.completion for group in groups for t in group.trajectories):
+    for completion in (t.rows[0] for group in groups for t in group.trajectories):
         ids = completion.prompt_ids + completion.completion_ids
         tokens = np.array([ids + [0] * (SEQ_LEN - len(ids))])
         hidden = WIDE.apply(ADAPTERS, MODEL, tokens, np.arange(SEQ_LEN)[None], np.ones_like(tokens))
@@ -289,9 +290,7 @@ def test_cutting_order_and_packing_change_nothing(groups):
 
 def entries_of(groups):
     """What a replay buffer draws after a stay in a checkpoint."""
-    ended = lambda t: dataclasses.replace(
-        t, completion=dataclasses.replace(t.completion, stop_reason=StopReason.EOS)
-    )
+    ended = lambda t: with_completion(t, stop_reason=StopReason.EOS)
     buffer = ReplayBuffer(2, 8)
     buffer.add(
         [Group(g.problem, tuple(map(ended, g.trajectories))) for g in groups],
