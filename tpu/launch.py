@@ -137,6 +137,7 @@ class Shell:
 
     def tell(self, text: str) -> None:
         """One line for the reader; a comment in a dry run, whose output is a script."""
+        text = " ".join(text.split())
         print(f"# {text}" if self.dry_run else f"{time.strftime('%H:%M:%S')} {text}", flush=True)
 
     def sleep(self, seconds: float) -> None:
@@ -370,8 +371,8 @@ def check_run(args: argparse.Namespace) -> str:
             runs_dir = word.partition("=")[2]
     if "://" not in runs_dir and not args.local_runs_dir:
         raise LaunchError(
-            f"runs_dir {runs_dir!r} is on each worker's own disk, and is lost with it; give runs_dir=gs://..., or"
-            " --local-runs-dir for a disk that all workers share, or a single worker's that may be lost"
+            f"runs_dir {runs_dir!r} is on each worker's own disk, and is lost with it; give"
+            " runs_dir=gs://..., or --local-runs-dir for a disk that all workers share, or a single worker's that may be lost"
         )
     return config.relative_to(ROOT).as_posix()
 

@@ -2,7 +2,6 @@
 
 import importlib.util
 import os
-import shlex
 import shutil
 import signal
 import subprocess
@@ -88,7 +87,8 @@ class World:
     def calls(self) -> list[list[str]]:
         """What gcloud was called with."""
         file = self.folder / "calls"
-        return [shlex.split(line) for line in file.read_text().splitlines()] if file.exists() else []
+        calls = file.read_text().split("\x1e")[:-1] if file.exists() else []
+        return [call.split("\x1f")[:-1] for call in calls]
 
     @property
     def verbs(self) -> list[str]:
