@@ -372,7 +372,8 @@ def check_run(args: argparse.Namespace) -> str:
     if "://" not in runs_dir and not args.local_runs_dir:
         raise LaunchError(
             f"runs_dir {runs_dir!r} is on each worker's own disk, and is lost with it; give"
-            " runs_dir=gs://..., or --local-runs-dir for a disk that all workers share, or a single worker's that may be lost"
+            " runs_dir=gs://..., or --local-runs-dir for a disk that all workers share, or that of a single"
+            " worker that may be lost"
         )
     return config.relative_to(ROOT).as_posix()
 
@@ -402,8 +403,8 @@ def stop(shell: Shell, args: argparse.Namespace) -> int:
         shell.tell(f"{host}: {state}")
     if workers.running:
         raise LaunchError(
-            f"{workers.running} workers are still at work after {args.wait} s; ask again, or with --kill,"
-            " which ends them without a save"
+            f"{workers.running} workers are still at work after {args.wait} s; see `status` later, or ask again:"
+            " a second signal stops them at once, without a save; --kill ends those that do not hear"
         )
     return 0
 
