@@ -403,8 +403,8 @@ def stop(shell: Shell, args: argparse.Namespace) -> int:
         shell.tell(f"{host}: {state}")
     if workers.running:
         raise LaunchError(
-            f"{workers.running} workers are still at work after {args.wait} s; see `status` later, or ask again:"
-            " a second signal stops them at once, without a save; --kill ends those that do not hear"
+            f"{workers.running} workers are still at work after {args.wait} s; see `status` later, or ask"
+            " again: a second signal stops them at once, without a save; --kill ends those that do not hear"
         )
     return 0
 

@@ -173,7 +173,7 @@ def test_several_hosts_number_their_processes_through(play):
 
 @pytest.fixture
 def jaxrl(tmp_path):
-    """A program in the place of jaxrl: it ends with the code in codes/ID, or when a signal comes, and notes all."""
+    """A program in the place of jaxrl: it ends with the code in codes/ID, or by a signal, and notes all."""
     (tmp_path / "codes").mkdir()
     program = tmp_path / "jaxrl"
     program.write_text(
