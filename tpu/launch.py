@@ -667,9 +667,9 @@ def build_parser(defaults: dict[str, object]) -> argparse.ArgumentParser:
     parsers[babysit].add_argument(
         "--patience",
         type=int,
-        default=10,
+        default=15,
         metavar="N",
-        help="looks at which workers may be silent or apart (10)",
+        help="looks at which workers may be silent or apart (15)",
     )
     return parser
 

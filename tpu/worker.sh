@@ -17,6 +17,29 @@ fail() {
   exit 2
 }
 
+metadata() { # ATTRIBUTE of this machine
+  curl --silent --fail --max-time 10 --retry 3 --header 'Metadata-Flavor: Google' \
+    "http://${GCE_METADATA_IP:-metadata.google.internal}/computeMetadata/v1/instance/attributes/$1"
+}
+
+place() { # variables that tell jaxrl which process of the run this is; none where there is one worker
+  local endpoints number tpu_env hosts slices first
+  if ! { endpoints=$(metadata worker-network-endpoints) && number=$(metadata agent-worker-number) &&
+    tpu_env=$(metadata tpu-env); }; then
+    fail "the metadata server does not name the workers; is this a Cloud TPU VM?"
+  fi
+  of_slices() { sed -n "s/^MEGASCALE_$1: *'\(.*\)'.*/\1/p" <<< "$tpu_env"; }
+  IFS=, read -ra hosts <<< "$endpoints" # each HOST, or NAME:NUMBER:ADDRESS
+  slices=$(of_slices NUM_SLICES)
+  if [ $((${#hosts[@]} * ${slices:-1})) -eq 1 ]; then return; fi
+  first=$(of_slices COORDINATOR_ADDRESS) # where there are several slices: a worker of the first
+  if [ -n "$first" ]; then first=${first%%:*}; else first=${hosts[0]##*:}; fi
+  number=$((number + ${#hosts[@]} * $(of_slices SLICE_ID | grep . || echo 0)))
+  # 8482 as jax has it there: libtpu listens at 8476 itself
+  echo "export JAX_COORDINATOR_ADDRESS=$first:8482"
+  echo "export JAX_NUM_PROCESSES=$((${#hosts[@]} * ${slices:-1})) JAX_PROCESS_ID=$number"
+}
+
 is_running() { tmux has-session -t "=$session" 2> /dev/null; } # the session lives exactly as long as the job
 
 setup() { # ARCHIVE: of the tree that has just been unpacked
@@ -29,8 +52,8 @@ setup() { # ARCHIVE: of the tree that has just been unpacked
   mv "$home/files.new" "$home/files"
   command -v tmux > /dev/null || sudo apt-get install -y -q tmux
   # the images' own Python is older than jaxrl needs; uv brings one
-  command -v uv > /dev/null || python3 -m pip install --quiet --user uv
   export PATH="$HOME/.local/bin:$PATH"
+  command -v uv > /dev/null || python3 -m pip install --quiet --user uv
   [ -x "$home/venv/bin/python" ] || uv venv --quiet --python 3.12 "$home/venv"
   uv pip install --quiet --python "$home/venv/bin/python" --editable "$home/tree[tpu]"
   say "set up: $("$home/venv/bin/jaxrl" --version)"
@@ -39,10 +62,13 @@ setup() { # ARCHIVE: of the tree that has just been unpacked
 run() { # CONFIG key=value...
   is_running && fail "a job is at work (in tmux session $session); stop it first"
   [ -x "$home/venv/bin/jaxrl" ] || fail "$home/venv has no jaxrl; run setup first"
+  local variables
+  variables=$(place)
   if [ -d "$job" ]; then mv "$job" "$job.$(date -u +%Y%m%dT%H%M%S).$$"; fi
   mkdir -p "$job"
   # a file, and not an argument of tmux, which takes a word that ends in ; for the end of its own command
   {
+    if [ -n "$variables" ]; then echo "$variables"; fi
     printf 'cd %q\nexec' "$home/tree"
     printf ' %q' "$home/venv/bin/jaxrl" run "$@"
     echo

@@ -102,7 +102,7 @@ def test_awkward_arguments_reach_the_job_as_they_were_given(world, use_tmux, tmp
     assert world("run", str(world.tree / CONFIG), *AWKWARD) == 0
     file = world.folder / "ran-w-0-1"
     tree = world.folder / "worker-w-0" / "jaxrl" / "tree"
-    assert file.read_text() == "\n".join([str(tree), "", "run", CONFIG, *AWKWARD]) + "\n"
+    assert file.read_text() == "\n".join([str(tree), "", "  ", "run", CONFIG, *AWKWARD]) + "\n"
     assert (world.folder / "worker-w-0" / "jaxrl" / "job" / "exit").read_text() == "0\n"
 
 
@@ -174,6 +174,39 @@ def test_the_tree_is_sent_as_it_is(own_tree, tmp_path, monkeypatch):
     assert (there / "new file's.py").exists() and (there / "runs").is_dir()
     for gone in ("goes.py", "stays deleted", "ignored", "tpu/settings.txt.bak"):
         assert not (there / gone).exists()
+
+
+def test_each_worker_knows_its_place(world):
+    world.make_workers("w-0", "w-1", "w-2", is_set_up=True)
+    assert world("run", str(world.tree / CONFIG)) == 0
+    assert [world.ran(f"w-{n}")[2] for n in range(3)] == [f"w-0:8482 3 {n}" for n in range(3)]
+
+
+def test_processes_are_numbered_through_the_slices(world):
+    """Two slices of two workers."""
+    world.make_workers("a-0", "a-1", "b-0", "b-1", is_set_up=True)
+    for n, host in enumerate(("a-0", "a-1", "b-0", "b-1")):
+        folder = world.folder / "metadata" / host
+        folder.mkdir(parents=True)
+        (folder / "worker-network-endpoints").write_text(f"{host[0]}-0,{host[0]}-1\n")
+        (folder / "agent-worker-number").write_text(f"{n % 2}\n")
+        (folder / "tpu-env").write_text(
+            f"X: 'y'\nMEGASCALE_COORDINATOR_ADDRESS: 'a-0:8080'\nMEGASCALE_NUM_SLICES: '2'\n"
+            f"MEGASCALE_SLICE_ID: '{n // 2}'\n"
+        )
+    assert world("run", str(world.tree / CONFIG)) == 0
+    places = [world.ran(host)[2] for host in ("a-0", "a-1", "b-0", "b-1")]
+    assert places == [f"a-0:8482 4 {n}" for n in range(4)]
+
+
+def test_a_worker_that_cannot_know_its_place_starts_nothing(world, capfd):
+    world.make_workers("w-0", is_set_up=True)
+    folder = world.folder / "metadata" / "w-0"
+    folder.mkdir(parents=True)
+    (folder / "tpu-env").mkdir()  # which cannot be read
+    assert world("run", str(world.tree / CONFIG)) == 2
+    assert "the metadata server does not name the workers" in capfd.readouterr().err
+    assert not (world.folder / "worker-w-0" / "jaxrl" / "job").exists()
 
 
 def test_secrets_are_in_the_jobs_environment_and_in_no_command(world, tmp_path):

@@ -118,6 +118,14 @@ def test_the_jobset_restarts_all_but_bad_input():
     assert job["backoffLimit"] == 0 and job["completionMode"] == "Indexed"
 
 
+def test_the_pods_meet_at_the_first():
+    jobset = yaml.safe_load(JOBSET.read_text())
+    name, (replicated,) = jobset["metadata"]["name"], jobset["spec"]["replicatedJobs"]
+    (container,) = replicated["template"]["spec"]["template"]["spec"]["containers"]
+    address = next(e["value"] for e in container["env"] if e["name"] == "JAX_COORDINATOR_ADDRESS")
+    assert address.rpartition(":")[0] == f"{name}-{replicated['name']}-0-0.{name}"
+
+
 def test_the_jobset_fills_its_slice():
     """4x4 chips are 4 machines of 4, and the mesh has as many devices."""
     job = yaml.safe_load(JOBSET.read_text())["spec"]["replicatedJobs"][0]["template"]["spec"]
@@ -125,6 +133,8 @@ def test_the_jobset_fills_its_slice():
     rows, columns = map(int, pod["nodeSelector"]["cloud.google.com/gke-tpu-topology"].split("x"))
     per_machine = pod["containers"][0]["resources"]["limits"]["google.com/tpu"]
     assert job["parallelism"] == job["completions"] == rows * columns // per_machine
+    environment = {entry["name"]: entry["value"] for entry in pod["containers"][0]["env"]}
+    assert environment["JAX_NUM_PROCESSES"] == str(job["parallelism"])
     assert f"mesh.data={rows * columns}" in pod["containers"][0]["command"]
 
 

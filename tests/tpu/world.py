@@ -103,7 +103,7 @@ class World:
         return words[2:3]
 
     def ran(self, host: str, attempt: int = 1) -> list[str]:
-        """Directory, secret and arguments of `jaxrl` there."""
+        """Directory, secret, place among the processes, and arguments of `jaxrl` there."""
         return (self.folder / f"ran-{host}-{attempt}").read_text().split("\n")[:-1]
 
     def end(self) -> None:
