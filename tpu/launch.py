@@ -536,6 +536,8 @@ def watch(shell: Shell, args: argparse.Namespace, care: Care) -> Ending:
             shell.tell(f"at {workers.shown}")
             told = workers.shown
         silent = 0 if workers.states else silent + 1
+        if silent == 1:
+            shell.tell(f"the workers do not answer, and are made again after {args.patience} times")
         torn = torn + 1 if 0 < workers.running < len(workers.states) else 0
         if BAD_INPUT in workers.codes:
             return Ending(BAD_INPUT, "bad input: the same again would fail the same way")
