@@ -232,11 +232,19 @@ def resource_state(shell: Shell, args: argparse.Namespace, assume: str = ACTIVE)
 
 @dataclass
 class Workers:
-    """What the workers say: per host `running`, `idle`, `lost` or `exited N`, and per stage the last step."""
+    """What the workers say.
+
+    Args:
+      states: per host `running`, `idle`, `lost`, `exited N` or `set up`.
+      steps: per stage the last one.
+      shown: the same to read, "grpo 37/100".
+      expected: how many workers there are, as far as one of them knows.
+    """
 
     states: dict[str, str]
     steps: dict[str, int]
-    shown: str  # "grpo 37/100"
+    shown: str = ""
+    expected: int = 1
 
     @property
     def codes(self) -> list[int]:
@@ -254,15 +262,39 @@ def read_workers(text: str) -> Workers:
     states: dict[str, str] = {}
     steps: dict[str, int] = {}
     shown: list[str] = []
+    expected = 1
     for line in text.splitlines():
         if found := re.fullmatch(r"jaxrl: (\S+): at (.+) (\d+)/(\d+)", line):
             stage, step = found[2], int(found[3])
             if step >= steps.get(stage, -1):
                 steps[stage] = step
                 shown = [s for s in shown if not s.startswith(stage + " ")] + [f"{stage} {step}/{found[4]}"]
-        elif found := re.fullmatch(r"jaxrl: (\S+): (running|idle|lost|exited \d+)", line):
+        elif found := re.fullmatch(r"jaxrl: (\S+): (running|idle|lost|exited \d+|set up)", line):
             states[found[1]] = found[2]
-    return Workers(states, steps, ", ".join(shown))
+        elif found := re.fullmatch(r"jaxrl: \S+: process \d+ of (\d+)", line):
+            expected = int(found[1])
+    return Workers(states, steps, ", ".join(shown), expected)
+
+
+def reach(shell: Shell, argv: list[str], assume: str) -> Workers:
+    """Run something on all workers, and tell the state of each.
+
+    Raises:
+      LaunchError: it failed somewhere, or workers were left out, which gcloud does with exit code 0.
+    """
+    answer = shell.call(argv, assume)
+    if answer.code:
+        raise LaunchError(complaint(argv, answer))
+    workers = read_workers(answer.out)
+    for host, state in sorted(workers.states.items()):
+        shell.tell(f"{host}: {state}")
+    if len(workers.states) < workers.expected:
+        raise LaunchError(
+            f"{len(workers.states)} of {workers.expected} workers or more were reached; where there are"
+            " several, gcloud needs your key in an ssh agent: ssh-add ~/.ssh/google_compute_engine\n"
+            + "\n".join(answer.err.strip().splitlines()[-10:])
+        )
+    return workers
 
 
 # ----------------------------------------------------------------------------------------------- the commands
@@ -332,7 +364,9 @@ def install(shell: Shell, args: argparse.Namespace) -> None:
         )
     check = "! tmux has-session -t =jaxrl 2> /dev/null || { echo 'error: a job is at work' >&2; exit 2; }"
     unpack = "mkdir -p jaxrl/tree && tar -xzf jaxrl.tgz -C jaxrl/tree"
-    shell.must(on_workers(args, f"{check}; {unpack} && bash {WORKER} setup jaxrl.tgz"))
+    install_it = on_workers(args, f"{check}; {unpack} && bash {WORKER} setup jaxrl.tgz")
+    shell.tell("installing on every worker, which takes minutes the first time")
+    reach(shell, install_it, assume="jaxrl: worker: set up")
 
 
 def run(shell: Shell, args: argparse.Namespace) -> int:
@@ -344,8 +378,13 @@ def run(shell: Shell, args: argparse.Namespace) -> int:
             f"a job is at work on {busy.running} of {len(busy.states)} workers; `stop` it first, or follow it"
             " with `logs --follow`"
         )
-    shell.must(worker_sh(args, "run", config, *args.overrides))
+    start(shell, args, config)
     return 0
+
+
+def start(shell: Shell, args: argparse.Namespace, config: str) -> None:
+    """Start the job on every worker."""
+    reach(shell, worker_sh(args, "run", config, *args.overrides), assume="jaxrl: worker: running")
 
 
 def check_run(args: argparse.Namespace) -> str:
@@ -398,9 +437,7 @@ def status(shell: Shell, args: argparse.Namespace) -> int:
 def stop(shell: Shell, args: argparse.Namespace) -> int:
     """Ask the job to save and stop, on all workers, and wait until it has."""
     words = ["stop", str(args.wait), *(["kill"] if args.kill else [])]
-    workers = read_workers(shell.must(worker_sh(args, *words), ""))
-    for host, state in sorted(workers.states.items()):
-        shell.tell(f"{host}: {state}")
+    workers = reach(shell, worker_sh(args, *words), assume="jaxrl: worker: exited 143")
     if workers.running:
         raise LaunchError(
             f"{workers.running} workers are still at work after {args.wait} s; see `status` later, or ask"
@@ -500,7 +537,7 @@ def bring_up(shell: Shell, args: argparse.Namespace, care: Care) -> None:
     if state != ACTIVE:
         wait_until_active(shell, args)
     care.was_active = True
-    workers = ask_workers(shell, args) if state == ACTIVE else Workers({}, {}, "")
+    workers = ask_workers(shell, args) if state == ACTIVE else Workers({}, {})
     if workers.running and workers.running == len(workers.states):
         shell.tell("a job is at work already; it is watched")
         return
@@ -509,7 +546,7 @@ def bring_up(shell: Shell, args: argparse.Namespace, care: Care) -> None:
     if not care.is_set_up:
         install(shell, args)
         care.is_set_up = True
-    shell.must(worker_sh(args, "run", check_run(args), *args.overrides))
+    start(shell, args, check_run(args))
 
 
 def ask_workers(shell: Shell, args: argparse.Namespace) -> Workers:

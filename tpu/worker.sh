@@ -56,7 +56,8 @@ setup() { # ARCHIVE: of the tree that has just been unpacked
   command -v uv > /dev/null || python3 -m pip install --quiet --user uv
   [ -x "$home/venv/bin/python" ] || uv venv --quiet --python 3.12 "$home/venv"
   uv pip install --quiet --python "$home/venv/bin/python" --editable "$home/tree[tpu]"
-  say "set up: $("$home/venv/bin/jaxrl" --version)"
+  "$home/venv/bin/jaxrl" --version > /dev/null
+  say set up
 }
 
 run() { # CONFIG key=value...
@@ -75,6 +76,9 @@ run() { # CONFIG key=value...
   } > "$job/command"
   tmux new-session -d -s "$session" "bash $(printf %q "$home/tree/tpu/worker.sh") in_tmux"
   say running
+  if [ -n "$variables" ]; then
+    say "$(sed -n 's/.*NUM_PROCESSES=\(.*\) JAX_PROCESS_ID=\(.*\)/process \2 of \1/p' <<< "$variables")"
+  fi
 }
 
 in_tmux() {

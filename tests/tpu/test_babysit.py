@@ -134,7 +134,7 @@ def test_workers_that_do_not_answer_are_made_again(world):
 
     def ask(shell, args):
         broken.append(1)
-        return world.launch.Workers({}, {}, "") if 1 < len(broken) < 7 else real(shell, args)
+        return world.launch.Workers({}, {}) if 1 < len(broken) < 7 else real(shell, args)
 
     world.launch.ask_workers = ask
     assert babysit(world, "--patience", "5") == 0
@@ -164,6 +164,30 @@ def test_what_fails_before_there_is_a_machine_is_told_at_once(world, capfd):
     assert babysit(world) == 2
     assert world.verbs == ["describe", "create"]
     assert "choose another --zone or --type" in capfd.readouterr().err
+
+
+def test_what_fails_once_there_are_machines_is_tried_again(world):
+    world.make_workers("w-0")
+    world.fail("scp", "connection reset")
+    world.play(plays=["100 0"])
+    assert babysit(world) == 0
+    assert world.verbs.count("scp") == 2 and starts(world) == 1
+
+
+@pytest.mark.parametrize(
+    "states, code",
+    [
+        (["exited 0", "exited 0"], 0),
+        (["exited 0", "exited 75"], None),
+        (["exited 0", "lost"], None),
+        (["exited 143", "exited 143"], 143),
+        (["exited 143", "exited 75"], None),
+        (["exited 137", "idle"], None),
+    ],
+)
+def test_all_workers_have_a_say_in_how_it_ended(world, states, code):
+    workers = world.launch.Workers(dict(enumerate(states)), {})
+    assert world.launch.judge(workers).code == code
 
 
 def test_a_request_that_failed_is_made_anew(world):

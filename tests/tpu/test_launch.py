@@ -209,6 +209,16 @@ def test_a_worker_that_cannot_know_its_place_starts_nothing(world, capfd):
     assert not (world.folder / "worker-w-0" / "jaxrl" / "job").exists()
 
 
+def test_workers_that_gcloud_leaves_out_are_missed(world, capfd):
+    world.make_workers("w-0", "w-1", is_set_up=True)
+    (world.folder / "worker-w-1").rename(world.folder / "off")
+    assert world("run", str(world.tree / CONFIG)) == 2
+    assert "1 of 2 workers or more were reached" in capfd.readouterr().err
+    world.play(hosts=["off"])
+    assert world("setup") == 2
+    assert "ssh-add ~/.ssh/google_compute_engine" in capfd.readouterr().err
+
+
 def test_secrets_are_in_the_jobs_environment_and_in_no_command(world, tmp_path):
     (tmp_path / "mine").write_text("SECRET='hush $now'\n")
     world.make_workers("w-0")
