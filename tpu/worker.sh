@@ -6,7 +6,7 @@
 # Lines for launch.py begin with "jaxrl:" and name the host, since the output of all workers is mixed.
 set -euo pipefail
 
-home=${JAXRL_HOME:-$HOME/jaxrl}
+home=$HOME/jaxrl
 job=$home/job
 session=jaxrl
 
