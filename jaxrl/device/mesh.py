@@ -109,18 +109,29 @@ def shard_batch(batch: Any, mesh: Mesh) -> Any:
 
 
 def gather_weights(tree: Any, mesh: Mesh) -> Any:
-    """Inside jit: weights whole over `fsdp`, still cut over `tensor`.
+    """Inside jit: weights whole over `fsdp`, still cut over `tensor`. Layers are stacked, of any number.
 
-    Decoding reads every weight at every step; gathered once per window, nothing is gathered inside its loop.
+    Said of a slice of the stack, and in two steps, first as it lies and then as it is wanted: else the
+    compiler gathers all layers for the sake of one, or moves activations to the weights.
     """
     if mesh.shape["fsdp"] == 1:
         return tree
 
     def gather(path: Any, leaf: Array) -> Array:
-        whole = P(*(None if axis == "fsdp" else axis for axis in _spec(path, leaf, mesh)))
-        return jax.lax.with_sharding_constraint(leaf, NamedSharding(mesh, whole))
+        lies = _spec(path, leaf, mesh)
+        wanted = P(*(None if axis == "fsdp" else axis for axis in lies))
+        for spec in (lies, wanted):
+            leaf = jax.lax.with_sharding_constraint(leaf, NamedSharding(mesh, spec))
+        return leaf
 
     return jax.tree_util.tree_map_with_path(gather, tree)
+
+
+def spread_rows(x: Array, mesh: Mesh) -> Array:
+    """Inside jit: an array of rows [B, ...], cut by them where they can be spread evenly."""
+    if x.shape[0] % num_row_shards(mesh):
+        return x
+    return jax.lax.with_sharding_constraint(x, rows_sharding(mesh))
 
 
 def over_rows_and_heads(attention: Callable, mesh: Mesh, rows: int, heads: int) -> Callable:
