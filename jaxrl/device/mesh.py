@@ -73,7 +73,11 @@ def _given(section: MeshSection) -> list[int]:
 
 def num_slices(devices: Sequence[jax.Device]) -> int:
     """How many TPU slices, joined by a slower network, devices are of; GPUs and CPUs count as one."""
-    return len({d.slice_index for d in devices}) if devices[0].platform == "tpu" else 1
+    return len({_slice_of(device) for device in devices}) if devices[0].platform == "tpu" else 1
+
+
+def _slice_of(device: jax.Device) -> int:
+    return getattr(device, "slice_index", 0)
 
 
 def _of_every_process(
@@ -110,7 +114,7 @@ def _slices(asked: int, devices: Sequence[jax.Device]) -> list[Sequence[jax.Devi
         )
     by_slice = defaultdict(list)
     for device in devices:
-        by_slice[device.slice_index].append(device)
+        by_slice[_slice_of(device)].append(device)
     return [by_slice[index] for index in sorted(by_slice)]
 
 

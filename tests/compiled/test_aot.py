@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import pytest
 
 from jaxrl.compiled import aot
-from jaxrl.config.shared import LoraSection
+from jaxrl.config.shared import LoraSection, MeshSection
 from jaxrl.errors import InputError
 from jaxrl.model.config import ModelConfig
 from jaxrl.model.policy import Policy
@@ -156,7 +156,7 @@ def test_a_program_that_copies_its_cache_is_noticed(target, elsewhere):
 @needs_compilers
 def test_more_chips_than_the_topology_has(elsewhere):
     with pytest.raises(InputError, match="16 devices are more than the 8 of v6e:2x4"):
-        elsewhere(aot.target_mesh, "v6e", 16)
+        elsewhere(aot.target_mesh, "v6e", MeshSection(data=16))
 
 
 def test_an_unknown_target():
