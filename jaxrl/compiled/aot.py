@@ -22,13 +22,16 @@ from jax.experimental import topologies
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxrl.compiled import hlo
-from jaxrl.config.shared import MeshSection
-from jaxrl.device.mesh import ROWS, make_mesh
+from jaxrl.config.shared import MeshSection, OptimSection
+from jaxrl.device.mesh import ROWS, make_mesh, rows_sharding, with_shardings
 from jaxrl.errors import InputError
 from jaxrl.model.cache import KVCache, make_layer
 from jaxrl.model.decoding import DecodeWeights, decode_weights
 from jaxrl.model.policy import Policy
 from jaxrl.sample.decode import Decoder, DecodeState, Draw
+from jaxrl.update.batch import SFTBatch
+from jaxrl.update.state import init_state, make_optimizer
+from jaxrl.update.step import make_sft_step
 
 TPUS = {"v5e": "v5e:2x4", "v6e": "v6e:2x4"}  # short names: eight chips, of which fewer may be used
 GPUS = {  # (name, memory in MiB, its bandwidth in GB/s), SXM
@@ -198,6 +201,22 @@ def decode_window_args(
         cache,
         DecodeState(last_tokens=array(i32), left=array(i32), is_done=array(jnp.bool_), draw=draw),
     )
+
+
+def compile_update(policy: Policy, mesh: Mesh, rows: int, length: int, microbatches: int = 2) -> Program:
+    """Compile an optimiser step of SFT, with microbatches of `rows` rows on all devices together."""
+    key, tx = jax.random.key(0), make_optimizer(OptimSection(), 10)
+    held = lambda: jax.tree.map(lambda x: x.astype(policy.dtype), policy.init_model(key))
+    frozen = {"model": jax.eval_shape(held)}
+    trainable = {"lora": jax.eval_shape(policy.init_lora, key)}
+    if not policy.lora:
+        trainable, frozen = {"model": jax.eval_shape(policy.init_model, key)}, {}
+    state = with_shardings(jax.eval_shape(lambda t: init_state(t, tx, key), trainable), mesh)
+    shape, by_row = (microbatches, rows, length), rows_sharding(mesh, axis=1)
+    integers, flags = (jax.ShapeDtypeStruct(shape, dtype, sharding=by_row) for dtype in (jnp.int32, bool))
+    batch = SFTBatch(jax.ShapeDtypeStruct((), jnp.int32), integers, integers, integers, flags)
+    step = make_sft_step(policy, tx, state, mesh)
+    return compile_for(mesh, step, state, with_shardings(frozen, mesh), batch)
 
 
 def compile_window(
