@@ -29,8 +29,9 @@ from jaxrl.model.cache import KVCache, make_layer
 from jaxrl.model.decoding import DecodeWeights, decode_weights
 from jaxrl.model.policy import Policy
 from jaxrl.sample.decode import Decoder, DecodeState, Draw
+from jaxrl.types import Tree
 from jaxrl.update.batch import SFTBatch
-from jaxrl.update.state import init_state, make_optimizer
+from jaxrl.update.state import TrainState, init_state, make_optimizer
 from jaxrl.update.step import make_sft_step
 
 TPUS = {"v5e": "v5e:2x4", "v6e": "v6e:2x4"}  # short names: eight chips, of which fewer may be used
@@ -203,20 +204,21 @@ def decode_window_args(
     )
 
 
-def compile_update(policy: Policy, mesh: Mesh, rows: int, length: int, microbatches: int = 2) -> Program:
-    """Compile an optimiser step of SFT, with microbatches of `rows` rows on all devices together."""
+def update_args(
+    policy: Policy, mesh: Mesh, rows: int, length: int, microbatches: int = 2
+) -> tuple[jax.stages.Wrapped, tuple[TrainState, Tree, SFTBatch]]:
+    """An optimiser step of SFT and what it takes, without arrays: microbatches of `rows` rows on all devices
+    together.
+    """
     key, tx = jax.random.key(0), make_optimizer(OptimSection(), 10)
     held = lambda: jax.tree.map(lambda x: x.astype(policy.dtype), policy.init_model(key))
-    frozen = {"model": jax.eval_shape(held)}
     trainable = {"lora": jax.eval_shape(policy.init_lora, key)}
-    if not policy.lora:
-        trainable, frozen = {"model": jax.eval_shape(policy.init_model, key)}, {}
+    frozen = with_shardings({"model": jax.eval_shape(held)}, mesh)
     state = with_shardings(jax.eval_shape(lambda t: init_state(t, tx, key), trainable), mesh)
     shape, by_row = (microbatches, rows, length), rows_sharding(mesh, axis=1)
     integers, flags = (jax.ShapeDtypeStruct(shape, dtype, sharding=by_row) for dtype in (jnp.int32, bool))
     batch = SFTBatch(jax.ShapeDtypeStruct((), jnp.int32), integers, integers, integers, flags)
-    step = make_sft_step(policy, tx, state, mesh)
-    return compile_for(mesh, step, state, with_shardings(frozen, mesh), batch)
+    return make_sft_step(policy, tx, state, mesh), (state, frozen, batch)
 
 
 def compile_window(

@@ -71,7 +71,8 @@ def compile_fsdp_update(target: str, fsdp: int) -> tuple[int, list[str]]:
     """Of an update over weights that are cut: the calls of cuDNN, and the collectives."""
     mesh = aot.target_mesh(target, MeshSection(fsdp=fsdp))
     policy = dataclasses.replace(qwen_1_5b(2), attention="cudnn", remat="selective", mesh=mesh, config=SMALL)
-    module = aot.compile_update(policy, mesh, rows=fsdp, length=LENGTH).module
+    step, args = aot.update_args(policy, mesh, rows=fsdp, length=LENGTH)
+    module = aot.compile_for(mesh, step, *args).module
     programs = [i for c in module.computations.values() for i in c.instructions.values()]
     calls = sum("__cudnn$fmha" in i.attributes for i in programs)
     return calls, [str(i) for i in module.collectives(module.entry)]
