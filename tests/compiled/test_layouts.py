@@ -1,5 +1,5 @@
-"""What devices send one another in a compiled update and a compiled window: layers of weights that are cut, sums of
-activations where matrices are cut, and of the vocabulary never more than maxima and sums.
+"""What devices send one another in a compiled update and a compiled window: layers of weights that are cut, sums
+of activations where matrices are cut, and of the vocabulary never more than maxima and sums.
 
 Compiled for eight CPU devices: how a program is cut is decided before the accelerator matters.
 """
