@@ -1,5 +1,5 @@
-"""What devices send one another in a compiled update and a compiled window: layers of weights that are cut, sums
-of activations where matrices are cut, and of the vocabulary never more than maxima and sums.
+"""What devices send one another in a compiled update and a compiled window: layers of weights that are cut,
+sums of activations where matrices are cut, and of the vocabulary never more than maxima and sums.
 
 Compiled for eight CPU devices: how a program is cut is decided before the accelerator matters.
 """
@@ -8,13 +8,14 @@ import dataclasses
 import math
 
 import jax
+import jax.numpy as jnp
 import pytest
 
 import jaxrl.ops.logprobs as logprobs
 from jaxrl.compiled import aot, hlo
 from jaxrl.config.shared import MeshSection
 from jaxrl.device.mesh import make_mesh, shardings_for
-from jaxrl.model.decoding import decode_weights
+from jaxrl.model.decoding import _make_layer, decode_weights
 from jaxrl.sample.decode import Decoder
 from tests.tiny import CONFIG, policy_and_trees
 
@@ -84,3 +85,15 @@ def test_a_token_is_drawn_from_a_vocabulary_that_is_cut_without_gathering_it():
     program = Decoder.window.lower(Decoder(policy, mesh, records=True), weights, cache, state, 3).compile()
     largest = max(math.prod(dims) for _, i in sent(hlo.parse(program.as_text())) for dims in sizes(i))
     assert 0 < largest < rows // 4 * 260
+
+
+def test_the_form_of_decoding_is_made_layer_by_layer():
+    """What is gathered for a layer are matrices of that layer, each once."""
+    mesh = make_mesh(MeshSection(fsdp=4, tensor=2))
+    policy, *trees = policy_and_trees(config=WIDE, mesh=mesh)
+    trainable, frozen = (jax.device_put(x, shardings_for(x, mesh)) for x in trees)
+    stacks = {"lora": trainable["lora"], "model": {"layers": frozen["model"]["layers"]}}
+    program = _make_layer.lower(policy, stacks, jnp.int32(0), mesh, False, False).compile()
+    gathered = [dims for _, i in sent(hlo.parse(program.as_text())) for dims in sizes(i)]
+    layer = sum(d_in * d_out for d_in, d_out in WIDE.linear_sizes.values()) // 2
+    assert sum(map(math.prod, gathered)) == layer and len(gathered) == len(WIDE.linear_sizes)
