@@ -109,6 +109,9 @@ def plan_update(
 
     def plan(remat: str) -> Plan:
         activations = tokens * policy.config.num_layers * per_token[remat]
+        if remat == "none":  # what is gathered for a layer is kept for its backward pass
+            model = {"model": {**frozen, **trainable}["model"]}
+            activations += device_bytes(model, mesh) * (mesh.shape["fsdp"] - 1)
         return Plan(remat, rows, row_shards, seq_len, activations, fixed + activations, available)
 
     if asked != "auto":
