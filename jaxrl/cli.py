@@ -202,6 +202,7 @@ def _add_eval(commands: Commands) -> None:
 def _eval(arguments: argparse.Namespace) -> None:
     from jaxrl.config.experiment import EvalStage
     from jaxrl.config.file import load_config
+    from jaxrl.config.shared import ModelSection
 
     config = load_config(arguments.config, arguments.overrides)
     stages = [stage for stage in config.stages if isinstance(stage, EvalStage)]
@@ -215,11 +216,13 @@ def _eval(arguments: argparse.Namespace) -> None:
     from jaxrl.files.jsonl import check_out
     from jaxrl.policy.load import load_policy
     from jaxrl.track.evaluations import render_table, save_rows
+    from jaxrl.train.layout import choose_mesh
 
     if arguments.out is not None:
         check_out(arguments.out)
     set_up_jax(config.compilation_cache)
-    mesh = make_mesh(config.mesh)
+    model = ModelSection(path=arguments.model, dtype=arguments.dtype)
+    mesh = make_mesh(choose_mesh(config.mesh, model, stages[-1:], vocab_size=0)[0])
     weights = load_policy(arguments.model, arguments.adapter, arguments.dtype, mesh)
     rows = evaluate_model(
         weights, arguments.model, stages[-1], config.verify, config.seed, mesh, arguments.date

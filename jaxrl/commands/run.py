@@ -39,6 +39,7 @@ from jaxrl.track.expected import compare
 from jaxrl.track.logger import FILES, RunLogger, read_run_file
 from jaxrl.track.report import CONFIG, REPORT, write_report
 from jaxrl.train.inputs import INPUTS, Inputs, check_inputs, compared_by_content, keep_inputs, read_inputs
+from jaxrl.train.layout import choose_mesh
 from jaxrl.train.preflight import preflight
 from jaxrl.train.stage import Run
 from jaxrl.train.stages import STAGE_KINDS
@@ -67,13 +68,14 @@ def run_locked(config: Config, check_lock: Callable[[], None], stream: TextIO | 
     gave.
     """
     set_up_jax(config.compilation_cache)
-    mesh = make_mesh(config.mesh)
     folder = config.folder
     refuse_other_config(folder, config)
     refuse_broken_records(folder)
     inputs = check_inputs(config, folder)
     tasks = task_maker()
     tokenizer, eos_ids = load_run_tokenizer(config, folder, inputs.began, tasks)
+    section, why_mesh = choose_mesh(config.mesh, config.model, config.stages, num_tokens(tokenizer))
+    mesh = make_mesh(section)
     description = describe(config.model, num_tokens(tokenizer), mesh)
     ahead = preflight(config, tokenizer, description, tasks)
     inputs = read_inputs(inputs, config, folder)
@@ -101,6 +103,8 @@ def run_locked(config: Config, check_lock: Callable[[], None], stream: TextIO | 
             interrupt,
             compilations,
         )
+        if why_mesh:
+            console.note(why_mesh)
         if asks_for_date(tokenizer):
             console.note(
                 f"the chat template asks for the date: it is told {inputs.began:%Y-%m-%d}, when the run"

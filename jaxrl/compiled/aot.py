@@ -9,31 +9,38 @@ environment variables and jax's own settings are set here for compiling alone.
 """
 
 import importlib.util
+import math
 import os
+import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.experimental import topologies
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxrl.compiled import hlo
-from jaxrl.device.mesh import ROWS
+from jaxrl.config.shared import MeshSection, OptimSection
+from jaxrl.device.mesh import ROWS, make_mesh, rows_sharding, with_shardings
 from jaxrl.errors import InputError
 from jaxrl.model.cache import KVCache, make_layer
 from jaxrl.model.decoding import DecodeWeights, decode_weights
 from jaxrl.model.policy import Policy
 from jaxrl.sample.decode import Decoder, DecodeState, Draw
+from jaxrl.types import Tree
+from jaxrl.update.batch import SFTBatch
+from jaxrl.update.state import TrainState, init_state, make_optimizer
+from jaxrl.update.step import make_sft_step
 
-TPUS = {"v5e": "v5e:2x4", "v6e": "v6e:2x4"}  # the smallest topology with eight chips; fewer may be used
+TPUS = {"v5e": "v5e:2x4", "v6e": "v6e:2x4"}  # short names: eight chips, of which fewer may be used
 GPUS = {  # (name, memory in MiB, its bandwidth in GB/s), SXM
     "h100": ("NVIDIA H100 80GB HBM3", 81_559, 3_350),
     "h200": ("NVIDIA H200", 143_771, 4_800),
 }
 TARGETS = (*TPUS, *GPUS)
+ONE = MeshSection()
 # What libtpu would otherwise ask of a machine with TPUs, and its log files; several processes may compile at
 # once.
 LIBTPU = {
@@ -86,7 +93,7 @@ class WindowReport:
 
 def missing_compiler(target: str) -> str | None:
     """What is not installed that compiling for a target needs."""
-    package = "libtpu" if target in TPUS else "jax_cuda12_plugin"
+    package = "jax_cuda12_plugin" if target in GPUS else "libtpu"
     return (
         None
         if importlib.util.find_spec(package)
@@ -94,32 +101,39 @@ def missing_compiler(target: str) -> str | None:
     )
 
 
-def target_mesh(target: str, data: int = 1) -> Mesh:
-    """A mesh over `data` devices of a target, as `sharding.make_mesh` makes one of devices that exist.
+def target_mesh(target: str, section: MeshSection = ONE) -> Mesh:
+    """A mesh over the devices of a target, as `make_mesh` makes one of devices that exist.
 
+    Args:
+      target: one of TARGETS, or a TPU topology by its name: `v5p:4x4x4`. Of GPUs there are as many as asked
+        for. `section.dcn_data` is the number of slices.
     Raises:
-      InputError: an unknown target, one whose compiler is not installed, or more TPU chips than eight.
+      InputError: an unknown target, one whose compiler is not installed, or more chips than it has.
     """
-    if target not in TARGETS:
-        raise InputError(f"target {target!r} is unknown; choose one of {', '.join(TARGETS)}")
+    if target not in TARGETS and not re.fullmatch(r"v\d\w*:\d+x\d+(x\d+)?", target):
+        raise InputError(
+            f"target {target!r} is unknown; choose one of {', '.join(TARGETS)}, or a TPU topology such as"
+            " v5p:4x4x4"
+        )
     if missing := missing_compiler(target):
         raise InputError(missing)
     jax.config.update("jax_platforms", "cpu")  # the CUDA plugin fails where it looks for a GPU and finds none
-    if target in TPUS:
+    needed = math.prod(section.model_dump().values())
+    if target in GPUS:
+        devices = topologies.get_topology_desc(
+            platform="cuda", topology=f"1x1x{needed}", target_config=_hopper(*GPUS[target])
+        ).devices
+    else:
         for name, value in LIBTPU.items():
             os.environ.setdefault(name, value)
-        devices = topologies.get_topology_desc(TPUS[target], platform="tpu").devices
-    else:
-        devices = topologies.get_topology_desc(
-            platform="cuda", topology=f"1x1x{data}", target_config=_hopper(*GPUS[target])
-        ).devices
-    if data > len(devices):
-        raise InputError(f"{data} devices are more than the {len(devices)} of {TPUS[target]}; ask for fewer")
-    return Mesh(
-        np.array(devices[:data]).reshape(data, 1, 1),
-        ("data", "fsdp", "tensor"),
-        axis_types=(AxisType.Auto,) * 3,
-    )
+        name = TPUS.get(target, target)
+        slices = {"num_slices": section.dcn_data} if section.dcn_data > 1 else {}
+        devices = topologies.get_topology_desc(name, platform="tpu", **slices).devices
+        if needed > len(devices):
+            raise InputError(f"{needed} devices are more than the {len(devices)} of {name}; ask for fewer")
+    # nothing runs, so a part of a target need not have a device of every process
+    has_all = needed % len({device.process_index for device in devices}) == 0
+    return make_mesh(section, devices if has_all else devices[:needed])
 
 
 def compile_for(mesh: Mesh, jitted: Callable, *args, options: dict[str, int | str] | None = None) -> Program:
@@ -190,6 +204,23 @@ def decode_window_args(
     )
 
 
+def update_args(
+    policy: Policy, mesh: Mesh, rows: int, length: int, microbatches: int = 2
+) -> tuple[jax.stages.Wrapped, tuple[TrainState, Tree, SFTBatch]]:
+    """An optimiser step of SFT and what it takes, without arrays: microbatches of `rows` rows on all devices
+    together.
+    """
+    key, tx = jax.random.key(0), make_optimizer(OptimSection(), 10)
+    held = lambda: jax.tree.map(lambda x: x.astype(policy.dtype), policy.init_model(key))
+    trainable = {"lora": jax.eval_shape(policy.init_lora, key)}
+    frozen = with_shardings({"model": jax.eval_shape(held)}, mesh)
+    state = with_shardings(jax.eval_shape(lambda t: init_state(t, tx, key), trainable), mesh)
+    shape, by_row = (microbatches, rows, length), rows_sharding(mesh, axis=1)
+    integers, flags = (jax.ShapeDtypeStruct(shape, dtype, sharding=by_row) for dtype in (jnp.int32, bool))
+    batch = SFTBatch(jax.ShapeDtypeStruct((), jnp.int32), integers, integers, integers, flags)
+    return make_sft_step(policy, tx, state, mesh), (state, frozen, batch)
+
+
 def compile_window(
     target: str,
     policy: Policy,
@@ -208,7 +239,7 @@ def compile_window(
       length: cache positions, all of which are read. steps: of the window.
       merge, int8_weights, int8_cache: the forms of weights and cache, as in `config.SampleSection`.
     """
-    mesh = target_mesh(target, data)
+    mesh = target_mesh(target, MeshSection(data=data))
     weights, cache, state = decode_window_args(
         policy, mesh, rows * data, length, merge, int8_weights, int8_cache
     )

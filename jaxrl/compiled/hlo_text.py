@@ -116,7 +116,7 @@ def parse_computations(text: str) -> tuple[dict[str, Computation], str]:
             instruction = parse_instruction(assignment.group(2), assignment.group(3))
             instructions[instruction.name] = instruction
             root = instruction if assignment.group(1) else root
-        elif line.startswith("}") and name:
+        elif line.startswith("}") and name and root:  # before the root it is of a text that a kernel brought
             computations[name], name = Computation(name, instructions, root), None
     if entry is None:
         raise ValueError("the text is no HLO module: it has no ENTRY computation")

@@ -2,7 +2,7 @@
 run is kept.
 """
 
-from typing import Annotated, Literal, Self, get_args
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import Field, model_validator
 
@@ -116,16 +116,30 @@ class LoraSection(Section):
 
 
 class MeshSection(Section):
-    """Devices per axis; their product must be the number of devices used (1, or all that jax sees).
+    """Devices per axis; their product is the number of devices used, all that jax sees or as many of each
+    process. `mesh: auto` stands for null everywhere.
 
+    dcn_data: slices of a TPU that a slower network joins; the batch is split over them, and each holds
+      `data * fsdp * tensor` devices. null means as many as there are.
     data: the batch is split over it, the weights are copied.
     fsdp: the batch and the weights are split over it.
-    tensor: every matrix product is split over it.
+    tensor: every matrix product is split over it, the vocabulary of the head among them.
+
+    Where `data`, `fsdp` or `tensor` is null, it is chosen when the run starts, from the devices, their memory
+    and the sizes of the model, never from what is free at the moment: weights are copied where they fit with
+    what training and sampling add to them, else cut over `fsdp`, over `tensor` only where that is not enough
+    or does not divide. The choice is told with its reason.
     """
 
-    data: PositiveInt = 1
-    fsdp: PositiveInt = 1
-    tensor: PositiveInt = 1
+    dcn_data: PositiveInt | None = 1
+    data: PositiveInt | None = 1
+    fsdp: PositiveInt | None = 1
+    tensor: PositiveInt | None = 1
+
+    @model_validator(mode="before")
+    @classmethod
+    def _auto(cls, values: Any) -> Any:
+        return dict.fromkeys(cls.model_fields) if values == "auto" else values
 
 
 class SampleSection(Section):

@@ -1,22 +1,26 @@
 """The one place that knows about devices: the mesh, the table of parameter shardings, where batches go.
 
-Axes of the mesh: `data` (rows; weights copied), `fsdp` (rows; weights cut), `tensor` (heads and features
-cut).
+Axes of the mesh: `data` (rows; weights copied), `fsdp` (rows; weights cut), `tensor` (heads, features and
+vocabulary cut). Several slices of a TPU stand one after the other on `data`.
 """
 
+import math
 import re
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 from jax import Array
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from jaxrl.config.shared import MeshSection
 from jaxrl.errors import InputError
 
 P = PartitionSpec
+AXES = ("data", "fsdp", "tensor")  # neighbours on the last one talk most
 ROWS = ("data", "fsdp")  # the mesh axes that rows are spread over
 
 # First match wins; a parameter that no pattern matches is an error. Adapters are small: they are copied
@@ -34,24 +38,98 @@ RULES: list[tuple[str, PartitionSpec]] = [
 ]
 
 
-def make_mesh(section: MeshSection) -> Mesh:
-    """The mesh over the first data * fsdp * tensor devices.
+def make_mesh(section: MeshSection, devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """The mesh of a section whose axes are all given, [dcn_data * data, fsdp, tensor].
 
+    Args:
+      devices: those of all processes; None: what jax sees. Fewer may be needed, and then as many of each
+        process: one that had none could not take part.
     Raises:
-      InputError: if there are fewer devices than that.
+      InputError: if there are too few devices, or processes or slices cannot have as many each.
     """
-    shape = (section.data, section.fsdp, section.tensor)
-    needed, devices = int(np.prod(shape)), jax.devices()
+    slices, *shape = _given(section)
+    devices = jax.devices() if devices is None else devices
+    needed = slices * math.prod(shape)
     if needed > len(devices):
         raise InputError(
-            f"mesh data={section.data} fsdp={section.fsdp} tensor={section.tensor} needs {needed} devices "
-            f"and jax sees {len(devices)} ({devices[0].platform}); lower the mesh axes"
+            f"mesh {_in_words(section)} needs {needed} devices and jax sees {len(devices)} "
+            f"({devices[0].platform}); lower the mesh axes"
         )
+    used = _of_every_process(section, needed, devices)
+    is_whole = needed == len(devices)
+    arranged = [_arrange(shape, part, is_whole) for part in _slices(slices, used)]
     # Auto: the compiler places what this table leaves open. (make_mesh's own default asks every operation to
     # be explicit.)
-    return jax.make_mesh(
-        shape, ("data", "fsdp", "tensor"), axis_types=(AxisType.Auto,) * 3, devices=devices[:needed]
-    )
+    return Mesh(np.concatenate(arranged), AXES, axis_types=(AxisType.Auto,) * 3)
+
+
+def _given(section: MeshSection) -> list[int]:
+    """dcn_data, data, fsdp and tensor. InputError if one is still to be chosen (`train/layout.py` does)."""
+    sizes = [section.dcn_data, section.data, section.fsdp, section.tensor]
+    if None in sizes:
+        raise InputError("a mesh is made of numbers, and is not chosen here; give mesh.data, fsdp and tensor")
+    return [size for size in sizes if size is not None]
+
+
+def num_slices(devices: Sequence[jax.Device]) -> int:
+    """How many TPU slices, joined by a slower network, devices are of; GPUs and CPUs count as one."""
+    return len({_slice_of(device) for device in devices}) if devices[0].platform == "tpu" else 1
+
+
+def _slice_of(device: jax.Device) -> int:
+    return getattr(device, "slice_index", 0)
+
+
+def _of_every_process(
+    section: MeshSection, needed: int, devices: Sequence[jax.Device]
+) -> Sequence[jax.Device]:
+    """The first devices of each process, as many of each."""
+    if needed == len(devices):
+        return devices
+    by_process = defaultdict(list)
+    for device in devices:
+        by_process[device.process_index].append(device)
+    each, rest = divmod(needed, len(by_process))
+    if rest or each > min(map(len, by_process.values())):
+        data, rest = divmod(len(devices) * (section.data or 1) * (section.dcn_data or 1), needed)
+        fits = {"data": len(devices), "fsdp": 1, "tensor": 1} if rest else {"data": data}
+        raise InputError(
+            f"mesh {_in_words(section)} needs {needed} of {len(devices)} devices, not as many of each"
+            f" of {len(by_process)} processes; use all devices, for example"
+            f" {_in_words(section.model_copy(update={'dcn_data': 1, **fits}))}, or start fewer processes"
+        )
+    return [device for own in by_process.values() for device in own[:each]]
+
+
+def _slices(asked: int, devices: Sequence[jax.Device]) -> list[Sequence[jax.Device]]:
+    """The devices of each slice; where the machine knows of one only, equal parts in their order."""
+    slices = num_slices(devices)
+    if slices == 1:
+        size = len(devices) // asked
+        return [devices[i * size : (i + 1) * size] for i in range(asked)]
+    if slices != asked:
+        raise InputError(
+            f"jax sees {slices} slices and mesh.dcn_data is {asked}; set it to {slices}, and mesh.data, fsdp"
+            f" and tensor to the {len(devices) // slices} devices of one slice"
+        )
+    by_slice = defaultdict(list)
+    for device in devices:
+        by_slice[_slice_of(device)].append(device)
+    return [by_slice[index] for index in sorted(by_slice)]
+
+
+def _arrange(shape: list[int], devices: Sequence[jax.Device], is_whole: bool) -> np.ndarray:
+    """Devices [data, fsdp, tensor] with neighbours next to each other, as far as the wiring has it. Of a part
+    of a machine nothing is known, and they stay in their order.
+    """
+    if not is_whole:
+        return np.array(devices).reshape(shape)
+    return mesh_utils.create_device_mesh(shape, devices, allow_split_physical_axes=True)
+
+
+def _in_words(section: MeshSection) -> str:
+    dcn = "" if section.dcn_data == 1 else f"dcn_data={section.dcn_data} "
+    return f"{dcn}data={section.data} fsdp={section.fsdp} tensor={section.tensor}"
 
 
 def num_row_shards(mesh: Mesh) -> int:
@@ -109,18 +187,41 @@ def shard_batch(batch: Any, mesh: Mesh) -> Any:
 
 
 def gather_weights(tree: Any, mesh: Mesh) -> Any:
-    """Inside jit: weights whole over `fsdp`, still cut over `tensor`.
+    """Inside jit: weights whole over `fsdp`, still cut over `tensor`. Layers are stacked, of any number.
 
-    Decoding reads every weight at every step; gathered once per window, nothing is gathered inside its loop.
+    Said of a slice of the stack, and in two steps, first as it lies and then as it is wanted: else the
+    compiler gathers all layers for the sake of one, or moves activations to the weights.
     """
     if mesh.shape["fsdp"] == 1:
         return tree
 
     def gather(path: Any, leaf: Array) -> Array:
-        whole = P(*(None if axis == "fsdp" else axis for axis in _spec(path, leaf, mesh)))
-        return jax.lax.with_sharding_constraint(leaf, NamedSharding(mesh, whole))
+        lies = _spec(path, leaf, mesh)
+        wanted = P(*(None if axis == "fsdp" else axis for axis in lies))
+        for spec in (lies, wanted):
+            leaf = jax.lax.with_sharding_constraint(leaf, NamedSharding(mesh, spec))
+        return leaf
 
     return jax.tree_util.tree_map_with_path(gather, tree)
+
+
+def spread_rows(x: Array, mesh: Mesh) -> Array:
+    """Inside jit: an array of rows [B, ...], cut by them where they can be spread evenly."""
+    if x.shape[0] % num_row_shards(mesh):
+        return x
+    return jax.lax.with_sharding_constraint(x, rows_sharding(mesh))
+
+
+def over_rows(function: Callable, mesh: Mesh | None, rows: int) -> Callable:
+    """A function of (arrays of rows [B, ...] or None, arrays that all rows share), run by every device of the
+    rows on its own, as if there were no others; results are by row, too. Nothing is sent, but what the
+    gradient of a shared array is summed from, at the end and once. `tensor` stays the compiler's.
+    """
+    if mesh is None or num_row_shards(mesh) == 1 or rows % num_row_shards(mesh):
+        return function
+    return jax.shard_map(
+        function, mesh=mesh, in_specs=(P(ROWS), P()), out_specs=P(ROWS), axis_names=set(ROWS), check_vma=False
+    )
 
 
 def over_rows_and_heads(attention: Callable, mesh: Mesh, rows: int, heads: int) -> Callable:

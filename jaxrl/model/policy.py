@@ -17,7 +17,7 @@ from jax import Array
 from jax.sharding import Mesh
 
 from jaxrl.config.shared import LoraSection
-from jaxrl.device.mesh import over_rows_and_heads
+from jaxrl.device.mesh import gather_weights, over_rows_and_heads, spread_rows
 from jaxrl.model.config import ModelConfig
 from jaxrl.model.remat import rematerialise
 from jaxrl.model.rope import rope_angles
@@ -33,7 +33,8 @@ class Policy:
     config: sizes. lora: the adapters, None without. dtype: of the arithmetic.
     remat: what the backward pass makes again, see `remat.py`.
     attention: a kernel of `ops/causal_attention.py`.
-    mesh: the devices, for kernels that the compiler cannot spread over them by itself.
+    mesh: the devices, for kernels that the compiler cannot spread over them by itself, and for weights that
+      are cut over them: each is gathered where it is used. None: the compiler is told nothing.
     num_tokens: ids that the tokenizer has; the model's vocabulary may be larger, and what lies beyond is
       never sampled, nor has it a part in the policy that RL trains. None: all ids.
     """
@@ -67,8 +68,9 @@ class Policy:
 
     def head(self, trainable: Tree, frozen: Tree) -> Array:
         """The output embedding [V, D] in the arithmetic's dtype."""
-        model = {**frozen, **trainable}["model"]
-        return model["embed" if self.config.tie_embeddings else "head"]["kernel"].astype(self.dtype)
+        name = "embed" if self.config.tie_embeddings else "head"
+        kernel = {**frozen, **trainable}["model"][name]["kernel"].astype(self.dtype)
+        return self._gathered({name: {"kernel": kernel}})[name]["kernel"]
 
     # ------------------------------------------------------------------------------------------------ forward
 
@@ -120,7 +122,7 @@ class Policy:
 
     def _attention(self, q: Array, k: Array, v: Array, segment_ids: Array, packed: bool) -> Array:
         attend = partial(causal_attention, kernel=self.attention, packed=packed)
-        if self.attention == "splash" and self.mesh is not None and self.mesh.size > 1:
+        if self.attention != "xla" and self.mesh is not None and self.mesh.size > 1:
             attend = over_rows_and_heads(attend, self.mesh, rows=q.shape[0], heads=k.shape[2])
         return attend(q, k, v, segment_ids)
 
@@ -129,10 +131,23 @@ class Policy:
         return (params["lora"]["layers"] if self.lora else {}), params["model"]["layers"]
 
     def _block(self, weights: tuple[Tree, Tree]) -> Block:
-        return nnx.merge(_block_graph(self.config, self.lora), *weights)
+        """The layer of a slice of the stacks. Called in what the backward pass does again, so that a gathered
+        layer is not kept for it.
+        """
+        adapters, base = weights
+        # matrices in the arithmetic's dtype, before they are sent
+        stacked = jax.tree.map(lambda x: x[None].astype(self.dtype) if x.ndim == 2 else x[None], base)
+        base = jax.tree.map(lambda x: x[0], self._gathered({"layers": stacked})["layers"])
+        return nnx.merge(_block_graph(self.config, self.lora), adapters, base)
 
     def _embed(self, params: Tree, tokens: Array) -> Array:
-        return params["model"]["embed"]["kernel"][tokens].astype(self.dtype)
+        # cast last: the gradient of a token that comes often is a sum
+        embed = self._gathered({"embed": params["model"]["embed"]})["embed"]["kernel"]
+        x = embed[tokens].astype(self.dtype)
+        return x if self.mesh is None else spread_rows(x, self.mesh)
+
+    def _gathered(self, model: Tree) -> Tree:
+        return model if self.mesh is None else gather_weights(model, self.mesh)
 
     def _final_norm(self, params: Tree, x: Array) -> Array:
         return rms_norm(x, params["model"]["norm"]["scale"], self.config.rms_eps)

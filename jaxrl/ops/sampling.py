@@ -45,6 +45,7 @@ def sample_tokens(
     temperature: Array,
     filters: tuple[Array, Array, Array] | None = None,
     num_tokens: int | None = None,
+    parts: int = 1,
 ) -> tuple[Array, Array]:
     """Draw one token per row, and say how likely the model finds it.
 
@@ -66,11 +67,13 @@ def sample_tokens(
       filters: top_k [B] int32, top_p [B] and min_p [B] float32, as `keep_likely` takes them; None where no
         row has any (they cost a sort of the vocabulary).
       num_tokens: ids from here on are never drawn: no tokenizer knows them. None: all may be.
+      parts: over how many devices the vocabulary is cut, evenly. What they tell one another are maxima and
+        sums; with filters, which sort, all of the logits.
     Returns:
       tokens [B] int32 and logprobs [B] float32.
     """
     scaled, kept = _keep(logits, u, temperature, filters, num_tokens)
-    tokens = draw(kept, _if_random(u, temperature))
+    tokens = draw(kept, _if_random(u, temperature), parts)
     return tokens, _logprobs(scaled, tokens)
 
 
@@ -80,6 +83,7 @@ def sample_with_sets(
     temperature: Array,
     filters: tuple[Array, Array, Array] | None = None,
     num_tokens: int | None = None,
+    parts: int = 1,
 ) -> tuple[Array, Array, Array | None]:
     """`sample_tokens` for tokens to learn from: each with its logprob in the distribution it came from.
 
@@ -91,7 +95,7 @@ def sample_with_sets(
       filters None: `num_tokens` says all.
     """
     _, kept = _keep(logits, u, temperature, filters, num_tokens)
-    tokens = draw(kept, _if_random(u, temperature))
+    tokens = draw(kept, _if_random(u, temperature), parts)
     return (
         tokens,
         _logprobs(kept, tokens),
@@ -127,20 +131,25 @@ def _logprobs(scaled: Array, tokens: Array) -> Array:
     return chosen - jax.nn.logsumexp(scaled, axis=-1)
 
 
-def draw(logits: Array, u: Array) -> Array:
+def draw(logits: Array, u: Array, parts: int = 1) -> Array:
     """Indices [B] drawn from softmax(logits [B, V]) by uniform numbers [B]: the block, then the place.
 
     The largest logit of a row is 0. exp is taken of the whole only inside the sums, so that no second [B, V]
-    is written.
+    is written. No block lies across the border of two of the `parts`, which are on different devices.
     """
     B, V = logits.shape
-    blocks = jnp.pad(logits, ((0, 0), (0, -V % BLOCK)), constant_values=-jnp.inf).reshape(B, -1, BLOCK)
-    sums = jnp.sum(jnp.exp(blocks), axis=-1)  # [B, V / BLOCK]
+    size = V // parts
+    own = jnp.pad(
+        logits.reshape(B, parts, size), ((0, 0), (0, 0), (0, -size % BLOCK)), constant_values=-jnp.inf
+    )
+    blocks = own.reshape(B, -1, BLOCK)
+    sums = jnp.sum(jnp.exp(blocks), axis=-1)  # [B, blocks of all parts]
     target = u * jnp.sum(sums, axis=-1)
     block = _first_above(sums, target)
     before = jnp.sum(jnp.where(jnp.arange(sums.shape[1]) < block[:, None], sums, 0.0), axis=-1)
     inside = jnp.exp(jnp.take_along_axis(blocks, block[:, None, None], axis=1)[:, 0])  # [B, BLOCK]
-    token = block * BLOCK + _first_above(inside, target - before)
+    part, block = jnp.divmod(block, sums.shape[1] // parts)
+    token = part * size + block * BLOCK + _first_above(inside, target - before)
     # logits that are not finite must not lead beyond the vocabulary
     return jnp.minimum(token, V - 1).astype(jnp.int32)
 

@@ -83,7 +83,8 @@ class Decoder:
         hidden, k, v = self.policy.prefill(trainable, frozen, prompts, in_prompt.astype(jnp.int32))
         last = jnp.take_along_axis(hidden, (lengths - 1)[:, None, None], axis=1)[:, 0]
         entries = tuple(make_layer(k[i], v[i], self.int8_cache) for i in range(self.policy.config.num_layers))
-        return self._constrain((self.policy.logits(trainable, frozen, last), entries), rows=None)
+        logits = self.policy.logits(trainable, frozen, last)
+        return self._cut_vocabulary(logits, rows=None), self._constrain(entries, rows=None)
 
     @partial(jax.jit, static_argnums=0, donate_argnums=2)
     def feed(
@@ -99,7 +100,8 @@ class Decoder:
         cache's layers.
         """
         hidden, cache = extend(self.policy, weights, tokens, num_new, KVCache(layers, start, cursor))
-        return self._constrain((decode_logits(weights, hidden), cache.layers), rows=None)
+        logits = decode_logits(weights, hidden)
+        return self._cut_vocabulary(logits, rows=None), self._constrain(cache.layers, rows=None)
 
     @partial(jax.jit, static_argnums=0)
     def begin(
@@ -142,7 +144,8 @@ class Decoder:
     def _draw(self, rows: DecodeState, u: Array, logits: Array) -> tuple[DecodeState, Emitted]:
         draw = rows.draw
         filters = (draw.top_k, draw.top_p, draw.min_p) if self.filters else None
-        arguments = (logits, u, draw.temperature, filters, self.policy.num_tokens)
+        logits, parts = self._cut_vocabulary(logits), self.mesh.shape["tensor"]
+        arguments = (logits, u, draw.temperature, filters, self.policy.num_tokens, parts)
         tokens, logprobs, excluded = (
             sample_with_sets(*arguments) if self.records else (*sample_tokens(*arguments), None)
         )
@@ -151,6 +154,12 @@ class Decoder:
         is_stop = jnp.any(tokens[:, None] == draw.stop_ids, axis=1)
         after = replace(rows, last_tokens=tokens, left=left, is_done=rows.is_done | is_stop | (left <= 0))
         return after, Emitted(tokens=tokens, logprobs=logprobs, is_live=is_live, excluded=excluded)
+
+    def _cut_vocabulary(self, logits: Array, rows: tuple[str, ...] | None = ROWS) -> Array:
+        """Logits [B, V] where the head's rows are that made them: over `tensor`."""
+        return jax.lax.with_sharding_constraint(
+            logits, NamedSharding(self.mesh, PartitionSpec(rows, "tensor"))
+        )
 
     def _constrain(self, tree: Any, rows: tuple[str, ...] | None = ROWS) -> Any:
         """Rows over the row shards (None: a copy everywhere), key/value heads over `tensor` where they can be

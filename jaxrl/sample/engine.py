@@ -119,7 +119,7 @@ class Engine:
 
         A row takes its keys and values, 2 * L * K * H numbers per position (and a scale for every H of them
         in int8), three float32 rows of logits, and of what is recorded of two windows the ids that filters
-        left out, as bits.
+        left out, as bits. Heads and logits are cut over `tensor`.
 
         Raises:
           InputError: if not one row fits on each device.
@@ -134,7 +134,7 @@ class Engine:
         recorded = (
             2 * self.sample.window * set_bytes(self.sample, c.vocab_size) if self.decoder.records else 0
         )
-        row_bytes = 2 * c.num_layers * heads * per_head * size + 12 * c.vocab_size + recorded
+        row_bytes = 2 * c.num_layers * heads * per_head * size + 12 * c.vocab_size // tensor + recorded
         per_device = int(self._budget() // row_bytes)
         if per_device == 0:
             raise InputError(
@@ -151,13 +151,11 @@ class Engine:
             return self.sample.kv_gib * 2**30
         if self._cache_bytes is None:
             c, itemsize = self.policy.config, 2 if self.policy.dtype == "bfloat16" else 4
-            copy = (
-                c.num_layers
-                * sum(d_in * d_out for d_in, d_out in c.linear_sizes.values())
-                * itemsize
-                / self.mesh.shape["tensor"]
-            )
-            # the weights in the form of decoding
+            # the weights in the form of decoding; embedding and head are read where they lie, if whole
+            copied = c.num_layers * sum(d_in * d_out for d_in, d_out in c.linear_sizes.values())
+            if self.mesh.shape["fsdp"] > 1:
+                copied += c.vocab_size * c.d_model * (1 if c.tie_embeddings else 2)
+            copy = copied * itemsize / self.mesh.shape["tensor"]
             self._cache_bytes = max(0.0, CACHE_SHARE * (free_memory(self.mesh) - copy))
         return self._cache_bytes
 

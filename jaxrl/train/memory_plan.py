@@ -81,7 +81,8 @@ def plan_update(
     """The plan with the remat asked for; for `auto` with `selective` where that fits, else with `full`.
 
         activations = rows * seq_len / row shards * layers * kept_bytes(remat)
-        needed = activations + kept_bytes(none) of one layer + 4 float32 arrays of the logits of a chunk
+        needed = activations + kept_bytes(none) of one layer
+                 + 4 float32 arrays of the logits of a chunk / tensor, chunks being a device's own
                  + (COPIES + references) * what is trained + what is frozen + 2 * excluded
 
     `none` is never chosen: `selective` makes again only what is cheaper than memory traffic, and was faster
@@ -100,14 +101,17 @@ def plan_update(
         remat: kept_bytes(policy.config, policy.lora, policy.dtype, remat)
         for remat in ("none", "selective", "full")
     }
-    logits = min(rows * seq_len * policy.config.vocab_size, CHUNK_ELEMENTS) // row_shards
+    logits = min(tokens * policy.config.vocab_size, CHUNK_ELEMENTS) // mesh.shape["tensor"]
     fixed = tokens * per_token["none"] + 4 * 4 * logits
-    fixed += (COPIES + references) * _device_bytes(trainable, mesh) + _device_bytes(frozen, mesh)
+    fixed += (COPIES + references) * device_bytes(trainable, mesh) + device_bytes(frozen, mesh)
     fixed += 2 * excluded
     available = int(USABLE * device_memory(mesh.devices.flat[0]))
 
     def plan(remat: str) -> Plan:
         activations = tokens * policy.config.num_layers * per_token[remat]
+        if remat == "none":  # what is gathered for a layer is kept for its backward pass
+            model = {"model": {**frozen, **trainable}["model"]}
+            activations += device_bytes(model, mesh) * (mesh.shape["fsdp"] - 1)
         return Plan(remat, rows, row_shards, seq_len, activations, fixed + activations, available)
 
     if asked != "auto":
@@ -148,6 +152,7 @@ def check_excluded(stage: RLStage, vocab_size: int, mesh: Mesh) -> None:
         )
 
 
-def _device_bytes(tree: Tree, mesh: Mesh) -> int:
+def device_bytes(tree: Tree, mesh: Mesh) -> int:
+    """What a tree of (abstract) arrays takes on each device."""
     size = lambda leaf, sharding: math.prod(sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
     return sum(jax.tree.leaves(jax.tree.map(size, tree, shardings_for(tree, mesh))))

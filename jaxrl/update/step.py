@@ -18,7 +18,7 @@ from jax.sharding import Mesh
 
 from jaxrl.config.algo import GRPOSection, PolicyGradientSection, PPOSection
 from jaxrl.config.shared import SampleSection
-from jaxrl.device.mesh import replicated, rows_sharding, shardings_for
+from jaxrl.device.mesh import over_rows, replicated, rows_sharding, shardings_for
 from jaxrl.model.policy import Policy
 from jaxrl.model.value_head import state_values, value_head
 from jaxrl.ops.logprobs import token_logprobs
@@ -186,18 +186,24 @@ def _score_tokens(
     excluded, num_tokens = (
         (batch.excluded, policy.num_tokens) if isinstance(batch, PolicyBatch) else (None, None)
     )
-    return token_logprobs(
-        hidden,
-        policy.head(trainable, frozen),
-        batch.tokens,
-        batch.segment_ids,
-        temperature,
-        mask=mask,
-        excluded=excluded,
-        num_tokens=num_tokens,
-        trains_head="model" in trainable,
-        entropy_gradient=entropy_gradient,
-    )
+    score = partial(token_logprobs, num_tokens=num_tokens, trains_head="model" in trainable)
+
+    def score_rows(rows: tuple, shared: tuple) -> tuple[Array, Array]:
+        (hidden, tokens, segment_ids, mask, excluded), (head, temperature) = rows, shared
+        return score(
+            hidden,
+            head,
+            tokens,
+            segment_ids,
+            temperature,
+            mask=mask,
+            excluded=excluded,
+            entropy_gradient=entropy_gradient,
+        )
+
+    rows = (hidden, batch.tokens, batch.segment_ids, mask, excluded)
+    shared = (policy.head(trainable, frozen), jnp.float32(temperature))
+    return over_rows(score_rows, policy.mesh, hidden.shape[0])(rows, shared)
 
 
 def _values_after(policy: Policy, trainable: Tree, frozen: Tree, hidden: Array, batch: PolicyBatch) -> Array:

@@ -5,9 +5,11 @@ Compiling happens in a process of its own, since libtpu takes over the signal ha
 it. A few layers of the true width say what each layer adds; the whole model is compiled in the slow tests.
 """
 
+import dataclasses
 import functools
 import importlib.util
 import multiprocessing
+from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
 
 import jax
@@ -15,15 +17,30 @@ import jax.numpy as jnp
 import pytest
 
 from jaxrl.compiled import aot
-from jaxrl.config.shared import LoraSection
+from jaxrl.config.shared import LoraSection, MeshSection
+from jaxrl.device.mesh import make_mesh
 from jaxrl.errors import InputError
 from jaxrl.model.config import ModelConfig
 from jaxrl.model.policy import Policy
 
 ROWS, LENGTH, LAYERS = 64, 1024, 28
+
+
+def find_spec_of(name: str) -> bool:
+    """Whether there is such a package; its parent may be missing, too."""
+    return bool(importlib.util.find_spec("nvidia") and importlib.util.find_spec(name))
+
+
 WHOLE_GEMMS = (("xla_gpu_experimental_force_split_k", 1),)
 MISSING = [problem for target in ("v5e", "h100") if (problem := aot.missing_compiler(target))]
+# beside the extra `aot`: 700 MB
+CUDNN = [name for name in ("cudnn", "cublas", "cuda_nvrtc") if not find_spec_of(f"nvidia.{name}")]
 needs_compilers = pytest.mark.skipif(bool(MISSING), reason="; ".join(MISSING))
+needs_cudnn = pytest.mark.skipif(
+    bool(MISSING or CUDNN),
+    reason="; ".join(MISSING)
+    or "compiling cuDNN needs it: pip install nvidia-cudnn-cu12 nvidia-cublas-cu12 nvidia-cuda-nvrtc-cu12",
+)
 
 
 def qwen_1_5b(layers: int, rank: int = 16) -> Policy:
@@ -50,6 +67,33 @@ def compile_qwen(
     return aot.compile_window(target, qwen_1_5b(layers), ROWS, LENGTH, options=dict(options), **settings)
 
 
+def compile_fsdp_update(target: str, fsdp: int) -> tuple[int, list[str]]:
+    """Of an update over weights that are cut: the calls of cuDNN, and the collectives."""
+    mesh = aot.target_mesh(target, MeshSection(fsdp=fsdp))
+    policy = dataclasses.replace(qwen_1_5b(2), attention="cudnn", remat="selective", mesh=mesh, config=SMALL)
+    step, args = aot.update_args(policy, mesh, rows=fsdp, length=LENGTH)
+    module = aot.compile_for(mesh, step, *args).module
+    programs = [i for c in module.computations.values() for i in c.instructions.values()]
+    calls = sum("__cudnn$fmha" in i.attributes for i in programs)
+    return calls, [str(i) for i in module.collectives(module.entry)]
+
+
+PROCESSES = {("v5p:4x4x4", 1): 16, ("v6e:4x4", 1): 4, ("v5e:2x4", 2): 4, ("v5e:4x8", 1): 8}
+
+
+def places_of(target: str, section: MeshSection) -> tuple[tuple[int, ...], list]:
+    """The mesh's shape, and along `data` (slice, process, id) of each device."""
+    devices = aot.target_mesh(target, section).devices
+    return devices.shape, [
+        [(getattr(d, "slice_index", 0), d.process_index, d.id) for d in row.flat] for row in devices
+    ]
+
+
+def mesh_of_two_slices() -> None:
+    devices = aot.target_mesh("v5e:2x4", MeshSection(dcn_data=2, fsdp=8)).devices
+    make_mesh(MeshSection(fsdp=16), list(devices.flat))
+
+
 def compile_copying(target: str) -> tuple[int, list[str]]:
     """Bytes and moves of a step that hands its stacked caches through a scan over layers, 2 x 32 MiB."""
 
@@ -69,6 +113,19 @@ def compile_copying(target: str) -> tuple[int, list[str]]:
     )
     module = aot.compile_for(aot.target_mesh(target), window, *arrays).module
     return module.traffic(module.loop(8)), [str(i) for i in module.moves(module.loop(8), at_least=1 << 24)]
+
+
+SMALL = ModelConfig(
+    family="llama",
+    vocab_size=4096,
+    d_model=512,
+    num_layers=2,
+    num_heads=4,
+    num_kv_heads=2,
+    head_dim=128,
+    d_ff=768,
+    max_positions=LENGTH,
+)
 
 
 @pytest.fixture(scope="module")
@@ -153,10 +210,46 @@ def test_a_program_that_copies_its_cache_is_noticed(target, elsewhere):
     assert traffic > 1.9 * cache and moves
 
 
+@needs_cudnn
+def test_on_gpu_cudnn_and_weights_that_are_cut_compile_together(elsewhere):
+    """Forward and backward, each device on its own rows; what is sent are weights, never activations."""
+    calls, sent = elsewhere(compile_fsdp_update, "h100", 8)
+    assert calls == 2 and any("all-gather" in each for each in sent)
+    assert not [each for each in sent if f"{LENGTH}" in each]
+
+
+@needs_compilers
+@pytest.mark.parametrize(
+    "target, section, devices",
+    [
+        ("v5p:4x4x4", {"fsdp": 8, "tensor": 8}, 64),
+        ("v5p:4x4x4", {"data": 4, "fsdp": 16}, 64),
+        ("v6e:4x4", {"fsdp": 16}, 16),
+        ("v5e:2x4", {"dcn_data": 2, "fsdp": 4, "tensor": 2}, 16),
+        ("v5e:4x8", {"data": 8, "tensor": 2}, 16),
+    ],
+)
+def test_a_mesh_of_any_topology(target, section, devices, elsewhere):
+    """Every process has a part; slices are outermost, and a slice's devices are neighbours."""
+    shape, places = elsewhere(places_of, target, MeshSection(**section))
+    assert shape[0] == section.get("dcn_data", 1) * section.get("data", 1)
+    assert len({place for row in places for place in row}) == devices
+    slices = [{slice_index for slice_index, _, _ in row} for row in places]
+    assert slices == [{index} for index in sorted(min(each) for each in slices)]
+    counts = Counter(process for row in places for _, process, _ in row)
+    assert len(set(counts.values())) == 1 and len(counts) == PROCESSES[target, section.get("dcn_data", 1)]
+
+
+@needs_compilers
+def test_slices_must_be_named(elsewhere):
+    with pytest.raises(InputError, match="jax sees 2 slices and mesh.dcn_data is 1; set it to 2"):
+        elsewhere(mesh_of_two_slices)
+
+
 @needs_compilers
 def test_more_chips_than_the_topology_has(elsewhere):
     with pytest.raises(InputError, match="16 devices are more than the 8 of v6e:2x4"):
-        elsewhere(aot.target_mesh, "v6e", 16)
+        elsewhere(aot.target_mesh, "v6e", MeshSection(data=16))
 
 
 def test_an_unknown_target():

@@ -337,3 +337,17 @@ def test_a_key_that_stands_twice_is_refused(tmp_path):
 def test_grpo_does_not_sample_greedily(refusal):
     stage = "stages=[{kind: grpo, task: {name: knowledge_graph}, sample: {temperature: 0}}]"
     assert "sample.temperature 0" in refusal(PLAIN, stage)
+
+
+def test_a_mesh_may_be_left_to_the_run(load):
+    config = load(PLAIN, "mesh=auto")
+    assert set(config.mesh.model_dump().values()) == {None}
+    assert validate_config(yaml.safe_load(dump_config(config)), "again") == config
+    assert load(PLAIN, "mesh={fsdp: null, tensor: 2}").mesh.model_dump() == {
+        "dcn_data": 1,
+        "data": 1,
+        "fsdp": None,
+        "tensor": 2,
+    }
+    with pytest.raises(InputError, match="mesh holds no keys \\(it is 'auto'\\)"):
+        load(PLAIN + "mesh: auto\n", "mesh.data=2")

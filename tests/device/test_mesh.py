@@ -121,6 +121,53 @@ def test_too_few_devices():
         make_mesh(MeshSection(data=2, fsdp=4, tensor=2))
 
 
+@dataclasses.dataclass(frozen=True)
+class FakeDevice:
+    id: int
+    process_index: int
+    slice_index: int = 0
+    platform: str = "gpu"
+    device_kind: str = "gpu"
+
+
+def mesh_of(devices: int, processes: int, **section) -> list:
+    """The ids of a mesh over so many devices that so many processes have."""
+    fakes = [FakeDevice(i, i * processes // devices) for i in range(devices)]
+    return np.vectorize(lambda device: device.id)(make_mesh(MeshSection(**section), fakes).devices).tolist()
+
+
+def test_every_process_has_a_part_in_the_mesh():
+    assert mesh_of(8, 2, data=2, tensor=2) == [[[0, 1]], [[4, 5]]]
+    assert mesh_of(8, 1, data=2, tensor=2) == [[[0, 1]], [[2, 3]]]
+    assert mesh_of(8, 4, fsdp=8) == [[[0], [1], [2], [3], [4], [5], [6], [7]]]
+
+
+@pytest.mark.parametrize(
+    "section, fits",
+    [({"data": 6}, "data=8 fsdp=1 tensor=1"), ({"data": 3, "fsdp": 2}, "data=4 fsdp=2 tensor=1"),
+     ({"fsdp": 3}, "data=8 fsdp=1 tensor=1"), ({"tensor": 2}, "data=4 fsdp=1 tensor=2"),
+     ({"dcn_data": 3, "tensor": 2}, "data=4 fsdp=1 tensor=2")],
+)  # fmt: skip
+def test_a_mesh_that_leaves_processes_out_is_refused_with_one_that_fits(section, fits):
+    with pytest.raises(
+        InputError, match=f"of 8 devices, not as many .* of 4 processes; .* example {fits}, or"
+    ):
+        mesh_of(8, 4, **section)
+    sizes = dict(part.split("=") for part in fits.split())
+    mesh_of(8, 4, **{name: int(size) for name, size in sizes.items()})
+
+
+def test_slices_stand_outermost_on_data(cube):
+    assert mesh_of(8, 2, dcn_data=2, data=2, tensor=2) == [[[0, 1]], [[2, 3]], [[4, 5]], [[6, 7]]]
+    section = MeshSection(dcn_data=2, fsdp=2, tensor=2)
+    assert make_mesh(section).devices.tolist() == cube.devices.tolist()
+
+
+def test_a_mesh_that_is_still_open_is_not_guessed():
+    with pytest.raises(InputError, match="give mesh.data, fsdp and tensor"):
+        make_mesh(MeshSection.model_validate("auto"))
+
+
 def test_rows_must_divide(cube):
     assert num_row_shards(cube) == 4 and num_row_shards(one_device()) == 1
     check_rows(8, cube, "rows")

@@ -279,13 +279,18 @@ def test_broken_chat_lines_are_named(line, whole, tmp_path, capsys):
 
 
 @pytest.mark.mesh
-def test_eight_devices_give_the_same_numbers(whole, config_file, tmp_path):
-    folder = run(load(config_file, tmp_path, "mesh={data: 2, fsdp: 2, tensor: 2}"), io.StringIO())
+@pytest.mark.parametrize("mesh", ["{data: 2, fsdp: 2, tensor: 2}", "auto"])
+def test_eight_devices_give_the_same_numbers(mesh, whole, config_file, tmp_path):
+    folder = run(load(config_file, tmp_path, f"mesh={mesh}"), told := io.StringIO())
     for ours, theirs in zip(
         lines(folder, "metrics.jsonl")[:6], lines(whole, "metrics.jsonl")[:6], strict=True
     ):
         assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-3)
         assert ours["grad_norm"] == pytest.approx(theirs["grad_norm"], rel=1e-2)
+    if mesh == "auto":
+        choice = [line for line in told.getvalue().splitlines() if "mesh auto: data 8; weights" in line]
+        run(load(config_file, tmp_path, "mesh=auto"), again := io.StringIO())
+        assert choice and choice[0] in again.getvalue().splitlines(), "taken up again, it is chosen alike"
 
 
 @pytest.mark.parametrize(

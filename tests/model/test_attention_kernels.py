@@ -44,6 +44,28 @@ def test_splash_in_the_scanned_stack_over_a_mesh_gives_the_gradient_of_xla(inter
     assert relative_difference(jax.device_get(gradient), jax.device_get(plain)) < 1e-5
 
 
+@pytest.mark.mesh
+def test_every_device_asks_cudnn_about_its_own_rows_and_heads(monkeypatch):
+    """Training and prefill, traced and not run. Asked about arrays that are spread, it fails to compile."""
+    asked = []
+
+    def stand_in(q, k, v, **settings):
+        lengths = settings.get("query_seq_lengths", settings.get("mask"))
+        asked.append((q.shape, k.shape, lengths.shape[0]))
+        return q
+
+    monkeypatch.setattr(jax.nn, "dot_product_attention", stand_in)
+    policy, trainable, frozen = policy_and_trees(
+        attention="cudnn", mesh=make_mesh(MeshSection(fsdp=2, tensor=2))
+    )
+    for rows in (B, 1):  # a single row cannot be spread
+        some = (TOKENS[:rows], POSITIONS[:rows], SEGMENTS[:rows])
+        jax.eval_shape(policy.apply, trainable, frozen, *some)
+        jax.eval_shape(policy.prefill, trainable, frozen, TOKENS[:rows], SEGMENTS[:rows] > 0)
+    of_two, of_one = (((rows, T, 2, 8), (rows, T, 1, 8), rows) for rows in (2, 1))
+    assert asked == [of_two, of_two, of_one, of_one]
+
+
 def calls_of(jaxpr, name: str) -> int:
     """How many times a primitive stands in a program, inner programs included."""
     inner = sum(calls_of(sub, name) for equation in jaxpr.eqns for sub in jaxprs_in_params(equation.params))

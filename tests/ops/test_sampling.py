@@ -3,6 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxrl.ops import sampling as module
 from jaxrl.ops.sampling import keep_likely, sample_tokens, sample_with_sets, uniforms
 from tests.ops.plain_filters import kept_ids
 
@@ -212,6 +213,16 @@ def test_a_uniform_number_on_the_border_of_two_tokens_draws_the_second(V, half):
     u = np.array([0.0, 0.5, np.nextafter(np.float32(0.5), np.float32(0))], np.float32)
     tokens, _ = sample_tokens(np.zeros((3, V), np.float32), u, np.ones(3, np.float32))
     assert tokens.tolist() == [0, half, half - 1]
+
+
+@pytest.mark.parametrize("V, parts", [(600, 4), (512, 4), (520, 2), (8, 8)])
+def test_a_vocabulary_that_is_cut_is_drawn_from_alike(V, parts):
+    """Every token, from the middle of what is its own of [0, 1)."""
+    p = np.random.default_rng(V).dirichlet(np.ones(V))
+    u = (np.cumsum(p) - p / 2).astype(np.float32)
+    logits = np.broadcast_to(np.log(p / p.max()), (V, V)).astype(np.float32)
+    wide = p > 1e-5  # else float32 rounds its own away
+    assert (module.draw(logits, u, parts) == np.arange(V))[wide].all() and wide.mean() > 0.9
 
 
 def test_a_nucleus_that_is_full_takes_no_more():

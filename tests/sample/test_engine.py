@@ -2,6 +2,7 @@
 trainer's.
 """
 
+import dataclasses
 from dataclasses import replace
 
 import jax
@@ -31,7 +32,8 @@ def letters(ids):
 
 
 def make_engine(eos=(), mesh=None, **changes):
-    return Engine(POLICY, SampleSection(**{**SETTINGS, **changes}), eos, letters, mesh or one_device())
+    policy, sample = dataclasses.replace(POLICY, mesh=mesh), SampleSection(**{**SETTINGS, **changes})
+    return Engine(policy, sample, eos, letters, mesh or one_device())
 
 
 def requests_for(prompts, num_samples=2, first=0):
@@ -88,10 +90,20 @@ def test_windows_are_seamless(plain, window):
 
 
 @pytest.mark.mesh
-def test_a_mesh_changes_nothing(plain):
-    cube = make_mesh(MeshSection(data=2, fsdp=2, tensor=2))
-    trainable, frozen = (jax.device_put(tree, shardings_for(tree, cube)) for tree in (TRAINABLE, FROZEN))
-    found = completions(make_engine(mesh=cube), requests_for(PROMPTS), trainable=trainable, frozen=frozen)
+@pytest.mark.parametrize(
+    "axes",
+    [
+        {"data": 2},
+        {"fsdp": 4},
+        {"tensor": 4},
+        {"dcn_data": 2, "fsdp": 2},
+        {"data": 2, "fsdp": 2, "tensor": 2},
+    ],
+)
+def test_a_mesh_changes_nothing(axes, plain):
+    mesh = make_mesh(MeshSection(**axes))
+    trainable, frozen = (jax.device_put(tree, shardings_for(tree, mesh)) for tree in (TRAINABLE, FROZEN))
+    found = completions(make_engine(mesh=mesh), requests_for(PROMPTS), trainable=trainable, frozen=frozen)
     assert_same_completions(found, plain)
 
 

@@ -14,7 +14,7 @@ import pytest
 from jaxrl.config.algo import CorrectionSection, GRPOSection, PPOSection, ReplaySection
 from jaxrl.config.shared import LoraSection, MeshSection, OptimSection, SampleSection
 from jaxrl.device.compilations import Compilations
-from jaxrl.device.mesh import make_mesh, shard_batch
+from jaxrl.device.mesh import make_mesh, shard_batch, shardings_for
 from jaxrl.update.objective import policy_objective, value_objective, weigh
 from jaxrl.update.state import make_actor_critic_optimizer, make_optimizer, place_state, policy_part
 from jaxrl.update.step import make_critic_fn, make_grpo_step, make_ppo_step, make_score_fn, make_sft_step
@@ -66,8 +66,8 @@ ALGOS = {
 }
 
 
-def trees_for(algo, lora=LORA):
-    policy, trainable, frozen = policy_and_trees(lora)
+def trees_for(algo, lora=LORA, mesh=None):
+    policy, trainable, frozen = policy_and_trees(lora, mesh=mesh)
     if isinstance(algo, PPOSection):
         trainable = trainable | {"value_head": noisy(fresh_value_head(policy.config.d_model), 6)}
         if algo.critic == "separate":
@@ -86,7 +86,7 @@ def only_what_is_used(algo, batch):
 @functools.cache
 def step_of(algo, lora, mesh):
     """The step of an algorithm; the programs that it builds are shared by all tests of a file."""
-    policy, trainable, _ = trees_for(algo, lora)
+    policy, trainable, _ = trees_for(algo, lora, mesh)
     state = place_state(trainable, KEEP_GRADIENT, jax.random.key(0), mesh)
     if algo is None:
         return make_sft_step(policy, KEEP_GRADIENT, state, mesh)
@@ -100,6 +100,7 @@ def update(algo, batch, mesh=None, lora=LORA):
     _, trainable, frozen = trees_for(algo, lora)
     state = place_state(trainable, KEEP_GRADIENT, jax.random.key(0), mesh)
     batch = sft_batch(batch) if algo is None else only_what_is_used(algo, batch)
+    frozen = jax.device_put(frozen, shardings_for(frozen, mesh))
     after, metrics = step_of(algo, lora, mesh)(state, frozen, shard_batch(batch, mesh))
     return jax.device_get((after.opt_state, metrics))
 
@@ -148,12 +149,27 @@ def test_cutting_order_padding_and_packing_change_nothing(name, lora):
         assert_same_update(update(ALGOS[name], batch, lora=lora), whole, variant)
 
 
+# Every axis alone and together, on 2, 4 and 8 devices, and every kind of loss on several of them.
+MESHES = [
+    ("sft", None, {"data": 2}),
+    ("ppo separate", LORA, {"fsdp": 2}),
+    ("everything", LORA, {"tensor": 2}),
+    ("everything", LORA, {"fsdp": 4}),
+    ("sft", LORA, {"tensor": 4}),  # more than there are key heads
+    ("sft", None, {"fsdp": 8}),
+    ("ppo separate", LORA, {"dcn_data": 2, "tensor": 4}),
+    ("sft", LORA, {"dcn_data": 2, "fsdp": 2, "tensor": 2}),
+    *((name, lora, {"data": 2, "fsdp": 2, "tensor": 2}) for name, lora in WHOLE),
+]
+
+
 @pytest.mark.mesh
-@pytest.mark.parametrize("name, lora", WHOLE)
-def test_eight_devices_change_nothing(name, lora):
-    eight = make_mesh(MeshSection(data=2, fsdp=2, tensor=2))
-    whole = update(ALGOS[name], policy_batch(2), lora=lora)
-    assert_same_update(update(ALGOS[name], policy_batch(2), eight, lora), whole, "8 devices")
+@pytest.mark.parametrize("name, lora, axes", MESHES)
+def test_a_mesh_changes_nothing(name, lora, axes):
+    """Weights, state and rows cut as a run cuts them."""
+    whole = update(ALGOS[name], policy_batch(1), lora=lora)
+    spread = update(ALGOS[name], policy_batch(1), make_mesh(MeshSection(**axes)), lora)
+    assert_same_update(spread, whole, str(axes))
 
 
 def assert_same_update(found, expected, variant):
