@@ -23,9 +23,9 @@ the compiler's. `floor` is the least time that the work can take on the chip by 
 
     floor = sum over programs that follow each other of max(FLOPs / peak, bytes / bandwidth)
 
-with the FLOPs and bytes of `bench_common.py` (of a decode step: all weights, and keys and values of every live
-row as far as it is; of an update: the products; the scoring pass of `grpo` is left out), and `mfu` FLOPs /
-(peak * median). A chip that is not in `CHIPS` has its rates measured, and the table says so.
+with the FLOPs and bytes of `bench_common.py` (of a decode step: all weights, and keys and values of every
+live row as far as it is; of an update: the products; the scoring pass of `grpo` is left out), and `mfu` FLOPs
+/ (peak * median). A chip that is not in `CHIPS` has its rates measured, and the table says so.
 """
 
 import argparse
@@ -179,9 +179,12 @@ def measure_part(name: str, part: Part, seconds: float, toy: bool) -> int:
     import jax
 
     from jaxrl.config.experiment import Config
+    from jaxrl.config.shared import GPUSection
     from jaxrl.device.compilations import set_up_jax
+    from jaxrl.device.gpu import set_up_gpus
 
     set_up_jax(Config.model_fields["compilation_cache"].default)
+    print("\n".join(set_up_gpus(GPUSection())), file=sys.stderr)
     if not toy and jax.default_backend() != "gpu":
         print(f"jax sees no GPU, but {jax.default_backend()}; --toy runs anywhere", file=sys.stderr)
         return 2
