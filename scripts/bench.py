@@ -17,7 +17,7 @@ The line:
     programs         all of these by name, and for how many shapes each was built
     peak_memory_gib  the device's own count, or the process's where the device has none (CPU); taken before
                      the floor
-    compile_s        of the warm-up's seconds, those in the compiler or reading its cache
+    compile_s        of set_up_s (weights) and warm_up_s, the seconds in the compiler or reading its cache
     mfu              the FLOPs of the formulas over peak * median
     parts            seconds of the median run, the engine's own within `rollout_s`, and what the engine
                      counted
@@ -143,9 +143,12 @@ def measure(
     """
     work, busy = with_microbatch(work), load()
     results: list[tuple[float, dict[str, float]]] = []
+    started = time.perf_counter()
     with Compilations() as compilations, BENCHES[work.what](work, settings) as run:
+        set_up_s = time.perf_counter() - started
         warm_up_s, _ = timed(run, 0)
         warm_up = {
+            "set_up_s": set_up_s,
             "warm_up_s": warm_up_s,
             "compile_s": compilations.seconds,
             "compilations": {"warm_up": compilations.take(), "runs": 0},

@@ -51,6 +51,7 @@ LANES = {
         "policy/test_load.py",
         "rollout/test_collect.py",
         "test_bench.py",
+        "test_bench_gpu.py",
         "test_seeds.py",
         "train/test_experience.py",
         "train/test_rl.py",
