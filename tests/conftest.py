@@ -57,7 +57,7 @@ LANES = {
         "train/test_rl.py",
         "train/test_rsft.py",
     ),
-    "aot": ("compiled/test_aot.py",),
+    "aot": ("compiled/test_aot.py", "compiled/test_gpu_flags.py"),
 }
 
 

@@ -169,7 +169,7 @@ def test_a_process_whose_time_is_up_is_ended(bench_gpu, monkeypatch, tmp_path):
     assert bench_gpu.run_part("sft", 0.4, []) == {"cut_off": "its 0 s were up"}
 
 
-# -------------------------------------------------------------------------------------------------- what is said
+# ----------------------------------------------------------------------------------------------- what is said
 
 
 def test_a_time_below_the_floor_is_called_out(bench_gpu):
