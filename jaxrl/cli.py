@@ -212,6 +212,7 @@ def _eval(arguments: argparse.Namespace) -> None:
         )
     from jaxrl.commands.eval import evaluate_model
     from jaxrl.device.compilations import set_up_jax
+    from jaxrl.device.gpu import set_up_gpus
     from jaxrl.device.mesh import make_mesh
     from jaxrl.files.jsonl import check_out
     from jaxrl.policy.load import load_policy
@@ -221,6 +222,7 @@ def _eval(arguments: argparse.Namespace) -> None:
     if arguments.out is not None:
         check_out(arguments.out)
     set_up_jax(config.compilation_cache)
+    set_up_gpus(config.gpu)
     model = ModelSection(path=arguments.model, dtype=arguments.dtype)
     mesh = make_mesh(choose_mesh(config.mesh, model, stages[-1:], vocab_size=0)[0])
     weights = load_policy(arguments.model, arguments.adapter, arguments.dtype, mesh)
@@ -414,14 +416,16 @@ def _generate(arguments: argparse.Namespace) -> None:
 def _open_model(arguments: argparse.Namespace) -> tuple[Any, Any]:
     """The mesh, and the weights on it."""
     from jaxrl.config.experiment import Config
-    from jaxrl.config.shared import MeshSection
+    from jaxrl.config.shared import GPUSection, MeshSection
     from jaxrl.device.compilations import set_up_jax
+    from jaxrl.device.gpu import set_up_gpus
     from jaxrl.device.mesh import make_mesh
     from jaxrl.files.jsonl import check_out
     from jaxrl.policy.load import load_policy
 
     check_out(arguments.out)
     set_up_jax(Config.model_fields["compilation_cache"].default)
+    set_up_gpus(GPUSection())
     mesh = make_mesh(MeshSection())
     return mesh, load_policy(arguments.model, arguments.adapter, arguments.dtype, mesh)
 

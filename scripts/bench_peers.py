@@ -70,6 +70,11 @@ def main() -> int:
     parser.add_argument("--worker", choices=["ours", "peer"], help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     work = work_of(arguments)
+    if work.lengths == "uniform" or work.model is not None or not work.lora:
+        parser.error(
+            "the peers know prompts of one length, random weights and adapters only: leave out --lengths "
+            "uniform, --model and --no-lora"
+        )
     if work.what == "grpo" and (work.group < 2 or work.num_samples % work.piece):
         parser.error(
             "a group of one sample has nothing to compare, and TRL cuts P * G rows evenly: raise --group, or "
@@ -183,15 +188,16 @@ def our_worker(work: Work, arguments: argparse.Namespace) -> int:
     channel = Channel()
     set_up_jax(Config.model_fields["compilation_cache"].default)
     try:
-        run = bench.BENCHES[work.what](bench.with_microbatch(work), bench.settings_of(arguments))
+        with bench.BENCHES[work.what](bench.with_microbatch(work), bench.settings_of(arguments)) as run:
+            for number in range(arguments.runs + 1):
+                seconds, _ = bench.timed(run, number)
+                memory, _ = bench.peak_memory_gib()
+                # run() has counted
+                channel.tell(seconds=seconds, tokens=work.tokens(), peak_memory_gib=memory)
+                channel.wait()
     except InputError as error:
         print(error, file=sys.stderr)
         return 2
-    for number in range(arguments.runs + 1):
-        seconds, _ = bench.timed(run, number)
-        # run() has counted
-        channel.tell(seconds=seconds, tokens=work.tokens(), peak_memory_gib=bench.peak_memory_gib()[0])
-        channel.wait()
     return 0
 
 

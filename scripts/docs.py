@@ -46,6 +46,7 @@ PARTS = [  # heading, what is said under it, and the sections in it by their pla
             "model.architecture": shared.ArchitectureSection,
             "lora": shared.LoraSection,
             "mesh": shared.MeshSection,
+            "gpu": shared.GPUSection,
             "sample": shared.SampleSection,
             "optim": shared.OptimSection,
             "verify": shared.VerifySection,

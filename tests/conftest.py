@@ -51,12 +51,13 @@ LANES = {
         "policy/test_load.py",
         "rollout/test_collect.py",
         "test_bench.py",
+        "test_bench_gpu.py",
         "test_seeds.py",
         "train/test_experience.py",
         "train/test_rl.py",
         "train/test_rsft.py",
     ),
-    "aot": ("compiled/test_aot.py",),
+    "aot": ("compiled/test_aot.py", "compiled/test_gpu_flags.py"),
 }
 
 

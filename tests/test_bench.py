@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from jaxrl.errors import InputError
+from tests import tiny
 
 SCRIPTS = Path(__file__).resolve().parents[1] / "scripts"
 SMALL = "--shape tiny --prompts 2 --group 2 --prompt-len 9 --new 7 --rows 2 --seq-len 16 --runs 2".split()
@@ -59,10 +60,13 @@ def run_script(script: str, *flags: str, timeout: float = 3000) -> subprocess.Co
 # -------------------------------------------------------------------------------------------- shapes and work
 
 
-@pytest.mark.parametrize("shape", ["tiny", "smollm-135m", "qwen2.5-0.5b", "qwen2.5-1.5b", "llama3.1-8b"])
+@pytest.mark.parametrize(
+    "shape",
+    ["tiny", "smollm-135m", "qwen2.5-0.5b", "qwen3-0.6b", "llama3.2-1b", "qwen2.5-1.5b", "llama3.1-8b"],
+)
 def test_shapes_have_the_parameters_that_the_models_have(bench, common, shape):
     work = make_work(common, shape=shape)
-    policy = bench.make_policy(work)
+    policy = bench.make_policy(work, tiny.one_device())
     model, lora = (jax.eval_shape(init, jax.random.key(0)) for init in (policy.init_model, policy.init_lora))
     kernels = [
         leaf.size
@@ -76,6 +80,8 @@ def test_shapes_have_the_parameters_that_the_models_have(bench, common, shape):
         "tiny": 0.509,
         "smollm-135m": 134.515,
         "qwen2.5-0.5b": 494.033,
+        "qwen3-0.6b": 596.050,
+        "llama3.2-1b": 1235.814,
         "qwen2.5-1.5b": 1543.714,
         "llama3.1-8b": 8030.261,
     }[shape]
@@ -94,8 +100,19 @@ def test_budgets_are_fixed_or_lognormal_and_always_the_same(common):
 
 
 def test_prompts_leave_the_ids_of_padding_and_end_alone(common):
-    ids = make_work(common, prompts=50, prompt_len=50).prompt_ids()
+    ids = np.array(make_work(common, prompts=50, prompt_len=50).prompt_ids())
     assert ids.shape == (50, 50) and ids.min() > max(common.PAD, common.END) and ids.max() < 512
+
+
+def test_uniform_lengths_are_the_draw_that_others_publish(common):
+    """nano-vllm prints 133,966 output tokens for its seed and sizes."""
+    work = make_work(
+        common, shape="qwen3-0.6b", prompts=256, group=1, prompt_len=1024, new=1024, lengths="uniform"
+    )
+    assert work.tokens() == work.budgets().sum() == 133_966
+    lengths, ids = work.prompt_lengths(), work.prompt_ids()
+    assert lengths.sum() == 142_827 and lengths.min() >= 100 and lengths.max() <= 1024
+    assert max(map(max, ids)) <= 10_000 and work.budgets().min() >= 100 and work.budgets().max() <= 1024
 
 
 # ----------------------------------------------------------------------------------------------------- floors
@@ -126,6 +143,29 @@ def test_floor_of_sampling_counts_live_rows_and_their_positions(common):
         reads = [5 + t for b in budgets if b > t]
         assert (step.flops, step.bytes) == (count_forward(s, reads, len(reads)), weights + kv * sum(reads))
     assert sum(sum(b > t for b in budgets) for t in range(1, 6)) + work.num_samples == work.tokens()
+
+
+def test_floor_of_sampling_counts_each_prompt_by_its_own_length(common):
+    work = make_work(common, lengths="uniform", group=1, prompt_len=130, new=120, prompts=3, lora=False)
+    s, lengths, budgets = work.sizes, work.prompt_lengths(), work.budgets()
+    assert len(set(lengths)) > 1
+    prefill, *steps = common.costs(work)
+    weights, kv = 2 * (s.linear + s.V * s.D), 2 * 2 * s.L * s.K * s.H
+    assert prefill.bytes == weights + kv * lengths.sum()
+    assert prefill.flops == 2 * lengths.sum() * s.linear + 2 * 3 * s.V * s.D + 4 * s.L * s.N * s.H * sum(
+        sum(range(1, n + 1)) for n in lengths
+    )
+    for t, step in enumerate(steps, start=1):
+        reads = [n + t for n, b in zip(lengths, budgets) if b > t]
+        assert step.bytes == weights + kv * sum(reads)
+
+
+def test_floor_of_a_whole_models_update_has_three_products_for_every_matrix(common):
+    work = make_work(common, "sft", lora=False)
+    s, (update,) = work.sizes, common.costs(work)
+    attention = sum(3 * 4 * s.N * s.H * positions * s.L for positions in range(1, 9)) * 2
+    assert update.flops == 6 * 16 * s.linear + attention + 6 * 14 * s.V * s.D
+    assert update.bytes == 2 * 2 * (s.linear + s.V * s.D) + 24 * (s.linear + s.V * s.D)
 
 
 def test_floor_of_an_update_has_no_gradient_of_frozen_weights(common):

@@ -19,6 +19,7 @@ from jaxrl.config.tasks import CustomSection
 from jaxrl.data.dates import asks_for_date
 from jaxrl.data.tokenizer import num_tokens
 from jaxrl.device.compilations import Compilations, set_up_jax
+from jaxrl.device.gpu import set_up_gpus
 from jaxrl.device.memory import explain_out_of_memory
 from jaxrl.device.mesh import make_mesh, num_row_shards
 from jaxrl.device.processes import agree, is_first
@@ -59,6 +60,7 @@ def run(config: Config, stream: TextIO | None = sys.stdout) -> Path:
         it, and a disk that takes no more. Nothing is written before all stages have been looked at.
       Interrupted: on Ctrl-C, SIGTERM or SIGHUP, after the state was saved.
     """
+    set_up_gpus(config.gpu)  # before a device is used
     with locked(config.folder) if is_first() else nullcontext(lambda: None) as check_lock:
         return run_locked(config, check_lock, stream)
 
@@ -68,6 +70,7 @@ def run_locked(config: Config, check_lock: Callable[[], None], stream: TextIO | 
     gave.
     """
     set_up_jax(config.compilation_cache)
+    gpu_notes = set_up_gpus(config.gpu)
     folder = config.folder
     refuse_other_config(folder, config)
     refuse_broken_records(folder)
@@ -103,6 +106,8 @@ def run_locked(config: Config, check_lock: Callable[[], None], stream: TextIO | 
             interrupt,
             compilations,
         )
+        for note in gpu_notes:
+            console.note(note)
         if why_mesh:
             console.note(why_mesh)
         if asks_for_date(tokenizer):

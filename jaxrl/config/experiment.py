@@ -17,6 +17,7 @@ from jaxrl.config.section import Fraction, PositiveInt, Section, Seed, merge
 from jaxrl.config.shared import (
     CheckpointSection,
     ExpectSection,
+    GPUSection,
     LoraSection,
     MeshSection,
     ModelSection,
@@ -303,6 +304,7 @@ class Config(Section):
     model: the base model.
     lora: the adapters that are trained; null trains the whole model.
     mesh: the devices, and where arrays lie on them.
+    gpu: memory and compiler flags on NVIDIA GPUs.
     task: what is asked and how it is judged.
     sample: how completions are drawn.
     optim: the optimiser.
@@ -320,6 +322,7 @@ class Config(Section):
     model: ModelSection
     lora: LoraSection | None = None
     mesh: MeshSection = MeshSection()
+    gpu: GPUSection = GPUSection()
     task: TaskSection | None = None
     sample: SampleSection = SampleSection()
     optim: OptimSection = OptimSection()

@@ -296,3 +296,24 @@ class TrackSection(Section):
     log_every: PositiveInt = 1
     samples_per_step: NonNegativeInt = 16
     wandb: WandbSection | None = None
+
+
+Flag = bool | int | float | str
+
+
+class GPUSection(Section):
+    """What NVIDIA GPUs are asked for before jax starts; without one it is not looked at. Variables in the
+    environment (`XLA_FLAGS`, `XLA_CLIENT_MEM_FRACTION`, `XLA_PYTHON_CLIENT_PREALLOCATE`) have the last word.
+
+    memory_fraction: share of each GPU's memory that arrays may take. What is left over is for the driver, the
+      libraries' work spaces, CUDA graphs and collectives. Lower it where another process uses the same GPU;
+      null takes jax's own, 0.75.
+    preallocate: whether that share is taken at the start, so that nobody else gets it and it does not fall
+      into pieces; else as it is needed.
+    flags: XLA's, by name without the dashes, for example `{xla_gpu_autotune_level: 0}`. One that XLA does not
+      know is an error. Which matter, and what they are by themselves: docs/gpu.md.
+    """
+
+    memory_fraction: Annotated[float, Field(gt=0, le=1)] | None = 0.9
+    preallocate: bool = True
+    flags: dict[Annotated[str, Field(pattern=r"^xla_\w+$")], Flag] = {}  # noqa: RUF012

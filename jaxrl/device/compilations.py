@@ -16,10 +16,14 @@ MOST_NAMES = 6  # in a line
 
 
 class Compilations:
-    """Counts programs, by name, that are built (or taken from the cache on disk) while it is open."""
+    """Counts programs, by name, that are built (or taken from the cache on disk) while it is open.
+
+    seconds: that this took.
+    """
 
     def __init__(self) -> None:
         self.programs: Counter[str] = Counter()
+        self.seconds = 0.0
         self._taken = 0
 
     def __enter__(self) -> "Compilations":
@@ -46,6 +50,7 @@ class Compilations:
     def _listen(self, event: str, duration_secs: float, **details: str | int) -> None:
         if event.endswith("backend_compile_duration"):
             name = str(details.get("fun_name", "unnamed"))
+            self.seconds += duration_secs
             self.programs[name.removeprefix("jit(").removesuffix(")")] += 1
 
 
