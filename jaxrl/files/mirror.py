@@ -114,7 +114,11 @@ class Mirror:
           InputError: the network does not take it; another process has taken the folder over.
         """
         stamps = {name: _stamp(self.folder / name) for name in _local_files(self.folder)}
-        changed = [name for name, stamp in stamps.items() if self._stamps.get(name) != stamp]
+        changed = [
+            name
+            for name, stamp in stamps.items()
+            if (self._stamps.get(name), self._there.get(name)) != (stamp, stamp[0])
+        ]
         # what somebody has put there beside the run's own files is left alone
         own = [name for name in self._there if name in self._stamps or _whole(name) is not None]
         gone = [name for name in own if name not in stamps]
@@ -178,11 +182,9 @@ class Mirror:
         write_whole(self.folder / SENT, json.dumps(note))
 
     def _is_needed(self, name: str) -> bool:
-        """Whether the run needs a file to go on: no export, and of no checkpoint that is not whole."""
-        if (whole := _whole(name)) is None:
-            return not EXPORT.match(name)
-        files = self._wholes.get(whole, {})
-        return name in files and all(self._there.get(part) == size for part, size in files.items())
+        """Whether the run goes on from a file: from no export, and from no checkpoint without a commit."""
+        whole = _whole(name)
+        return not EXPORT.match(name) if whole is None else name in self._wholes.get(whole, {})
 
     def _empty(self) -> None:
         """Take the local copy away, the note of what it is a copy of first."""
