@@ -7,8 +7,9 @@ from pathlib import Path
 
 from jaxrl.errors import InputError
 
+COPY = "copy it to a disk here, and give the path of the copy"  # of what is to be read
 CACHE = "JAXRL_RUNS_CACHE"  # the environment variable that says where local copies are kept
-# `Path` has made one slash of the two by the time that a flag of a command is looked at
+# of the two slashes, `Path` has left one by the time that a flag of a command is looked at
 URL = re.compile(r"([a-z][a-z0-9+.-]+(?:::[a-z0-9+.-]+)*):/+")
 ON_DISK = ("file", "local")  # protocols that name a path of this machine
 
@@ -16,7 +17,7 @@ ON_DISK = ("file", "local")  # protocols that name a path of this machine
 def is_url(place: str | Path) -> bool:
     """Whether a text names a place elsewhere; `file://` is here."""
     found = URL.match(str(place))
-    return found is not None and found[1] not in ON_DISK and not os.path.exists(place)
+    return found is not None and found[1] not in ON_DISK
 
 
 def local_path(place: str) -> Path:
@@ -40,7 +41,7 @@ def local_copy(url: str) -> Path:
 
 
 def refuse_url(place: str | Path, remedy: str) -> None:
-    """InputError where a file here is asked for and a URL is given; `remedy` closes the text."""
-    if is_url(place):
+    """InputError where a file or folder here is asked for and a URL is given; `remedy` closes the text."""
+    if is_url(place) and not os.path.exists(place):
         url = URL.sub(r"\1://", str(place), count=1)
-        raise InputError(f"{url} is a URL, and only runs_dir may be one: {remedy}")
+        raise InputError(f"{url} is a URL, and only runs_dir may be one; {remedy}")
