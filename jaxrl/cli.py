@@ -179,7 +179,7 @@ def _run(arguments: argparse.Namespace) -> None:
     with locked(config.folder) as check_lock, mirrored(config.folder, config.url) as mirror:
         from jaxrl.commands.run import run_locked
 
-        run_locked(config, check_lock, mirror=mirror)
+        run_locked(config, check_lock, mirror)
 
 
 def _add_eval(commands: Commands) -> None:

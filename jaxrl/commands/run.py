@@ -61,16 +61,13 @@ def run(config: Config, stream: TextIO | None = sys.stdout) -> Path:
     """
     with (
         locked(config.folder) if is_first() else nullcontext(lambda: None) as check_lock,
-        mirrored(config.folder, config.url) as mirror,
+        mirrored(config.folder, config.url if is_first() else None) as mirror,
     ):
-        return run_locked(config, check_lock, stream, mirror)
+        return run_locked(config, check_lock, mirror, stream)
 
 
 def run_locked(
-    config: Config,
-    check_lock: Callable[[], None],
-    stream: TextIO | None = sys.stdout,
-    mirror: Mirror | None = None,
+    config: Config, check_lock: Callable[[], None], mirror: Mirror | None, stream: TextIO | None = sys.stdout
 ) -> Path:
     """`run`, where the caller keeps other processes out of the run's folder; `check_lock` is what `locked`
     gave, and `mirror` what `mirrored` did.

@@ -33,7 +33,8 @@ class RunFolder:
       path: of the folder.
       writes: whether this is the first process.
       agree: gives every process the first one's value; see `device/processes.py`.
-      mirror: of a folder that is kept elsewhere, and of which `path` is a copy. What is written is sent.
+      mirror: of a folder that is kept elsewhere, and of which `path` is a copy; the first process alone has
+        it. What is written is sent.
     """
 
     def __init__(
@@ -72,8 +73,7 @@ class RunFolder:
 
     def send(self) -> None:
         """Where the folder is kept elsewhere, send what has changed: after a checkpoint. As `write`."""
-        if self._mirror is not None:
-            self._by_the_first(self._push)
+        self._by_the_first(self._push)
 
     def _push(self) -> None:
         if self._mirror is not None:

@@ -1,4 +1,6 @@
-"""A run that is kept elsewhere, and whose machine is lost again and again, is the run that nobody disturbed."""
+"""A run that is kept elsewhere, and whose machine is lost again and again, is the run that nobody has
+disturbed.
+"""
 
 import io
 import json

@@ -74,10 +74,8 @@ READERS = {
 
 @pytest.mark.parametrize("reader", READERS)
 def test_where_a_place_here_is_needed_a_url_is_one_error_with_the_remedy(reader):
-    with pytest.raises(
-        InputError, match=r"^gs://bucket/a.jsonl is a URL, and only runs_dir may be one; .*copy"
-    ):
-        READERS[reader]("gs://bucket/a.jsonl")
+    with pytest.raises(InputError, match=r"^gs://bucket/a is a URL, and only runs_dir may be one; .*copy"):
+        READERS[reader]("gs://bucket/a")
 
 
 def test_what_a_users_task_is_told_may_be_a_url(tmp_path):

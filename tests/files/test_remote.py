@@ -3,6 +3,7 @@
 import sys
 
 import pytest
+from fsspec.registry import _registry
 
 from jaxrl.errors import InputError
 from jaxrl.files import remote as remote_module
@@ -55,9 +56,7 @@ def test_what_waiting_may_mend_is_tried_again(error, tries):
 
     remote = Remote("bucket://runs/toy")
     Bucket.before = staticmethod(fail)
-    with pytest.raises(
-        InputError, match=rf"^bucket://runs/toy/a cannot be written: {type(error).__name__}: "
-    ):
+    with pytest.raises(InputError, match=rf"^bucket://.*/a cannot be written: {type(error).__name__}: "):
         remote.write("a", b"")
     assert len(Bucket.asked) == tries
     with pytest.raises(InputError):
@@ -73,10 +72,9 @@ def test_what_waiting_may_mend_is_tried_again(error, tries):
 
 @pytest.mark.parametrize("url, package", [("gs://bucket/runs", "gcsfs"), ("s3://bucket/runs", "s3fs")])
 def test_a_package_that_is_missing_is_named(url, package, monkeypatch):
-    import fsspec.registry
-
     monkeypatch.setitem(sys.modules, package, None)
-    monkeypatch.setattr(fsspec.registry, "_registry", {})
+    for protocol in ("gs", "s3"):
+        monkeypatch.delitem(_registry, protocol, raising=False)
     with pytest.raises(InputError, match=f"^{url} is not reached without {package}.*pip install {package}"):
         Remote(url)
 
