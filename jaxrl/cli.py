@@ -172,13 +172,14 @@ def _add_run(commands: Commands) -> None:
 
 def _run(arguments: argparse.Namespace) -> None:
     from jaxrl.config.file import load_config
+    from jaxrl.files.mirror import mirrored
 
     config = load_config(arguments.config, arguments.overrides)
     # before jax, whose import takes seconds: who came first is first
-    with locked(config.folder) as check_lock:
+    with locked(config.folder) as check_lock, mirrored(config.folder, config.url) as mirror:
         from jaxrl.commands.run import run_locked
 
-        run_locked(config, check_lock)
+        run_locked(config, check_lock, mirror)
 
 
 def _add_eval(commands: Commands) -> None:

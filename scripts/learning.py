@@ -71,7 +71,7 @@ def learn(config: Path, game: str, seed: int, overrides: list[str]) -> tuple[int
     command = [sys.executable, "-m", "jaxrl.cli", "run", str(config), *own, *overrides]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     seconds = time.monotonic() - started
-    lines = (Path(loaded.runs_dir) / name / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    lines = (loaded.folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     rewards = [row["reward/mean"] for row in map(json.loads, lines) if row["stage"] == stage.name]
     means = [statistics.fmean(rewards[i - WINDOW : i]) for i in range(WINDOW, len(rewards) + 1)]
     reached = next((i + WINDOW for i, mean in enumerate(means) if mean >= GOAL), None)

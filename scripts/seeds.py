@@ -94,7 +94,7 @@ def one_run(path: Path, overrides: list[str], seed: int, perturbation: str) -> R
     own = [*overrides, f"name={name}", f"seed={seed}", "expect=null"]  # here it is found out
     if config.task and getattr(config.task, "graph", "") is None:
         own.append(f"task.graph_seed={seed}")
-    folder = Path(config.runs_dir) / name
+    folder = config.folder.with_name(name)
     if perturbation == "noise":
         start = folder.with_name(f"{name}-start")
         if not make_noisy_model(load_config(path, own), start):

@@ -135,6 +135,7 @@ def test_worlds_and_arithmetic_do_not_know_each_other():
         ("jax", ["ops", *itertools.chain(FLOORS[2], FLOORS[3], *FLOORS[5:9])]),
         ("transformers", ["data"]),
         ("pydantic", ["config"]),
+        ("fsspec", ["files"]),
     ],
 )
 def test_a_package_is_imported_only_where_it_belongs(package, allowed):
@@ -150,6 +151,17 @@ def test_worlds_import_no_accelerator():
     modules = ["jaxrl." + name.removesuffix("/__init__").replace("/", ".") for name in names]
     loaded = modules_after(f"import importlib\nfor name in {modules}: importlib.import_module(name)")
     assert not loaded & heavy
+
+
+def test_a_run_that_is_kept_here_loads_nothing_for_those_that_are_not():
+    program = """
+from pathlib import Path
+from jaxrl.files.mirror import mirrored
+from jaxrl.files.run_folder import RunFolder
+with mirrored(Path("."), None) as mirror:
+    RunFolder(".", mirror=mirror)
+"""
+    assert not modules_after(program) & {"fsspec", "gcsfs", "aiohttp"}
 
 
 def test_flax_is_a_notation_for_layers_and_nothing_more():

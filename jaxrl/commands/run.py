@@ -26,6 +26,7 @@ from jaxrl.device.processes import agree, is_first
 from jaxrl.errors import InputError
 from jaxrl.files.disk import write_whole
 from jaxrl.files.lock import locked
+from jaxrl.files.mirror import Mirror, mirrored
 from jaxrl.files.run_folder import RunFolder
 from jaxrl.interrupt import Interrupt, Interrupted
 from jaxrl.policy.describe import describe
@@ -61,13 +62,18 @@ def run(config: Config, stream: TextIO | None = sys.stdout) -> Path:
       Interrupted: on Ctrl-C, SIGTERM or SIGHUP, after the state was saved.
     """
     set_up_gpus(config.gpu)  # before a device is used
-    with locked(config.folder) if is_first() else nullcontext(lambda: None) as check_lock:
-        return run_locked(config, check_lock, stream)
+    with (
+        locked(config.folder) if is_first() else nullcontext(lambda: None) as check_lock,
+        mirrored(config.folder, config.url if is_first() else None) as mirror,
+    ):
+        return run_locked(config, check_lock, mirror, stream)
 
 
-def run_locked(config: Config, check_lock: Callable[[], None], stream: TextIO | None = sys.stdout) -> Path:
+def run_locked(
+    config: Config, check_lock: Callable[[], None], mirror: Mirror | None, stream: TextIO | None = sys.stdout
+) -> Path:
     """`run`, where the caller keeps other processes out of the run's folder; `check_lock` is what `locked`
-    gave.
+    gave, and `mirror` what `mirrored` did.
     """
     set_up_jax(config.compilation_cache)
     gpu_notes = set_up_gpus(config.gpu)
@@ -84,7 +90,7 @@ def run_locked(config: Config, check_lock: Callable[[], None], stream: TextIO | 
     inputs = read_inputs(inputs, config, folder)
     weights = load(description, config.seed)
     check_lock()  # the model may have taken minutes
-    run_folder = RunFolder(folder, is_first(), agree)
+    run_folder = RunFolder(folder, is_first(), agree, mirror)
     make_run_folder(run_folder, config, tokenizer, inputs)
     with (
         Interrupt() as interrupt,
@@ -152,14 +158,14 @@ def finish(run: Run) -> None:
     """The report, and the table of evaluations on the console."""
     run.logger.check()
     rows = load_rows(run.folder / EVAL)
-    report = run.logger.folder.write(REPORT, lambda _: write_report(run.folder))
+    run.logger.folder.write(REPORT, lambda _: write_report(run.folder))
     run.console.close()
     if rows:
         run.console.note(render_table(rows))
     if run.config.expect is not None:
         for sentence in compare(run.config.expect, {row.name: row.accuracy for row in rows}):
             run.console.note(sentence)
-    run.console.note(f"report: {report}")
+    run.console.note(f"report: {run.logger.folder.place(REPORT)}")
 
 
 def refuse_other_config(folder: Path, config: Config) -> None:
@@ -224,7 +230,7 @@ def export(run: Run, weights: PolicyWeights) -> None:
     model = {**weights.frozen, **weights.trainable}["model"]
     base = run.config.model.path
     if weights.is_new_base:
-        base = str(run.folder / "model")
+        base = run.logger.folder.place("model")
         made_here = run.folder / "tokenizer"
 
         def write_model(folder: Path) -> None:

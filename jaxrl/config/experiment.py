@@ -27,6 +27,7 @@ from jaxrl.config.shared import (
     VerifySection,
 )
 from jaxrl.config.tasks import TaskSection
+from jaxrl.files.place import is_url, join, local_copy, local_path
 
 LEAST_RL_TEMPERATURE = 0.01  # float32 logits are rounded by some 1e-6: 1e-4 nats here
 # it becomes the name of a folder
@@ -299,7 +300,8 @@ class Config(Section):
 
     name: of the run, and of its folder.
     seed: of everything that is drawn; the same seed on the same machine and versions is the same run.
-    runs_dir: the run's folder is made in it.
+    runs_dir: the run's folder is made in it: a path, or a URL that fsspec takes (`gs://bucket/runs`), which a
+      local copy is kept of (in `$JAXRL_RUNS_CACHE`, or else in `~/.cache/jaxrl/runs`).
     compilation_cache: where compiled programs are kept between runs; null keeps none.
     model: the base model.
     lora: the adapters that are trained; null trains the whole model.
@@ -333,9 +335,15 @@ class Config(Section):
     stages: Annotated[tuple[Stage, ...], Field(strict=False, min_length=1)]
 
     @property
+    def url(self) -> str | None:
+        """Of the run's folder, where that is kept elsewhere."""
+        return join(self.runs_dir, self.name) if is_url(self.runs_dir) else None
+
+    @property
     def folder(self) -> Path:
-        """Where the run leaves what it makes."""
-        return Path(self.runs_dir) / self.name
+        """Where the run leaves what it makes: its folder, or the local copy of one that is kept elsewhere."""
+        runs = local_path(self.runs_dir) if self.url is None else local_copy(self.runs_dir)
+        return runs / self.name
 
     @model_validator(mode="before")
     @classmethod

@@ -16,6 +16,7 @@ from typing import IO, Any, cast
 
 from jaxrl.errors import InputError
 from jaxrl.files.disk import writing
+from jaxrl.files.place import COPY, refuse_url
 
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -32,6 +33,7 @@ def read_rows(path: str | Path, bad: Bad | None = None) -> Iterator[tuple[str, A
       InputError: a file that cannot be read, a line that is not UTF-8 or not JSON, or holds a number that
         JSON does not have.
     """
+    refuse_url(path, COPY)
     path, number = Path(path), 0
     try:
         with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as lines:
@@ -110,6 +112,7 @@ def write_rows(path: str | Path, rows: Iterable[Row], goes_on: bool = False, kee
 
 def check_out(path: str | Path) -> None:
     """InputError unless a file can be written there: found before hours of work, not after."""
+    refuse_url(path, "give --out the path of a file here, and copy that")
     path, target = Path(path), Path(os.path.realpath(path))
     # Even where stdout is a file: it would be replaced, with all that stands in it already.
     is_stream = os.path.abspath(path).startswith(("/dev/std", "/dev/fd/", "/proc/"))

@@ -2,7 +2,7 @@
 
 runs/<name>/  config.yaml  inputs.json  metrics.jsonl  samples.jsonl  events.jsonl  eval.json  report.md
               checkpoints/<stage>/  tokenizer/  model/ (a base made here)  adapter/ (PEFT)
-              lock (while a process is at work there)
+              lock (while a process is at work there)  sent.json (where it is kept at a URL)
 
 Checkpoints are the one exception: all processes write them together (`update/checkpoint.py`).
 """
@@ -14,6 +14,8 @@ from typing import Any
 from jaxrl.errors import InputError
 from jaxrl.files.disk import writing
 from jaxrl.files.journal import Journal
+from jaxrl.files.mirror import Mirror
+from jaxrl.files.place import join
 
 
 def alone(value: Any) -> Any:
@@ -31,11 +33,23 @@ class RunFolder:
       path: of the folder.
       writes: whether this is the first process.
       agree: gives every process the first one's value; see `device/processes.py`.
+      mirror: of a folder that is kept elsewhere, and of which `path` is a copy; the first process alone has
+        it. What is written is sent.
     """
 
-    def __init__(self, path: str | Path, writes: bool = True, agree: Callable[[Any], Any] = alone):
-        self.path, self.writes, self._agree = Path(path), writes, agree
+    def __init__(
+        self,
+        path: str | Path,
+        writes: bool = True,
+        agree: Callable[[Any], Any] = alone,
+        mirror: Mirror | None = None,
+    ):
+        self.path, self.writes, self._agree, self._mirror = Path(path), writes, agree, mirror
         self._journals: dict[str, Journal] = {}
+
+    def place(self, name: str) -> str:
+        """Where people find a file: its path, or its URL."""
+        return str(self.path / name) if self._mirror is None else join(self._mirror.remote.url, name)
 
     def exists(self, name: str) -> bool:
         """Whether the first process sees such a file or folder."""
@@ -47,17 +61,34 @@ class RunFolder:
         Raises:
           InputError: on every process, what the first one could not write and why.
         """
-        path, error = self.path / name, None
+        path = self.path / name
+
+        def write_and_send() -> None:
+            with writing(path):
+                write(path)
+            self._push()
+
+        self._by_the_first(write_and_send)
+        return path
+
+    def send(self) -> None:
+        """Where the folder is kept elsewhere, send what has changed: after a checkpoint. As `write`."""
+        self._by_the_first(self._push)
+
+    def _push(self) -> None:
+        if self._mirror is not None:
+            self._mirror.push()
+
+    def _by_the_first(self, act: Callable[[], None]) -> None:
+        error = None
         if self.writes:
             try:
-                with writing(path):
-                    write(path)
+                act()
             except InputError as refused:
                 error = str(refused)
         error = self._agree(error)
         if error is not None:
             raise InputError(error)
-        return path
 
     def open(self, *names: str) -> None:
         """Begin to write journals, where this process writes."""

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from jaxrl.errors import InputError
+from jaxrl.files.place import COPY, refuse_url
 
 
 def model_folder(path: str, with_weights: bool = True) -> Path:
@@ -11,6 +12,7 @@ def model_folder(path: str, with_weights: bool = True) -> Path:
     Raises:
       InputError: if there is no such directory and the hub does not answer.
     """
+    refuse_url(path, COPY)
     if Path(path).is_dir():
         return Path(path)
     from huggingface_hub import snapshot_download

@@ -12,6 +12,7 @@ from typing import Any
 from jaxrl.config.file import read_yaml
 from jaxrl.config.shared import ExpectSection
 from jaxrl.files.disk import write_whole
+from jaxrl.files.place import is_url, join
 from jaxrl.track.alarms import in_step
 from jaxrl.track.evaluations import EVAL, load_rows
 from jaxrl.track.events import ALARM, EVENTS
@@ -88,9 +89,11 @@ def _header(config: Mapping[str, Any], folder: Path) -> str:
     model = config.get("model") or {}
     source = model.get("path") or "a fresh model of `model.architecture`"
     lora = config.get("lora")
+    name, runs_dir = config.get("name", folder.name), str(config.get("runs_dir", ""))
     lines = [
-        f"# {config.get('name', folder.name)}",
+        f"# {name}",
         "",
+        *([f"- kept at: {join(runs_dir, name)}"] if is_url(runs_dir) else []),
         f"- seed: {config.get('seed', 0)}",
         f"- model: {source}",
         (

@@ -26,6 +26,7 @@ from jaxrl.config.experiment import Config
 from jaxrl.errors import InputError
 from jaxrl.files.digests import Stamp, sha256_of_all, stamp
 from jaxrl.files.disk import write_whole
+from jaxrl.files.place import COPY, refuse_url
 from jaxrl.policy.folder import model_folder
 
 log = logging.getLogger("jaxrl")
@@ -66,6 +67,9 @@ def check_inputs(config: Config, folder: Path) -> Inputs:
       InputError: files that have changed, are gone or are new since the run began (all are named); a broken
         `inputs.json`.
     """
+    for place, text, _ in _places(config):
+        if "options" not in place:  # of which a task of the user's own may make what it likes
+            refuse_url(text, f"{COPY}, as {'.'.join(map(str, place))}")
     has_begun = (folder / "config.yaml").is_file()  # what a folder without it holds is not believed
     kept = _load(folder / INPUTS) if has_begun else None
     if kept is None:

@@ -160,6 +160,7 @@ class StageRun:
         stops = self.run.interrupt.requested and not is_last
         if is_last or stops or due or step % self.run.config.checkpoint.every == 0:
             self.checkpoints.save(step, state, {**meta, "skipped": self.guard.skipped}, best=best)
+            self.run.logger.folder.send()
         if stops:
             raise Interrupted
 

@@ -15,6 +15,7 @@ from jaxrl.config.file import make_section
 from jaxrl.config.shared import LORA_TARGETS, LoraSection
 from jaxrl.errors import InputError
 from jaxrl.files.disk import read_json
+from jaxrl.files.place import COPY, refuse_url
 from jaxrl.model.config import ModelConfig
 from jaxrl.weights.files import check_tensors, open_tensors, save_tensors, saving
 from jaxrl.weights.names import LAYER, MODULES, Tree, leaf_at, nest
@@ -113,6 +114,7 @@ def read_adapter_section(folder: str | Path) -> LoraSection:
     Raises:
       InputError: a missing or broken file, or anything that LoraSection cannot represent.
     """
+    refuse_url(folder, COPY)
     path = Path(folder) / CONFIG
     values = read_json(path, "check the path, or fetch the file again")
     if values.get("peft_type") != "LORA":

@@ -189,7 +189,7 @@ def test_a_lost_console_does_not_end_the_run(config, whole, tmp_path, monkeypatc
 
 
 def test_one_process_of_those_that_share_a_run_locks_it(config, tmp_path, monkeypatch):
-    monkeypatch.setattr(run_module, "run_locked", lambda config, check_lock, stream: "ran")
+    monkeypatch.setattr(run_module, "run_locked", lambda *_: "ran")
     experiment = load_config(config, [f"runs_dir={tmp_path}"])
     with locked(tmp_path / "tiny"):
         with pytest.raises(InputError, match="another process is at work"):

@@ -1,0 +1,271 @@
+"""The law of a run that is kept elsewhere: what stands there is, after any one operation, a state from which
+the run comes out the same, on this machine or on another.
+
+The run is a toy with the files of a real one: journals, checkpoints of two files, winners, an evaluation, an
+export. Real ones are in `end_to_end/test_elsewhere.py`.
+"""
+
+import hashlib
+import itertools
+import json
+import shutil
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from fsspec.implementations.memory import MemoryFile
+
+from jaxrl.errors import InputError
+from jaxrl.files import remote, remote_lock
+from jaxrl.files.disk import write_whole
+from jaxrl.files.lock import locked
+from jaxrl.files.mirror import mirrored
+from jaxrl.files.run_folder import RunFolder
+from jaxrl.track.logger import RunLogger
+from tests.files.buckets import Bucket, Dead, content, dies_at
+
+URL = "bucket://runs/toy"
+STAGES, STEPS, EVERY = ("a", "b"), 5, 2
+
+
+@pytest.fixture(autouse=True)
+def bucket(monkeypatch):
+    Bucket.clear()
+    monkeypatch.setattr(remote_lock, "PATIENCE", 0.0)  # who left a lock here is dead
+    monkeypatch.setattr(remote, "WAITS", (0.0, 0.0))
+    yield
+    Bucket.clear()
+
+
+@pytest.fixture
+def machines():
+    """A folder for local copies, in memory where there is such a place: hundreds of runs are made."""
+    shm = Path("/dev/shm")
+    with tempfile.TemporaryDirectory(dir=shm if shm.is_dir() else None) as folder:
+        yield Path(folder)
+
+
+def toy_run(folder, url=URL):
+    """A run, or what is left to do of it."""
+    with locked(folder), mirrored(folder, url) as mirror:
+        run = RunFolder(folder, mirror=mirror)
+        if not run.exists("config.yaml"):
+            run.write("tokenizer", lambda path: path.mkdir(exist_ok=True))
+            run.write("tokenizer/words.json", lambda path: write_whole(path, "[]"))
+            run.write("config.yaml", lambda path: write_whole(path, "name: toy"))
+        with RunLogger(run) as logger:
+            state = "start"
+            for index, stage in enumerate(STAGES):
+                state = toy_stage(run, logger, f"{index}_{stage}", stage, state)
+            if not run.exists("eval.json"):
+                logger.begin((*STAGES, "eval"), "eval", -1)
+                logger.log_samples("eval", 0, [{"completion": state}])
+                run.write("eval.json", lambda path: write_whole(path, json.dumps(state)))
+            run.write("model", lambda path: path.mkdir(exist_ok=True))
+            run.write("model/config.json", lambda path: write_whole(path, state))
+
+
+def toy_stage(run, logger, folder_name, stage, state):
+    folder, winners = run.path / "checkpoints" / folder_name, f"checkpoints/{folder_name}_winners/1.jsonl"
+    found = sorted(int(path.name) for path in folder.glob("*") if path.name.isdigit())
+    step = found[-1] if found else 0
+    if found:
+        one, two = (json.loads((folder / str(step) / name).read_text()) for name in ("one", "two/state"))
+        assert one["state"] == two["state"], "a torn checkpoint"
+        assert run.exists(winners), "what the checkpoint was made of is missing"
+        state = one["state"]
+    elif not run.exists(winners):
+        (run.path / winners).parent.mkdir(parents=True, exist_ok=True)
+        run.write(winners, lambda path: write_whole(path, state))
+    if step < STEPS:
+        logger.begin((*STAGES, "eval"), stage, step)
+    while step < STEPS:
+        step += 1
+        state = hashlib.sha256(f"{state}{step}".encode()).hexdigest()
+        logger.log(stage, step, {"state": state})
+        if step % EVERY == 0 or step == STEPS:
+            save(folder, step, state)
+            run.send()
+    return state
+
+
+def save(folder, step, state):
+    """As Orbax does it: what is unfinished has another name, and the old goes after the new has come."""
+    unfinished = folder / f"{step}.orbax-checkpoint-tmp"
+    shutil.rmtree(unfinished, ignore_errors=True)
+    (unfinished / "two").mkdir(parents=True)
+    for name in ("one", "two/state"):
+        # of one size at every step: nothing may be known by its size alone
+        (unfinished / name).write_text(json.dumps({"state": state}))
+    shutil.rmtree(folder / str(step), ignore_errors=True)
+    unfinished.rename(folder / str(step))
+    for old in folder.glob("*"):
+        if old.name != str(step):
+            shutil.rmtree(old)
+
+
+def told(files):
+    """What is to be the same: without the clock, without what befell the process, without names of states."""
+    rows = {
+        name: [
+            {key: value for key, value in json.loads(line).items() if key != "time"}
+            for line in files[name].splitlines()
+        ]
+        for name in ("metrics.jsonl", "samples.jsonl")
+    }
+    rest = {name: text for name, text in files.items() if name not in (*rows, "events.jsonl", "sent.json")}
+    return rows, rest
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """(what a run that nothing befalls leaves there, the number of its operations)."""
+    Bucket.clear()
+    toy_run(tmp_path_factory.mktemp("whole") / "toy")
+    return told(content("runs/toy")), len(Bucket.asked)
+
+
+def test_what_stands_elsewhere_is_what_stands_here_and_nothing_of_the_process(whole, tmp_path):
+    toy_run(tmp_path / "toy")
+    there = content("runs/toy")
+    here = {
+        str(p.relative_to(tmp_path / "toy")): p.read_bytes()
+        for p in (tmp_path / "toy").rglob("*")
+        if p.is_file()
+    }
+    assert {**there, "sent.json": b""} == {**here, "sent.json": b""}
+    assert "lock" not in there and {name for name in there if "/1/" in name or "/2/" in name} == set()
+    assert told(there) == whole[0]
+
+
+def test_whatever_operation_is_the_last_that_is_answered_the_run_comes_out_the_same(whole, machines):
+    expected, operations = whole
+    assert operations > 50
+    for number in range(operations):
+        for machine in ("the same", "another"):
+            Bucket.clear()
+            first = machines / f"{number} {machine}" / "toy"
+            with pytest.raises(Dead), dies_at(number):
+                toy_run(first)
+            toy_run(first if machine == "the same" else first.with_name("another"))
+            assert told(content("runs/toy")) == expected, (number, machine, Bucket.asked)
+            shutil.rmtree(first.parent)
+
+
+def test_every_operation_may_fail_once_before_it_is_done_or_after(whole, tmp_path):
+    """An answer that is lost on its way is asked for again: nothing may be done twice that counts once."""
+    for when in ("before", "after"):
+        Bucket.clear()
+        failed = set()
+
+        def fail_once(number, operation, file, failed=failed):
+            if (operation, file) not in failed:
+                failed.add((operation, file))
+                raise ConnectionError("the line is dead")
+
+        setattr(Bucket, when, staticmethod(fail_once))
+        toy_run(tmp_path / when / "toy")
+        assert told(content("runs/toy")) == whole[0] and len(failed) > 30
+
+
+def test_a_network_that_is_gone_is_one_error_and_the_run_goes_on_from_the_local_copy(whole, tmp_path):
+    failed = []
+
+    def gone(number, operation, file):
+        """From the moment on when the journal is sent that has more than the first checkpoint's rows."""
+        before = content("runs/toy").get("metrics.jsonl")
+        if failed or (operation == "put_file" and file.endswith("metrics.jsonl") and before):
+            failed.append(operation)
+            raise ConnectionError("the line is dead")
+
+    Bucket.before = staticmethod(gone)
+    with pytest.raises(
+        InputError, match=r"^bucket://runs/toy/.* cannot be .*the line is dead.* is whole in .*toy"
+    ):
+        toy_run(tmp_path / "toy")
+    assert failed == ["put_file"] * 3 + ["cat_file"] * 2, "what comes at the end is tried once each"
+    there = content("runs/toy")
+    assert len((tmp_path / "toy" / "metrics.jsonl").read_text().splitlines()) == 2 * EVERY
+    assert len(there["metrics.jsonl"].splitlines()) == EVERY
+    Bucket.clear()
+    Bucket.store.update(
+        {f"/runs/toy/{name}": MemoryFile(Bucket(), name, text) for name, text in there.items()}
+    )
+    toy_run(tmp_path / "toy")
+    assert told(content("runs/toy")) == whole[0]
+
+
+def test_a_local_copy_that_another_machine_has_left_behind_is_made_anew(whole, tmp_path, caplog):
+    with pytest.raises(Dead), dies_at(30):
+        toy_run(tmp_path / "one" / "toy")
+    with pytest.raises(Dead), dies_at(25):
+        toy_run(tmp_path / "two" / "toy")
+    (tmp_path / "one" / "toy" / "metrics.jsonl").write_text("what is not known there")
+    (tmp_path / "one" / "toy" / "left").write_text("over")
+    toy_run(tmp_path / "one" / "toy")
+    assert told(content("runs/toy")) == whole[0] and not (tmp_path / "one" / "toy" / "left").exists()
+    assert "was gone on with elsewhere" in caplog.text
+
+
+def test_a_checkpoint_is_not_believed_while_it_is_written_over(whole, tmp_path):
+    """As where the newest was found damaged, and its steps are done again."""
+    folder = tmp_path / "one" / "toy"
+    toy_run(folder)
+    for number in itertools.count():
+        with suppress(Dead), dies_at(number):
+            with locked(folder), mirrored(folder, URL) as mirror:
+                save(folder / "checkpoints" / "1_b", STEPS, f"{number:064}")
+                RunFolder(folder, mirror=mirror).send()
+            break
+        other = tmp_path / str(number) / "toy"
+        with locked(other), mirrored(other, URL):
+            saved = other / "checkpoints" / "1_b" / str(STEPS)
+            if saved.exists():
+                texts = {(saved / name).read_text() for name in ("one", "two/state")}
+                assert len(texts) == 1, f"half of it is of another save: {number}"
+    assert number > 5
+
+
+def test_what_somebody_puts_there_stays_there(tmp_path):
+    Bucket.clear()
+    toy_run(tmp_path / "toy")
+    Bucket().pipe_file("/runs/toy/notes.txt", b"mine")
+    Bucket().pipe_file("/runs/toy/checkpoints/0_a/99/one", b"half a checkpoint, of a machine that is gone")
+    toy_run(tmp_path / "toy")
+    assert content("runs/toy")["notes.txt"] == b"mine"
+    toy_run(tmp_path / "other" / "toy")
+    assert (tmp_path / "other" / "toy" / "notes.txt").read_bytes() == b"mine"
+    assert "checkpoints/0_a/99/one" not in content("runs/toy")
+
+
+@pytest.mark.parametrize("copy_first", [False, True])
+def test_a_folder_that_says_nothing_of_what_is_whole_is_refused(tmp_path, copy_first):
+    folder = tmp_path / "toy"
+    if copy_first:
+        toy_run(folder)
+        for name in content("runs/toy"):
+            Bucket().rm_file(f"/runs/toy/{name}")
+        message = (
+            f"holds nothing any more of the run that {folder} is a copy of; restore it, or delete {folder}"
+        )
+    else:
+        Bucket().pipe_file("/runs/toy/config.yaml", b"name: toy")
+        message = "holds config.yaml and no sent.json.*set another `name`, or delete what is there"
+    before = content("runs/toy")
+    with pytest.raises(InputError, match=message):
+        toy_run(folder)
+    assert content("runs/toy") == before
+
+
+def test_a_run_that_is_refused_before_it_begins_leaves_nothing(tmp_path):
+    with pytest.raises(InputError, match="no"), locked(tmp_path / "toy"), mirrored(tmp_path / "toy", URL):
+        raise InputError("no")
+    assert content("runs/toy") == {} and not (tmp_path / "toy").exists()
+
+
+@pytest.mark.parametrize("text", [b"no JSON", b"[]", b'{"state": "a"}'])
+def test_a_broken_commit_is_one_error(tmp_path, text):
+    Bucket().pipe_file("/runs/toy/sent.json", text)
+    with pytest.raises(InputError, match="sent.json cannot be used .*restore it, or set another `name`"):
+        toy_run(tmp_path / "toy")
