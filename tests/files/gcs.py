@@ -31,10 +31,13 @@ class Service(BaseHTTPRequestHandler):
             return self._answer(404, {"error": {"code": 404, "message": "No such object"}})
         if asked.get("alt") != "media":
             return self._answer(200, self._resource(name))
-        content, status = self.objects[name], 200
-        if wanted := re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", "")):
-            content, status = content[int(wanted[1]) : int(wanted[2]) + 1 if wanted[2] else None], 206
-        return self._answer(status, content)
+        content, headers = self.objects[name], {"X-Goog-Generation": "1"}
+        if (wanted := re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))) is None:
+            return self._answer(200, content, headers)
+        first = int(wanted[1])
+        part = content[first : int(wanted[2]) + 1 if wanted[2] else None]
+        place = f"bytes {first}-{first + len(part) - 1}/{len(content)}"
+        return self._answer(206, part, {**headers, "Content-Range": place})
 
     def do_POST(self):
         _, asked = self._asked()
@@ -108,6 +111,7 @@ def serving():
         objects, uploads = {}, {}
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Own)
+    server.handle_error = lambda *_: None  # a client that leaves in the middle of an answer
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
         yield f"http://127.0.0.1:{server.server_port}", Own.objects

@@ -215,8 +215,10 @@ def test_a_checkpoint_is_not_believed_while_it_is_written_over(whole, tmp_path):
     for number in itertools.count():
         with suppress(Dead), dies_at(number):
             with locked(folder), mirrored(folder, URL) as mirror:
+                run = RunFolder(folder, mirror=mirror)
+                run.write("report.md", lambda path, number=number: write_whole(path, str(number)))
                 save(folder / "checkpoints" / "1_b", STEPS, f"{number:064}")
-                RunFolder(folder, mirror=mirror).send()
+                run.send()
             break
         other = tmp_path / str(number) / "toy"
         with locked(other), mirrored(other, URL):
@@ -225,6 +227,13 @@ def test_a_checkpoint_is_not_believed_while_it_is_written_over(whole, tmp_path):
                 texts = {(saved / name).read_text() for name in ("one", "two/state")}
                 assert len(texts) == 1, f"half of it is of another save: {number}"
     assert number > 5
+
+
+def test_what_somebody_takes_away_there_is_sent_again(whole, tmp_path):
+    toy_run(tmp_path / "toy")
+    Bucket().rm_file(f"/runs/toy/checkpoints/1_b/{STEPS}/one")
+    toy_run(tmp_path / "toy")
+    assert told(content("runs/toy")) == whole[0]
 
 
 def test_what_somebody_puts_there_stays_there(tmp_path):
