@@ -46,6 +46,7 @@ from bench_common import Work
 # Part of `device_kind` -> FLOP/s in bfloat16 without sparsity, bytes/s of memory: NVIDIA's data sheets, SXM.
 CHIPS = {"A100-SXM4-80GB": (312e12, 2_039e9), "H100 80GB HBM3": (989e12, 3_350e9), "H200": (989e12, 4_800e9)}
 LEAST_S = 60.0  # to load jax, make the weights and compile something
+MARGIN_S = 15.0  # that a part keeps to start and to end in
 PACKAGES = ("jaxrl", "jax", "jaxlib", "jax-cuda12-plugin", "jax-cuda13-plugin", "flax", "nvidia-cudnn-cu12")
 
 
@@ -158,7 +159,8 @@ def run_parts(
 
 def run_part(name: str, seconds: float, flags: list[str]) -> Result:
     """The last line that the process of a part has told, which is killed when its time is up."""
-    command = [sys.executable, __file__, "--part", name, "--seconds", str(seconds), *flags]
+    own = str(max(0.0, seconds - MARGIN_S))
+    command = [sys.executable, __file__, "--part", name, "--seconds", own, *flags]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
             told, _ = process.communicate(timeout=seconds)

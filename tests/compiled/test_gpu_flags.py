@@ -73,14 +73,19 @@ def kernels_between(text: str) -> list[int]:
     return found
 
 
+def instructions(text: str) -> list[str]:
+    """The scheduled program without the places in Python that it comes from."""
+    return [re.sub(r", metadata=\{[^}]*\}", "", line) for line in text.splitlines() if " = " in line]
+
+
 def test_collectives_run_beside_kernels_without_being_asked_to(compiled):
     between = kernels_between(compiled())
-    assert len(between) > 10
+    assert len(between) >= 4  # of each layer's weights at least, forward and backward
     assert sum(count > 0 for count in between) > len(between) / 2
 
 
 def test_the_latency_hiding_scheduler_changes_nothing_more(compiled):
-    asked = compiled(("xla_gpu_enable_latency_hiding_scheduler", True))
-    assert asked == compiled()
+    by_itself = instructions(compiled())
+    assert instructions(compiled(("xla_gpu_enable_latency_hiding_scheduler", True))) == by_itself
     # options do reach the compiler
-    assert compiled(("xla_gpu_all_reduce_combine_threshold_bytes", 0)) != compiled()
+    assert instructions(compiled(("xla_gpu_enable_triton_gemm", False))) != by_itself

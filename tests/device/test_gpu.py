@@ -12,7 +12,8 @@ from jaxrl.config.shared import GPUSection
 from jaxrl.device import gpu
 from jaxrl.errors import InputError
 
-GPU_PAGE = Path(__file__).parents[2] / "docs" / "gpu.md"
+ROOT = Path(__file__).parents[2]
+GPU_PAGE, CONFIG = ROOT / "docs" / "gpu.md", ROOT / "configs" / "quickstart.yaml"
 
 
 @pytest.fixture
@@ -123,3 +124,26 @@ def test_a_gpu_is_in_sight(monkeypatch, tmp_path, platforms, plugin, driver, exp
     monkeypatch.setattr(gpu, "PLUGINS", ("json",) if plugin else ("no_such_plugin",))
     monkeypatch.setattr(gpu, "DEVICE_FILES", (str(tmp_path if driver else tmp_path / "nvidia0"),))
     assert gpu.gpu_in_sight() is expected
+
+
+def test_a_run_sets_its_gpus_up_before_it_uses_a_device(tmp_path):
+    """In a process of its own, up to the mesh: later the environment is not read again."""
+    code = f"""
+from jax._src import xla_bridge
+from jaxrl.commands import run as command
+from jaxrl.config.file import load_config
+
+used, config = [], load_config({str(CONFIG)!r}, ["runs_dir={tmp_path}"])
+command.set_up_gpus = lambda section: used.append(xla_bridge.backends_are_initialized()) or []
+
+def make_mesh(section):
+    raise SystemExit
+
+command.make_mesh = make_mesh
+try:
+    command.run(config)
+finally:
+    print(used[0])
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.split() == ["False"], done.stderr
