@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from jaxrl import __version__
-from jaxrl.errors import InputError
+from jaxrl.cluster import find_place
+from jaxrl.errors import PROCESS_LOST, InputError, ProcessLost
 from jaxrl.files.disk import silence
 from jaxrl.files.lock import locked
 from jaxrl.interrupt import Interrupted, ends_as_ctrl_c
@@ -23,8 +24,9 @@ def main(argv: list[str] | None = None) -> int:
     """Run a command.
 
     Returns:
-      The exit code: 0 done; 2 bad input, or a disk that takes no more (one message on stderr); 128 + n where
-      signal n stopped it (130 Ctrl-C, 143 SIGTERM, 129 SIGHUP), for `run` after the state was saved.
+      The exit code: 0 done; 2 bad input, or a disk that takes no more (one message on stderr); 75 where
+      another process of the run was lost, and the same command goes on; 128 + n where signal n stopped it
+      (130 Ctrl-C, 143 SIGTERM, 129 SIGHUP), for `run` after the state was saved.
     """
     _prepare_streams()
     arguments = _parse_or_leave(argv)
@@ -34,6 +36,9 @@ def main(argv: list[str] | None = None) -> int:
     except InputError as error:
         _say(f"error: {error}", sys.stderr)
         return 2
+    except ProcessLost as error:
+        _say(f"error: {error}", sys.stderr)
+        return PROCESS_LOST
     except Interrupted as interrupted:
         _say("stopped; the state is saved, and the same command goes on from it", sys.stderr)
         return 128 + interrupted.number
@@ -174,6 +179,11 @@ def _run(arguments: argparse.Namespace) -> None:
     from jaxrl.config.file import load_config
 
     config = load_config(arguments.config, arguments.overrides)
+    if find_place(config.distributed) is not None:
+        from jaxrl.commands.run import run
+
+        run(config)
+        return
     # before jax, whose import takes seconds: who came first is first
     with locked(config.folder) as check_lock:
         from jaxrl.commands.run import run_locked

@@ -4,24 +4,31 @@ What is in the folder, and who writes it: `files/run_folder.py`.
 """
 
 import functools
+import secrets
 import sys
+import time
 from collections.abc import Callable
 from contextlib import nullcontext
+from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any, TextIO
 
 import jax
 from jax.sharding import Mesh
 
+from jaxrl import __version__
+from jaxrl.cluster import find_place
 from jaxrl.config.experiment import Config, EvalStage, RLStage, Stage
 from jaxrl.config.file import difference, dump_config
 from jaxrl.config.tasks import CustomSection
 from jaxrl.data.dates import asks_for_date
 from jaxrl.data.tokenizer import num_tokens
+from jaxrl.device.arrays import fetch
 from jaxrl.device.compilations import Compilations, set_up_jax
 from jaxrl.device.memory import explain_out_of_memory
 from jaxrl.device.mesh import make_mesh, num_row_shards
-from jaxrl.device.processes import agree, is_first
+from jaxrl.device.processes import LONG_S, agree, check_same, gather, is_first, joined, on_first
 from jaxrl.errors import InputError
 from jaxrl.files.disk import write_whole
 from jaxrl.files.lock import locked
@@ -45,7 +52,7 @@ from jaxrl.train.stages import STAGE_KINDS
 from jaxrl.update.microbatch import stage_microbatch
 from jaxrl.update.state import all_finite
 from jaxrl.weights.peft import save_adapter
-from jaxrl.weights.safetensors import save_model
+from jaxrl.weights.safetensors import help_save, save_model
 
 
 def run(config: Config, stream: TextIO | None = sys.stdout) -> Path:
@@ -56,10 +63,12 @@ def run(config: Config, stream: TextIO | None = sys.stdout) -> Path:
     Raises:
       InputError: anything the user can put right; another config or another process in the same folder among
         it, and a disk that takes no more. Nothing is written before all stages have been looked at.
+      ProcessLost: another process of the run ended, or fell silent.
       Interrupted: on Ctrl-C, SIGTERM or SIGHUP, after the state was saved.
     """
-    with locked(config.folder) if is_first() else nullcontext(lambda: None) as check_lock:
-        return run_locked(config, check_lock, stream)
+    with joined(find_place(config.distributed), config.distributed.timeout_s):
+        with locked(config.folder) if is_first() else nullcontext(lambda: None) as check_lock:
+            return run_locked(config, check_lock, stream)
 
 
 def run_locked(config: Config, check_lock: Callable[[], None], stream: TextIO | None = sys.stdout) -> Path:
@@ -69,20 +78,27 @@ def run_locked(config: Config, check_lock: Callable[[], None], stream: TextIO | 
     set_up_jax(config.compilation_cache)
     mesh = make_mesh(config.mesh)
     folder = config.folder
-    refuse_other_config(folder, config)
-    refuse_broken_records(folder)
+    check_processes(mesh, config)
+    on_first(
+        "what the folder holds", lambda: (refuse_other_config(folder, config), refuse_broken_records(folder))
+    )
     inputs = check_inputs(config, folder)
+    inputs = replace(
+        inputs, began=datetime.fromisoformat(agree("the beginning", inputs.began.isoformat(), LONG_S))
+    )
     tasks = task_maker()
     tokenizer, eos_ids = load_run_tokenizer(config, folder, inputs.began, tasks)
     description = describe(config.model, num_tokens(tokenizer), mesh)
     ahead = preflight(config, tokenizer, description, tasks)
     inputs = read_inputs(inputs, config, folder)
+    digests = {name: file.digest for name, file in inputs.files.items()}
+    check_same("input files", digests, "put the same files on every host")
     weights = load(description, config.seed)
     check_lock()  # the model may have taken minutes
     run_folder = RunFolder(folder, is_first(), agree)
     make_run_folder(run_folder, config, tokenizer, inputs)
     with (
-        Interrupt() as interrupt,
+        Interrupt(gather) as interrupt,
         Compilations() as compilations,
         Console(stream, enabled=is_first(), log_every=config.track.log_every) as console,
         RunLogger(run_folder, config.track, config.name, config.model_dump(mode="json"), console) as logger,
@@ -108,7 +124,7 @@ def run_locked(config: Config, check_lock: Callable[[], None], stream: TextIO | 
             )
         try:
             for index, stage in enumerate(config.stages):
-                if interrupt.requested:
+                if interrupt.stops(f"the start of {stage.name}"):
                     raise Interrupted
                 logger.check()
                 logger.events.move_to(stage.name, 0)
@@ -119,6 +135,49 @@ def run_locked(config: Config, check_lock: Callable[[], None], stream: TextIO | 
         export(this, weights)
         finish(this)
     return folder
+
+
+def check_processes(mesh: Mesh, config: Config) -> None:
+    """InputError unless all processes that jax sees are those of this run, take part in the mesh, have the
+    same config, and see the same folder.
+    """
+    if jax.process_count() > 1 and jax.process_count() != len(gather("the processes", None)):
+        raise InputError(
+            f"this is one of {jax.process_count()} hosts whose devices belong together, and nothing says which; set"
+            f" distributed.num_processes={jax.process_count()} and start the run on each of them"
+        )
+    at_work = {device.process_index for device in mesh.devices.flat}
+    if idle := sorted(set(range(jax.process_count())) - at_work):
+        raise InputError(
+            f"mesh data={mesh.shape['data']} fsdp={mesh.shape['fsdp']} tensor={mesh.shape['tensor']} leaves"
+            f" process {', '.join(map(str, idle))} without a device; raise the axes until all"
+            f" {jax.device_count()} devices are in it, or start fewer processes"
+        )
+    versions = {"jax": jax.__version__, "jaxrl": __version__, "config": dump_config(config)}
+    check_same("versions and config", versions, "give all the same command, but for `distributed`")
+    token = agree("a mark in the folder", secrets.token_hex(8))
+    mark = config.folder / f".{token}"
+    if is_first() and jax.process_count() > 1:
+        mark.touch()
+    try:
+        there = gather("whether all see it", is_seen(mark))
+    finally:
+        if is_first():
+            mark.unlink(missing_ok=True)
+    if not all(there):
+        raise InputError(
+            f"process {there.index(False)} does not see the folder {config.folder.absolute()} of process 0; set"
+            " runs_dir to a place that all hosts share (a network file system, or gs://...)"
+        )
+
+
+def is_seen(path: Path) -> bool:
+    """Whether a file is there that another host has made; network file systems take a moment."""
+    for _ in range(100 if jax.process_count() > 1 else 0):
+        if path.exists():
+            return True
+        time.sleep(0.1)
+    return jax.process_count() == 1
 
 
 def task_maker() -> Callable[[Any], Task]:
@@ -230,9 +289,11 @@ def export(run: Run, weights: PolicyWeights) -> None:
                 eos_ids=run.eos_ids,
             )
 
+        if not is_first():
+            help_save(model, weights.policy.config, run.config.model.dtype)
         run.logger.folder.write("model", write_model)
     if lora is not None:
-        adapter = weights.trainable["lora"]
+        adapter = fetch(weights.trainable["lora"])
         run.logger.folder.write(
             "adapter", lambda folder: save_adapter(adapter, lora, weights.policy.config, folder, base)
         )

@@ -16,6 +16,7 @@ from jaxrl.config.algo import GRPOSection, PolicyGradientSection, PPOSection
 from jaxrl.config.section import Fraction, PositiveInt, Section, Seed, merge
 from jaxrl.config.shared import (
     CheckpointSection,
+    DistributedSection,
     ExpectSection,
     LoraSection,
     MeshSection,
@@ -303,6 +304,7 @@ class Config(Section):
     model: the base model.
     lora: the adapters that are trained; null trains the whole model.
     mesh: the devices, and where arrays lie on them.
+    distributed: the processes, where there are several.
     task: what is asked and how it is judged.
     sample: how completions are drawn.
     optim: the optimiser.
@@ -320,6 +322,7 @@ class Config(Section):
     model: ModelSection
     lora: LoraSection | None = None
     mesh: MeshSection = MeshSection()
+    distributed: DistributedSection = DistributedSection()
     task: TaskSection | None = None
     sample: SampleSection = SampleSection()
     optim: OptimSection = OptimSection()

@@ -1,32 +1,299 @@
-"""The processes that share a run: which one is the first, and how all come to know what it knows."""
+"""The processes that share a run: how they meet, agree on what one of them knows, and end together.
+
+What they tell one another goes over jax's coordination service, a table of keys and texts that the first
+process serves: it needs no device, every wait for it has a name and an end, and it works while devices are
+busy. `gather` is the one way to agree; the others are made of it.
+
+Nobody is waited for without end. Each process shows a sign of life every few seconds, and tells the others
+why it leaves. Whoever finds that another has left or is silent ends, too: at the next `gather`, or, where it
+is held up by a device that waits for the lost one, GRACE_S later by force.
+"""
 
 import json
-from typing import Any
+import os
+import re
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from typing import Any, TypeVar
 
 import jax
-import numpy as np
+from jax._src.distributed import global_state  # the one door to the table; Orbax goes through it, too
+
+from jaxrl.cluster import Place
+from jaxrl.errors import PROCESS_LOST, InputError, ProcessLost
+from jaxrl.interrupt import Interrupted
+
+GRACE_S = 15.0  # between the loss of a process and the end by force
+SLICE_MS = 1000  # of a wait, after which signals and losses are looked at
+LONG_S = 3600.0  # what one process alone may take over files (a model written or read), beyond the usual
+# What devices say when another process has gone in the middle of what they did together.
+OF_OTHERS = re.compile("gloo|nccl|peer|connection|coordination|unavailable|aborted|deadline", re.IGNORECASE)
+
+A = TypeVar("A")
 
 
 def is_first() -> bool:
     """Whether this is the process that writes and speaks."""
-    return jax.process_index() == 0
+    return _group is None or _group.place.process_id == 0
 
 
-def agree(value: Any) -> Any:
-    """The first process's value, on every process; all have to ask for it at the same point.
+def own_share(count: int) -> range:
+    """Which of `count` things this process does, where each is done by one."""
+    return (
+        range(count) if _group is None else range(_group.place.process_id, count, _group.place.num_processes)
+    )
 
-    Alone, a process is not asked to wait for anything and no collective is made.
+
+def gather(what: str, value: A, extra_s: float = 0.0) -> list[A]:
+    """The values of all processes, in their order, on every process; all have to ask at the same point.
+
+    Alone, a process is asked nothing: its own value is the list.
 
     Args:
-      value: plain JSON; those of the other processes are not looked at.
+      what: the point's name in errors, `verdicts of grpo step 3`; the same on all.
+      value: plain JSON.
+      extra_s: how much longer than `timeout_s` the others may take, where they may have more to do.
+    Raises:
+      ProcessLost: another process has ended, or does not come.
+      InputError: another process has found something that the user can put right.
     """
-    if jax.process_count() == 1:
-        return value
-    from jax.experimental import multihost_utils
+    return [value] if _group is None else _group.gather(what, value, extra_s)
 
-    text = np.frombuffer(json.dumps(value).encode() if is_first() else b"", np.uint8)
-    # Arrays of a broadcast have one shape everywhere, so the length goes first.
-    size = int(multihost_utils.broadcast_one_to_all(np.int32(len(text))))
-    room = np.zeros(size, np.uint8)
-    room[: len(text)] = text
-    return json.loads(np.asarray(multihost_utils.broadcast_one_to_all(room)).tobytes())
+
+def agree(what: str, value: A, extra_s: float = 0.0) -> A:
+    """The first process's value, on every process."""
+    return value if _group is None else gather(what, value if is_first() else None, extra_s)[0]
+
+
+def on_first(what: str, function: Callable[[], object]) -> None:
+    """Call a function on the first process, for all; its InputError is everybody's."""
+    refused = None
+    if is_first():
+        try:
+            function()
+        except InputError as error:
+            if _group is None:
+                raise
+            refused = str(error)
+    if (refused := agree(what, refused, LONG_S)) is not None:
+        raise InputError(refused)
+
+
+def check_same(what: str, digests: Mapping[str, str], remedy: str) -> None:
+    """InputError, on every process, where one of them has other things than the first.
+
+    Args:
+      digests: by the names of the things.
+    """
+    first, *others = gather(what, dict(digests))
+    for n, theirs in enumerate(others, start=1):
+        differ = sorted(name for name in first.keys() | theirs.keys() if first.get(name) != theirs.get(name))
+        if differ:
+            named = ", ".join(differ[:5]) + (f" and {len(differ) - 5} more" if len(differ) > 5 else "")
+            raise InputError(f"{what}: process {n} does not have what process 0 has ({named}); {remedy}")
+
+
+def begin(what: str) -> None:
+    """What this process is at from now on, for those who wait for it."""
+    if _group is not None:
+        _group.phase = what
+
+
+@contextmanager
+def joined(place: Place | None, timeout_s: float = 300.0) -> Iterator[None]:
+    """Meet the other processes, work with them inside, and leave together; alone, nothing of it.
+
+    To be entered before anything asks for a device, once in the life of a process.
+
+    Raises:
+      ProcessLost: the others do not come; one of them ended or fell silent.
+      InputError: what another process has raised.
+    """
+    global _group
+    if place is None:
+        yield
+        return
+    group = _group = Group(place, timeout_s)
+    try:
+        yield
+        group.gather("end of the run", None, LONG_S)
+    except BaseException as error:
+        raised = group.leave(error)
+        if raised is not error:
+            raise raised from None
+        raise
+    finally:
+        _group = None
+        group.close()
+
+
+class Group:
+    """This process among those of its run. Owns the connection to them and the threads that watch over it.
+
+    phase: what this process is at. lost: why it cannot go on, once that is so.
+    """
+
+    def __init__(self, place: Place, timeout_s: float):
+        self.place, self.timeout_s, self.phase = place, timeout_s, "the start"
+        self.lost: ProcessLost | InputError | None = None
+        self._others = [n for n in range(place.num_processes) if n != place.process_id]
+        self._count, self._mine = 0, []
+        self._beats: dict[
+            int, tuple[str, float]
+        ] = {}  # of each other: its last sign of life, and when it came
+        self._closed = threading.Event()
+        _connect(place, timeout_s)
+        self._client = global_state.client
+        self._answered = time.monotonic()
+        self._seen = dict.fromkeys(self._others, time.monotonic())
+        self._watchers = [threading.Thread(target=f, daemon=True) for f in (self._beat, self._judge)]
+        for watcher in self._watchers:
+            watcher.start()
+
+    # ------------------------------------------------------------------------------------------------ agreeing
+
+    def gather(self, what: str, value: Any, extra_s: float) -> list[Any]:
+        """See `gather`."""
+        self._count, self.phase = self._count + 1, what
+        own = self.place.process_id
+        self._client.key_value_set(self._key(self._count, own), json.dumps([what, value]))
+        until = time.monotonic() + self.timeout_s + extra_s
+        values = [None] * self.place.num_processes
+        values[own] = value
+        for n in self._others:
+            there, values[n] = json.loads(self._wait_for(n, what, until))
+            if there != what:
+                raise RuntimeError(
+                    f"process {n} is at {there!r} while process {own} is at {what!r}: they run different programs"
+                )
+        # whoever is here has read what was there before the last time
+        if self._count > 2:
+            self._client.key_value_delete(self._key(self._count - 2, own))
+        return values
+
+    def _key(self, count: int, process: int) -> str:
+        return f"jaxrl/at/{count}/{process}"
+
+    def _wait_for(self, n: int, what: str, until: float) -> str:
+        while True:
+            if self.lost is not None:
+                raise self.lost
+            try:
+                return self._client.blocking_key_value_get(self._key(self._count, n), SLICE_MS)
+            except jax.errors.JaxRuntimeError as error:
+                if "DEADLINE_EXCEEDED" not in str(error):
+                    time.sleep(SLICE_MS / 1000)  # the watchers will say what it means
+            if time.monotonic() > until and self.lost is None:
+                last = self._beats.get(n, ("nowhere yet", 0.0))[0]
+                self.lost = ProcessLost(
+                    f"process {n} has not come to {what!r} within {self.timeout_s:g} s (it was last at"
+                    f" {last!r}); look at its output, and raise distributed.timeout_s if it was only slow"
+                )
+
+    # ------------------------------------------------------------------------------------------------ watching
+
+    def _beat(self) -> None:
+        """Show signs of life, and look at those of the others."""
+        while not self._closed.wait(min(2.0, self.timeout_s / 5)):
+            try:
+                beat = json.dumps([time.monotonic(), self.phase])
+                self._client.key_value_set(f"jaxrl/alive/{self.place.process_id}", beat, allow_overwrite=True)
+                beats, left = (self._table(f"jaxrl/{name}/") for name in ("alive", "left"))
+            except jax.errors.JaxRuntimeError:
+                continue  # `_judge` counts for how long nobody answers
+            now = self._answered = time.monotonic()
+            for n in self._others:
+                beat = beats.get(n)
+                if beat is not None and beat != self._beats.get(n, ("", ""))[1]:
+                    self._seen[n], self._beats[n] = now, (json.loads(beat)[1], beat)
+            for n, reason in sorted(left.items()):
+                if n in self._others and self.lost is None:
+                    self.lost = _told(n, *json.loads(reason))
+
+    def _table(self, prefix: str) -> dict[int, str]:
+        return {int(key.rpartition("/")[2]): text for key, text in self._client.key_value_dir_get(prefix)}
+
+    def _judge(self) -> None:
+        """Find who is silent; and end this process by force where it does not end by itself."""
+        while self.lost is None and not self._closed.wait(1.0):
+            now = time.monotonic()
+            if now - self._answered > self.timeout_s:
+                self._silent(0, "it serves what all agree on")
+            for n in self._others:
+                if now - self._seen[n] > self.timeout_s and self.lost is None:
+                    self._silent(n, f"it was last at {self._beats.get(n, ('the start',))[0]!r}")
+        if self._closed.wait(GRACE_S):
+            return
+        os.write(2, f"error: {self.lost}\n".encode())
+        os._exit(2 if isinstance(self.lost, InputError) else PROCESS_LOST)
+
+    def _silent(self, n: int, detail: str) -> None:
+        self.lost = ProcessLost(
+            f"process {n} has given no sign of life for {self.timeout_s:g} s ({detail}), and this one waits for"
+            f" it at {self.phase!r}; start the run again, and it goes on from its last checkpoint"
+        )
+
+    # ------------------------------------------------------------------------------------------------- leaving
+
+    def leave(self, error: BaseException) -> BaseException:
+        """Tell the others why this process ends; returns what it ends with, which another may have caused."""
+        if isinstance(error, Interrupted) or error is self.lost:
+            return error
+        if not isinstance(error, (InputError, KeyboardInterrupt)) and OF_OTHERS.search(str(error)):
+            until = time.monotonic() + self.timeout_s + 3
+            while self.lost is None and time.monotonic() < until:
+                time.sleep(0.1)
+        if self.lost is not None:
+            return self.lost
+        reason = [isinstance(error, InputError), str(error) or type(error).__name__, self.phase]
+        with suppress(jax.errors.JaxRuntimeError):  # the table is gone, and with it the first process
+            self._client.key_value_set(f"jaxrl/left/{self.place.process_id}", json.dumps(reason), True)
+        return error
+
+    def close(self) -> None:
+        """Leave the table; the first process, which serves it, when all others have."""
+        own = self.place.process_id
+        with suppress(jax.errors.JaxRuntimeError):
+            self._client.key_value_set(f"jaxrl/closed/{own}", "", True)
+            until = time.monotonic() + GRACE_S
+            while own == 0 and time.monotonic() < until and self.lost is None:
+                if set(self._table("jaxrl/closed/")) | {0} == set(range(self.place.num_processes)):
+                    break
+                time.sleep(0.1)
+        self._closed.set()
+        for watcher in self._watchers:  # the interpreter's end is no place to be in the middle of a call
+            watcher.join(timeout=SLICE_MS / 1000)
+        jax.distributed.shutdown()
+
+
+_group: Group | None = None
+
+
+def _told(n: int, is_input: bool, text: str, phase: str) -> ProcessLost | InputError:
+    if is_input:
+        return InputError(f"process {n}: {text}")
+    return ProcessLost(f"process {n} has ended at {phase!r}: {text}")
+
+
+def _connect(place: Place, timeout_s: float) -> None:
+    """Meet the others: after this, jax sees the devices of all."""
+    # Its handler of SIGTERM would be in place of ours.
+    jax.config.update("jax_enable_preemption_service", False)
+    # Else the end of one process is the abort of all others, without a word of which and where.
+    jax.config.update("jax_enable_recoverability", True)
+    jax.config.update("jax_cpu_collectives_implementation", "gloo")
+    try:
+        jax.distributed.initialize(
+            *place,
+            initialization_timeout=max(1, round(timeout_s)),
+            heartbeat_timeout_seconds=round(timeout_s * 10 + 600),  # `Group` looks at signs of life itself
+            shutdown_timeout_seconds=10,
+        )
+    except jax.errors.JaxRuntimeError as error:
+        raise ProcessLost(
+            f"process {place.process_id} of {place.num_processes} has not met the others at"
+            f" {place.coordinator} within {timeout_s:g} s ({str(error).splitlines()[0][:200]}); start all of them,"
+            " and check that they reach that host and port"
+        ) from None

@@ -15,8 +15,10 @@ from jaxrl.errors import InputError
 from jaxrl.files.disk import writing
 from jaxrl.files.journal import Journal
 
+LONG_S = 3600.0  # a model may take that long to be written, and the others wait
 
-def alone(value: Any) -> Any:
+
+def alone(what: str, value: Any, extra_s: float = 0.0) -> Any:
     """What a process that shares the run with no other agrees on: what it says itself."""
     return value
 
@@ -30,16 +32,17 @@ class RunFolder:
     Args:
       path: of the folder.
       writes: whether this is the first process.
-      agree: gives every process the first one's value; see `device/processes.py`.
+      agree: (the point's name, a value, how much longer it may take than usual) -> the first process's value,
+        on every process; see `device/processes.py`.
     """
 
-    def __init__(self, path: str | Path, writes: bool = True, agree: Callable[[Any], Any] = alone):
+    def __init__(self, path: str | Path, writes: bool = True, agree: Callable[..., Any] = alone):
         self.path, self.writes, self._agree = Path(path), writes, agree
         self._journals: dict[str, Journal] = {}
 
     def exists(self, name: str) -> bool:
         """Whether the first process sees such a file or folder."""
-        return self._agree((self.path / name).exists())
+        return self._agree(f"whether {name} is there", (self.path / name).exists())
 
     def write(self, name: str, write: Callable[[Path], object]) -> Path:
         """Have the first process call `write` with the path; when this returns, all processes can read it.
@@ -54,8 +57,7 @@ class RunFolder:
                     write(path)
             except InputError as refused:
                 error = str(refused)
-        error = self._agree(error)
-        if error is not None:
+        if (error := self._agree(f"{name or 'the run folder'} written", error, LONG_S)) is not None:
             raise InputError(error)
         return path
 

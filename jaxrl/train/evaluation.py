@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 from jaxrl.config.experiment import EvalStage
+from jaxrl.device.processes import agree
 from jaxrl.errors import InputError
 from jaxrl.eval.evaluate import baseline_rows, choose_problems, evaluate
 from jaxrl.policy.hand_over import PolicyWeights
@@ -20,7 +21,7 @@ def evaluation(run: Run, stage: EvalStage, index: int, weights: PolicyWeights) -
     did it.
     """
     rows = load_rows(run.folder / EVAL)
-    if any(row.name == stage.name for row in rows):
+    if agree(f"whether {stage.name} is done", any(row.name == stage.name for row in rows)):
         return weights
     task = run.make_task(stage.task)
     problems = choose_problems(task, stage)

@@ -22,6 +22,7 @@ from jax import Array
 from jaxrl.config.algo import GRPOSection, PolicyGradientSection, PPOSection
 from jaxrl.config.experiment import RLStage
 from jaxrl.data.packing import stream_at
+from jaxrl.device.arrays import fetch
 from jaxrl.device.mesh import check_rows, shard_batch
 from jaxrl.model.value_head import init_value_head
 from jaxrl.ops.kl import adapt_kl_coef
@@ -259,7 +260,7 @@ def learn(
     updates: list[dict[str, Array]] = []
 
     def finish(metrics: dict[str, Array], began: float) -> None:
-        metrics = jax.device_get(metrics)
+        metrics = fetch(metrics)
         learner.timeline.seconds["update"] += time.perf_counter() - began
         guard.check(metrics)
         updates.append(metrics)

@@ -68,7 +68,7 @@ def rsft(run: Run, stage: RSFTStage, index: int, weights: PolicyWeights) -> Poli
         # --------------------------------------------------------------------------------------------- resume
         state, meta = work.restore({"iteration": 0, "first_step": 0})
         for iteration in range(meta["iteration"], stage.iterations):
-            if run.interrupt.requested:
+            if run.interrupt.stops(f"{stage.name}, iteration {iteration + 1}"):
                 raise Interrupted
             if iteration > meta["iteration"]:
                 meta = {**meta, "iteration": iteration, "first_step": meta["first_step"] + int(state.step)}

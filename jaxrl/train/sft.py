@@ -5,7 +5,6 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import jax
 import numpy as np
 from jax.sharding import Mesh
 
@@ -13,6 +12,7 @@ from jaxrl.config.experiment import SFTStage
 from jaxrl.data.chat import render_for_training
 from jaxrl.data.packing import PackedRows, batch_at, num_steps, pack
 from jaxrl.data.records import read_records, split_records
+from jaxrl.device.arrays import fetch
 from jaxrl.device.mesh import shard_batch
 from jaxrl.errors import InputError
 from jaxrl.policy.hand_over import PolicyWeights
@@ -115,7 +115,7 @@ def evaluate_loss(
 ) -> float:
     """Mean cross-entropy in nats over the completion tokens of all rows; exp of it is the perplexity."""
     batch = as_batch(rows, microbatch)
-    logprobs = jax.device_get(score(state.trainable, frozen, shard_batch(batch, mesh)))
+    logprobs = fetch(score(state.trainable, frozen, shard_batch(batch, mesh)))
     return float(-logprobs[batch.loss_mask].mean(dtype=np.float64))
 
 

@@ -157,7 +157,7 @@ class StageRun:
         Raises:
           Interrupted: the run was asked to end, and there is something left to do.
         """
-        stops = self.run.interrupt.requested and not is_last
+        stops = not is_last and self.run.interrupt.stops(f"{self.stage.name} step {step}")
         if is_last or stops or due or step % self.run.config.checkpoint.every == 0:
             self.checkpoints.save(step, state, {**meta, "skipped": self.guard.skipped}, best=best)
         if stops:

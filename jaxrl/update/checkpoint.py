@@ -24,7 +24,9 @@ import jax.numpy as jnp
 from jax import Array
 from orbax.checkpoint import v1 as ocp
 
+from jaxrl.device.arrays import fetch, put
 from jaxrl.device.mesh import path_name
+from jaxrl.device.processes import on_first
 from jaxrl.errors import InputError
 from jaxrl.files.disk import check_space, writing
 from jaxrl.update.state import TrainState, all_finite
@@ -88,8 +90,9 @@ class Checkpoints:
                 "check the weights that the stage started from, and lower optim.learning_rate"
             )
         self._kept.best = best
-        check_space(self.folder, _num_bytes(state, meta), f"checkpoint {self.folder}/{step}")
-        with writing(f"checkpoint {self.folder}/{step}"), _quiet_failures():
+        what, size = f"checkpoint {self.folder}/{step}", _num_bytes(state, meta)
+        on_first(f"room for {what}", lambda: check_space(self.folder, size, what))
+        with writing(what), _quiet_failures():
             self._checkpointer.save_checkpointables(
                 step,
                 {"state": state},
@@ -126,7 +129,7 @@ class Checkpoints:
             if value != saved_sums.get(name):
                 raise CheckpointCorrupt(f"{place}: {name} is not what was saved")
         # Orbax gives some leaves, a scalar key among them, another sharding than the one it was asked for.
-        return jax.tree.map(lambda x, like: jax.device_put(x, like.sharding), state, abstract), meta
+        return jax.tree.map(lambda x, like: put(x, like.sharding), state, abstract), meta
 
     def restore_latest(self, abstract: TrainState) -> tuple[TrainState, dict[str, Any]] | None:
         """The newest checkpoint that is whole, with a warning for each newer one; None if there is none.
@@ -253,7 +256,7 @@ def _checksums_and_finite(state: TrainState) -> tuple[dict[str, Array], Array]:
 
 def _survey(state: TrainState, meta: dict[str, Any]) -> tuple[dict[str, int], bool]:
     """(the checksums of all that is saved, whether the state is finite)."""
-    sums, is_finite = jax.device_get(_checksums_and_finite(state))
+    sums, is_finite = fetch(_checksums_and_finite(state))
     of_meta = zlib.crc32(json.dumps(meta, sort_keys=True).encode())
     return {name: int(value) for name, value in sums.items()} | {"meta": of_meta}, bool(is_finite)
 
