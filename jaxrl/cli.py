@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from jaxrl import __version__
-from jaxrl.cluster import find_place
+from jaxrl.cluster import find_place, refuse_several
 from jaxrl.errors import PROCESS_LOST, InputError, ProcessLost
 from jaxrl.files.disk import silence
 from jaxrl.files.lock import locked
@@ -222,18 +222,22 @@ def _eval(arguments: argparse.Namespace) -> None:
     from jaxrl.commands.eval import evaluate_model
     from jaxrl.device.compilations import set_up_jax
     from jaxrl.device.mesh import make_mesh
+    from jaxrl.device.processes import is_first, joined
     from jaxrl.files.jsonl import check_out
     from jaxrl.policy.load import load_policy
     from jaxrl.track.evaluations import render_table, save_rows
 
     if arguments.out is not None:
         check_out(arguments.out)
-    set_up_jax(config.compilation_cache)
-    mesh = make_mesh(config.mesh)
-    weights = load_policy(arguments.model, arguments.adapter, arguments.dtype, mesh)
-    rows = evaluate_model(
-        weights, arguments.model, stages[-1], config.verify, config.seed, mesh, arguments.date
-    )
+    with joined(find_place(config.distributed), config.distributed.timeout_s):
+        set_up_jax(config.compilation_cache)
+        mesh = make_mesh(config.mesh)
+        weights = load_policy(arguments.model, arguments.adapter, arguments.dtype, mesh)
+        rows = evaluate_model(
+            weights, arguments.model, stages[-1], config.verify, config.seed, mesh, arguments.date
+        )
+        if not is_first():
+            return
     try:
         if arguments.out is not None:
             save_rows(arguments.out, rows)
@@ -420,6 +424,7 @@ def _generate(arguments: argparse.Namespace) -> None:
 
 def _open_model(arguments: argparse.Namespace) -> tuple[Any, Any]:
     """The mesh, and the weights on it."""
+    refuse_several("this command")
     from jaxrl.config.experiment import Config
     from jaxrl.config.shared import MeshSection
     from jaxrl.device.compilations import set_up_jax

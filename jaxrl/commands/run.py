@@ -4,21 +4,19 @@ What is in the folder, and who writes it: `files/run_folder.py`.
 """
 
 import functools
-import secrets
+import hashlib
+import json
 import sys
-import time
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import replace
-from datetime import datetime
 from pathlib import Path
 from typing import Any, TextIO
 
 import jax
 from jax.sharding import Mesh
 
-from jaxrl import __version__
 from jaxrl.cluster import find_place
+from jaxrl.commands.together import check_processes
 from jaxrl.config.experiment import Config, EvalStage, RLStage, Stage
 from jaxrl.config.file import difference, dump_config
 from jaxrl.config.tasks import CustomSection
@@ -28,7 +26,7 @@ from jaxrl.device.arrays import fetch
 from jaxrl.device.compilations import Compilations, set_up_jax
 from jaxrl.device.memory import explain_out_of_memory
 from jaxrl.device.mesh import make_mesh, num_row_shards
-from jaxrl.device.processes import LONG_S, agree, check_same, gather, is_first, joined, on_first
+from jaxrl.device.processes import agree, check_same, gather, is_first, joined, on_first
 from jaxrl.errors import InputError
 from jaxrl.files.disk import write_whole
 from jaxrl.files.lock import locked
@@ -66,9 +64,11 @@ def run(config: Config, stream: TextIO | None = sys.stdout) -> Path:
       ProcessLost: another process of the run ended, or fell silent.
       Interrupted: on Ctrl-C, SIGTERM or SIGHUP, after the state was saved.
     """
-    with joined(find_place(config.distributed), config.distributed.timeout_s):
-        with locked(config.folder) if is_first() else nullcontext(lambda: None) as check_lock:
-            return run_locked(config, check_lock, stream)
+    with (
+        joined(find_place(config.distributed), config.distributed.timeout_s),
+        locked(config.folder) if is_first() else nullcontext(lambda: None) as check_lock,
+    ):
+        return run_locked(config, check_lock, stream)
 
 
 def run_locked(config: Config, check_lock: Callable[[], None], stream: TextIO | None = sys.stdout) -> Path:
@@ -79,20 +79,14 @@ def run_locked(config: Config, check_lock: Callable[[], None], stream: TextIO | 
     mesh = make_mesh(config.mesh)
     folder = config.folder
     check_processes(mesh, config)
-    on_first(
-        "what the folder holds", lambda: (refuse_other_config(folder, config), refuse_broken_records(folder))
-    )
+    on_first("what the folder holds", lambda: refuse_other_run(folder, config))
     inputs = check_inputs(config, folder)
-    inputs = replace(
-        inputs, began=datetime.fromisoformat(agree("the beginning", inputs.began.isoformat(), LONG_S))
-    )
     tasks = task_maker()
     tokenizer, eos_ids = load_run_tokenizer(config, folder, inputs.began, tasks)
     description = describe(config.model, num_tokens(tokenizer), mesh)
     ahead = preflight(config, tokenizer, description, tasks)
     inputs = read_inputs(inputs, config, folder)
-    digests = {name: file.digest for name, file in inputs.files.items()}
-    check_same("input files", digests, "put the same files on every host")
+    check_same_inputs(inputs, tokenizer)
     weights = load(description, config.seed)
     check_lock()  # the model may have taken minutes
     run_folder = RunFolder(folder, is_first(), agree)
@@ -137,49 +131,6 @@ def run_locked(config: Config, check_lock: Callable[[], None], stream: TextIO | 
     return folder
 
 
-def check_processes(mesh: Mesh, config: Config) -> None:
-    """InputError unless all processes that jax sees are those of this run, take part in the mesh, have the
-    same config, and see the same folder.
-    """
-    if jax.process_count() > 1 and jax.process_count() != len(gather("the processes", None)):
-        raise InputError(
-            f"this is one of {jax.process_count()} hosts whose devices belong together, and nothing says which; set"
-            f" distributed.num_processes={jax.process_count()} and start the run on each of them"
-        )
-    at_work = {device.process_index for device in mesh.devices.flat}
-    if idle := sorted(set(range(jax.process_count())) - at_work):
-        raise InputError(
-            f"mesh data={mesh.shape['data']} fsdp={mesh.shape['fsdp']} tensor={mesh.shape['tensor']} leaves"
-            f" process {', '.join(map(str, idle))} without a device; raise the axes until all"
-            f" {jax.device_count()} devices are in it, or start fewer processes"
-        )
-    versions = {"jax": jax.__version__, "jaxrl": __version__, "config": dump_config(config)}
-    check_same("versions and config", versions, "give all the same command, but for `distributed`")
-    token = agree("a mark in the folder", secrets.token_hex(8))
-    mark = config.folder / f".{token}"
-    if is_first() and jax.process_count() > 1:
-        mark.touch()
-    try:
-        there = gather("whether all see it", is_seen(mark))
-    finally:
-        if is_first():
-            mark.unlink(missing_ok=True)
-    if not all(there):
-        raise InputError(
-            f"process {there.index(False)} does not see the folder {config.folder.absolute()} of process 0; set"
-            " runs_dir to a place that all hosts share (a network file system, or gs://...)"
-        )
-
-
-def is_seen(path: Path) -> bool:
-    """Whether a file is there that another host has made; network file systems take a moment."""
-    for _ in range(100 if jax.process_count() > 1 else 0):
-        if path.exists():
-            return True
-        time.sleep(0.1)
-    return jax.process_count() == 1
-
-
 def task_maker() -> Callable[[Any], Task]:
     """`make_task`, which makes one task for equal sections, and that its problems once. A user's own task may
     change as it is asked, so whoever asks for one gets a new one.
@@ -210,6 +161,20 @@ def finish(run: Run) -> None:
         for sentence in compare(run.config.expect, {row.name: row.accuracy for row in rows}):
             run.console.note(sentence)
     run.console.note(f"report: {report}")
+
+
+def check_same_inputs(inputs: Inputs, tokenizer: Any) -> None:
+    """InputError where other processes of the run read other files, or made another tokenizer of them."""
+    digests = {name: file.digest for name, file in inputs.files.items()}
+    vocabulary = json.dumps(sorted(tokenizer.get_vocab().items())) + str(tokenizer.chat_template)
+    digests["the tokenizer"] = hashlib.sha256(vocabulary.encode()).hexdigest()
+    check_same("what the run reads", digests, "put the same files on every host")
+
+
+def refuse_other_run(folder: Path, config: Config) -> None:
+    """InputError where the folder does not hold this run, or holds what cannot be read of it."""
+    refuse_other_config(folder, config)
+    refuse_broken_records(folder)
 
 
 def refuse_other_config(folder: Path, config: Config) -> None:

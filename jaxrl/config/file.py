@@ -138,8 +138,8 @@ def make_task_section(name: str, overrides: Sequence[str]) -> TaskSection:
 
 
 def dump_config(config: Config) -> str:
-    """The resolved config as YAML text; `validate_config(yaml.safe_load(text))` gives the same object, but for
-    `distributed`, which says where this process is and not what is run.
+    """The resolved config as YAML text; `validate_config(yaml.safe_load(text))` gives the same object, but
+    for `distributed`, which says where this process is and not what is run.
     """
     values = config.model_dump(mode="json", exclude={"distributed"})
     return yaml.safe_dump(values, sort_keys=False, allow_unicode=True)

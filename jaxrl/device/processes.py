@@ -22,9 +22,12 @@ import jax
 from jax._src.distributed import global_state  # the one door to the table; Orbax goes through it, too
 
 from jaxrl.cluster import Place
+from jaxrl.device.relay import Relay
 from jaxrl.errors import PROCESS_LOST, InputError, ProcessLost
 from jaxrl.interrupt import Interrupted
 
+TABLE = "jaxrl"  # what our keys begin with
+MOST_CHARS = 2000  # of a reason that others are told
 GRACE_S = 15.0  # between the loss of a process and the end by force
 SLICE_MS = 1000  # of a wait, after which signals and losses are looked at
 LONG_S = 3600.0  # what one process alone may take over files (a model written or read), beyond the usual
@@ -37,6 +40,11 @@ A = TypeVar("A")
 def is_first() -> bool:
     """Whether this is the process that writes and speaks."""
     return _group is None or _group.place.process_id == 0
+
+
+def num_processes() -> int:
+    """How many share the run."""
+    return 1 if _group is None else _group.place.num_processes
 
 
 def own_share(count: int) -> range:
@@ -95,12 +103,6 @@ def check_same(what: str, digests: Mapping[str, str], remedy: str) -> None:
             raise InputError(f"{what}: process {n} does not have what process 0 has ({named}); {remedy}")
 
 
-def begin(what: str) -> None:
-    """What this process is at from now on, for those who wait for it."""
-    if _group is not None:
-        _group.phase = what
-
-
 @contextmanager
 def joined(place: Place | None, timeout_s: float = 300.0) -> Iterator[None]:
     """Meet the other processes, work with them inside, and leave together; alone, nothing of it.
@@ -139,15 +141,14 @@ class Group:
         self.place, self.timeout_s, self.phase = place, timeout_s, "the start"
         self.lost: ProcessLost | InputError | None = None
         self._others = [n for n in range(place.num_processes) if n != place.process_id]
-        self._count, self._mine = 0, []
-        self._beats: dict[
-            int, tuple[str, float]
-        ] = {}  # of each other: its last sign of life, and when it came
+        self._count = 0
         self._closed = threading.Event()
-        _connect(place, timeout_s)
+        self._relay = None if place.process_id == 0 else Relay(place.coordinator, timeout_s)
+        _connect(place, place.coordinator if self._relay is None else self._relay.address, timeout_s)
         self._client = global_state.client
-        self._answered = time.monotonic()
-        self._seen = dict.fromkeys(self._others, time.monotonic())
+        self._answered = time.monotonic()  # when the table did
+        # of each other: its last sign of life, what it was at then, and when that came
+        self._signs = dict.fromkeys(self._others, ("", "the start", self._answered))
         self._watchers = [threading.Thread(target=f, daemon=True) for f in (self._beat, self._judge)]
         for watcher in self._watchers:
             watcher.start()
@@ -158,142 +159,165 @@ class Group:
         """See `gather`."""
         self._count, self.phase = self._count + 1, what
         own = self.place.process_id
-        self._client.key_value_set(self._key(self._count, own), json.dumps([what, value]))
+        self._set(f"at/{self._count}/{own}", [what, value])
         until = time.monotonic() + self.timeout_s + extra_s
-        values = [None] * self.place.num_processes
-        values[own] = value
+        values = [value] * self.place.num_processes
         for n in self._others:
             there, values[n] = json.loads(self._wait_for(n, what, until))
             if there != what:
                 raise RuntimeError(
-                    f"process {n} is at {there!r} while process {own} is at {what!r}: they run different programs"
+                    f"process {n} is at {there!r} while process {own} is at {what!r}: a defect, for all run one"
+                    " program"
                 )
-        # whoever is here has read what was there before the last time
-        if self._count > 2:
-            self._client.key_value_delete(self._key(self._count - 2, own))
+        self.phase = f"what comes after {what}"
+        if self._count > 2:  # who has come here has read what was there two times ago
+            self._client.key_value_delete(f"{TABLE}/at/{self._count - 2}/{own}")
         return values
 
-    def _key(self, count: int, process: int) -> str:
-        return f"jaxrl/at/{count}/{process}"
-
     def _wait_for(self, n: int, what: str, until: float) -> str:
-        while True:
-            if self.lost is not None:
-                raise self.lost
+        while self.lost is None:
             try:
-                return self._client.blocking_key_value_get(self._key(self._count, n), SLICE_MS)
+                return self._client.blocking_key_value_get(f"{TABLE}/at/{self._count}/{n}", SLICE_MS)
             except jax.errors.JaxRuntimeError as error:
                 if "DEADLINE_EXCEEDED" not in str(error):
                     time.sleep(SLICE_MS / 1000)  # the watchers will say what it means
             if time.monotonic() > until and self.lost is None:
-                last = self._beats.get(n, ("nowhere yet", 0.0))[0]
-                self.lost = ProcessLost(
-                    f"process {n} has not come to {what!r} within {self.timeout_s:g} s (it was last at"
-                    f" {last!r}); look at its output, and raise distributed.timeout_s if it was only slow"
-                )
+                self.lost = self._missing(n)
+        raise self.lost
 
-    # ------------------------------------------------------------------------------------------------ watching
+    def _missing(self, n: int) -> ProcessLost:
+        _, phase, seen = self._signs[n]
+        return ProcessLost(
+            f"process {n} has not come to {self.phase!r} within {self.timeout_s:g} s (its last sign of life came"
+            f" {time.monotonic() - seen:.0f} s ago, from {phase!r}); look at its output. Started again, the run"
+            " goes on from its last checkpoint; distributed.timeout_s gives a slow process more time"
+        )
+
+    # ------------------------------------------------------------------------------------------------ the table
+
+    def _set(self, key: str, value: Any) -> None:
+        self._client.key_value_set(f"{TABLE}/{key}", json.dumps(value), allow_overwrite=True)
+
+    def _of_all(self, key: str) -> dict[int, Any]:
+        found = self._client.key_value_dir_get(f"{TABLE}/{key}/")
+        return {int(name.rpartition("/")[2]): json.loads(text) for name, text in found}
+
+    # ------------------------------------------------------------------------------------------------- watching
 
     def _beat(self) -> None:
-        """Show signs of life, and look at those of the others."""
-        while not self._closed.wait(min(2.0, self.timeout_s / 5)):
+        """Show signs of life, and look at those of the others, and at what they say when they leave."""
+        while self.lost is None and not self._closed.wait(min(2.0, self.timeout_s / 5)):
             try:
-                beat = json.dumps([time.monotonic(), self.phase])
-                self._client.key_value_set(f"jaxrl/alive/{self.place.process_id}", beat, allow_overwrite=True)
-                beats, left = (self._table(f"jaxrl/{name}/") for name in ("alive", "left"))
+                self._set(f"alive/{self.place.process_id}", [str(time.monotonic()), self.phase])
+                signs, left = self._of_all("alive"), self._of_all("left")
             except jax.errors.JaxRuntimeError:
-                continue  # `_judge` counts for how long nobody answers
-            now = self._answered = time.monotonic()
+                continue  # `_judge` sees how long nobody has answered
+            self._answered = time.monotonic()
             for n in self._others:
-                beat = beats.get(n)
-                if beat is not None and beat != self._beats.get(n, ("", ""))[1]:
-                    self._seen[n], self._beats[n] = now, (json.loads(beat)[1], beat)
-            for n, reason in sorted(left.items()):
-                if n in self._others and self.lost is None:
-                    self.lost = _told(n, *json.loads(reason))
-
-    def _table(self, prefix: str) -> dict[int, str]:
-        return {int(key.rpartition("/")[2]): text for key, text in self._client.key_value_dir_get(prefix)}
+                if n in signs and signs[n][0] != self._signs[n][0]:
+                    self._signs[n] = (*signs[n], self._answered)
+            for n in sorted(left.keys() & set(self._others))[:1]:
+                self.lost = self.lost or _told(n, *left[n])
 
     def _judge(self) -> None:
         """Find who is silent; and end this process by force where it does not end by itself."""
-        while self.lost is None and not self._closed.wait(1.0):
+        while self.lost is None and not self._closed.wait(0.5):
             now = time.monotonic()
-            if now - self._answered > self.timeout_s:
-                self._silent(0, "it serves what all agree on")
-            for n in self._others:
-                if now - self._seen[n] > self.timeout_s and self.lost is None:
-                    self._silent(n, f"it was last at {self._beats.get(n, ('the start',))[0]!r}")
-        if self._closed.wait(GRACE_S):
-            return
-        os.write(2, f"error: {self.lost}\n".encode())
-        os._exit(2 if isinstance(self.lost, InputError) else PROCESS_LOST)
+            silent = [n for n in self._others if now - self._signs[n][2] > self.timeout_s]
+            if self._relay is not None and self._relay.is_gone:
+                time.sleep(0.5)  # `_beat` may just be reading why
+                self.lost = self.lost or ProcessLost(
+                    f"process 0 has ended without a word, while this one was at {self.phase!r}; look at its"
+                    " output. Started again, the run goes on from its last checkpoint"
+                )
+            elif now - self._answered > self.timeout_s and self._others:
+                self.lost = self._missing(0)
+            elif silent:
+                self.lost = self._missing(silent[0])
+        if self.lost is not None and not self._closed.wait(GRACE_S):
+            os.write(2, f"error: {self.lost}\n".encode())
+            os._exit(2 if isinstance(self.lost, InputError) else PROCESS_LOST)
 
-    def _silent(self, n: int, detail: str) -> None:
-        self.lost = ProcessLost(
-            f"process {n} has given no sign of life for {self.timeout_s:g} s ({detail}), and this one waits for"
-            f" it at {self.phase!r}; start the run again, and it goes on from its last checkpoint"
-        )
-
-    # ------------------------------------------------------------------------------------------------- leaving
+    # -------------------------------------------------------------------------------------------------- leaving
 
     def leave(self, error: BaseException) -> BaseException:
         """Tell the others why this process ends; returns what it ends with, which another may have caused."""
         if isinstance(error, Interrupted) or error is self.lost:
             return error
-        if not isinstance(error, (InputError, KeyboardInterrupt)) and OF_OTHERS.search(str(error)):
-            until = time.monotonic() + self.timeout_s + 3
+        if (
+            isinstance(error, Exception)
+            and not isinstance(error, InputError)
+            and OF_OTHERS.search(str(error))
+        ):
+            until = time.monotonic() + self.timeout_s + SLICE_MS / 1000
             while self.lost is None and time.monotonic() < until:
                 time.sleep(0.1)
         if self.lost is not None:
             return self.lost
-        reason = [isinstance(error, InputError), str(error) or type(error).__name__, self.phase]
-        with suppress(jax.errors.JaxRuntimeError):  # the table is gone, and with it the first process
-            self._client.key_value_set(f"jaxrl/left/{self.place.process_id}", json.dumps(reason), True)
+        text = str(error) if isinstance(error, InputError) else f"{type(error).__name__} {error}".strip()
+        reason = [isinstance(error, InputError), text[:MOST_CHARS], self.phase]
+        with suppress(jax.errors.JaxRuntimeError):  # nobody is there any more
+            self._set(f"left/{self.place.process_id}", reason)
         return error
 
     def close(self) -> None:
         """Leave the table; the first process, which serves it, when all others have."""
-        own = self.place.process_id
-        with suppress(jax.errors.JaxRuntimeError):
-            self._client.key_value_set(f"jaxrl/closed/{own}", "", True)
-            until = time.monotonic() + GRACE_S
-            while own == 0 and time.monotonic() < until and self.lost is None:
-                if set(self._table("jaxrl/closed/")) | {0} == set(range(self.place.num_processes)):
-                    break
-                time.sleep(0.1)
+        is_served = self.place.process_id == 0 or not (self._relay is not None and self._relay.is_gone)
         self._closed.set()
+        if is_served:
+            with suppress(jax.errors.JaxRuntimeError):
+                self._set(f"closed/{self.place.process_id}", None)
+                until = time.monotonic() + GRACE_S + 5
+                while self.place.process_id == 0 and time.monotonic() < until and not self._is_alone():
+                    time.sleep(0.1)
+            jax.distributed.shutdown()
+        else:
+            # jax would wait for an answer at the interpreter's end
+            _orphans.append(self._client)
+            global_state.client = None
+        if self._relay is not None:
+            self._relay.close()
         for watcher in self._watchers:  # the interpreter's end is no place to be in the middle of a call
-            watcher.join(timeout=SLICE_MS / 1000)
-        jax.distributed.shutdown()
+            watcher.join(timeout=2)
+
+    def _is_alone(self) -> bool:
+        """Whether all others have closed, or are silent."""
+        closed, now = self._of_all("closed"), time.monotonic()
+        return all(n in closed or now - self._signs[n][2] > self.timeout_s for n in self._others)
 
 
 _group: Group | None = None
+_orphans: list[Any] = []  # clients whose coordinator is gone: to take one apart is to ask it
 
 
 def _told(n: int, is_input: bool, text: str, phase: str) -> ProcessLost | InputError:
     if is_input:
         return InputError(f"process {n}: {text}")
-    return ProcessLost(f"process {n} has ended at {phase!r}: {text}")
+    return ProcessLost(
+        f"process {n} has ended at {phase!r}: {text}; look at its output. Started again, the run goes on from"
+        " its last checkpoint"
+    )
 
 
-def _connect(place: Place, timeout_s: float) -> None:
+def _connect(place: Place, address: str, timeout_s: float) -> None:
     """Meet the others: after this, jax sees the devices of all."""
-    # Its handler of SIGTERM would be in place of ours.
+    # its handler of SIGTERM would be in place of ours
     jax.config.update("jax_enable_preemption_service", False)
-    # Else the end of one process is the abort of all others, without a word of which and where.
+    # else the end of one process is the abort of all others
     jax.config.update("jax_enable_recoverability", True)
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
     try:
         jax.distributed.initialize(
-            *place,
+            address,
+            place.num_processes,
+            place.process_id,
             initialization_timeout=max(1, round(timeout_s)),
-            heartbeat_timeout_seconds=round(timeout_s * 10 + 600),  # `Group` looks at signs of life itself
+            heartbeat_timeout_seconds=round(10 * timeout_s + 600),  # `Group` looks at signs of life itself
             shutdown_timeout_seconds=10,
         )
     except jax.errors.JaxRuntimeError as error:
         raise ProcessLost(
             f"process {place.process_id} of {place.num_processes} has not met the others at"
-            f" {place.coordinator} within {timeout_s:g} s ({str(error).splitlines()[0][:200]}); start all of them,"
-            " and check that they reach that host and port"
+            f" {place.coordinator} within {timeout_s:g} s ({str(error).splitlines()[0][:200]}); start all of"
+            " them, and check that they reach that host and port"
         ) from None

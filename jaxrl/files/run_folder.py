@@ -42,7 +42,8 @@ class RunFolder:
 
     def exists(self, name: str) -> bool:
         """Whether the first process sees such a file or folder."""
-        return self._agree(f"whether {name} is there", (self.path / name).exists())
+        is_there = self.writes and (self.path / name).exists()  # others would remember that it was not
+        return self._agree(f"whether {name} is there", is_there)
 
     def write(self, name: str, write: Callable[[Path], object]) -> Path:
         """Have the first process call `write` with the path; when this returns, all processes can read it.

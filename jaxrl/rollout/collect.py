@@ -69,7 +69,7 @@ def collect(
         if place in tickets:
             tickets[place] = pool.submit(problems[sampled.request], sampled.completion.text)
         pool.poll()  # workers get their next text while the device decodes
-    exchange = partial(_of_all, len(places), pool.batch_timeout_s)
+    exchange = partial(_of_all, f"verdicts after update {policy_version}", len(places), pool.batch_timeout_s)
     verdicts = dict(zip(places, pool.gather(tickets.values(), exchange)))
 
     def group(p: int, problem: Problem) -> Group:
@@ -82,9 +82,9 @@ def collect(
     return [group(p, problem) for p, problem in enumerate(problems)]
 
 
-def _of_all(count: int, extra_s: float, own: list[Verdict]) -> list[Verdict]:
+def _of_all(what: str, count: int, extra_s: float, own: list[Verdict]) -> list[Verdict]:
     """The verdicts of all processes, in the order of what was verified, on each of them."""
-    parts = gather("verdicts", [asdict(verdict) for verdict in own], extra_s)
+    parts = gather(what, [asdict(verdict) for verdict in own], extra_s)
     verdicts: list[Verdict | None] = [None] * count
     for n, part in enumerate(parts):
         verdicts[n :: len(parts)] = [Verdict(**values) for values in part]

@@ -13,7 +13,7 @@ from jaxrl.track.alarms import in_answers, in_evaluation
 from jaxrl.track.evaluations import EVAL, load_rows, render_table, save_rows
 from jaxrl.track.logger import sample_row
 from jaxrl.train.ahead import Ahead, Found
-from jaxrl.train.stage import SAMPLING, Run
+from jaxrl.train.stage import SAMPLING, Run, check_same_data
 
 
 def evaluation(run: Run, stage: EvalStage, index: int, weights: PolicyWeights) -> PolicyWeights:
@@ -25,6 +25,7 @@ def evaluation(run: Run, stage: EvalStage, index: int, weights: PolicyWeights) -
         return weights
     task = run.make_task(stage.task)
     problems = choose_problems(task, stage)
+    check_same_data(stage.name, problems)
     detail = f"{stage.split} split, temperature {stage.sample.temperature}"
     run.console.stage(stage.name, len(problems), detail=detail, unit="problem")
     policy = replace(weights.policy, remat="none")

@@ -40,7 +40,7 @@ from jaxrl.track.logger import sample_row
 from jaxrl.train.ahead import Ahead, Found
 from jaxrl.train.experience import Experience, Scorers, fields_of, give_credit, minibatches
 from jaxrl.train.memory_plan import check_excluded
-from jaxrl.train.stage import CRITIC, SAMPLING, FinitenessGuard, Run, StageRun, enter
+from jaxrl.train.stage import CRITIC, SAMPLING, FinitenessGuard, Run, StageRun, check_same_data, enter
 from jaxrl.train.timeline import Timeline
 from jaxrl.types import Group, Problem, Tree
 from jaxrl.update.microbatch import stage_microbatch
@@ -103,6 +103,7 @@ def rl(run: Run, stage: RLStage, index: int, weights: PolicyWeights) -> PolicyWe
     algo, steps, sample = stage.algo, stage.steps, stage.sample
     task = run.make_task(stage.task)
     problems = task.problems("train")
+    check_same_data(stage.name, problems)
     weights = enter(run, stage, index, weights)
     policy, frozen = weights.policy, weights.frozen
     learner = make_learner(run, stage, index, weights)

@@ -19,7 +19,7 @@ from jaxrl.policy.hand_over import PolicyWeights
 from jaxrl.tasks.base import Task
 from jaxrl.train.ahead import Ahead, Found
 from jaxrl.train.finetune import as_batch, fine_tune
-from jaxrl.train.stage import Run, StageRun, enter
+from jaxrl.train.stage import Run, StageRun, check_same_data, enter
 from jaxrl.types import Message, Problem, Tree
 from jaxrl.update.checkpoint import CheckpointCorrupt
 from jaxrl.update.microbatch import stage_microbatch
@@ -40,6 +40,7 @@ def sft(run: Run, stage: SFTStage, index: int, weights: PolicyWeights) -> Policy
     # --------------------------------------------------------------------------------------- data and policy
     microbatch = stage_microbatch(stage, run.mesh)
     train_rows, val_rows = run.sft_rows[stage.name]
+    check_same_data(stage.name, [rows for rows in (train_rows, val_rows) if rows is not None])
     steps = stage.steps or num_steps(len(train_rows), stage.rows, stage.epochs)
     weights = enter(run, stage, index, weights)
     policy, frozen = weights.policy, weights.frozen
