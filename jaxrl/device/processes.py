@@ -132,14 +132,15 @@ def joined(place: Place | None, timeout_s: float = 300.0) -> Iterator[None]:
 
 
 class Group:
-    """This process among those of its run. Owns the connection to them and the threads that watch over it.
+    """This process among those of its run. Owns the connection to them and the threads that watch it.
 
-    phase: what this process is at. lost: why it cannot go on, once that is so.
+    phase: what this process is at. lost: why it cannot go on, once that is so; is_told: another has said so.
     """
 
     def __init__(self, place: Place, timeout_s: float):
         self.place, self.timeout_s, self.phase = place, timeout_s, "the start"
         self.lost: ProcessLost | InputError | None = None
+        self.is_told = False
         self._others = [n for n in range(place.num_processes) if n != place.process_id]
         self._count = 0
         self._closed = threading.Event()
@@ -166,8 +167,8 @@ class Group:
             there, values[n] = json.loads(self._wait_for(n, what, until))
             if there != what:
                 raise RuntimeError(
-                    f"process {n} is at {there!r} while process {own} is at {what!r}: a defect, for all run one"
-                    " program"
+                    f"process {n} is at {there!r} while process {own} is at {what!r}: a defect, for all run"
+                    " one program"
                 )
         self.phase = f"what comes after {what}"
         if self._count > 2:  # who has come here has read what was there two times ago
@@ -188,9 +189,9 @@ class Group:
     def _missing(self, n: int) -> ProcessLost:
         _, phase, seen = self._signs[n]
         return ProcessLost(
-            f"process {n} has not come to {self.phase!r} within {self.timeout_s:g} s (its last sign of life came"
-            f" {time.monotonic() - seen:.0f} s ago, from {phase!r}); look at its output. Started again, the run"
-            " goes on from its last checkpoint; distributed.timeout_s gives a slow process more time"
+            f"process {n} has not come to {self.phase!r} within {self.timeout_s:g} s (its last sign of life"
+            f" came {time.monotonic() - seen:.0f} s ago, from {phase!r}); look at its output. Started again,"
+            " the run goes on from its last checkpoint; distributed.timeout_s gives a slow process more time"
         )
 
     # ------------------------------------------------------------------------------------------------ the table
@@ -216,8 +217,8 @@ class Group:
             for n in self._others:
                 if n in signs and signs[n][0] != self._signs[n][0]:
                     self._signs[n] = (*signs[n], self._answered)
-            for n in sorted(left.keys() & set(self._others))[:1]:
-                self.lost = self.lost or _told(n, *left[n])
+            if self.lost is None and (others := sorted(left.keys() & set(self._others))):
+                self.lost, self.is_told = _told(others[0], *left[others[0]]), True
 
     def _judge(self) -> None:
         """Find who is silent; and end this process by force where it does not end by itself."""
@@ -242,20 +243,19 @@ class Group:
 
     def leave(self, error: BaseException) -> BaseException:
         """Tell the others why this process ends; returns what it ends with, which another may have caused."""
-        if isinstance(error, Interrupted) or error is self.lost:
+        if isinstance(error, Interrupted):
             return error
-        if (
-            isinstance(error, Exception)
-            and not isinstance(error, InputError)
-            and OF_OTHERS.search(str(error))
-        ):
+        is_ours = isinstance(error, (InputError, ProcessLost)) or not isinstance(error, Exception)
+        if not is_ours and OF_OTHERS.search(str(error)):
             until = time.monotonic() + self.timeout_s + SLICE_MS / 1000
             while self.lost is None and time.monotonic() < until:
                 time.sleep(0.1)
-        if self.lost is not None:
-            return self.lost
-        text = str(error) if isinstance(error, InputError) else f"{type(error).__name__} {error}".strip()
-        reason = [isinstance(error, InputError), text[:MOST_CHARS], self.phase]
+        error = self.lost or error
+        if self.is_told:
+            return error
+        is_input = isinstance(error, InputError)
+        text = str(error) if is_input else f"{type(error).__name__}: {error}"
+        reason = [is_input, text[:MOST_CHARS], self.phase]
         with suppress(jax.errors.JaxRuntimeError):  # nobody is there any more
             self._set(f"left/{self.place.process_id}", reason)
         return error

@@ -58,8 +58,8 @@ class Relay:
             except OSError as error:
                 if time.monotonic() > until:
                     raise ProcessLost(
-                        f"process 0 does not answer at {coordinator} within {timeout_s:g} s ({error}); start it,"
-                        " check distributed.coordinator, and that its port can be reached from here"
+                        f"process 0 does not answer at {coordinator} within {timeout_s:g} s ({error}); start"
+                        " it, check distributed.coordinator, and that its port can be reached from here"
                     ) from None
             time.sleep(0.2)
 

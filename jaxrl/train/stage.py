@@ -75,8 +75,8 @@ def enter(run: Run, stage: FineTuningStage | RLStage, index: int, weights: Polic
 
 
 def check_same_data(stage_name: str, data: Iterable[PackedRows | Problem]) -> None:
-    """InputError where another process of the run has other data, or in another order: each works on the whole
-    batch, and verifies its part of it.
+    """InputError where another process of the run has other data, or in another order: each works on the
+    whole batch, and verifies its part of it.
     """
     if num_processes() == 1:
         return

@@ -133,7 +133,8 @@ class Checkpoints:
             saved = self._checkpointer.metadata(step).custom_metadata or {}
             if saved.get("format") != FORMAT:
                 raise ValueError(
-                    f"format {saved.get('format')}, not {FORMAT}: damaged, or written by another version of jaxrl"
+                    f"format {saved.get('format')}, not {FORMAT}: damaged, or written by another version"
+                    " of jaxrl"
                 )
             meta, saved_sums = saved["meta"], dict(saved["checksums"])
             state = self._checkpointer.load_checkpointables(step, {"state": abstract})["state"]

@@ -123,7 +123,7 @@ def save_model(
 
 
 def help_save(tree: Tree, config: ModelConfig, dtype: str) -> None:
-    """What the other processes do while the first one calls `save_model`: hand it their parts of each array."""
+    """What other processes do while the first one calls `save_model`: hand it their parts of each array."""
     for path, layer, _ in hf_tensors(config).values():
         _theirs(leaf_at(tree, path), path, layer, jnp.dtype(dtype))
 
