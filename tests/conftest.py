@@ -56,6 +56,7 @@ LANES = {
         "train/test_rl.py",
         "train/test_rsft.py",
     ),
+    "hosts": ("hosts",),
     "aot": ("compiled/test_aot.py",),
 }
 

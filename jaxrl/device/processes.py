@@ -12,6 +12,7 @@ is held up by a device that waits for the lost one, GRACE_S later by force.
 import json
 import os
 import re
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -22,12 +23,14 @@ import jax
 from jax._src.distributed import global_state  # the one door to the table; Orbax goes through it, too
 
 from jaxrl.cluster import Place
-from jaxrl.device.relay import Relay
+from jaxrl.device.relay import Relay, free_port, wait_for
 from jaxrl.errors import PROCESS_LOST, InputError, ProcessLost
 from jaxrl.interrupt import Interrupted
 
 TABLE = "jaxrl"  # what our keys begin with
 MOST_CHARS = 2000  # of a reason that others are told
+BEAT_S = 2.0  # between two signs of life
+START_S = 300.0  # how much longer the first meeting may take: hosts do not start at one moment
 GRACE_S = 15.0  # between the loss of a process and the end by force
 SLICE_MS = 1000  # of a wait, after which signals and losses are looked at
 LONG_S = 3600.0  # what one process alone may take over files (a model written or read), beyond the usual
@@ -144,8 +147,7 @@ class Group:
         self._others = [n for n in range(place.num_processes) if n != place.process_id]
         self._count = 0
         self._closed = threading.Event()
-        self._relay = None if place.process_id == 0 else Relay(place.coordinator, timeout_s)
-        _connect(place, place.coordinator if self._relay is None else self._relay.address, timeout_s)
+        self._relay = _connect(place, timeout_s + START_S)
         self._client = global_state.client
         self._answered = time.monotonic()  # when the table did
         # of each other: its last sign of life, what it was at then, and when that came
@@ -154,7 +156,7 @@ class Group:
         for watcher in self._watchers:
             watcher.start()
 
-    # ------------------------------------------------------------------------------------------------ agreeing
+    # ----------------------------------------------------------------------------------------------- agreeing
 
     def gather(self, what: str, value: Any, extra_s: float) -> list[Any]:
         """See `gather`."""
@@ -194,7 +196,7 @@ class Group:
             " the run goes on from its last checkpoint; distributed.timeout_s gives a slow process more time"
         )
 
-    # ------------------------------------------------------------------------------------------------ the table
+    # ---------------------------------------------------------------------------------------------- the table
 
     def _set(self, key: str, value: Any) -> None:
         self._client.key_value_set(f"{TABLE}/{key}", json.dumps(value), allow_overwrite=True)
@@ -203,11 +205,11 @@ class Group:
         found = self._client.key_value_dir_get(f"{TABLE}/{key}/")
         return {int(name.rpartition("/")[2]): json.loads(text) for name, text in found}
 
-    # ------------------------------------------------------------------------------------------------- watching
+    # ----------------------------------------------------------------------------------------------- watching
 
     def _beat(self) -> None:
         """Show signs of life, and look at those of the others, and at what they say when they leave."""
-        while self.lost is None and not self._closed.wait(min(2.0, self.timeout_s / 5)):
+        while self.lost is None and not self._closed.wait(BEAT_S):
             try:
                 self._set(f"alive/{self.place.process_id}", [str(time.monotonic()), self.phase])
                 signs, left = self._of_all("alive"), self._of_all("left")
@@ -225,13 +227,10 @@ class Group:
         while self.lost is None and not self._closed.wait(0.5):
             now = time.monotonic()
             silent = [n for n in self._others if now - self._signs[n][2] > self.timeout_s]
-            if self._relay is not None and self._relay.is_gone:
-                time.sleep(0.5)  # `_beat` may just be reading why
-                self.lost = self.lost or ProcessLost(
-                    f"process 0 has ended without a word, while this one was at {self.phase!r}; look at its"
-                    " output. Started again, the run goes on from its last checkpoint"
-                )
-            elif now - self._answered > self.timeout_s and self._others:
+            if gone := sorted(self._relay.gone - self._closing()):
+                self._closed.wait(BEAT_S)  # `_beat` may just be reading why
+                self.lost = self.lost or _ended(gone[0], self._signs[gone[0]][1], "it was killed, or crashed")
+            elif now - self._answered > self.timeout_s:
                 self.lost = self._missing(0)
             elif silent:
                 self.lost = self._missing(silent[0])
@@ -239,7 +238,7 @@ class Group:
             os.write(2, f"error: {self.lost}\n".encode())
             os._exit(2 if isinstance(self.lost, InputError) else PROCESS_LOST)
 
-    # -------------------------------------------------------------------------------------------------- leaving
+    # ------------------------------------------------------------------------------------------------ leaving
 
     def leave(self, error: BaseException) -> BaseException:
         """Tell the others why this process ends; returns what it ends with, which another may have caused."""
@@ -262,9 +261,8 @@ class Group:
 
     def close(self) -> None:
         """Leave the table; the first process, which serves it, when all others have."""
-        is_served = self.place.process_id == 0 or not (self._relay is not None and self._relay.is_gone)
         self._closed.set()
-        if is_served:
+        if self.place.process_id == 0 or not self._relay.gone:
             with suppress(jax.errors.JaxRuntimeError):
                 self._set(f"closed/{self.place.process_id}", None)
                 until = time.monotonic() + GRACE_S + 5
@@ -275,15 +273,19 @@ class Group:
             # jax would wait for an answer at the interpreter's end
             _orphans.append(self._client)
             global_state.client = None
-        if self._relay is not None:
-            self._relay.close()
+        self._relay.close()
         for watcher in self._watchers:  # the interpreter's end is no place to be in the middle of a call
             watcher.join(timeout=2)
 
     def _is_alone(self) -> bool:
-        """Whether all others have closed, or are silent."""
-        closed, now = self._of_all("closed"), time.monotonic()
-        return all(n in closed or now - self._signs[n][2] > self.timeout_s for n in self._others)
+        """Whether all others have left."""
+        return set(self._others) <= set(self._of_all("closed")) | self._relay.gone
+
+    def _closing(self) -> set[int]:
+        """The processes that are at their orderly end. None where nobody answers."""
+        with suppress(jax.errors.JaxRuntimeError):
+            return set(self._of_all("closed")) if self._relay.gone - {0} else set()
+        return set()
 
 
 _group: Group | None = None
@@ -293,14 +295,28 @@ _orphans: list[Any] = []  # clients whose coordinator is gone: to take one apart
 def _told(n: int, is_input: bool, text: str, phase: str) -> ProcessLost | InputError:
     if is_input:
         return InputError(f"process {n}: {text}")
+    return _ended(n, phase, text)
+
+
+def _ended(n: int, phase: str, reason: str) -> ProcessLost:
     return ProcessLost(
-        f"process {n} has ended at {phase!r}: {text}; look at its output. Started again, the run goes on from"
-        " its last checkpoint"
+        f"process {n} has ended at {phase!r}: {reason}; look at its output. Started again, the run goes on"
+        " from its last checkpoint"
     )
 
 
-def _connect(place: Place, address: str, timeout_s: float) -> None:
+def _connect(place: Place, timeout_s: float) -> Relay:
     """Meet the others: after this, jax sees the devices of all."""
+    host, _, port = place.coordinator.rpartition(":")
+    there = (host.strip("[]"), int(port))
+    if place.process_id == 0:
+        inner = free_port()
+        relay = Relay(("::" if socket.has_dualstack_ipv6() else "", there[1]), ("127.0.0.1", inner))
+        address = f"127.0.0.1:{inner}"
+    else:
+        wait_for(there, timeout_s)
+        relay = Relay(("127.0.0.1", 0), there, place.process_id)
+        address = f"127.0.0.1:{relay.port}"
     # its handler of SIGTERM would be in place of ours
     jax.config.update("jax_enable_preemption_service", False)
     # else the end of one process is the abort of all others
@@ -311,6 +327,7 @@ def _connect(place: Place, address: str, timeout_s: float) -> None:
             address,
             place.num_processes,
             place.process_id,
+            coordinator_bind_address=address,
             initialization_timeout=max(1, round(timeout_s)),
             heartbeat_timeout_seconds=round(10 * timeout_s + 600),  # `Group` looks at signs of life itself
             shutdown_timeout_seconds=10,
@@ -321,3 +338,4 @@ def _connect(place: Place, address: str, timeout_s: float) -> None:
             f" {place.coordinator} within {timeout_s:g} s ({str(error).splitlines()[0][:200]}); start all of"
             " them, and check that they reach that host and port"
         ) from None
+    return relay
