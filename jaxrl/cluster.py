@@ -49,20 +49,19 @@ def find_place(
     Raises:
       InputError: values that are missing, or that do not fit each other.
     """
-    given = {name: getattr(section, name, None) for name in SETTINGS}
+    given: dict[str, Any] = {name: getattr(section, name, None) for name in SETTINGS}
     for name, variable in SETTINGS.items():
         if given[name] is None and environ.get(variable):
             given[name] = environ[variable] if name == "coordinator" else _number(environ, variable)
-    if given["num_processes"] == 1 or not (is_told := any(value is not None for value in given.values())):
-        found = {} if is_told else _cluster(environ)
-        return Place(**found) if found.get("num_processes", 1) > 1 else None
-    missing = {name for name, value in given.items() if value is None}
-    if missing:
-        found = _cluster(environ)
-        if not found and given["num_processes"] is not None:
-            found = _tpu_slice(ask_metadata or _tpu_metadata)
-        given |= {name: found[name] for name in missing & set(found)}
-    if missing := [name for name in SETTINGS if given[name] is None]:
+    if given["num_processes"] == 1:
+        return None
+    found = _tpu(environ) or _slurm(environ) or _kubernetes(environ)
+    if all(value is None for value in given.values()) and found.get("num_processes", 1) == 1:
+        return None
+    if not found and given["num_processes"] is not None and given["coordinator"] is None:
+        found = _tpu_slice(ask_metadata or _tpu_metadata)
+    given = {name: found.get(name) if value is None else value for name, value in given.items()}
+    if missing := [name for name, value in given.items() if value is None]:
         raise InputError(
             f"distributed: {', '.join(missing)} {'is' if len(missing) == 1 else 'are'} not set, and nothing"
             " in the environment says so; set each in the config or on the command line"
@@ -105,11 +104,6 @@ def _number(environ: Mapping[str, str], variable: str) -> int:
     return int(text)
 
 
-def _cluster(environ: Mapping[str, str]) -> dict[str, Any]:
-    """What the environment says of a cluster: fields of `Place`."""
-    return _tpu(environ) or _slurm(environ) or _kubernetes(environ)
-
-
 def _tpu(environ: Mapping[str, str]) -> dict[str, Any]:
     """The hosts of a TPU slice, as GKE and `tpu/` name them; several slices follow one another."""
     names = environ.get("TPU_WORKER_HOSTNAMES", "")
@@ -132,11 +126,11 @@ def _slurm(environ: Mapping[str, str]) -> dict[str, Any]:
     if any(not environ.get(name) for name in needed):
         return {}
     # `gpu07`, `gpu07,gpu09`, `gpu[07-09,12],other`: the first node has the first task
-    prefix, numbers = re.match(r"([^,\[]+)(?:\[([^,\-\]]+))?", environ["SLURM_STEP_NODELIST"]).groups()
+    ((prefix, number),) = re.findall(r"^([^,\[]+)(?:\[([^,\-\]]+))?", environ["SLURM_STEP_NODELIST"])
     # two jobs may share a node
     port = 61_440 + _number(environ, "SLURM_JOB_ID") % 4096
     return {
-        "coordinator": f"{prefix}{numbers or ''}:{port}",
+        "coordinator": f"{prefix}{number}:{port}",
         "num_processes": _number(environ, "SLURM_STEP_NUM_TASKS"),
         "process_id": _number(environ, "SLURM_PROCID"),
     }

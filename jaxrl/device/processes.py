@@ -75,7 +75,7 @@ def gather(what: str, value: A, extra_s: float = 0.0) -> list[A]:
 
 def agree(what: str, value: A, extra_s: float = 0.0) -> A:
     """The first process's value, on every process."""
-    return value if _group is None else gather(what, value if is_first() else None, extra_s)[0]
+    return value if _group is None else _group.gather(what, value if is_first() else None, extra_s)[0]
 
 
 def on_first(what: str, function: Callable[[], object]) -> None:
@@ -148,7 +148,7 @@ class Group:
         self._count = 0
         self._closed = threading.Event()
         self._relay = _connect(place, timeout_s + START_S)
-        self._client = global_state.client
+        self._client: Any = global_state.client
         self._answered = time.monotonic()  # when the table did
         # of each other: its last sign of life, what it was at then, and when that came
         self._signs = dict.fromkeys(self._others, ("", "the start", self._answered))

@@ -14,7 +14,9 @@ import socket
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable
 from contextlib import suppress
+from typing import Any
 
 from jaxrl.errors import InputError, ProcessLost
 
@@ -69,7 +71,7 @@ class Relay:
                     each.shutdown(socket.SHUT_RDWR)
                     each.close()
 
-    def _start(self, function, *arguments) -> None:
+    def _start(self, function: Callable[..., None], *arguments: Any) -> None:
         threading.Thread(target=function, args=arguments, daemon=True).start()
 
     def _accept(self) -> None:
@@ -93,15 +95,13 @@ class Relay:
         self._sockets.append(far)
         for each in (near, far):
             each.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        if self._number is None:
-            ends = (near, far, number), (far, near, None)
-        else:
+        if self._number is not None:
             far.sendall(HELLO % number)
-            ends = (near, far, None), (far, near, 0)
-        for source, target, afar in ends:
-            if afar is not None:
-                self._open[afar] += 1
-            self._start(self._pass_on, source, target, afar)
+        # jax is at this end: of process 0 the far one, of the others the near one
+        here, there, other = (far, near, number) if self._number is None else (near, far, 0)
+        self._open[other] += 1
+        self._start(self._pass_on, here, there, None)
+        self._start(self._pass_on, there, here, other)
 
     def _pass_on(self, source: socket.socket, target: socket.socket, afar: int | None) -> None:
         """Bytes until the source ends. `afar`: the process behind it, None for jax in this process."""
