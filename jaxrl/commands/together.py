@@ -10,7 +10,7 @@ from jax.sharding import Mesh
 from jaxrl import __version__
 from jaxrl.config.experiment import Config
 from jaxrl.config.file import dump_config
-from jaxrl.device.processes import agree, check_same, gather, is_first
+from jaxrl.device.processes import agree, check_same, gather, is_first, num_processes, process_id
 from jaxrl.errors import InputError
 
 LOOKS = 300  # for a file that another host has made, a tenth of a second apart: network file systems are slow
@@ -23,7 +23,7 @@ def check_processes(mesh: Mesh, config: Config) -> None:
     Raises:
       InputError: on every process, what is not so.
     """
-    count = len(gather("all processes", None))
+    count = num_processes()
     if jax.process_count() != count:
         raise InputError(
             f"this is one of {jax.process_count()} hosts whose devices belong together, and the run knows of"
@@ -31,6 +31,11 @@ def check_processes(mesh: Mesh, config: Config) -> None:
         )
     if count == 1:
         return
+    if jax.process_index() != process_id():
+        raise InputError(
+            f"distributed.process_id={process_id()} is process {jax.process_index()} of the devices' own"
+            " count; give it that number (of a TPU slice, the worker's)"
+        )
     at_work = {device.process_index for device in mesh.devices.flat}
     if idle := sorted(set(range(count)) - at_work):
         axes = " ".join(f"{name}={size}" for name, size in mesh.shape.items())

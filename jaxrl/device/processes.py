@@ -42,7 +42,7 @@ A = TypeVar("A")
 
 def is_first() -> bool:
     """Whether this is the process that writes and speaks."""
-    return _group is None or _group.place.process_id == 0
+    return process_id() == 0
 
 
 def num_processes() -> int:
@@ -50,11 +50,14 @@ def num_processes() -> int:
     return 1 if _group is None else _group.place.num_processes
 
 
+def process_id() -> int:
+    """Which of them this one is."""
+    return 0 if _group is None else _group.place.process_id
+
+
 def own_share(count: int) -> range:
     """Which of `count` things this process does, where each is done by one."""
-    return (
-        range(count) if _group is None else range(_group.place.process_id, count, _group.place.num_processes)
-    )
+    return range(process_id(), count, num_processes())
 
 
 def gather(what: str, value: A, extra_s: float = 0.0) -> list[A]:
@@ -328,6 +331,7 @@ def _connect(place: Place, timeout_s: float) -> Relay:
             place.num_processes,
             place.process_id,
             coordinator_bind_address=address,
+            cluster_detection_method="deactivate",  # it asks networks, and takes GPUs away under Slurm
             initialization_timeout=max(1, round(timeout_s)),
             heartbeat_timeout_seconds=round(10 * timeout_s + 600),  # `Group` looks at signs of life itself
             shutdown_timeout_seconds=10,
