@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from jaxrl import __version__
-from jaxrl.errors import InputError
+from jaxrl.cluster import find_place, refuse_several
+from jaxrl.errors import PROCESS_LOST, InputError, ProcessLost
 from jaxrl.files.disk import silence
 from jaxrl.files.lock import locked
 from jaxrl.interrupt import Interrupted, ends_as_ctrl_c
@@ -23,8 +24,9 @@ def main(argv: list[str] | None = None) -> int:
     """Run a command.
 
     Returns:
-      The exit code: 0 done; 2 bad input, or a disk that takes no more (one message on stderr); 128 + n where
-      signal n stopped it (130 Ctrl-C, 143 SIGTERM, 129 SIGHUP), for `run` after the state was saved.
+      The exit code: 0 done; 2 bad input, or a disk that takes no more (one message on stderr); 75 where
+      another process of the run was lost, and the same command goes on; 128 + n where signal n stopped it
+      (130 Ctrl-C, 143 SIGTERM, 129 SIGHUP), for `run` after the state was saved.
     """
     _prepare_streams()
     arguments = _parse_or_leave(argv)
@@ -34,6 +36,9 @@ def main(argv: list[str] | None = None) -> int:
     except InputError as error:
         _say(f"error: {error}", sys.stderr)
         return 2
+    except ProcessLost as error:
+        _say(f"error: {error}", sys.stderr)
+        return PROCESS_LOST
     except Interrupted as interrupted:
         _say("stopped; the state is saved, and the same command goes on from it", sys.stderr)
         return 128 + interrupted.number
@@ -175,6 +180,11 @@ def _run(arguments: argparse.Namespace) -> None:
     from jaxrl.files.mirror import mirrored
 
     config = load_config(arguments.config, arguments.overrides)
+    if find_place(config.distributed) is not None:
+        from jaxrl.commands.run import run
+
+        run(config)
+        return
     # before jax, whose import takes seconds: who came first is first
     with locked(config.folder) as check_lock, mirrored(config.folder, config.url) as mirror:
         from jaxrl.commands.run import run_locked
@@ -215,6 +225,7 @@ def _eval(arguments: argparse.Namespace) -> None:
     from jaxrl.device.compilations import set_up_jax
     from jaxrl.device.gpu import set_up_gpus
     from jaxrl.device.mesh import make_mesh
+    from jaxrl.device.processes import is_first, joined
     from jaxrl.files.jsonl import check_out
     from jaxrl.policy.load import load_policy
     from jaxrl.track.evaluations import render_table, save_rows
@@ -222,14 +233,17 @@ def _eval(arguments: argparse.Namespace) -> None:
 
     if arguments.out is not None:
         check_out(arguments.out)
-    set_up_jax(config.compilation_cache)
-    set_up_gpus(config.gpu)
-    model = ModelSection(path=arguments.model, dtype=arguments.dtype)
-    mesh = make_mesh(choose_mesh(config.mesh, model, stages[-1:], vocab_size=0)[0])
-    weights = load_policy(arguments.model, arguments.adapter, arguments.dtype, mesh)
-    rows = evaluate_model(
-        weights, arguments.model, stages[-1], config.verify, config.seed, mesh, arguments.date
-    )
+    set_up_gpus(config.gpu)  # before a device is used
+    with joined(find_place(config.distributed), config.distributed.timeout_s):
+        set_up_jax(config.compilation_cache)
+        model = ModelSection(path=arguments.model, dtype=arguments.dtype)
+        mesh = make_mesh(choose_mesh(config.mesh, model, stages[-1:], vocab_size=0)[0])
+        weights = load_policy(arguments.model, arguments.adapter, arguments.dtype, mesh)
+        rows = evaluate_model(
+            weights, arguments.model, stages[-1], config.verify, config.seed, mesh, arguments.date
+        )
+        if not is_first():
+            return
     try:
         if arguments.out is not None:
             save_rows(arguments.out, rows)
@@ -416,6 +430,7 @@ def _generate(arguments: argparse.Namespace) -> None:
 
 def _open_model(arguments: argparse.Namespace) -> tuple[Any, Any]:
     """The mesh, and the weights on it."""
+    refuse_several("this command")
     from jaxrl.config.experiment import Config
     from jaxrl.config.shared import GPUSection, MeshSection
     from jaxrl.device.compilations import set_up_jax

@@ -8,3 +8,12 @@ class InputError(ValueError):
     ``batch of 30 rows cannot be split over 4 data shards; set problems_per_batch * group_size to a multiple
     of 4``.
     """
+
+
+PROCESS_LOST = 75  # exit code: EX_TEMPFAIL of sysexits.h, "start it again"
+
+
+class ProcessLost(RuntimeError):
+    """Another process of the run has ended, or does not answer: this one cannot go on without it. Nothing is
+    wrong with the input; started again, the run goes on from its last checkpoint. Exit code PROCESS_LOST.
+    """

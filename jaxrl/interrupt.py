@@ -1,7 +1,7 @@
 """Ctrl-C, SIGTERM and SIGHUP: the first asks for a save at the next step, the second stops at once."""
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import Self
@@ -14,11 +14,26 @@ class Interrupted(Exception):
 
 
 class Interrupt:
-    """Owns the signal handlers while it is open. The handler only sets a flag: no step is torn."""
+    """Owns the signal handlers while it is open. The handler only sets a flag: no step is torn.
 
-    def __init__(self) -> None:
+    Args:
+      gather: (the point's name, a value) -> the values of all processes of the run, see
+        `device/processes.py`: whichever of them gets the signal, all stop at the same point.
+    """
+
+    def __init__(
+        self, gather: Callable[[str, int | None], list[int | None]] = lambda _, mine: [mine]
+    ) -> None:
         self.requested = False
-        self._number = signal.SIGINT
+        self._number, self._gather = signal.SIGINT, gather
+
+    def stops(self, what: str) -> bool:
+        """Whether the run ends here because it was asked to; all processes ask at the same point, `what`."""
+        numbers = self._gather(f"signals at {what}", int(self._number) if self.requested else None)
+        asked = [number for number in numbers if number is not None]
+        if asked:
+            self._number = signal.Signals(asked[0])
+        return bool(asked)
 
     def __enter__(self) -> Self:
         self._previous = {number: signal.signal(number, self._ask) for number in (signal.SIGINT, *_ends())}

@@ -58,6 +58,7 @@ LANES = {
         "train/test_rsft.py",
     ),
     "aot": ("compiled/test_aot.py", "compiled/test_gpu_flags.py"),
+    "hosts": ("hosts",),
 }
 
 

@@ -12,7 +12,7 @@ import pytest
 LIBRARY = Path(__file__).resolve().parents[1] / "jaxrl"
 
 FLOORS = [  # a folder is on one floor; files at the top stand on the one that names them
-    ["__init__", "checks", "errors", "interrupt", "stats", "types", "config", "files"],
+    ["__init__", "checks", "cluster", "errors", "interrupt", "stats", "types", "config", "files"],
     ["ops", "track"],
     ["device", "model"],
     ["weights", "update"],

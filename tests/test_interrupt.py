@@ -111,3 +111,21 @@ except KeyboardInterrupt as stopped:
     print(stopped.args[0] == {number}, signal.getsignal(signal.SIGTERM) is signal.SIG_DFL)
 """
     assert output_of(body).split() == ["clean", "True", "True"]
+
+
+def test_the_signal_of_one_process_stops_all_of_them_with_its_number():
+    said = output_of(
+        """
+try:
+    with Interrupt(lambda what, mine: [mine, None, int(signal.SIGTERM)]) as interrupt:
+        print(interrupt.requested, interrupt.stops("step 3"))
+        raise Interrupted
+except Interrupted as stopped:
+    print(stopped.number == signal.SIGTERM)
+with Interrupt(lambda what, mine: [mine, None]) as interrupt:
+    print(interrupt.stops("step 3"))
+    send(signal.SIGHUP)
+    print(interrupt.stops("step 4"))
+"""
+    )
+    assert said.split() == ["False", "True", "True", "False", "True"]

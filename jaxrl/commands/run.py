@@ -4,6 +4,8 @@ What is in the folder, and who writes it: `files/run_folder.py`.
 """
 
 import functools
+import hashlib
+import json
 import sys
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -13,16 +15,19 @@ from typing import Any, TextIO
 import jax
 from jax.sharding import Mesh
 
+from jaxrl.cluster import find_place
+from jaxrl.commands.together import check_processes
 from jaxrl.config.experiment import Config, EvalStage, RLStage, Stage
 from jaxrl.config.file import difference, dump_config
 from jaxrl.config.tasks import CustomSection
 from jaxrl.data.dates import asks_for_date
 from jaxrl.data.tokenizer import num_tokens
+from jaxrl.device.arrays import fetch
 from jaxrl.device.compilations import Compilations, set_up_jax
 from jaxrl.device.gpu import set_up_gpus
 from jaxrl.device.memory import explain_out_of_memory
 from jaxrl.device.mesh import make_mesh, num_row_shards
-from jaxrl.device.processes import agree, is_first
+from jaxrl.device.processes import agree, check_same, gather, is_first, joined, on_first
 from jaxrl.errors import InputError
 from jaxrl.files.disk import write_whole
 from jaxrl.files.lock import locked
@@ -48,7 +53,7 @@ from jaxrl.train.stages import STAGE_KINDS
 from jaxrl.update.microbatch import stage_microbatch
 from jaxrl.update.state import all_finite
 from jaxrl.weights.peft import save_adapter
-from jaxrl.weights.safetensors import save_model
+from jaxrl.weights.safetensors import help_save, save_model
 
 
 def run(config: Config, stream: TextIO | None = sys.stdout) -> Path:
@@ -59,10 +64,12 @@ def run(config: Config, stream: TextIO | None = sys.stdout) -> Path:
     Raises:
       InputError: anything the user can put right; another config or another process in the same folder among
         it, and a disk that takes no more. Nothing is written before all stages have been looked at.
+      ProcessLost: another process of the run ended, or fell silent.
       Interrupted: on Ctrl-C, SIGTERM or SIGHUP, after the state was saved.
     """
     set_up_gpus(config.gpu)  # before a device is used
     with (
+        joined(find_place(config.distributed), config.distributed.timeout_s),
         locked(config.folder) if is_first() else nullcontext(lambda: None) as check_lock,
         mirrored(config.folder, config.url if is_first() else None) as mirror,
     ):
@@ -78,8 +85,8 @@ def run_locked(
     set_up_jax(config.compilation_cache)
     gpu_notes = set_up_gpus(config.gpu)
     folder = config.folder
-    refuse_other_config(folder, config)
-    refuse_broken_records(folder)
+    check_processes(config)
+    on_first("what the folder holds", lambda: refuse_other_run(folder, config))
     inputs = check_inputs(config, folder)
     tasks = task_maker()
     tokenizer, eos_ids = load_run_tokenizer(config, folder, inputs.began, tasks)
@@ -88,12 +95,13 @@ def run_locked(
     description = describe(config.model, num_tokens(tokenizer), mesh)
     ahead = preflight(config, tokenizer, description, tasks)
     inputs = read_inputs(inputs, config, folder)
+    check_same_inputs(inputs, tokenizer)
     weights = load(description, config.seed)
     check_lock()  # the model may have taken minutes
     run_folder = RunFolder(folder, is_first(), agree, mirror)
     make_run_folder(run_folder, config, tokenizer, inputs)
     with (
-        Interrupt() as interrupt,
+        Interrupt(gather) as interrupt,
         Compilations() as compilations,
         Console(stream, enabled=is_first(), log_every=config.track.log_every) as console,
         RunLogger(run_folder, config.track, config.name, config.model_dump(mode="json"), console) as logger,
@@ -123,7 +131,7 @@ def run_locked(
             )
         try:
             for index, stage in enumerate(config.stages):
-                if interrupt.requested:
+                if interrupt.stops(f"the start of {stage.name}"):
                     raise Interrupted
                 logger.check()
                 logger.events.move_to(stage.name, 0)
@@ -166,6 +174,20 @@ def finish(run: Run) -> None:
         for sentence in compare(run.config.expect, {row.name: row.accuracy for row in rows}):
             run.console.note(sentence)
     run.console.note(f"report: {run.logger.folder.place(REPORT)}")
+
+
+def check_same_inputs(inputs: Inputs, tokenizer: Any) -> None:
+    """InputError where other processes of the run read other files, or made another tokenizer of them."""
+    digests = {name: file.digest for name, file in inputs.files.items()}
+    vocabulary = json.dumps(sorted(tokenizer.get_vocab().items())) + str(tokenizer.chat_template)
+    digests["the tokenizer"] = hashlib.sha256(vocabulary.encode()).hexdigest()
+    check_same("what the run reads", digests, "put the same files on every host")
+
+
+def refuse_other_run(folder: Path, config: Config) -> None:
+    """InputError where the folder does not hold this run, or holds what cannot be read of it."""
+    refuse_other_config(folder, config)
+    refuse_broken_records(folder)
 
 
 def refuse_other_config(folder: Path, config: Config) -> None:
@@ -245,9 +267,11 @@ def export(run: Run, weights: PolicyWeights) -> None:
                 eos_ids=run.eos_ids,
             )
 
+        if not is_first():
+            help_save(model, weights.policy.config, run.config.model.dtype)
         run.logger.folder.write("model", write_model)
     if lora is not None:
-        adapter = weights.trainable["lora"]
+        adapter = fetch(weights.trainable["lora"])
         run.logger.folder.write(
             "adapter", lambda folder: save_adapter(adapter, lora, weights.policy.config, folder, base)
         )

@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-import jax
 import numpy as np
 from jax.sharding import Mesh
 
 from jaxrl.commands.model import read_lines, token_ids
+from jaxrl.device.arrays import fetch
 from jaxrl.device.mesh import num_row_shards, shard_batch
 from jaxrl.errors import InputError
 from jaxrl.files.jsonl import check_out, write_rows
@@ -70,7 +70,7 @@ def score_tokens(
         members = by_length[first : first + B]
         first += B
         batch = _score_batch([rows[i] for i in members], B)
-        values = jax.device_get(score(weights.trainable, weights.frozen, shard_batch(batch, mesh)))[0]
+        values = fetch(score(weights.trainable, weights.frozen, shard_batch(batch, mesh)))[0]
         for b, i in enumerate(members):
             logprobs[i] = values[b, : len(rows[i])].tolist()
     return [logprobs[i] for i in range(len(rows))]

@@ -16,6 +16,7 @@ from jaxrl.config.algo import GRPOSection, PolicyGradientSection, PPOSection
 from jaxrl.config.section import Fraction, PositiveInt, Section, Seed, merge
 from jaxrl.config.shared import (
     CheckpointSection,
+    DistributedSection,
     ExpectSection,
     GPUSection,
     LoraSection,
@@ -307,6 +308,7 @@ class Config(Section):
     lora: the adapters that are trained; null trains the whole model.
     mesh: the devices, and where arrays lie on them.
     gpu: memory and compiler flags on NVIDIA GPUs.
+    distributed: the processes, where there are several.
     task: what is asked and how it is judged.
     sample: how completions are drawn.
     optim: the optimiser.
@@ -325,6 +327,7 @@ class Config(Section):
     lora: LoraSection | None = None
     mesh: MeshSection = MeshSection()
     gpu: GPUSection = GPUSection()
+    distributed: DistributedSection = DistributedSection()
     task: TaskSection | None = None
     sample: SampleSection = SampleSection()
     optim: OptimSection = OptimSection()

@@ -23,7 +23,17 @@ AnySection = TypeVar("AnySection", bound=Section)
 
 # Which run it is, where it is kept and what it runs on: what is learnt is the same, but for rounding and
 # chance.
-INCIDENTAL = ("name", "seed", "runs_dir", "compilation_cache", "mesh", "verify", "checkpoint", "track")
+INCIDENTAL = (
+    "name",
+    "seed",
+    "runs_dir",
+    "compilation_cache",
+    "mesh",
+    "distributed",
+    "verify",
+    "checkpoint",
+    "track",
+)
 
 
 class _Loader(yaml.SafeLoader):
@@ -128,8 +138,11 @@ def make_task_section(name: str, overrides: Sequence[str]) -> TaskSection:
 
 
 def dump_config(config: Config) -> str:
-    """The resolved config as YAML text; `validate_config(yaml.safe_load(text))` gives the same object."""
-    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    """The resolved config as YAML text; `validate_config(yaml.safe_load(text))` gives the same object, but
+    for `distributed`, which says where this process is and not what is run.
+    """
+    values = config.model_dump(mode="json", exclude={"distributed"})
+    return yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
 
 
 def difference(file: Path, config: Config, elsewhere: Iterable[Sequence[str | int]] = ()) -> str:

@@ -248,6 +248,27 @@ class CheckpointSection(Section):
     keep: PositiveInt = 2
 
 
+class DistributedSection(Section):
+    """The processes of a run: one on each host, or one for each GPU; `jaxrl run` is started in all of them.
+
+    Of the machine, not of the experiment: it is not kept in the run's `config.yaml`, and not compared when a
+    run goes on. What is null is taken from JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID,
+    else from what TPU slices, Slurm and Kubernetes put into the environment; where nothing says otherwise,
+    the process is alone.
+
+    coordinator: HOST:PORT of process 0, which listens there; all others must reach it.
+    num_processes: how many there are; 1 is alone, whatever the environment says.
+    process_id: which one this is, from 0.
+    timeout_s: how long the others may give no sign of life, or be later than the first at a point where all
+      meet, before a process ends and names whom it has waited for.
+    """
+
+    coordinator: str | None = None
+    num_processes: PositiveInt | None = None
+    process_id: NonNegativeInt | None = None
+    timeout_s: Positive = 300.0
+
+
 class ExpectSection(Section):
     """What a run of this config should measure, by runs that were made before; told beside the run's own
     numbers at its end.

@@ -9,13 +9,17 @@ from pathlib import Path
 import jax
 from jax.sharding import Mesh
 
+from jaxrl.device.processes import gather
 from jaxrl.errors import InputError
 
 
-def device_memory(device: jax.Device) -> int:
-    """Bytes that a device has for arrays; on CPU its part of this process's share of the host's memory."""
-    stats = device.memory_stats()
-    return stats["bytes_limit"] if stats is not None else host_memory() // jax.local_device_count()
+def device_memory(mesh: Mesh) -> int:
+    """Bytes that a device of the mesh has for arrays, the least that any process finds; on CPU its part of a
+    process's share of the host's memory.
+    """
+    stats = _devices(mesh)[0].memory_stats()
+    found = stats["bytes_limit"] if stats is not None else host_memory() // jax.local_device_count()
+    return min(gather("memory of a device", found))
 
 
 def host_memory(limit_file: Path = Path("/sys/fs/cgroup/memory.max")) -> int:
@@ -26,12 +30,21 @@ def host_memory(limit_file: Path = Path("/sys/fs/cgroup/memory.max")) -> int:
 
 
 def free_memory(mesh: Mesh) -> float:
-    """Bytes free on the mesh's fullest device in sight; CPU devices share what the host has left."""
-    devices = [device for device in mesh.devices.flat if device.process_index == jax.process_index()]
-    if devices[0].memory_stats() is None:
-        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-        return min(free, host_memory()) / len(devices)
-    return min(s["bytes_limit"] - s["bytes_in_use"] for s in (device.memory_stats() for device in devices))
+    """Bytes free on the mesh's fullest device; CPU devices share what the host has left. The same on all
+    processes: what follows from it has to be.
+    """
+    stats = [device.memory_stats() for device in _devices(mesh)]
+    if stats[0] is None:
+        pages = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        free = min(pages, host_memory()) / len(stats)
+    else:
+        free = min(s["bytes_limit"] - s["bytes_in_use"] for s in stats)
+    return min(gather("free memory", free))
+
+
+def _devices(mesh: Mesh) -> list[jax.Device]:
+    """The mesh's devices that are this process's: others tell nothing of themselves."""
+    return [device for device in mesh.devices.flat if device.process_index == jax.process_index()]
 
 
 def memory_in_use() -> tuple[str, int]:

@@ -17,6 +17,7 @@ from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from jaxrl.config.shared import MeshSection
+from jaxrl.device.arrays import put
 from jaxrl.errors import InputError
 
 P = PartitionSpec
@@ -179,11 +180,8 @@ def rows_sharding(mesh: Mesh, axis: int = 0) -> NamedSharding:
 def shard_batch(batch: Any, mesh: Mesh) -> Any:
     """Host arrays [M, B, T, ...] -> device arrays, B spread over the mesh; None and scalars as they fit."""
 
-    def place(leaf: Any) -> Array:
-        sharding = rows_sharding(mesh, axis=1) if np.ndim(leaf) >= 3 else replicated(mesh)
-        return jax.device_put(leaf, sharding)
-
-    return jax.tree.map(place, batch)
+    by_row, whole = rows_sharding(mesh, axis=1), replicated(mesh)
+    return put(batch, jax.tree.map(lambda leaf: by_row if np.ndim(leaf) >= 3 else whole, batch))
 
 
 def gather_weights(tree: Any, mesh: Mesh) -> Any:

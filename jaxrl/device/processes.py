@@ -1,32 +1,345 @@
-"""The processes that share a run: which one is the first, and how all come to know what it knows."""
+"""The processes that share a run: how they meet, agree on what one of them knows, and end together.
+
+What they tell one another goes over jax's coordination service, a table of keys and texts that the first
+process serves: it needs no device, every wait for it has a name and an end, and it works while devices are
+busy. `gather` is the one way to agree; the others are made of it.
+
+Nobody is waited for without end. Each process shows a sign of life every few seconds, and tells the others
+why it leaves. Whoever finds that another has left or is silent ends, too: at the next `gather`, or, where it
+is held up by a device that waits for the lost one, GRACE_S later by force.
+"""
 
 import json
-from typing import Any
+import os
+import re
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from typing import Any, TypeVar
 
 import jax
-import numpy as np
+from jax._src.distributed import global_state  # the one door to the table; Orbax goes through it, too
+
+from jaxrl.cluster import Place
+from jaxrl.device.relay import Relay, free_port, wait_for
+from jaxrl.errors import PROCESS_LOST, InputError, ProcessLost
+from jaxrl.interrupt import Interrupted
+
+TABLE = "jaxrl"  # what our keys begin with
+MOST_CHARS = 2000  # of a reason that others are told
+BEAT_S = 2.0  # between two signs of life
+START_S = 300.0  # how much longer the first meeting may take: hosts do not start at one moment
+GRACE_S = 15.0  # between the loss of a process and the end by force
+SLICE_MS = 1000  # of a wait, after which signals and losses are looked at
+LONG_S = 3600.0  # what one process alone may take over files (a model written or read), beyond the usual
+# What devices say when another process has gone in the middle of what they did together.
+OF_OTHERS = re.compile("gloo|nccl|peer|connection|coordination|unavailable|aborted|deadline", re.IGNORECASE)
+
+A = TypeVar("A")
 
 
 def is_first() -> bool:
     """Whether this is the process that writes and speaks."""
-    return jax.process_index() == 0
+    return process_id() == 0
 
 
-def agree(value: Any) -> Any:
-    """The first process's value, on every process; all have to ask for it at the same point.
+def num_processes() -> int:
+    """How many share the run."""
+    return 1 if _group is None else _group.place.num_processes
 
-    Alone, a process is not asked to wait for anything and no collective is made.
+
+def process_id() -> int:
+    """Which of them this one is."""
+    return 0 if _group is None else _group.place.process_id
+
+
+def own_share(count: int) -> range:
+    """Which of `count` things this process does, where each is done by one."""
+    return range(process_id(), count, num_processes())
+
+
+def gather(what: str, value: A, extra_s: float = 0.0) -> list[A]:
+    """The values of all processes, in their order, on every process; all have to ask at the same point.
+
+    Alone, a process is asked nothing: its own value is the list.
 
     Args:
-      value: plain JSON; those of the other processes are not looked at.
+      what: the point's name in errors, `verdicts of grpo step 3`; the same on all.
+      value: plain JSON.
+      extra_s: how much longer than `timeout_s` the others may take, where they may have more to do.
+    Raises:
+      ProcessLost: another process has ended, or does not come.
+      InputError: another process has found something that the user can put right.
     """
-    if jax.process_count() == 1:
-        return value
-    from jax.experimental import multihost_utils
+    return [value] if _group is None else _group.gather(what, value, extra_s)
 
-    text = np.frombuffer(json.dumps(value).encode() if is_first() else b"", np.uint8)
-    # Arrays of a broadcast have one shape everywhere, so the length goes first.
-    size = int(multihost_utils.broadcast_one_to_all(np.int32(len(text))))
-    room = np.zeros(size, np.uint8)
-    room[: len(text)] = text
-    return json.loads(np.asarray(multihost_utils.broadcast_one_to_all(room)).tobytes())
+
+def agree(what: str, value: A, extra_s: float = 0.0) -> A:
+    """The first process's value, on every process."""
+    return value if _group is None else _group.gather(what, value if is_first() else None, extra_s)[0]
+
+
+def on_first(what: str, function: Callable[[], object]) -> None:
+    """Call a function on the first process, for all; its InputError is everybody's."""
+    refused = None
+    if is_first():
+        try:
+            function()
+        except InputError as error:
+            if _group is None:
+                raise
+            refused = str(error)
+    if (refused := agree(what, refused, LONG_S)) is not None:
+        raise InputError(refused)
+
+
+def check_same(what: str, digests: Mapping[str, str], remedy: str) -> None:
+    """InputError, on every process, where one of them has other things than the first.
+
+    Args:
+      digests: by the names of the things.
+    """
+    first, *others = gather(what, dict(digests))
+    for n, theirs in enumerate(others, start=1):
+        differ = sorted(name for name in first.keys() | theirs.keys() if first.get(name) != theirs.get(name))
+        if differ:
+            named = ", ".join(differ[:5]) + (f" and {len(differ) - 5} more" if len(differ) > 5 else "")
+            raise InputError(f"{what}: process {n} does not have what process 0 has ({named}); {remedy}")
+
+
+@contextmanager
+def joined(place: Place | None, timeout_s: float = 300.0) -> Iterator[None]:
+    """Meet the other processes, work with them inside, and leave together; alone, nothing of it.
+
+    To be entered before anything asks for a device, once in the life of a process.
+
+    Raises:
+      ProcessLost: the others do not come; one of them ended or fell silent.
+      InputError: what another process has raised.
+    """
+    global _group
+    if place is None:
+        yield
+        return
+    group = _group = Group(place, timeout_s)
+    try:
+        yield
+        group.gather("end of the run", None, LONG_S)
+    except BaseException as error:
+        raised = group.leave(error)
+        if raised is not error:
+            raise raised from None
+        raise
+    finally:
+        _group = None
+        group.close()
+
+
+class Group:
+    """This process among those of its run. Owns the connection to them and the threads that watch it.
+
+    phase: what this process is at. lost: why it cannot go on, once that is so; is_told: another has said so.
+    """
+
+    def __init__(self, place: Place, timeout_s: float):
+        self.place, self.timeout_s, self.phase = place, timeout_s, "the start"
+        self.lost: ProcessLost | InputError | None = None
+        self.is_told = False
+        self._others = [n for n in range(place.num_processes) if n != place.process_id]
+        self._count = 0
+        self._closed = threading.Event()
+        self._relay = _connect(place, timeout_s + START_S)
+        self._client: Any = global_state.client
+        self._answered = time.monotonic()  # when the table did
+        # of each other: its last sign of life, what it was at then, and when that came
+        self._signs = dict.fromkeys(self._others, ("", "the start", self._answered))
+        self._watchers = [threading.Thread(target=f, daemon=True) for f in (self._beat, self._judge)]
+        for watcher in self._watchers:
+            watcher.start()
+
+    # ----------------------------------------------------------------------------------------------- agreeing
+
+    def gather(self, what: str, value: Any, extra_s: float) -> list[Any]:
+        """See `gather`."""
+        self._count, self.phase = self._count + 1, what
+        own = self.place.process_id
+        self._set(f"at/{self._count}/{own}", [what, value])
+        until = time.monotonic() + self.timeout_s + extra_s
+        values = [value] * self.place.num_processes
+        for n in self._others:
+            there, values[n] = json.loads(self._wait_for(n, what, until))
+            if there != what:
+                raise RuntimeError(
+                    f"process {n} is at {there!r} while process {own} is at {what!r}: a defect, for all run"
+                    " one program"
+                )
+        self.phase = f"what comes after {what}"
+        if self._count > 2:  # who has come here has read what was there two times ago
+            self._client.key_value_delete(f"{TABLE}/at/{self._count - 2}/{own}")
+        return values
+
+    def _wait_for(self, n: int, what: str, until: float) -> str:
+        while self.lost is None:
+            try:
+                return self._client.blocking_key_value_get(f"{TABLE}/at/{self._count}/{n}", SLICE_MS)
+            except jax.errors.JaxRuntimeError as error:
+                if "DEADLINE_EXCEEDED" not in str(error):
+                    time.sleep(SLICE_MS / 1000)  # the watchers will say what it means
+            if time.monotonic() > until and self.lost is None:
+                self.lost = self._missing(n)
+        raise self.lost
+
+    def _missing(self, n: int) -> ProcessLost:
+        _, phase, seen = self._signs[n]
+        return ProcessLost(
+            f"process {n} has not come to {self.phase!r} within {self.timeout_s:g} s (its last sign of life"
+            f" came {time.monotonic() - seen:.0f} s ago, from {phase!r}); look at its output. Started again,"
+            " the run goes on from its last checkpoint; distributed.timeout_s gives a slow process more time"
+        )
+
+    # ---------------------------------------------------------------------------------------------- the table
+
+    def _set(self, key: str, value: Any) -> None:
+        self._client.key_value_set(f"{TABLE}/{key}", json.dumps(value), allow_overwrite=True)
+
+    def _of_all(self, key: str) -> dict[int, Any]:
+        found = self._client.key_value_dir_get(f"{TABLE}/{key}/")
+        return {int(name.rpartition("/")[2]): json.loads(text) for name, text in found}
+
+    # ----------------------------------------------------------------------------------------------- watching
+
+    def _beat(self) -> None:
+        """Show signs of life, and look at those of the others, and at what they say when they leave."""
+        while self.lost is None and not self._closed.wait(BEAT_S):
+            try:
+                self._set(f"alive/{self.place.process_id}", [str(time.monotonic()), self.phase])
+                signs, left = self._of_all("alive"), self._of_all("left")
+            except jax.errors.JaxRuntimeError:
+                continue  # `_judge` sees how long nobody has answered
+            self._answered = time.monotonic()
+            for n in self._others:
+                if n in signs and signs[n][0] != self._signs[n][0]:
+                    self._signs[n] = (*signs[n], self._answered)
+            if self.lost is None and (others := sorted(left.keys() & set(self._others))):
+                self.lost, self.is_told = _told(others[0], *left[others[0]]), True
+
+    def _judge(self) -> None:
+        """Find who is silent; and end this process by force where it does not end by itself."""
+        while self.lost is None and not self._closed.wait(0.5):
+            now = time.monotonic()
+            silent = [n for n in self._others if now - self._signs[n][2] > self.timeout_s]
+            if gone := sorted(self._relay.gone - self._closing()):
+                self._closed.wait(BEAT_S)  # `_beat` may just be reading why
+                self.lost = self.lost or _ended(gone[0], self._signs[gone[0]][1], "it was killed, or crashed")
+            elif now - self._answered > self.timeout_s:
+                self.lost = self._missing(0)
+            elif silent:
+                self.lost = self._missing(silent[0])
+        if self.lost is not None and not self._closed.wait(GRACE_S):
+            os.write(2, f"error: {self.lost}\n".encode())
+            os._exit(2 if isinstance(self.lost, InputError) else PROCESS_LOST)
+
+    # ------------------------------------------------------------------------------------------------ leaving
+
+    def leave(self, error: BaseException) -> BaseException:
+        """Tell the others why this process ends; returns what it ends with, which another may have caused."""
+        if isinstance(error, Interrupted):
+            return error
+        is_ours = isinstance(error, (InputError, ProcessLost)) or not isinstance(error, Exception)
+        if not is_ours and OF_OTHERS.search(str(error)):
+            until = time.monotonic() + self.timeout_s + SLICE_MS / 1000
+            while self.lost is None and time.monotonic() < until:
+                time.sleep(0.1)
+        error = self.lost or error
+        if self.is_told:
+            return error
+        is_input = isinstance(error, InputError)
+        text = str(error) if is_input else f"{type(error).__name__}: {error}"
+        reason = [is_input, text[:MOST_CHARS], self.phase]
+        with suppress(jax.errors.JaxRuntimeError):  # nobody is there any more
+            self._set(f"left/{self.place.process_id}", reason)
+        return error
+
+    def close(self) -> None:
+        """Leave the table; the first process, which serves it, when all others have."""
+        self._closed.set()
+        if self.place.process_id == 0 or not self._relay.gone:
+            with suppress(jax.errors.JaxRuntimeError):
+                self._set(f"closed/{self.place.process_id}", None)
+                until = time.monotonic() + GRACE_S + 5
+                while self.place.process_id == 0 and time.monotonic() < until and not self._is_alone():
+                    time.sleep(0.1)
+            jax.distributed.shutdown()
+        else:
+            # jax would wait for an answer at the interpreter's end
+            _orphans.append(self._client)
+            global_state.client = None
+        self._relay.close()
+        for watcher in self._watchers:  # the interpreter's end is no place to be in the middle of a call
+            watcher.join(timeout=2)
+
+    def _is_alone(self) -> bool:
+        """Whether all others have left."""
+        return set(self._others) <= set(self._of_all("closed")) | self._relay.gone
+
+    def _closing(self) -> set[int]:
+        """The processes that are at their orderly end. None where nobody answers."""
+        with suppress(jax.errors.JaxRuntimeError):
+            return set(self._of_all("closed")) if self._relay.gone - {0} else set()
+        return set()
+
+
+_group: Group | None = None
+_orphans: list[Any] = []  # clients whose coordinator is gone: to take one apart is to ask it
+
+
+def _told(n: int, is_input: bool, text: str, phase: str) -> ProcessLost | InputError:
+    if is_input:
+        return InputError(f"process {n}: {text}")
+    return _ended(n, phase, text)
+
+
+def _ended(n: int, phase: str, reason: str) -> ProcessLost:
+    return ProcessLost(
+        f"process {n} has ended at {phase!r}: {reason}; look at its output. Started again, the run goes on"
+        " from its last checkpoint"
+    )
+
+
+def _connect(place: Place, timeout_s: float) -> Relay:
+    """Meet the others: after this, jax sees the devices of all."""
+    host, _, port = place.coordinator.rpartition(":")
+    there = (host.strip("[]"), int(port))
+    if place.process_id == 0:
+        inner = free_port()
+        relay = Relay(("::" if socket.has_dualstack_ipv6() else "", there[1]), ("127.0.0.1", inner))
+        address = f"127.0.0.1:{inner}"
+    else:
+        wait_for(there, timeout_s)
+        relay = Relay(("127.0.0.1", 0), there, place.process_id)
+        address = f"127.0.0.1:{relay.port}"
+    # its handler of SIGTERM would be in place of ours
+    jax.config.update("jax_enable_preemption_service", False)
+    # else the end of one process is the abort of all others
+    jax.config.update("jax_enable_recoverability", True)
+    jax.config.update("jax_cpu_collectives_implementation", "gloo")
+    try:
+        jax.distributed.initialize(
+            address,
+            place.num_processes,
+            place.process_id,
+            coordinator_bind_address=address,
+            cluster_detection_method="deactivate",  # it asks networks, and takes GPUs away under Slurm
+            initialization_timeout=max(1, round(timeout_s)),
+            heartbeat_timeout_seconds=round(10 * timeout_s + 600),  # `Group` looks at signs of life itself
+            shutdown_timeout_seconds=10,
+        )
+    except jax.errors.JaxRuntimeError as error:
+        raise ProcessLost(
+            f"process {place.process_id} of {place.num_processes} has not met the others at"
+            f" {place.coordinator} within {timeout_s:g} s ({str(error).splitlines()[0][:200]}); start all of"
+            " them, and check that they reach that host and port"
+        ) from None
+    return relay

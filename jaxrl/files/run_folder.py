@@ -17,8 +17,10 @@ from jaxrl.files.journal import Journal
 from jaxrl.files.mirror import Mirror
 from jaxrl.files.place import join
 
+LONG_S = 3600.0  # a model may take that long to be written, and the others wait
 
-def alone(value: Any) -> Any:
+
+def alone(what: str, value: Any, extra_s: float = 0.0) -> Any:
     """What a process that shares the run with no other agrees on: what it says itself."""
     return value
 
@@ -32,7 +34,8 @@ class RunFolder:
     Args:
       path: of the folder.
       writes: whether this is the first process.
-      agree: gives every process the first one's value; see `device/processes.py`.
+      agree: (the point's name, a value, how much longer it may take than usual) -> the first process's value,
+        on every process; see `device/processes.py`.
       mirror: of a folder that is kept elsewhere, and of which `path` is a copy; the first process alone has
         it. What is written is sent.
     """
@@ -41,7 +44,7 @@ class RunFolder:
         self,
         path: str | Path,
         writes: bool = True,
-        agree: Callable[[Any], Any] = alone,
+        agree: Callable[..., Any] = alone,
         mirror: Mirror | None = None,
     ):
         self.path, self.writes, self._agree, self._mirror = Path(path), writes, agree, mirror
@@ -53,7 +56,8 @@ class RunFolder:
 
     def exists(self, name: str) -> bool:
         """Whether the first process sees such a file or folder."""
-        return self._agree((self.path / name).exists())
+        is_there = self.writes and (self.path / name).exists()  # others would remember that it was not
+        return self._agree(f"whether {name} is there", is_there)
 
     def write(self, name: str, write: Callable[[Path], object]) -> Path:
         """Have the first process call `write` with the path; when this returns, all processes can read it.
@@ -68,26 +72,25 @@ class RunFolder:
                 write(path)
             self._push()
 
-        self._by_the_first(write_and_send)
+        self._by_the_first(f"{name or 'the run folder'} written", write_and_send)
         return path
 
     def send(self) -> None:
         """Where the folder is kept elsewhere, send what has changed: after a checkpoint. As `write`."""
-        self._by_the_first(self._push)
+        self._by_the_first("what has changed sent", self._push)
 
     def _push(self) -> None:
         if self._mirror is not None:
             self._mirror.push()
 
-    def _by_the_first(self, act: Callable[[], None]) -> None:
+    def _by_the_first(self, what: str, act: Callable[[], None]) -> None:
         error = None
         if self.writes:
             try:
                 act()
             except InputError as refused:
                 error = str(refused)
-        error = self._agree(error)
-        if error is not None:
+        if (error := self._agree(what, error, LONG_S)) is not None:
             raise InputError(error)
 
     def open(self, *names: str) -> None:

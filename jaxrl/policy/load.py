@@ -7,6 +7,7 @@ from jax.sharding import Mesh
 
 from jaxrl.config.file import make_section
 from jaxrl.config.shared import ModelSection
+from jaxrl.device.arrays import put
 from jaxrl.device.mesh import shardings_for
 from jaxrl.policy.describe import PolicyDescription, describe
 from jaxrl.policy.folder import model_folder
@@ -31,7 +32,7 @@ def load(description: PolicyDescription, seed: int) -> PolicyWeights:
     trainable: Tree = {}
     if section.adapter is not None:
         lora, _ = load_adapter(section.adapter, policy.config)
-        trainable = {"lora": jax.device_put(lora, shardings_for(lora, mesh))}
+        trainable = {"lora": put(lora, shardings_for(lora, mesh))}
     return PolicyWeights(policy, trainable, {"model": model}, description.is_new_base)
 
 

@@ -9,6 +9,7 @@ from jaxrl.config.experiment import Config
 from jaxrl.data.chat import end_of_turn_id
 from jaxrl.data.dates import fix_moment
 from jaxrl.data.tokenizer import eos_ids, load_tokenizer, train_tokenizer
+from jaxrl.device.processes import agree
 from jaxrl.errors import InputError
 from jaxrl.policy.folder import model_folder
 from jaxrl.tasks import make_task
@@ -29,7 +30,7 @@ def load_run_tokenizer(
     """
     source = config.model.tokenizer or config.model.path
     folder = model_folder(source, with_weights=False) if source is not None else run_folder / "tokenizer"
-    if source is not None or (run_folder / "config.yaml").exists():
+    if source is not None or agree("whether there is a tokenizer", (run_folder / "config.yaml").exists()):
         tokenizer = load_tokenizer(folder, config.model.chat_template)
     elif config.task is not None:
         task = make_task(config.task)

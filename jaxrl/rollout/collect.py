@@ -3,15 +3,18 @@
 import zlib
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import asdict
+from functools import partial
 
 from jax import Array
 
 from jaxrl.config.shared import VerifySection
 from jaxrl.data.chat import render_for_sampling
+from jaxrl.device.processes import gather, own_share
 from jaxrl.sample.engine import Engine
 from jaxrl.sample.rows import Request
 from jaxrl.tasks.base import Task
-from jaxrl.types import Group, Problem, Trajectory, Tree
+from jaxrl.types import Group, Problem, Trajectory, Tree, Verdict
 from jaxrl.verify.pool import VerifierPool
 
 
@@ -57,14 +60,17 @@ def collect(
         # A problem that comes twice in a batch has other samples the second time.
         requests.append(Request(prompt_ids, uid, group_size, first_index=seen[problem.uid] * group_size))
         seen[problem.uid] += 1
-    completions, tickets = {}, {}
+    places = [(p, i) for p in range(len(problems)) for i in range(group_size)]
+    own = [places[n] for n in own_share(len(places))]  # of several processes, each verifies its part
+    completions, tickets = {}, dict.fromkeys(own, 0)
     for sampled in engine.run(trainable, frozen, requests, key):
         place = (sampled.request, sampled.index)
         completions[place] = sampled.completion
-        tickets[place] = pool.submit(problems[sampled.request], sampled.completion.text)
+        if place in tickets:
+            tickets[place] = pool.submit(problems[sampled.request], sampled.completion.text)
         pool.poll()  # workers get their next text while the device decodes
-    places = sorted(completions)
-    verdicts = dict(zip(places, pool.gather([tickets[place] for place in places])))
+    exchange = partial(_of_all, f"verdicts after update {policy_version}", len(places), pool.batch_timeout_s)
+    verdicts = dict(zip(places, pool.gather(tickets.values(), exchange)))
 
     def group(p: int, problem: Problem) -> Group:
         places = [(p, i) for i in range(group_size)]
@@ -76,3 +82,12 @@ def collect(
         )
 
     return [group(p, problem) for p, problem in enumerate(problems)]
+
+
+def _of_all(what: str, count: int, extra_s: float, own: list[Verdict]) -> list[Verdict]:
+    """The verdicts of all processes, in the order of what was verified, on each of them."""
+    parts = gather(what, [asdict(verdict) for verdict in own], extra_s)
+    verdicts: list[Verdict | None] = [None] * count
+    for n, part in enumerate(parts):
+        verdicts[n :: len(parts)] = [Verdict(**values) for values in part]
+    return verdicts

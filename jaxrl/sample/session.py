@@ -12,10 +12,10 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-import jax
 import numpy as np
 from jax import Array
 
+from jaxrl.device.arrays import fetch
 from jaxrl.device.memory import explain_out_of_memory
 from jaxrl.errors import InputError
 from jaxrl.model.decoding import DecodeWeights
@@ -148,7 +148,7 @@ class Session:
         """
         while len(self.unread) > keep_last:
             emitted, rows = self.unread.popleft()
-            tokens, logprobs, is_live, excluded = jax.device_get(
+            tokens, logprobs, is_live, excluded = fetch(
                 (emitted.tokens, emitted.logprobs, emitted.is_live, emitted.excluded)
             )
             if not np.isfinite(logprobs[is_live]).all():

@@ -12,6 +12,7 @@ import numpy as np
 from jax import Array
 from jax.sharding import Mesh
 
+from jaxrl.device.arrays import everywhere, fetch, put
 from jaxrl.device.mesh import num_row_shards, replicated, rows_sharding
 from jaxrl.model.cache import KVCache, LayerCache, empty_layer, move_rows, put_rows
 from jaxrl.model.decoding import DecodeWeights
@@ -50,13 +51,13 @@ class Batch:
         """Let the device start on so many steps for every row."""
         self.cache, self.rows, emitted = decoder.window(weights, self.cache, self.rows, steps)
         self.cursor += steps
-        return emitted
+        return everywhere(emitted)  # now: the next window is asked for before this one is read
 
     def wait(self) -> None:
         """Wait for the device, and see which rows have ended by what it can know: stop ids and budgets."""
         if self.rows is None:
             return
-        is_done, self.last_tokens = jax.device_get((self.rows.is_done, self.rows.last_tokens))
+        is_done, self.last_tokens = fetch((self.rows.is_done, self.rows.last_tokens))
         for row, done in zip(self.slots, is_done, strict=True):
             if row is not None and done:
                 row.is_done = True
@@ -104,8 +105,8 @@ class Batch:
         self.slots, self.cursor, self.size, self.last_tokens = slots, cursor, size, last_tokens
         by_row, whole = rows_sharding(self.mesh), replicated(self.mesh)
         starts = np.array([row.start if row else cursor for row in slots], np.int32)
-        self.cache = KVCache(layers, jax.device_put(starts, by_row), jax.device_put(np.int32(cursor), whole))
-        arrays = jax.device_put((last_tokens, left, is_done), by_row)
+        self.cache = KVCache(layers, put(starts, by_row), put(np.int32(cursor), whole))
+        arrays = put((last_tokens, left, is_done), by_row)
         self.rows = DecodeState(arrays[0], arrays[1], arrays[2], self._draw())
 
     def begin(self, decoder: Decoder, filled: list[Filled]) -> list[Emitted]:
@@ -116,9 +117,9 @@ class Batch:
             source = np.full(len(self.slots), -1, np.int32)
             for row, p, _ in piece.members:
                 source[row.slot] = p
-            arrays = jax.device_put((lengths, source), rows_sharding(self.mesh))
+            arrays = put((lengths, source), rows_sharding(self.mesh))
             self.rows, emitted = decoder.begin(self.rows, arrays[0], piece.logits, arrays[1])
-            drawn.append(emitted)
+            drawn.append(everywhere(emitted))
         self.wait()
         return drawn
 
@@ -129,8 +130,8 @@ class Batch:
         alive.
         """
         by_row, width = rows_sharding(self.mesh), from_now.width
-        from_now_arrays = jax.device_put(from_now.arrays(), by_row)[:2]
-        moves_arrays = [jax.device_put(move.arrays(), by_row) for move in moves]
+        from_now_arrays = put(from_now.arrays(), by_row)[:2]
+        moves_arrays = [put(move.arrays(), by_row) for move in moves]
         old = deque(self.cache.layers) if self.cache is not None and from_now.count else None
         self.cache = None
         layers = []
@@ -158,9 +159,7 @@ class Batch:
                 temperature[b] = max(s.temperature, LEAST_TEMPERATURE) if s.temperature else 0.0
                 top_k[b], top_p[b], min_p[b] = s.top_k, s.top_p, s.min_p
                 stop_ids[b, : len(row.stop_ids)] = row.stop_ids
-        arrays = jax.device_put(
-            (uids, indices, temperature, top_k, top_p, min_p, stop_ids), rows_sharding(self.mesh)
-        )
+        arrays = put((uids, indices, temperature, top_k, top_p, min_p, stop_ids), rows_sharding(self.mesh))
         return Draw(_row_keys(self.key, *arrays[:2]), *arrays[2:])
 
 
@@ -202,7 +201,7 @@ def prefill(decoder: Decoder, trainable: Tree, frozen: Tree, prompts: list[list[
     sharding = (
         rows_sharding(decoder.mesh) if P % num_row_shards(decoder.mesh) == 0 else replicated(decoder.mesh)
     )
-    logits, layers = decoder.prefill(trainable, frozen, *jax.device_put((tokens, lengths), sharding))
+    logits, layers = decoder.prefill(trainable, frozen, *put((tokens, lengths), sharding))
     return Filled(
         logits, deque(layers), [(row, p, len(ids)) for p, ids in enumerate(lists) for row in prompts[p]]
     )

@@ -11,7 +11,7 @@ from types import NoneType
 from typing import Any
 
 from jaxrl.config.shared import TrackSection
-from jaxrl.errors import InputError
+from jaxrl.errors import InputError, ProcessLost
 from jaxrl.files.disk import read_text, write_whole
 from jaxrl.files.journal import MEND, plain, read_journal
 from jaxrl.files.run_folder import RunFolder
@@ -84,7 +84,9 @@ class RunLogger:
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, *_: object) -> None:
-        if isinstance(error, InputError):  # a verifier that is given up, a run that has diverged, a full disk
+        if isinstance(
+            error, (InputError, ProcessLost)
+        ):  # a verifier given up, a run that has diverged, a full disk, a process lost
             with suppress(InputError):
                 self.events.record("end", ERROR, str(error))
         self.close()

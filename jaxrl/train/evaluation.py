@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 from jaxrl.config.experiment import EvalStage
+from jaxrl.device.processes import agree
 from jaxrl.errors import InputError
 from jaxrl.eval.evaluate import baseline_rows, choose_problems, evaluate
 from jaxrl.policy.hand_over import PolicyWeights
@@ -12,7 +13,7 @@ from jaxrl.track.alarms import in_answers, in_evaluation
 from jaxrl.track.evaluations import EVAL, load_rows, render_table, save_rows
 from jaxrl.track.logger import sample_row
 from jaxrl.train.ahead import Ahead, Found
-from jaxrl.train.stage import SAMPLING, Run
+from jaxrl.train.stage import SAMPLING, Run, check_same_data
 
 
 def evaluation(run: Run, stage: EvalStage, index: int, weights: PolicyWeights) -> PolicyWeights:
@@ -20,10 +21,11 @@ def evaluation(run: Run, stage: EvalStage, index: int, weights: PolicyWeights) -
     did it.
     """
     rows = load_rows(run.folder / EVAL)
-    if any(row.name == stage.name for row in rows):
+    if agree(f"whether {stage.name} is done", any(row.name == stage.name for row in rows)):
         return weights
     task = run.make_task(stage.task)
     problems = choose_problems(task, stage)
+    check_same_data(stage.name, problems)
     detail = f"{stage.split} split, temperature {stage.sample.temperature}"
     run.console.stage(stage.name, len(problems), detail=detail, unit="problem")
     policy = replace(weights.policy, remat="none")

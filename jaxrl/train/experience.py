@@ -7,11 +7,11 @@ import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
-import jax
 import numpy as np
 from jax.sharding import Mesh
 
 from jaxrl.config.algo import PolicyGradientSection, PPOSection
+from jaxrl.device.arrays import fetch
 from jaxrl.device.mesh import shard_batch
 from jaxrl.rollout.collate import Sample, collate, make_sample, uncollate
 from jaxrl.rollout.credit import (
@@ -63,7 +63,7 @@ class Scorers:
                 part, num_rows, self.seq_len, rows, fields_of(self.algo) & {"replay_mask"}, self.set_bytes
             )
             with self.timeline.during("score"):
-                results = jax.device_get(scorer(trainable, self.frozen, shard_batch(batch, self.mesh)))
+                results = fetch(scorer(trainable, self.frozen, shard_batch(batch, self.mesh)))
             each = results if isinstance(results, tuple) else (results,)
             results_of_parts.append([uncollate(x, part, self.seq_len) for x in each])
         results = [list(itertools.chain(*parts)) for parts in zip(*results_of_parts)]

@@ -3,11 +3,11 @@
 import time
 from collections.abc import Callable
 
-import jax
 import numpy as np
 from jax.sharding import Mesh
 
 from jaxrl.data.packing import PackedRows
+from jaxrl.device.arrays import fetch
 from jaxrl.device.mesh import shard_batch
 from jaxrl.types import Tree
 from jaxrl.update.batch import SFTBatch, to_microbatches
@@ -21,7 +21,7 @@ def fine_tune(
     started = time.perf_counter()
     batch = as_batch(rows, microbatch)
     state, metrics = step(state, frozen, shard_batch(batch, mesh))
-    metrics = {name: float(value) for name, value in jax.device_get(metrics).items()}
+    metrics = {name: float(value) for name, value in fetch(metrics).items()}
     elapsed = time.perf_counter() - started
     num_tokens = int((batch.segment_ids > 0).sum())
     return state, metrics | {"time/step_s": elapsed, "train/tokens_per_s": num_tokens / elapsed}

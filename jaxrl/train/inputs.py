@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from jaxrl.config.experiment import Config
+from jaxrl.device.processes import agree
 from jaxrl.errors import InputError
 from jaxrl.files.digests import Stamp, sha256_of_all, stamp
 from jaxrl.files.disk import write_whole
@@ -70,10 +71,12 @@ def check_inputs(config: Config, folder: Path) -> Inputs:
     for place, text, _ in _places(config):
         if "options" not in place:  # of which a task of the user's own may make what it likes
             refuse_url(text, f"{COPY}, as {'.'.join(map(str, place))}")
-    has_begun = (folder / "config.yaml").is_file()  # what a folder without it holds is not believed
+    # what a folder without it holds is not believed
+    has_begun = agree("whether the run has begun", (folder / "config.yaml").is_file())
     kept = _load(folder / INPUTS) if has_begun else None
     if kept is None:
-        return Inputs(_beginning(folder), _digests(_input_files(config, with_weights=False), {}))
+        began = datetime.fromisoformat(agree("the beginning", _beginning(folder).isoformat()))
+        return Inputs(began, _digests(_input_files(config, with_weights=False), {}))
     files = _digests(_input_files(config) | _tokenizer_made(config, folder), kept.files)
     changes = [_change(kept.files.get(name), files.get(name)) for name in sorted(kept.files | files)]
     if any(changes):

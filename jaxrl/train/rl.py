@@ -22,6 +22,7 @@ from jax import Array
 from jaxrl.config.algo import GRPOSection, PolicyGradientSection, PPOSection
 from jaxrl.config.experiment import RLStage
 from jaxrl.data.packing import stream_at
+from jaxrl.device.arrays import fetch
 from jaxrl.device.mesh import check_rows, shard_batch
 from jaxrl.model.value_head import init_value_head
 from jaxrl.ops.kl import adapt_kl_coef
@@ -39,7 +40,7 @@ from jaxrl.track.logger import sample_row
 from jaxrl.train.ahead import Ahead, Found
 from jaxrl.train.experience import Experience, Scorers, fields_of, give_credit, minibatches
 from jaxrl.train.memory_plan import check_excluded
-from jaxrl.train.stage import CRITIC, SAMPLING, FinitenessGuard, Run, StageRun, enter
+from jaxrl.train.stage import CRITIC, SAMPLING, FinitenessGuard, Run, StageRun, check_same_data, enter
 from jaxrl.train.timeline import Timeline
 from jaxrl.types import Group, Problem, Tree
 from jaxrl.update.microbatch import stage_microbatch
@@ -102,6 +103,7 @@ def rl(run: Run, stage: RLStage, index: int, weights: PolicyWeights) -> PolicyWe
     algo, steps, sample = stage.algo, stage.steps, stage.sample
     task = run.make_task(stage.task)
     problems = task.problems("train")
+    check_same_data(stage.name, problems)
     weights = enter(run, stage, index, weights)
     policy, frozen = weights.policy, weights.frozen
     learner = make_learner(run, stage, index, weights)
@@ -259,7 +261,7 @@ def learn(
     updates: list[dict[str, Array]] = []
 
     def finish(metrics: dict[str, Array], began: float) -> None:
-        metrics = jax.device_get(metrics)
+        metrics = fetch(metrics)
         learner.timeline.seconds["update"] += time.perf_counter() - began
         guard.check(metrics)
         updates.append(metrics)

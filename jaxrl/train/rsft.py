@@ -23,7 +23,7 @@ from jaxrl.track.events import WARNING
 from jaxrl.track.format import compact
 from jaxrl.train.ahead import Ahead, Found
 from jaxrl.train.finetune import fine_tune
-from jaxrl.train.stage import DROPOUT, SAMPLING, Run, StageRun, enter
+from jaxrl.train.stage import DROPOUT, SAMPLING, Run, StageRun, check_same_data, enter
 from jaxrl.types import Group, Problem
 from jaxrl.update.microbatch import stage_microbatch
 from jaxrl.update.state import make_optimizer, make_schedule, place_state
@@ -47,6 +47,7 @@ def rsft(run: Run, stage: RSFTStage, index: int, weights: PolicyWeights) -> Poli
     # --------------------------------------------------------------------------------------- task and policy
     task = run.make_task(stage.task)
     problems = task.problems("train")
+    check_same_data(stage.name, problems)
     microbatch = stage_microbatch(stage, run.mesh)
     weights = enter(run, stage, index, weights)
     policy, frozen = weights.policy, weights.frozen
@@ -68,7 +69,7 @@ def rsft(run: Run, stage: RSFTStage, index: int, weights: PolicyWeights) -> Poli
         # --------------------------------------------------------------------------------------------- resume
         state, meta = work.restore({"iteration": 0, "first_step": 0})
         for iteration in range(meta["iteration"], stage.iterations):
-            if run.interrupt.requested:
+            if run.interrupt.stops(f"{stage.name}, iteration {iteration + 1}"):
                 raise Interrupted
             if iteration > meta["iteration"]:
                 meta = {**meta, "iteration": iteration, "first_step": meta["first_step"] + int(state.step)}

@@ -5,7 +5,6 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import jax
 import numpy as np
 from jax.sharding import Mesh
 
@@ -13,13 +12,14 @@ from jaxrl.config.experiment import SFTStage
 from jaxrl.data.chat import render_for_training
 from jaxrl.data.packing import PackedRows, batch_at, num_steps, pack
 from jaxrl.data.records import read_records, split_records
+from jaxrl.device.arrays import fetch
 from jaxrl.device.mesh import shard_batch
 from jaxrl.errors import InputError
 from jaxrl.policy.hand_over import PolicyWeights
 from jaxrl.tasks.base import Task
 from jaxrl.train.ahead import Ahead, Found
 from jaxrl.train.finetune import as_batch, fine_tune
-from jaxrl.train.stage import Run, StageRun, enter
+from jaxrl.train.stage import Run, StageRun, check_same_data, enter
 from jaxrl.types import Message, Problem, Tree
 from jaxrl.update.checkpoint import CheckpointCorrupt
 from jaxrl.update.microbatch import stage_microbatch
@@ -40,6 +40,7 @@ def sft(run: Run, stage: SFTStage, index: int, weights: PolicyWeights) -> Policy
     # --------------------------------------------------------------------------------------- data and policy
     microbatch = stage_microbatch(stage, run.mesh)
     train_rows, val_rows = run.sft_rows[stage.name]
+    check_same_data(stage.name, [rows for rows in (train_rows, val_rows) if rows is not None])
     steps = stage.steps or num_steps(len(train_rows), stage.rows, stage.epochs)
     weights = enter(run, stage, index, weights)
     policy, frozen = weights.policy, weights.frozen
@@ -115,7 +116,7 @@ def evaluate_loss(
 ) -> float:
     """Mean cross-entropy in nats over the completion tokens of all rows; exp of it is the perplexity."""
     batch = as_batch(rows, microbatch)
-    logprobs = jax.device_get(score(state.trainable, frozen, shard_batch(batch, mesh)))
+    logprobs = fetch(score(state.trainable, frozen, shard_batch(batch, mesh)))
     return float(-logprobs[batch.loss_mask].mean(dtype=np.float64))
 
 

@@ -1,12 +1,15 @@
 """What all stages share: a run's resources, and how a stage begins, tells of its steps, saves and ends."""
 
-from collections.abc import Callable
+import hashlib
+import json
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import jax
+import numpy as np
 import optax
 from jax import Array
 from jax.sharding import Mesh
@@ -15,6 +18,7 @@ from jaxrl.config.experiment import Config, FineTuningStage, RLStage
 from jaxrl.data.packing import PackedRows
 from jaxrl.device.compilations import Compilations
 from jaxrl.device.memory import memory_in_use
+from jaxrl.device.processes import check_same, num_processes
 from jaxrl.errors import InputError
 from jaxrl.interrupt import Interrupt, Interrupted
 from jaxrl.model.lora import params_line
@@ -23,7 +27,7 @@ from jaxrl.tasks.base import Task
 from jaxrl.track.console import Console
 from jaxrl.track.logger import RunLogger
 from jaxrl.train.memory_plan import Plan
-from jaxrl.types import MAX_WEIGHT, Tree
+from jaxrl.types import MAX_WEIGHT, Problem, Tree
 from jaxrl.update.checkpoint import Checkpoints
 from jaxrl.update.state import TrainState, abstract_state, place_state
 
@@ -68,6 +72,21 @@ def enter(run: Run, stage: FineTuningStage | RLStage, index: int, weights: Polic
     key = run.key(index, ADAPTERS)
     weights = enter_stage(weights, stage.lora, run.config.model.dtype, run.mesh, key)
     return replace(weights, policy=replace(weights.policy, remat=run.plans[stage.name].remat))
+
+
+def check_same_data(stage_name: str, data: Iterable[PackedRows | Problem]) -> None:
+    """InputError where another process of the run has other data, or in another order: each works on the
+    whole batch, and verifies its part of it.
+    """
+    if num_processes() == 1:
+        return
+    digest = hashlib.sha256()
+    for item in data:
+        for part in vars(item).values():
+            is_array = isinstance(part, np.ndarray)
+            digest.update(part.tobytes() if is_array else json.dumps(part, default=repr).encode())
+    remedy = "where a task draws them, let it draw from a fixed seed, not from the clock, the host or a set"
+    check_same(f"stage {stage_name}", {"its data": digest.hexdigest()}, remedy)
 
 
 class StageRun:
@@ -157,7 +176,7 @@ class StageRun:
         Raises:
           Interrupted: the run was asked to end, and there is something left to do.
         """
-        stops = self.run.interrupt.requested and not is_last
+        stops = not is_last and self.run.interrupt.stops(f"{self.stage.name} step {step}")
         if is_last or stops or due or step % self.run.config.checkpoint.every == 0:
             self.checkpoints.save(step, state, {**meta, "skipped": self.guard.skipped}, best=best)
             self.run.logger.folder.send()

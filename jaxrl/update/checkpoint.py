@@ -24,7 +24,9 @@ import jax.numpy as jnp
 from jax import Array
 from orbax.checkpoint import v1 as ocp
 
+from jaxrl.device.arrays import fetch, put
 from jaxrl.device.mesh import path_name
+from jaxrl.device.processes import LONG_S, agree, gather, on_first
 from jaxrl.errors import InputError
 from jaxrl.files.disk import check_space, writing
 from jaxrl.update.state import TrainState, all_finite
@@ -88,8 +90,9 @@ class Checkpoints:
                 "check the weights that the stage started from, and lower optim.learning_rate"
             )
         self._kept.best = best
-        check_space(self.folder, _num_bytes(state, meta), f"checkpoint {self.folder}/{step}")
-        with writing(f"checkpoint {self.folder}/{step}"), _quiet_failures():
+        what, size = f"checkpoint {self.folder}/{step}", _num_bytes(state, meta)
+        on_first(f"room for {what}", lambda: check_space(self.folder, size, what))
+        with writing(what), _quiet_failures():
             self._checkpointer.save_checkpointables(
                 step,
                 {"state": state},
@@ -105,28 +108,37 @@ class Checkpoints:
           CheckpointCorrupt: if it cannot be read, is of another version, or its checksums are not those that
             were saved.
         """
-        place = f"checkpoint {self.folder}/{step}"
+        place, found, reason = f"checkpoint {self.folder}/{step}", None, None
         try:
-            with _quiet_failures():
-                # Orbax reads a broken file as an empty one
-                saved = self._checkpointer.metadata(step).custom_metadata or {}
-                if saved.get("format") != FORMAT:
-                    raise ValueError(
-                        f"format {saved.get('format')}, not {FORMAT}: damaged, or written by another version "
-                        "of jaxrl"
-                    )
-                meta, saved_sums = saved["meta"], dict(saved["checksums"])
-                state = self._checkpointer.load_checkpointables(step, {"state": abstract})["state"]
+            found = self._read(abstract, step)
         except jax.errors.JaxRuntimeError:  # no memory for it: not damage
             raise
         except Exception as error:  # Orbax raises all sorts, a plain Exception among them
-            reason = (str(error) or "no reason given").splitlines()[0][:300]  # TensorStore adds pages
-            raise CheckpointCorrupt(f"{place} cannot be read: {type(error).__name__}: {reason}") from None
+            text = (str(error) or "no reason given").splitlines()[0][:300]  # TensorStore adds pages
+            reason = f"{type(error).__name__}: {text}"
+        reasons = [each for each in gather(f"the reading of {place}", reason, LONG_S) if each is not None]
+        if found is None or reasons:  # each process reads its own part
+            raise CheckpointCorrupt(f"{place} cannot be read: {reasons[0]}")
+        state, meta, saved_sums = found
         for name, value in _survey(state, meta)[0].items():
             if value != saved_sums.get(name):
                 raise CheckpointCorrupt(f"{place}: {name} is not what was saved")
         # Orbax gives some leaves, a scalar key among them, another sharding than the one it was asked for.
-        return jax.tree.map(lambda x, like: jax.device_put(x, like.sharding), state, abstract), meta
+        return jax.tree.map(lambda x, like: put(x, like.sharding), state, abstract), meta
+
+    def _read(self, abstract: TrainState, step: int) -> tuple[TrainState, dict[str, Any], dict[str, int]]:
+        """State, meta and checksums as they are on the disk."""
+        with _quiet_failures():
+            # Orbax reads a broken file as an empty one
+            saved = self._checkpointer.metadata(step).custom_metadata or {}
+            if saved.get("format") != FORMAT:
+                raise ValueError(
+                    f"format {saved.get('format')}, not {FORMAT}: damaged, or written by another version"
+                    " of jaxrl"
+                )
+            meta, saved_sums = saved["meta"], dict(saved["checksums"])
+            state = self._checkpointer.load_checkpointables(step, {"state": abstract})["state"]
+        return state, meta, saved_sums
 
     def restore_latest(self, abstract: TrainState) -> tuple[TrainState, dict[str, Any]] | None:
         """The newest checkpoint that is whole, with a warning for each newer one; None if there is none.
@@ -135,7 +147,7 @@ class Checkpoints:
           InputError: if there are checkpoints and none is whole: starting again in silence would lose the
             run.
         """
-        steps, reasons = self.steps(), []
+        steps, reasons = agree(f"the checkpoints in {self.folder}", self.steps()), []
         for step in reversed(steps):
             try:
                 return self.restore(abstract, step)
@@ -253,7 +265,7 @@ def _checksums_and_finite(state: TrainState) -> tuple[dict[str, Array], Array]:
 
 def _survey(state: TrainState, meta: dict[str, Any]) -> tuple[dict[str, int], bool]:
     """(the checksums of all that is saved, whether the state is finite)."""
-    sums, is_finite = jax.device_get(_checksums_and_finite(state))
+    sums, is_finite = fetch(_checksums_and_finite(state))
     of_meta = zlib.crc32(json.dumps(meta, sort_keys=True).encode())
     return {name: int(value) for name, value in sums.items()} | {"meta": of_meta}, bool(is_finite)
 

@@ -90,7 +90,7 @@ class VerifierPool:
             )
         self._pass_env, self._hidden = tuple(pass_env), withheld(os.environ, pass_env)
         self.counts = {"timeouts": 0, "crashes": 0, "exceptions": 0}
-        self._batch_timeout_s, self._recycle_after, self._guard = (
+        self.batch_timeout_s, self._recycle_after, self._guard = (
             batch_timeout_s,
             recycle_after,
             ErrorGuard(max_error_share),
@@ -161,18 +161,24 @@ class VerifierPool:
             self._wait_for(ticket, until=math.inf)
             yield self._verdicts.pop(ticket)
 
-    def gather(self, tickets: Iterable[int]) -> list[Verdict]:
+    def gather(
+        self,
+        tickets: Iterable[int],
+        exchange: Callable[[list[Verdict]], list[Verdict]] = lambda verdicts: verdicts,
+    ) -> list[Verdict]:
         """The verdicts of a batch in the order of its tickets; waits until all are there, or its time is up.
 
+        Args:
+          exchange: makes of them the verdicts of a larger batch, other parts of which others have verified.
         Raises:
           InputError: too many of the last batches' samples are errors.
         """
         tickets = list(tickets)
-        until = time.monotonic() + self._batch_timeout_s
+        until = time.monotonic() + self.batch_timeout_s
         for ticket in tickets:
             if not self._wait_for(ticket, until):
                 self._give_up(set(tickets))
-        verdicts = list(self.results(tickets))
+        verdicts = exchange(list(self.results(tickets)))
         self._guard.check(verdicts)
         return verdicts
 

@@ -17,6 +17,7 @@ import numpy as np
 from jax import Array
 from jax.sharding import Sharding, SingleDeviceSharding
 
+from jaxrl.device.arrays import fetch
 from jaxrl.errors import InputError
 from jaxrl.files.disk import read_json
 from jaxrl.model.config import ModelConfig
@@ -63,7 +64,7 @@ def load_model(
     if config.tie_embeddings and _is_copy_of_embedding(kept):
         del kept["lm_head.weight"]
     check_tensors(folder, kept, expected, _remedy(config))
-    default = SingleDeviceSharding(jax.devices()[0])
+    default = SingleDeviceSharding(jax.local_devices()[0])
     leaves = {}
     for path, shape in leaf_shapes(config).items():
         sharding = default if shardings is None else leaf_at(shardings, path)
@@ -87,8 +88,8 @@ def save_model(
     `saving`).
 
     Args:
-      tree: the parameters; all of each array must be reachable from this process. One shard lies on the host
-        at a time.
+      tree: the parameters. One shard lies on the host at a time. Where several processes have parts of them,
+        one writes, and the others call `help_save` meanwhile.
       dtype: on disk, `float32`, `bfloat16` or `float16`.
       tokenizer_from: a directory whose tokenizer files are copied.
       bos_id, eos_ids: for config.json.
@@ -119,6 +120,12 @@ def save_model(
             ):
                 shutil.copyfile(path, temporary / path.name)
         write_hf_config(config, temporary, kind.name, bos_id, eos_ids)
+
+
+def help_save(tree: Tree, config: ModelConfig, dtype: str) -> None:
+    """What other processes do while the first one calls `save_model`: hand it their parts of each array."""
+    for path, layer, _ in hf_tensors(config).values():
+        _theirs(leaf_at(tree, path), path, layer, jnp.dtype(dtype))
 
 
 # ---------------------------------------------------------------------------------------------------- loading
@@ -231,7 +238,7 @@ def _plan_shards(sizes: dict[str, int], limit: int | None = None) -> dict[str, l
 
 def _theirs(leaf: Array, path: str, layer: int | None, dtype: np.dtype) -> np.ndarray:
     """A leaf, or one layer of it, as the tensor of the file."""
-    ours = np.asarray(leaf if layer is None else leaf[layer])
+    ours = fetch(leaf if layer is None else leaf[layer])
     return np.ascontiguousarray(ours.T if TABLE[path].is_transposed else ours).astype(dtype, copy=False)
 
 

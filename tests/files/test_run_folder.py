@@ -29,7 +29,7 @@ def test_another_process_writes_nothing_and_takes_the_first_ones_word(tmp_path):
     for one another for ever.
     """
     words = iter([True, None, "a disk is full"])
-    folder = RunFolder(tmp_path, writes=False, agree=lambda mine: next(words))
+    folder = RunFolder(tmp_path, writes=False, agree=lambda *_: next(words))
     folder.open("rows")
     folder.append("rows", {"n": 1})
     folder.replace("rows", [])
