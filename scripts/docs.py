@@ -47,6 +47,7 @@ PARTS = [  # heading, what is said under it, and the sections in it by their pla
             "lora": shared.LoraSection,
             "mesh": shared.MeshSection,
             "gpu": shared.GPUSection,
+            "distributed": shared.DistributedSection,
             "sample": shared.SampleSection,
             "optim": shared.OptimSection,
             "verify": shared.VerifySection,
