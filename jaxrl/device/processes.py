@@ -149,7 +149,7 @@ class Group:
         self.is_told = False
         self._others = [n for n in range(place.num_processes) if n != place.process_id]
         self._count = 0
-        self._closed = threading.Event()
+        self._closed, self._ended = threading.Event(), threading.Event()  # it leaves; it has left
         self._relay = _connect(place, timeout_s + START_S)
         self._client: Any = global_state.client
         self._answered = time.monotonic()  # when the table did
@@ -166,10 +166,10 @@ class Group:
         self._count, self.phase = self._count + 1, what
         own = self.place.process_id
         self._set(f"at/{self._count}/{own}", [what, value])
-        until = time.monotonic() + self.timeout_s + extra_s
+        limit_s = self.timeout_s + extra_s
         values = [value] * self.place.num_processes
         for n in self._others:
-            there, values[n] = json.loads(self._wait_for(n, what, until))
+            there, values[n] = json.loads(self._wait_for(n, limit_s))
             if there != what:
                 raise RuntimeError(
                     f"process {n} is at {there!r} while process {own} is at {what!r}: a defect, for all run"
@@ -180,7 +180,8 @@ class Group:
             self._client.key_value_delete(f"{TABLE}/at/{self._count - 2}/{own}")
         return values
 
-    def _wait_for(self, n: int, what: str, until: float) -> str:
+    def _wait_for(self, n: int, limit_s: float) -> str:
+        until = time.monotonic() + limit_s
         while self.lost is None:
             try:
                 return self._client.blocking_key_value_get(f"{TABLE}/at/{self._count}/{n}", SLICE_MS)
@@ -188,13 +189,13 @@ class Group:
                 if "DEADLINE_EXCEEDED" not in str(error):
                     time.sleep(SLICE_MS / 1000)  # the watchers will say what it means
             if time.monotonic() > until and self.lost is None:
-                self.lost = self._missing(n)
+                self.lost = self._missing(n, limit_s)
         raise self.lost
 
-    def _missing(self, n: int) -> ProcessLost:
+    def _missing(self, n: int, limit_s: float) -> ProcessLost:
         _, phase, seen = self._signs[n]
         return ProcessLost(
-            f"process {n} has not come to {self.phase!r} within {self.timeout_s:g} s (its last sign of life"
+            f"process {n} has not come to {self.phase!r} within {limit_s:g} s (its last sign of life"
             f" came {time.monotonic() - seen:.0f} s ago, from {phase!r}); look at its output. Started again,"
             " the run goes on from its last checkpoint; distributed.timeout_s gives a slow process more time"
         )
@@ -232,14 +233,25 @@ class Group:
             silent = [n for n in self._others if now - self._signs[n][2] > self.timeout_s]
             if gone := sorted(self._relay.gone - self._closing()):
                 self._closed.wait(BEAT_S)  # `_beat` may just be reading why
-                self.lost = self.lost or _ended(gone[0], self._signs[gone[0]][1], "it was killed, or crashed")
+                self._without_a_word(gone[0])
             elif now - self._answered > self.timeout_s:
-                self.lost = self._missing(0)
+                self.lost = self._missing(0, self.timeout_s)
             elif silent:
-                self.lost = self._missing(silent[0])
-        if self.lost is not None and not self._closed.wait(GRACE_S):
-            os.write(2, f"error: {self.lost}\n".encode())
+                self.lost = self._missing(silent[0], self.timeout_s)
+        if not self._ended.wait(4 * GRACE_S if self._closed.is_set() else GRACE_S):
+            if self.lost is not None:
+                os.write(2, f"error: {self.lost}\n".encode())
             os._exit(2 if isinstance(self.lost, InputError) else PROCESS_LOST)
+
+    def _without_a_word(self, n: int) -> None:
+        """A connection has ended, and no reason was given: the first process, which sees that of the others,
+        gives one for them.
+        """
+        if self.lost is None:
+            reason = [False, "it was killed, or crashed", self._signs[n][1]]
+            self.lost, self.is_told = _told(n, *reason), True
+            if self.place.process_id == 0:
+                self._set(f"left/{n}", reason)
 
     # ------------------------------------------------------------------------------------------------ leaving
 
@@ -277,6 +289,7 @@ class Group:
             _orphans.append(self._client)
             global_state.client = None
         self._relay.close()
+        self._ended.set()
         for watcher in self._watchers:  # the interpreter's end is no place to be in the middle of a call
             watcher.join(timeout=2)
 
@@ -298,13 +311,9 @@ _orphans: list[Any] = []  # clients whose coordinator is gone: to take one apart
 def _told(n: int, is_input: bool, text: str, phase: str) -> ProcessLost | InputError:
     if is_input:
         return InputError(f"process {n}: {text}")
-    return _ended(n, phase, text)
-
-
-def _ended(n: int, phase: str, reason: str) -> ProcessLost:
     return ProcessLost(
-        f"process {n} has ended at {phase!r}: {reason}; look at its output. Started again, the run goes on"
-        " from its last checkpoint"
+        f"process {n} has ended at {phase!r}: {text}; look at its output. Started again, the run goes on from"
+        " its last checkpoint"
     )
 
 

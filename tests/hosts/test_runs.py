@@ -116,7 +116,7 @@ def test_four_processes_one_of_them_killed_are_one_run(whole, reward, tmp_path):
             assert ended.code == -signal.SIGKILL
         else:
             assert ended.code == PROCESS_LOST, ended
-            assert "process 2 has not come to" in ended.errors and "Traceback" not in ended.errors
+            assert "error: process 2 has ended at" in ended.errors and "Traceback" not in ended.errors
     assert [ended.code for ended in end(start_run(config, 4, 1))] == [0, 0, 0, 0]
     show_and_check("four processes, the third killed in GRPO", folder, whole)
 
