@@ -144,20 +144,45 @@ class Group:
     """
 
     def __init__(self, place: Place, timeout_s: float):
-        self.place, self.timeout_s, self.phase = place, timeout_s, "the start"
+        self.place, self.timeout_s, self.phase = place, timeout_s, "the first meeting"
         self.lost: ProcessLost | InputError | None = None
         self.is_told = False
         self._others = [n for n in range(place.num_processes) if n != place.process_id]
         self._count = 0
         self._closed, self._ended = threading.Event(), threading.Event()  # it leaves; it has left
-        self._relay = _connect(place, timeout_s + START_S)
-        self._client: Any = global_state.client
-        self._answered = time.monotonic()  # when the table did
+        self._client: Any = None
+        self._answered = time.monotonic() + START_S  # when the table did
         # of each other: its last sign of life, what it was at then, and when that came
-        self._signs = dict.fromkeys(self._others, ("", "the start", self._answered))
+        self._signs = dict.fromkeys(self._others, ("", self.phase, self._answered))
         self._watchers = [threading.Thread(target=f, daemon=True) for f in (self._beat, self._judge)]
-        for watcher in self._watchers:
-            watcher.start()
+        self._relay = self._meet()
+        self._watchers[1].start()  # before jax, which has no end but an abort for a meeting that fails
+        _start_jax(place, self._address, timeout_s + 2 * START_S)
+        self._client = global_state.client
+        self._watchers[0].start()
+
+    def _meet(self) -> Relay:
+        """Connect to the first process, or wait until all have connected to this one."""
+        host, _, port = self.place.coordinator.rpartition(":")
+        there, limit_s = (host.strip("[]"), int(port)), self.timeout_s + START_S
+        if self.place.process_id > 0:
+            wait_for(there, limit_s)
+            relay = Relay(("127.0.0.1", 0), there, self.place.process_id)
+            self._address = f"127.0.0.1:{relay.port}"
+            return relay
+        inner, until = free_port(), time.monotonic() + limit_s
+        self._address = f"127.0.0.1:{inner}"
+        relay = Relay(("::" if socket.has_dualstack_ipv6() else "", there[1]), ("127.0.0.1", inner))
+        while missing := sorted(set(self._others) - relay.met):
+            if time.monotonic() > until:
+                relay.close()
+                raise ProcessLost(
+                    f"process {', '.join(map(str, missing))} of {self.place.num_processes} has not come to"
+                    f" {self.place.coordinator} within {limit_s:g} s; start all of them, and check that they"
+                    " reach that host and port"
+                )
+            time.sleep(0.1)
+        return relay
 
     # ----------------------------------------------------------------------------------------------- agreeing
 
@@ -224,7 +249,7 @@ class Group:
                 if n in signs and signs[n][0] != self._signs[n][0]:
                     self._signs[n] = (*signs[n], self._answered)
             if self.lost is None and (others := sorted(left.keys() & set(self._others))):
-                self.lost, self.is_told = _told(others[0], *left[others[0]]), True
+                self.lost, self.is_told = self._told(others[0], *left[others[0]]), True
 
     def _judge(self) -> None:
         """Find who is silent; and end this process by force where it does not end by itself."""
@@ -243,14 +268,23 @@ class Group:
                 os.write(2, f"error: {self.lost}\n".encode())
             os._exit(2 if isinstance(self.lost, InputError) else PROCESS_LOST)
 
+    def _told(self, n: int, is_input: bool, text: str, phase: str) -> ProcessLost | InputError:
+        """What the end of another process is to this one."""
+        if is_input:
+            return InputError(f"process {n}: {text}")
+        return ProcessLost(
+            f"process {n} has ended at {phase!r}, and this one waits for it at {self.phase!r}: {text}; look at"
+            " its output. Started again, the run goes on from its last checkpoint"
+        )
+
     def _without_a_word(self, n: int) -> None:
         """A connection has ended, and no reason was given: the first process, which sees that of the others,
         gives one for them.
         """
         if self.lost is None:
             reason = [False, "it was killed, or crashed", self._signs[n][1]]
-            self.lost, self.is_told = _told(n, *reason), True
-            if self.place.process_id == 0:
+            self.lost, self.is_told = self._told(n, *reason), True
+            if self.place.process_id == 0 and self._client:
                 self._set(f"left/{n}", reason)
 
     # ------------------------------------------------------------------------------------------------ leaving
@@ -300,7 +334,7 @@ class Group:
     def _closing(self) -> set[int]:
         """The processes that are at their orderly end. None where nobody answers."""
         with suppress(jax.errors.JaxRuntimeError):
-            return set(self._of_all("closed")) if self._relay.gone - {0} else set()
+            return set(self._of_all("closed")) if self._client and self._relay.gone - {0} else set()
         return set()
 
 
@@ -308,47 +342,20 @@ _group: Group | None = None
 _orphans: list[Any] = []  # clients whose coordinator is gone: to take one apart is to ask it
 
 
-def _told(n: int, is_input: bool, text: str, phase: str) -> ProcessLost | InputError:
-    if is_input:
-        return InputError(f"process {n}: {text}")
-    return ProcessLost(
-        f"process {n} has ended at {phase!r}: {text}; look at its output. Started again, the run goes on from"
-        " its last checkpoint"
-    )
-
-
-def _connect(place: Place, timeout_s: float) -> Relay:
-    """Meet the others: after this, jax sees the devices of all."""
-    host, _, port = place.coordinator.rpartition(":")
-    there = (host.strip("[]"), int(port))
-    if place.process_id == 0:
-        inner = free_port()
-        relay = Relay(("::" if socket.has_dualstack_ipv6() else "", there[1]), ("127.0.0.1", inner))
-        address = f"127.0.0.1:{inner}"
-    else:
-        wait_for(there, timeout_s)
-        relay = Relay(("127.0.0.1", 0), there, place.process_id)
-        address = f"127.0.0.1:{relay.port}"
+def _start_jax(place: Place, address: str, timeout_s: float) -> None:
+    """After this, jax sees the devices of all processes."""
     # its handler of SIGTERM would be in place of ours
     jax.config.update("jax_enable_preemption_service", False)
     # else the end of one process is the abort of all others
     jax.config.update("jax_enable_recoverability", True)
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
-    try:
-        jax.distributed.initialize(
-            address,
-            place.num_processes,
-            place.process_id,
-            coordinator_bind_address=address,
-            cluster_detection_method="deactivate",  # it asks networks, and takes GPUs away under Slurm
-            initialization_timeout=max(1, round(timeout_s)),
-            heartbeat_timeout_seconds=round(10 * timeout_s + 600),  # `Group` looks at signs of life itself
-            shutdown_timeout_seconds=10,
-        )
-    except jax.errors.JaxRuntimeError as error:
-        raise ProcessLost(
-            f"process {place.process_id} of {place.num_processes} has not met the others at"
-            f" {place.coordinator} within {timeout_s:g} s ({str(error).splitlines()[0][:200]}); start all of"
-            " them, and check that they reach that host and port"
-        ) from None
-    return relay
+    jax.distributed.initialize(
+        address,
+        place.num_processes,
+        place.process_id,
+        coordinator_bind_address=address,
+        cluster_detection_method="deactivate",  # it asks networks, and takes GPUs away under Slurm
+        initialization_timeout=round(timeout_s),
+        heartbeat_timeout_seconds=round(10 * timeout_s),  # `Group` looks at signs of life itself
+        shutdown_timeout_seconds=10,
+    )

@@ -29,7 +29,8 @@ Address = tuple[str, int]
 class Relay:
     """Owns a listening socket and the connections that it passes on. Its threads end with it.
 
-    port: that it listens at. gone: the processes whose connections have all been ended from afar.
+    port: that it listens at. met: the processes that have connected. gone: those whose connections have all
+      been ended from afar.
 
     Args:
       listen: where connections come in; port 0 is any free one. target: where they go.
@@ -41,6 +42,7 @@ class Relay:
 
     def __init__(self, listen: Address, target: Address, number: int | None = None):
         self._target, self._number = target, number
+        self.met: set[int] = set()
         self.gone: set[int] = set()
         self._open: Counter[int] = Counter()
         self._is_closed = False
@@ -84,11 +86,11 @@ class Relay:
     def _connect(self, near: socket.socket) -> None:
         try:
             number = self._number if self._number is not None else int(_receive(near, len(HELLO % 0))[14:])
-            far = socket.create_connection(self._target, timeout=30)
-        except ValueError:  # a stranger, or one who only looked whether somebody is here
+        except (ValueError, OSError):  # a stranger, or one who only looked whether somebody is here
             near.close()
             return
-        except OSError:
+        self.met.add(number)
+        if (far := self._reach()) is None:
             self.gone.add(0)
             return
         far.settimeout(None)
@@ -102,6 +104,19 @@ class Relay:
         self._open[other] += 1
         self._start(self._pass_on, here, there, None)
         self._start(self._pass_on, there, here, other)
+
+    def _reach(self) -> socket.socket | None:
+        """A connection to the target. The coordinator of this process may not listen yet; of process 0 it is
+        known that it does, or did.
+        """
+        while not self._is_closed:
+            try:
+                return socket.create_connection(self._target, timeout=30)
+            except OSError:
+                if self._number is not None:
+                    return None
+                time.sleep(0.1)
+        return None
 
     def _pass_on(self, source: socket.socket, target: socket.socket, afar: int | None) -> None:
         """Bytes until the source ends. `afar`: the process behind it, None for jax in this process."""

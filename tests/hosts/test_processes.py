@@ -15,12 +15,14 @@ from tests.hosts.local import end, free_port, start
 PROGRAM = """
 import json, os, sys, time
 from jaxrl.cluster import Place
-from jaxrl.device.processes import agree, gather, is_first, joined, on_first, own_share
+from jaxrl.device import processes
+from jaxrl.device.processes import agree, gather, is_first, joined, on_first
 from jaxrl.errors import PROCESS_LOST, InputError, ProcessLost
 from jaxrl.files.run_folder import RunFolder
 
 address, count, number, timeout_s, folder, how = sys.argv[1:]
 count, number = int(count), int(number)
+processes.START_S = float(os.environ.get("START_S", 300))
 
 def whole():
     import jax, numpy as np
@@ -137,7 +139,11 @@ def test_two_processes_agree_and_share_arrays_and_one_of_them_writes(tmp_path):
     [
         ("bad_input", (2, 2), ("process 1: the value is 3; set 4", "error: the value is 3; set 4")),
         ("crash", (PROCESS_LOST, 1), ("process 1 has ended at .*ZeroDivisionError", "ZeroDivisionError")),
-        ("killed", (PROCESS_LOST, -signal.SIGKILL), ("process 1 has ended at .*killed", "")),
+        (
+            "killed",
+            (PROCESS_LOST, -signal.SIGKILL),
+            ("process 1 has ended at .* waits for it at 'e': it was killed", ""),
+        ),
         ("first_killed", (-signal.SIGKILL, PROCESS_LOST), ("", "process 0 has ended at .*killed")),
         ("killed_in_a_collective", (PROCESS_LOST, -signal.SIGKILL), ("process 1 has ended at", "")),
     ],
@@ -154,6 +160,20 @@ def test_one_that_lives_and_does_not_come_is_named_with_what_it_is_missed_at(tmp
     assert (first.code, second.code) == (PROCESS_LOST, PROCESS_LOST), (first, second)
     assert "process 1 has not come to 'verdicts of step 3' within 20 s (its last sign" in first.errors
     assert "process 0 has ended at" in second.errors and "has not come to" in second.errors
+
+
+@pytest.mark.parametrize(
+    "number, sentence",
+    [
+        (0, "process 1 of 2 has not come to 127.0.0.1:.* within 2 s; start all of them"),
+        (1, "process 0 does not answer at 127.0.0.1:.* within 2 s .*; start it"),
+    ],
+)
+def test_one_that_nobody_comes_to_meet_says_so(number, sentence, tmp_path):
+    address = f"127.0.0.1:{free_port()}"
+    arguments = ["-c", PROGRAM, address, "2", str(number), "1", str(tmp_path), "whole"]
+    (alone,) = end([start(arguments, 1, {"START_S": "1"})])
+    assert alone.code == PROCESS_LOST and re.search(sentence, alone.errors), alone
 
 
 def test_programs_that_differ_are_a_defect_and_no_wait(tmp_path):
