@@ -273,8 +273,8 @@ class Group:
         if is_input:
             return InputError(f"process {n}: {text}")
         return ProcessLost(
-            f"process {n} has ended at {phase!r}, and this one waits for it at {self.phase!r}: {text}; look at"
-            " its output. Started again, the run goes on from its last checkpoint"
+            f"process {n} has ended at {phase!r}, and this one waits for it at {self.phase!r}: {text}; look"
+            " at its output. Started again, the run goes on from its last checkpoint"
         )
 
     def _without_a_word(self, n: int) -> None:

@@ -23,6 +23,7 @@ from jaxrl.files.run_folder import RunFolder
 address, count, number, timeout_s, folder, how = sys.argv[1:]
 count, number = int(count), int(number)
 processes.START_S = float(os.environ.get("START_S", 300))
+processes.GRACE_S = 5.0
 
 def whole():
     import jax, numpy as np
@@ -156,9 +157,9 @@ def test_however_one_process_ends_the_other_ends_with_a_sentence_about_it(how, c
 
 
 def test_one_that_lives_and_does_not_come_is_named_with_what_it_is_missed_at(tmp_path):
-    first, second = together("never_comes", tmp_path, timeout_s=20)
+    first, second = together("never_comes", tmp_path, timeout_s=10)
     assert (first.code, second.code) == (PROCESS_LOST, PROCESS_LOST), (first, second)
-    assert "process 1 has not come to 'verdicts of step 3' within 20 s (its last sign" in first.errors
+    assert "process 1 has not come to 'verdicts of step 3' within 10 s (its last sign" in first.errors
     assert "process 0 has ended at" in second.errors and "has not come to" in second.errors
 
 
