@@ -17,7 +17,7 @@ from jaxrl.errors import InputError
 if TYPE_CHECKING:
     from jaxrl.config.shared import DistributedSection
 
-PORT = 8476  # of the coordinator, where a cluster names the host alone
+PORT = 8482  # of the coordinator, where a cluster names the host alone; libtpu itself listens at 8476
 SETTINGS = {  # keys of the section, and the variables that stand for them; jax knows the first
     "coordinator": "JAX_COORDINATOR_ADDRESS",
     "num_processes": "JAX_NUM_PROCESSES",

@@ -67,10 +67,10 @@ def test_alone_nobody_is_asked(environ):
         (
             {
                 "JOB_COMPLETION_INDEX": "1",
-                "JAX_COORDINATOR_ADDRESS": "job-0.net:8476",
+                "JAX_COORDINATOR_ADDRESS": "job-0.net:8482",
                 "JAX_NUM_PROCESSES": "2",
             },
-            Place("job-0.net:8476", 2, 1),
+            Place("job-0.net:8482", 2, 1),
         ),
     ],
 )
