@@ -156,7 +156,7 @@ def test_one_process_per_gpu(play):
     for i, command in enumerate(commands):
         assert command == [
             *("env", f"CUDA_VISIBLE_DEVICES={i}", ".venv/bin/jaxrl", "run", *AWKWARD),
-            *("distributed.coordinator=127.0.0.1:8482", "distributed.num_processes=3"),
+            *("distributed.coordinator=127.0.0.1:8476", "distributed.num_processes=3"),
             f"distributed.process_id={i}",
         ]
     assert len(commands) == 3  # as nvidia-smi says
