@@ -52,16 +52,16 @@ def choose_mesh(
         mesh = Mesh(np.array(devices).reshape(shape), AXES, axis_types=(AxisType.Auto,) * 3)
         try:
             held = resident_bytes(model, stages, vocab_size, mesh)
-        except InputError as error:  # does not divide; told if nothing does
+        except InputError as error:  # does not divide
             problem = problem or error
             continue
         passed.append((candidate, held))
         if held <= WEIGHTS_SHARE * memory:
-            return candidate, _reason(passed, memory)
+            return candidate, _reason(passed, memory, problem)
     if not passed:
         raise problem
     passed.append(min(passed, key=lambda each: each[1]))
-    return passed[-1][0], _reason(passed, memory)
+    return passed[-1][0], _reason(passed, memory, problem)
 
 
 def candidates(section: MeshSection, num_devices: int) -> Iterator[MeshSection]:
@@ -111,8 +111,8 @@ def _decode_bytes(weights: PolicyWeights, mesh: Mesh) -> int:
     return size * (2 if weights.policy.dtype == "bfloat16" else 4) // mesh.shape["tensor"]
 
 
-def _reason(passed: list[tuple[MeshSection, int]], memory: int) -> str:
-    """passed: what was looked at, the choice last."""
+def _reason(passed: Sequence[tuple[MeshSection, int]], memory: int, problem: InputError | None) -> str:
+    """passed: what was looked at, the choice last. problem: of the first that did not divide."""
 
     def named(section: MeshSection) -> str:
         sizes = section.model_dump()
@@ -124,10 +124,10 @@ def _reason(passed: list[tuple[MeshSection, int]], memory: int) -> str:
         f" device of {data_size(memory)}"
     )
     if held > WEIGHTS_SHARE * memory:
-        return f"{line}, more than {WEIGHTS_SHARE:.0%}, but less than any other way would; use more devices"
-    if before:
+        line += f", more than {WEIGHTS_SHARE:.0%}, but less than any other way would; use more devices"
+    elif before:
         other, more = before[-1]
         line += (
             f", where {named(other)} would take {data_size(more)} (at most {WEIGHTS_SHARE:.0%} is for them)"
         )
-    return line
+    return line if problem is None else f"{line}. Not every way divides: {problem}"

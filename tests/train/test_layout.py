@@ -86,7 +86,8 @@ def test_the_samplers_copy_is_whole_over_fsdp_so_tensor_cuts_it(chosen):
 def test_what_does_not_divide_is_passed_over(chosen):
     little = room_for(20 * weights() / 8)
     assert chosen(little, SFT, d_model=132)[0][1] <= 4, "fsdp cuts the width"
-    assert chosen(1e12, SFT | {"rows": 4, "microbatch": 4})[0] == (4, 1, 2), "four rows for four devices"
+    layout, reason = chosen(1e12, SFT | {"rows": 4, "microbatch": 4})
+    assert layout == (4, 1, 2) and "divides: 4 rows cannot be split over 8" in reason
     with pytest.raises(InputError, match="rows cannot be split over 8 row shards"):
         chosen(1e12, SFT | {"rows": 3, "microbatch": 3}, d_ff=509, num_heads=1, num_kv_heads=1)
 
