@@ -9,6 +9,7 @@ import json
 import sys
 from collections.abc import Callable
 from contextlib import nullcontext
+from datetime import datetime
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -120,15 +121,8 @@ def run_locked(
             interrupt,
             compilations,
         )
-        for note in gpu_notes:
+        for note in filter(None, (*gpu_notes, why_mesh, date_told(tokenizer, inputs.began))):
             console.note(note)
-        if why_mesh:
-            console.note(why_mesh)
-        if asks_for_date(tokenizer):
-            console.note(
-                f"the chat template asks for the date: it is told {inputs.began:%Y-%m-%d}, when the run"
-                " began, throughout"
-            )
         try:
             for index, stage in enumerate(config.stages):
                 if interrupt.stops(f"the start of {stage.name}"):
@@ -142,6 +136,13 @@ def run_locked(
         export(this, weights)
         finish(this)
     return folder
+
+
+def date_told(tokenizer: Any, began: datetime) -> str | None:
+    """What the chat template is told of the date, where it asks for it."""
+    if not asks_for_date(tokenizer):
+        return None
+    return f"the chat template asks for the date: it is told {began:%Y-%m-%d}, when the run began, throughout"
 
 
 def task_maker() -> Callable[[Any], Task]:
