@@ -124,7 +124,8 @@ def test_four_processes_one_of_them_killed_are_one_run(whole, reward, tmp_path):
 def test_what_one_process_cannot_read_ends_all_of_them_with_its_sentence(reward, tmp_path):
     config = write_config(tmp_path / "runs", reward)
     file = tmp_path / "task.py"
-    config.write_text(config.read_text().replace("name: tiny, game: letter", f"name: custom, file: {file}"))
+    task = "name: tiny, game: letter, train: 12, val: 4, test: 8"
+    config.write_text(config.read_text().replace(task, f"name: custom, file: {file}"))
     file.write_text(BROKEN_TASK)
     first, second = end(start_run(config, 2, 2, {1: {"BROKEN": "1"}}))
     assert (first.code, second.code) == (2, 2), (first, second)
