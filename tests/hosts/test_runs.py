@@ -26,12 +26,21 @@ def reward(problem, text, verdict):
 """
 BROKEN_TASK = """
 import os
-from jaxrl import InputError
+from jaxrl import InputError, Problem, Verdict
 
 class Task:
     def __init__(self, **options):
         if os.environ.get("BROKEN"):
             raise InputError("the judge is out; call him")
+
+    def verify(self, problem, text):
+        return Verdict(0.0, False, True)
+
+    def problems(self, split):
+        return [Problem(split, ({"role": "user", "content": f"say {split}"},), {})]
+
+    def demonstration(self, problem):
+        return problem.uid
 """
 CONFIG = """
 name: run
