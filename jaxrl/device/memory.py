@@ -13,11 +13,11 @@ from jaxrl.device.processes import gather
 from jaxrl.errors import InputError
 
 
-def device_memory(mesh: Mesh) -> int:
-    """Bytes that a device of the mesh has for arrays, the least that any process finds; on CPU its part of a
-    process's share of the host's memory.
+def device_memory(device: jax.Device) -> int:
+    """Bytes that a device of this process has for arrays: the least of what all processes find. On CPU its
+    part of this process's share of the host's memory.
     """
-    stats = _devices(mesh)[0].memory_stats()
+    stats = device.memory_stats()
     found = stats["bytes_limit"] if stats is not None else host_memory() // jax.local_device_count()
     return min(gather("memory of a device", found))
 
@@ -33,7 +33,7 @@ def free_memory(mesh: Mesh) -> float:
     """Bytes free on the mesh's fullest device; CPU devices share what the host has left. The same on all
     processes: what follows from it has to be.
     """
-    stats = [device.memory_stats() for device in _devices(mesh)]
+    stats = [device.memory_stats() for device in own_devices(mesh)]
     if stats[0] is None:
         pages = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
         free = min(pages, host_memory()) / len(stats)
@@ -42,7 +42,7 @@ def free_memory(mesh: Mesh) -> float:
     return min(gather("free memory", free))
 
 
-def _devices(mesh: Mesh) -> list[jax.Device]:
+def own_devices(mesh: Mesh) -> list[jax.Device]:
     """The mesh's devices that are this process's: others tell nothing of themselves."""
     return [device for device in mesh.devices.flat if device.process_index == jax.process_index()]
 

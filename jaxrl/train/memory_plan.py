@@ -9,7 +9,7 @@ import jax
 from jax.sharding import Mesh
 
 from jaxrl.config.experiment import FineTuningStage, RLStage
-from jaxrl.device.memory import device_memory
+from jaxrl.device.memory import device_memory, own_devices
 from jaxrl.device.mesh import num_row_shards, shardings_for
 from jaxrl.errors import InputError
 from jaxrl.model.policy import Policy
@@ -105,7 +105,7 @@ def plan_update(
     fixed = tokens * per_token["none"] + 4 * 4 * logits
     fixed += (COPIES + references) * device_bytes(trainable, mesh) + device_bytes(frozen, mesh)
     fixed += 2 * excluded
-    available = int(USABLE * device_memory(mesh))
+    available = int(USABLE * device_memory(own_devices(mesh)[0]))
 
     def plan(remat: str) -> Plan:
         activations = tokens * policy.config.num_layers * per_token[remat]
@@ -141,7 +141,7 @@ def excluded_bytes(stage: RLStage, vocab_size: int, mesh: Mesh) -> int:
 
 def check_excluded(stage: RLStage, vocab_size: int, mesh: Mesh) -> None:
     """InputError if they would take more than EXCLUDED_SHARE of a device's memory."""
-    needed, available = excluded_bytes(stage, vocab_size, mesh), device_memory(mesh)
+    needed, available = excluded_bytes(stage, vocab_size, mesh), device_memory(own_devices(mesh)[0])
     if needed > EXCLUDED_SHARE * available:
         raise InputError(
             f"stage {stage.name}: top_k, top_p or min_p need a bit for each of {vocab_size} ids and each"

@@ -29,7 +29,7 @@ def whole():
     import jax, numpy as np
     from jaxrl.config.shared import MeshSection
     from jaxrl.device.arrays import everywhere, fetch, put
-    from jaxrl.device.memory import device_memory, free_memory
+    from jaxrl.device.memory import device_memory, free_memory, own_devices
     from jaxrl.device.mesh import make_mesh, replicated, rows_sharding
     mesh = make_mesh(MeshSection(data=2))
     rows = np.array([[1, np.nan], [3, 4], [5, 6], [7, 8]], np.float32)
@@ -39,7 +39,7 @@ def whole():
     assert fetch(array["rows"]).tolist()[1:] == rows.tolist()[1:] and np.isnan(fetch(array["rows"])[0, 1])
     assert everywhere(array["rows"]).is_fully_replicated
     assert jax.random.key_data(fetch(array["key"])).tolist() == [0, 3]
-    assert len(set(gather("memory", [device_memory(mesh), free_memory(mesh)])[0])) == 2
+    assert len(set(gather("memory", [device_memory(own_devices(mesh)[0]), free_memory(mesh)])[0])) == 2
     run = RunFolder(folder, is_first(), agree)
     said = [agree("a", {"from": number, "text": "é" * (3 + number)}), agree("b", None), gather("c", number)]
     run.open("events.jsonl")

@@ -41,7 +41,7 @@ def shapes(lora=LORA, remat="none", config=MODEL, dtype="float32"):
 @pytest.fixture
 def device_of(monkeypatch):
     """Sets the bytes that every device has."""
-    return lambda size: monkeypatch.setattr(module, "device_memory", lambda mesh: int(size / USABLE))
+    return lambda size: monkeypatch.setattr(module, "device_memory", lambda device: int(size / USABLE))
 
 
 @pytest.mark.parametrize("remat", ["none", "selective", "full"])
@@ -169,9 +169,10 @@ def test_a_filter_is_a_bit_for_each_id_and_token_of_an_update():
 
 
 def test_the_memory_is_the_devices_or_the_hosts_or_the_containers(tmp_path):
-    mesh = one_device()
-    assert mesh.devices.flat[0].memory_stats() is None
-    assert device_memory(mesh) == host_memory() // jax.local_device_count()
+    device = one_device().devices.flat[0]
+    assert (
+        device.memory_stats() is None and device_memory(device) == host_memory() // jax.local_device_count()
+    )
     limit, missing = tmp_path / "memory.max", tmp_path / "missing"
     machine = host_memory(missing)
     for text, expected in (("max\n", machine), (f"{2**20}\n", 2**20), (f"{2**60}\n", machine)):

@@ -126,7 +126,7 @@ def test_records_are_held_against_evaluations_and_not_the_task_beside_them(check
 @pytest.mark.parametrize("stage", [GRPO, PPO])
 @pytest.mark.parametrize("settings", [{"top_k": 5}, {"top_p": 0.9}, {"min_p": 0.1}])
 def test_filters_whose_ids_would_not_fit_are_refused_with_what_to_change(check, stage, settings, monkeypatch):
-    monkeypatch.setattr("jaxrl.train.memory_plan.device_memory", lambda mesh: 1 << 17)
+    monkeypatch.setattr("jaxrl.train.memory_plan.device_memory", lambda device: 1 << 17)
     check([stage])
     message = (
         rf"stage {stage['kind']}: top_k, top_p or min_p need a bit for each of \d+ ids and each token of an"
