@@ -44,7 +44,7 @@ def choose_mesh(
     if None not in (section.dcn_data, section.data, section.fsdp, section.tensor):
         return section, None
     devices = jax.devices()
-    memory = device_memory(Mesh(np.array(devices), ("all",)))
+    memory = device_memory(jax.local_devices()[0])
     section = section.model_copy(update={"dcn_data": section.dcn_data or num_slices(devices)})
     passed, problem = [], None
     for candidate in candidates(section, len(devices)):
