@@ -60,6 +60,19 @@ class WebShopSection(AnyEnvSection):
 EnvSection = Annotated[TextCraftSection | WebShopSection, Field(discriminator="name")]
 
 
+class EpisodesSection(Section):
+    """What `jaxrl generate` of a world's episodes may say beside the world's own keys.
+
+    policy: who plays; `expert`, `random`, and in some worlds `heuristic`.
+    format: `messages`, the records that an `sft` stage reads, or `agenttraj`, AgentGym's `conversations`.
+    split: whose problems are played.
+    """
+
+    policy: str = "expert"
+    format: Literal["messages", "agenttraj"] = "messages"
+    split: Literal["train", "val", "test"] = "train"
+
+
 def env_sections() -> dict[str, Any]:
     """name -> section, of all worlds."""
     sections = typing.get_args(typing.get_args(EnvSection)[0])
