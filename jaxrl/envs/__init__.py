@@ -3,12 +3,16 @@
 from typing import Any
 
 from jaxrl.envs.base import World
-from jaxrl.envs.textcraft import TextCraft
+from jaxrl.envs.textcraft.rules import TextCraft
+from jaxrl.envs.webshop.rules import WebShop
 from jaxrl.envs.world import TextWorld
 from jaxrl.errors import InputError
 
 # name in a config -> the world of a section; what needs the extra `envs` is imported when one is made
-ENVS = {"textcraft": lambda section: TextWorld(section, TextCraft(section))}
+ENVS = {
+    "textcraft": lambda section: TextWorld(section, TextCraft(section)),
+    "webshop": lambda section: TextWorld(section, WebShop(section)),
+}
 
 
 def make_world(section: Any) -> World:
