@@ -67,6 +67,8 @@ def main() -> None:
     for name in names:
         section = make_env_section(name, {"test": arguments.episodes, **overrides})
         world = make_world(section)
+        if not world.policies():  # a server's
+            continue
         for policy in world.policies():
             print(row(world, policy, arguments.episodes))
         print(f"| {name} | {steps_per_second(world, arguments.steps):,.0f} steps per CPU second | | | | |")

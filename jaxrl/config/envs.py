@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from jaxrl.config.section import NonNegative, NonNegativeInt, PositiveInt, Section
+from jaxrl.config.section import NonNegative, NonNegativeInt, Positive, PositiveInt, Section
 
 
 class AnyEnvSection(Section):
@@ -57,7 +57,26 @@ class WebShopSection(AnyEnvSection):
     catalogue_seed: NonNegativeInt = 0
 
 
-EnvSection = Annotated[TextCraftSection | WebShopSection, Field(discriminator="name")]
+class AgentGymSection(AnyEnvSection):
+    """A world of a server that speaks AgentGym's protocol; see `envs/agentgym.py`.
+
+    url: of the server. env: the world that it serves.
+    items: its problems are numbered from 0 to below this; a number belongs to one split only.
+    timeout_s: seconds that one answer may take.
+    train, val, test: numbers of problems in each split; the first observation of each is asked for.
+    """
+
+    name: Literal["agentgym"]
+    url: str = "http://127.0.0.1:36001"
+    env: Literal["textcraft", "webshop", "babyai", "alfworld", "sciworld"] = "textcraft"
+    items: PositiveInt = 500
+    timeout_s: Positive = 60.0
+    train: NonNegativeInt = 100
+    val: NonNegativeInt = 20
+    test: NonNegativeInt = 20
+
+
+EnvSection = Annotated[AgentGymSection | TextCraftSection | WebShopSection, Field(discriminator="name")]
 
 
 class EpisodesSection(Section):

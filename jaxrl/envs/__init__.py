@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from jaxrl.envs.agentgym import AgentGym
 from jaxrl.envs.base import World
 from jaxrl.envs.textcraft.rules import TextCraft
 from jaxrl.envs.webshop.rules import WebShop
@@ -10,6 +11,7 @@ from jaxrl.errors import InputError
 
 # name in a config -> the world of a section; what needs the extra `envs` is imported when one is made
 ENVS = {
+    "agentgym": lambda section: TextWorld(section, AgentGym(section)),
     "textcraft": lambda section: TextWorld(section, TextCraft(section)),
     "webshop": lambda section: TextWorld(section, WebShop(section)),
 }
