@@ -1,4 +1,4 @@
-"""AgentGym's protocol: a world behind a server is the world itself, errors are answers, and a server holds out."""
+"""AgentGym's protocol: a world behind a server is the world itself, and errors are answers."""
 
 import http.client
 import http.server
@@ -6,6 +6,7 @@ import json
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from typing import ClassVar
 
 import pytest
 
@@ -27,15 +28,15 @@ INDEX = {"textcraft": "data_idx", "webshop": "session_id"}
 
 
 @contextmanager
-def served(name, **options):
-    server = EnvServer(world_of(name), "train", (HERE, 0), **options)
+def served(name, most=1024, idle_s=600.0, **values):
+    server = EnvServer(world_of(name, **values), "train", (HERE, 0), most, idle_s)
     with server.running():
         yield server
 
 
 def client(server, name, **values):
     own = {"url": f"http://{HERE}:{server.server_port}", "env": name, "items": 40, "timeout_s": 30.0}
-    sizes = {"train": 25, "val": 0, "test": 0, "max_turns": world_of(name).section.max_turns}
+    sizes = {"train": 25, "val": 0, "test": 0, "max_turns": 15 if name == "webshop" else 30}
     return make_world(make_env_section("agentgym", own | sizes | values))
 
 
@@ -58,30 +59,20 @@ def seen(transcript):
 
 
 @worlds
-@pytest.mark.parametrize("values", [{}, {"action_format": "function_calling"}, {"compat": "agentgym"}], ids=str)
+@pytest.mark.parametrize(
+    "values", [{}, {"action_format": "function_calling"}, {"compat": "agentgym"}], ids=str
+)
 def test_a_world_behind_a_server_is_the_world_itself(name, values):
     direct = world_of(name, **values)
-    with served(name) as server:
+    with served(name, **values) as server:
         remote = client(server, name, **values)
-        # what differs with compat in the world itself is the server's, which has none
-        game_of = world_of(name)
         for policy in ("expert", "random"):
             episodes = {t.problem.uid: t for t in played(direct, policy, "train")}
             for problem in remote.problems("train")[:8]:
-                there = game_of.problems("train")[problem.data["data_idx"]]
-                turns = [*episodes[there.uid].turns, "nothing to read"]
-                world = _with_format(name, values)
-                assert seen(replay(remote, problem, turns)) == seen(replay(world, there, turns))
+                there = direct.problems("train")[problem.data["data_idx"]]
+                turns = ["nothing to read", *episodes[there.uid].turns]
+                assert seen(replay(remote, problem, turns)) == seen(replay(direct, there, turns))
         assert len(server.episodes.held) == 1, "an episode's number is used again"
-
-
-def _with_format(name, values):
-    """The world as the client sees it: its games are those of the server, its turns are read as the client's."""
-    world = world_of(name, **values)
-    if "compat" in values:
-        rules = world_of(name).rules
-        world = type(world)(world.section, rules)
-    return world
 
 
 @worlds
@@ -103,7 +94,7 @@ def test_many_episodes_at_once_are_each_their_own(name):
 def test_errors_are_answers(name):
     with served(name) as server:
         key = NUMBER[name]
-        status, created = ask(server, "POST", "/create", {})
+        created = ask(server, "POST", "/create", {})[1]
         number = created[key] if isinstance(created, dict) else created
         for body, said in [
             ({key: 77, "action": "x"}, "there is no episode 77; create one"),
@@ -113,18 +104,26 @@ def test_errors_are_answers(name):
             ({key: number, "action": 3}, "`action` must be a text"),
         ]:
             assert ask(server, "POST", "/step", body) == (200, {"error": said})
-        assert ask(server, "POST", "/reset", {key: number, INDEX[name]: "x"})[1]["error"].startswith("the index")
+        assert ask(server, "POST", "/reset", {key: number, INDEX[name]: "x"})[1]["error"].startswith(
+            "the index"
+        )
         assert ask(server, "POST", "/step", raw=b"{")[0] == 400
         assert ask(server, "POST", "/step", raw=b"[]")[0] == 400
         assert ask(server, "POST", "/step", raw=b"[" * 100_000)[0] == 400
         assert ask(server, "POST", "/fly", {key: number})[0] == 404
         assert ask(server, "GET", "/")[1] == "ok"
-        assert ask(server, "GET", f"/observation?{key}={number}")[1] == world_of(name).rules.game(
-            world_of(name).problems("train")[number].data
-        ).opening
+        assert (
+            ask(server, "GET", f"/observation?{key}={number}")[1]
+            == world_of(name).rules.game(world_of(name).problems("train")[number].data).opening
+        )
         for turn in ("", "\x00" * 1000, "é" * 1000, "x" * (MOST_BYTES // 2)):
             assert "error" not in ask(server, "POST", "/step", {key: number, "action": turn})[1]
-        assert ask(server, "POST", "/step", raw=b" " * (MOST_BYTES + 1))[0] == 413
+        connection = http.client.HTTPConnection(HERE, server.server_port, timeout=30)
+        connection.putrequest("POST", "/step")
+        connection.putheader("Content-Length", str(MOST_BYTES + 1))
+        connection.endheaders()
+        assert connection.getresponse().status == 413, "said before any of it is read"
+        connection.close()
         expert = played(world_of(name), "expert", "train")[number]
         for turn in expert.turns:
             told = ask(server, "POST", "/step", {key: number, "action": turn.partition("Action:\n")[2]})[1]
@@ -139,7 +138,11 @@ def test_the_spelling_of_each_world():
     with served("textcraft") as server:
         created = ask(server, "POST", "/create", {"commands": None, "goal": None})[1]
         assert sorted(created) == ["done", "id", "observation", "reward"]
-        assert sorted(ask(server, "POST", "/step", {"id": 0, "action": "x"})[1]) == ["done", "observation", "reward"]
+        assert sorted(ask(server, "POST", "/step", {"id": 0, "action": "x"})[1]) == [
+            "done",
+            "observation",
+            "reward",
+        ]
         assert sorted(ask(server, "POST", "/reset", {"id": 0, "data_idx": 45})[1]) == sorted(created)
         data = world_of("textcraft").problems("train")[5].data
         assert ask(server, "GET", "/goal?id=0")[1] == data["goal"]
@@ -179,7 +182,7 @@ def test_a_number_that_the_server_has_forgotten_is_replaced():
 
 
 class Stub(http.server.BaseHTTPRequestHandler):
-    answers: list = []
+    answers: ClassVar[list] = []
 
     def do_POST(self):
         self.rfile.read(int(self.headers["Content-Length"]))
@@ -196,11 +199,13 @@ class Stub(http.server.BaseHTTPRequestHandler):
 def stub(*answers):
     Stub.answers = list(answers)
     with http.server.HTTPServer((HERE, 0), Stub) as server:
-        thread = threading.Thread(target=server.serve_forever)
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
         thread.start()
-        yield server
-        server.shutdown()
-        thread.join()
+        try:
+            yield server
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 @pytest.mark.parametrize(
@@ -219,7 +224,8 @@ def test_a_failing_server_costs_the_episode_by_name(answers, said):
 
 
 def test_a_busy_server_is_asked_again_and_scores_are_taken_apart():
-    steps = [(200, json.dumps({"observation": str(s), "reward": 0, "score": s, "done": s == 100})) for s in (10, 10, 100)]
+    told = [{"observation": str(s), "reward": 0, "score": s, "done": s == 100} for s in (10, 10, 100)]
+    steps = [(200, json.dumps(step)) for step in told]
     start = [(503, "{}"), (200, '{"id": 5}'), (200, '{"observation": "hall"}')]
     with stub(*start, *steps) as server:
         remote = client(server, "sciworld", items=1, train=0)

@@ -25,7 +25,9 @@ def files(tmp_path, monkeypatch):
 
 
 def generate(name, *words, n=6, seed=3):
-    return main(["generate", name, "--n", str(n), "--seed", str(seed), "--out", "in.jsonl", *SMALL[name], *words])
+    return main(
+        ["generate", name, "--n", str(n), "--seed", str(seed), "--out", "in.jsonl", *SMALL[name], *words]
+    )
 
 
 def verify(name, *words):
@@ -72,7 +74,11 @@ def test_a_turn_that_is_changed_changes_the_reward(files, name):
     rows[2]["messages"].append({"role": "assistant", "content": "Action: more"})
     write(rows)
     assert verify(name) == 0
-    assert [(row["reward"], row["correct"]) for row in read("out.jsonl")] == [(0, False), (0, False), (1, True)]
+    assert [(row["reward"], row["correct"]) for row in read("out.jsonl")] == [
+        (0, False),
+        (0, False),
+        (1, True),
+    ]
     details = [row["detail"].partition(" turns, ")[2] for row in read("out.jsonl")]
     assert details == ["not ended", "not ended", "env_done, 1 turns not played"]
 

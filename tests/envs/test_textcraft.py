@@ -101,7 +101,11 @@ def test_an_ingredient_named_twice_has_to_be_there_twice():
 
 def ways(book, goal):
     """Every number of steps with which the goal can be made, over all choices of recipes and members."""
-    names = [name for name in [*book.recipes, *book.members] if len(book.recipes.get(name, ())) > 1 or name in book.members]
+    names = [
+        name
+        for name in [*book.recipes, *book.members]
+        if len(book.recipes.get(name, ())) > 1 or name in book.members
+    ]
     options = [[*book.recipes.get(name, ()), *book.members.get(name, ())] for name in names]
     for chosen in itertools.product(*options):
         choice = dict(zip(names, chosen, strict=True))
@@ -188,7 +192,7 @@ def test_wrong_settings_and_data_are_named():
             world_of("textcraft").problem(data | change)
 
 
-# --------------------------------------------------------------------------------------- the package's recipes
+# -------------------------------------------------------------------------------------- the package's recipes
 
 FILES = {
     "a_board": {

@@ -1,5 +1,5 @@
-"""WebShop: the reward against hand tables and an independent program, the pages by hand, the search against its
-formula.
+"""WebShop: the reward against hand tables and an independent program, the pages by hand, the search against
+its formula.
 """
 
 import dataclasses
@@ -13,7 +13,7 @@ import pytest
 from jaxrl.envs.webshop.catalogue import Goal, Product, draw_catalogue, draw_goal
 from jaxrl.envs.webshop.reward import COLORS, nouns, reward, token_set_ratio
 from jaxrl.envs.webshop.rules import Session, Shop
-from jaxrl.envs.webshop.search import B, K1, Index, words
+from jaxrl.envs.webshop.search import K1, B, Index, words
 from jaxrl.errors import InputError
 from tests.envs.worlds import world_of
 
@@ -79,7 +79,7 @@ def test_likeness_is_that_of_the_original_s_library(one, other, ratio):
         ({}, {"description": ""}, {}, 2 / 5, 2 / 5),  # mesh stood there alone
         ({}, {}, {"attributes": ["Non Slip"]}, 2 / 4, 2 / 4),
         ({}, {}, {"attributes": ["lace up"], "goal_options": {}}, 1 / 2, 1 / 2),
-        # another kind of thing: not the query, one category, and of the goal's title {belmere, running, shoes}
+        # another kind of thing: of the goal's title, belmere running shoes, one noun or none
         ({}, {"query": "q", "product_category": "Clothing", "title": "Belmere Hat"}, {}, 3 / 5, 3 / 5),
         ({}, {"query": "q", "product_category": "Clothing", "title": "Hat, Non Slip"}, {}, 0.0, 0.0),
         ({}, {"title": "Hat, Non Slip"}, {}, 0.0, 0.0),  # whatever query and categories say
@@ -143,7 +143,9 @@ def slow_reward(product, goal, options):
         set(product.product_category.split(" › ")) & set(goal.product_category.split(" › ")),
         product.query == goal.query,
     )
-    kind = 0 if share == 0 else 0.1 if share < 0.1 else 1 if len(ways[0]) > 1 or ways[1] or share > 0.2 else 0.5
+    kind = (
+        0 if share == 0 else 0.1 if share < 0.1 else 1 if len(ways[0]) > 1 or ways[1] or share > 0.2 else 0.5
+    )
     return kind * met / (len(goal.attributes) + len(goal.goal_options) + 1)
 
 
@@ -161,7 +163,7 @@ def test_the_reward_is_that_of_an_independent_program():
     assert len(seen) > 8
 
 
-# ---------------------------------------------------------------------------------------------------- the pages
+# ------------------------------------------------------------------------------------------------- the pages
 
 
 def shop_of(*products):
@@ -177,8 +179,8 @@ def test_the_pages_by_hand():
     start = f"WebShop [SEP] Instruction: [SEP] {GOAL.instruction_text} [SEP] Search"
     results = f"{head}Page 1 (Total results: 1) [SEP] B0AAAAAAA1 [SEP] {SHOE.title} [SEP] $49.99"
     item = (
-        f"{head}< Prev [SEP] color [SEP] dark green [SEP] dark red [SEP] red [SEP] size [SEP] 8 [SEP] 8.5 [SEP] "
-        f"{SHOE.title} [SEP] Price: $49.99 [SEP] Rating: N.A. [SEP] Description [SEP] Features [SEP] Reviews "
+        f"{head}< Prev [SEP] color [SEP] dark green [SEP] dark red [SEP] red [SEP] size [SEP] 8 [SEP] 8.5 "
+        f"[SEP] {SHOE.title} [SEP] Price: $49.99 [SEP] Rating: N.A. [SEP] Description [SEP] Features [SEP] Reviews "
         "[SEP] Buy Now"
     )
     nothing = f"{head}Page 1 (Total results: 0)"
@@ -213,7 +215,9 @@ def test_the_pages_by_hand():
     assert session.options == {"color": "dark green"}
     answer = session.act("click[buy now]")
     assert (answer.reward, answer.done, answer.metrics["success"]) == (pytest.approx(0.8), True, 0.0)
-    assert answer.observation == "Thank you for shopping with us! [SEP] Your score (min 0.0, max 1.0) [SEP] 0.8"
+    assert (
+        answer.observation == "Thank you for shopping with us! [SEP] Your score (min 0.0, max 1.0) [SEP] 0.8"
+    )
 
 
 def test_what_is_put_right_is_as_there_with_compat():
@@ -238,7 +242,11 @@ def test_one_search_is_its_formula():
     products = draw_catalogue(60, 3)
     index = Index(products)
     texts = [
-        words(" ".join([p.title, p.description, *p.bullets, *(f"{n} {' '.join(v)}" for n, v in p.options.items())]))
+        words(
+            " ".join(
+                [p.title, p.description, *p.bullets, *(f"{n} {' '.join(v)}" for n, v in p.options.items())]
+            )
+        )
         for p in products
     ]
     mean = sum(map(len, texts)) / len(texts)
@@ -259,7 +267,16 @@ def test_the_catalogue_is_one_that_can_be_shopped_in():
     products = draw_catalogue(500, 0)
     assert products[:100] == draw_catalogue(100, 0) != draw_catalogue(100, 1)
     assert len({p.asin for p in products}) == len({p.title for p in products}) == 500
-    buttons = {"search", "back to search", "< prev", "next >", "description", "features", "reviews", "buy now"}
+    buttons = {
+        "search",
+        "back to search",
+        "< prev",
+        "next >",
+        "description",
+        "features",
+        "reviews",
+        "buy now",
+    }
     for product in products:
         values = [value for held in product.options.values() for value in held]
         assert len(values) == len(set(values)), "a click names one option"
