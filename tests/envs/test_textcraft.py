@@ -51,6 +51,8 @@ def test_a_game_by_hand():
         ("craft 3 iron nail using 1 iron ore", "Crafted 3 iron nail"),
         ("craft 1 box using 1 oak board, 1 iron nail", "Could not find a valid recipe for box"),
         ("craft 1 box using 2 board, 1 iron nail", "Could not find enough items to craft box"),
+        ("craft 1 box using 3 oak board, 1 iron nail", "Could not find a valid recipe for box"),
+        ("craft 1 box using 2 oak board, 1 iron nail, 1 oak board", "Could not find a valid recipe for box"),
         ("craft 1 box using oak board", "Wrong item format: oak board"),
         ("craft 1 box using 1 iron nail, 2 oak board", "Crafted 1 box"),
         ("inventory", "Inventory: [oak board] (6) [iron nail] (2)" + " [box] (1)"),
