@@ -216,11 +216,22 @@ def stub(*answers):
         ([(500, "no")], "HTTP 500 and no JSON"),
         ([(404, "[]")], "/create answered with HTTP 404"),
         ([(503, "{}")] * TRIES, "/create answered with HTTP 503"),
+        ([(200, "{}")], "answered /create without a number"),
+        ([(200, '{"id": 1}'), (200, "[]")], "answered /reset without an observation"),
+        ([(200, '{"id": 1}'), (200, '{"observation": "a"}'), (200, "[]")], r"answered /step with \[\]"),
+        (
+            [
+                (200, '{"id": 1}'),
+                (200, '{"observation": "a"}'),
+                (200, '{"observation": "b", "reward": NaN, "done": true}'),
+            ],
+            "answered /step with .* nan",
+        ),
     ],
 )
 def test_a_failing_server_costs_the_episode_by_name(answers, said):
     with stub(*answers) as server, pytest.raises(WorldError, match=said):
-        client(server, "textcraft").problem({"data_idx": 0})
+        client(server, "textcraft").rules.game({"data_idx": 0}).act("look")
     assert Stub.answers == []
 
 
@@ -241,6 +252,8 @@ def test_a_busy_server_is_asked_again_and_scores_are_taken_apart():
 def test_wrong_settings_are_named():
     for values, said in [
         ({"url": "36001"}, "env.url '36001' is no address of a server"),
+        ({"url": "http://here:port"}, "is no address of a server"),
+        ({"url": "https://here"}, "is no address of a server"),
         ({"shaping": 1.0}, "no server tells"),
     ]:
         with pytest.raises(InputError, match=said):
