@@ -11,7 +11,8 @@ A number is used again for the next problem, as AgentGym's own client does: maki
 worlds. `jaxrl serve-env` is such a server, of jaxrl's worlds (`envs/server.py`).
 
 Actions, their formats and what the policy is told are those of jaxrl's world of the same name. Of a reward
-that a server adds up over an episode (SciWorld's score) each turn gets what it added.
+that a server adds up over an episode (ScienceWorld's score of 0 to 100) each turn gets what it added, in
+parts of 1.
 """
 
 import contextlib
@@ -46,8 +47,8 @@ class Dialect:
     """How a world's server spells the protocol.
 
     id: the key of an episode's number. problem: of the problem's, in `reset`. text: of an observation in a
-    step's answer. reward: of the reward there; `score` is what has come together so far. success: from which
-    reward of the whole episode on it is one.
+    step's answer. reward: of the reward there; `score` is what has come together so far, in units of which
+    `scale` are a reward of 1. success: from which reward of the whole episode on it is one.
     """
 
     rules: Any
@@ -55,6 +56,7 @@ class Dialect:
     problem: str = "data_idx"
     text: str = "observation"
     reward: str = "reward"
+    scale: float = 1.0
     success: float = 1.0
 
 
@@ -71,9 +73,9 @@ class Unknown:
 DIALECTS = {
     "textcraft": Dialect(TextCraft),
     "webshop": Dialect(WebShop, id="env_idx", problem="session_id", text="state"),
-    "babyai": Dialect(Unknown(read_first_line), success=0.5),
+    "babyai": Dialect(Unknown(read_first_line), success=1e-6),
     "alfworld": Dialect(Unknown(read_behind_last), problem="game"),
-    "sciworld": Dialect(Unknown(read_behind_last), reward="score", success=100.0),
+    "scienceworld": Dialect(Unknown(read_behind_last), reward="score", scale=100.0),
 }
 
 
@@ -180,7 +182,7 @@ class Remote:
         is_whole = isinstance(text, str) and isinstance(value, int | float) and isinstance(done, bool)
         if not is_whole or not math.isfinite(value):
             raise WorldError(f"{self.rules.section.url} answered /step with {short(told)}")
-        reward = value - self.score if dialect.reward == "score" else value
+        reward = value / dialect.scale - (self.score if dialect.reward == "score" else 0.0)
         self.score += reward
         success = {"success": float(self.score >= dialect.success)} if done else {}
         return Answer(text, reward, done, success)

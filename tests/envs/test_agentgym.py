@@ -240,12 +240,12 @@ def test_a_busy_server_is_asked_again_and_scores_are_taken_apart():
     steps = [(200, json.dumps(step)) for step in told]
     start = [(503, "{}"), (200, '{"id": 5}'), (200, '{"observation": "hall"}')]
     with stub(*start, *steps) as server:
-        remote = client(server, "sciworld", items=1, train=0)
+        remote = client(server, "scienceworld", items=1, train=0)
         game = remote.rules.game({"data_idx": 0})
         assert [(a.reward, a.done, a.metrics) for a in (game.act("look") for _ in range(3))] == [
-            (10.0, False, {}),
+            (0.1, False, {}),
             (0.0, False, {}),
-            (90.0, True, {"success": 1.0}),
+            (0.9, True, {"success": 1.0}),
         ]
 
 
