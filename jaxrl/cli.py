@@ -331,15 +331,17 @@ def _score(arguments: argparse.Namespace) -> None:
 
 def _add_verify(commands: Commands) -> None:
     parser = commands.add_parser(
-        "verify", help="judge the completions in a file with a task's verifier; no model, no accelerator"
+        "verify",
+        help="judge the completions in a file with a task's verifier, or play a world's episodes again; no "
+        "model, no accelerator",
     )
-    parser.add_argument("task", metavar="TASK", help="a task's name, as in a config; a wrong one lists all")
+    parser.add_argument("task", metavar="TASK", help="a task's or world's name; a wrong one lists all")
     parser.add_argument(
         "--input",
         type=Path,
         required=True,
         metavar="IN.jsonl",
-        help="per line a problem's fields and `completion`",
+        help="per line a problem's fields and `completion`, or an episode as `generate` writes it",
     )
     parser.add_argument(
         "--out",
@@ -369,7 +371,7 @@ def _add_verify(commands: Commands) -> None:
         metavar="NAME",
         help="a secret variable that the verifier sees; may be repeated",
     )
-    _overrides(parser, "keys of the config's task section")
+    _overrides(parser, "keys of the task's or world's section")
     parser.set_defaults(function=_verify)
 
 
@@ -392,12 +394,14 @@ def _verify(arguments: argparse.Namespace) -> None:
 
 
 def _add_generate(commands: Commands) -> None:
-    parser = commands.add_parser("generate", help="write fresh problems of a task")
-    parser.add_argument("task", metavar="TASK", help="a task's name, as in a config; a wrong one lists all")
+    parser = commands.add_parser("generate", help="write fresh problems of a task, or episodes of a world")
+    parser.add_argument("task", metavar="TASK", help="a task's or world's name; a wrong one lists all")
     parser.add_argument("--n", type=int, required=True, metavar="N", help="how many")
     parser.add_argument("--seed", type=int, default=0, help="of what is drawn (default 0)")
     parser.add_argument("--out", type=Path, required=True, metavar="OUT.jsonl")
-    _overrides(parser, "keys of the config's task section")
+    _overrides(
+        parser, "keys of the task's or world's section; of a world also policy=, format=agenttraj, split="
+    )
     parser.set_defaults(function=_generate)
 
 

@@ -62,7 +62,7 @@ class World(Protocol):
         """A fresh episode of a problem."""
 
     def policies(self) -> tuple[str, ...]:
-        """The scripted policies that the world has: `expert`, `random`, and `heuristic` where there is one."""
+        """The scripted policies that the world has: `expert`, `random`, and perhaps `heuristic`."""
 
     def act(self, policy: str, environment: Environment, rng: random.Random) -> str:
         """The text with which a scripted policy takes its next turn in an episode that has begun. The expert
