@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from jaxrl.config.section import NonNegative, NonNegativeInt, PositiveInt, Section
+from jaxrl.config.section import NonNegative, NonNegativeInt, PositiveInt, Section, span
 
 
 class AnyEnvSection(Section):
@@ -57,7 +57,41 @@ class WebShopSection(AnyEnvSection):
     catalogue_seed: NonNegativeInt = 0
 
 
-EnvSection = Annotated[TextCraftSection | WebShopSection, Field(discriminator="name")]
+class AlfWorldSection(AnyEnvSection):
+    """Household tasks in a room; see `envs/alfworld/rules.py`.
+
+    goals: kinds of tasks, asked for in turn: put something somewhere, examine it under a lamp, clean, heat or
+      cool it and put it somewhere, put two of a kind somewhere.
+    places, things: fewest and most pieces of furniture and things in a room; a task gets what it needs.
+    list_actions: whether observations end with all that can be done: `never`, at the `start`, `always`.
+    """
+
+    name: Literal["alfworld"]
+    max_turns: PositiveInt = 50
+    goals: Annotated[
+        tuple[Literal["pick", "examine", "clean", "heat", "cool", "two"], ...],
+        Field(strict=False, min_length=1),
+    ] = ("pick", "examine", "clean", "heat", "cool", "two")
+    places: span(1, 40) = (8, 20)  # type: ignore[valid-type]
+    things: span(1, 60) = (6, 20)  # type: ignore[valid-type]
+    list_actions: Literal["never", "start", "always"] = "never"
+
+
+class BabyAISection(AnyEnvSection):
+    """BabyAI's grid worlds in words; see `envs/babyai/rules.py`. Needs the extra `envs`.
+
+    levels: their names, without `BabyAI-` and version; null means all 40, in AgentGym's order. Problems take
+      them in turn.
+    """
+
+    name: Literal["babyai"]
+    max_turns: PositiveInt = 60
+    levels: Annotated[tuple[str, ...], Field(strict=False, min_length=1)] | None = None
+
+
+EnvSection = Annotated[
+    AlfWorldSection | BabyAISection | TextCraftSection | WebShopSection, Field(discriminator="name")
+]
 
 
 class EpisodesSection(Section):

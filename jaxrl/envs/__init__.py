@@ -2,13 +2,19 @@
 
 from typing import Any
 
+from jaxrl.envs.alfworld.rules import AlfWorld
+from jaxrl.envs.babyai.rules import BabyAI
 from jaxrl.envs.base import World
 from jaxrl.envs.textcraft import TextCraft
 from jaxrl.envs.world import TextWorld
 from jaxrl.errors import InputError
 
 # name in a config -> the world of a section; what needs the extra `envs` is imported when one is made
-ENVS = {"textcraft": lambda section: TextWorld(section, TextCraft(section))}
+ENVS = {
+    "alfworld": lambda section: TextWorld(section, AlfWorld(section)),
+    "babyai": lambda section: TextWorld(section, BabyAI(section)),
+    "textcraft": lambda section: TextWorld(section, TextCraft(section)),
+}
 
 
 def make_world(section: Any) -> World:

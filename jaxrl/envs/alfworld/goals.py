@@ -1,4 +1,4 @@
-"""Rooms with a task in them: the six kinds of goal, their wordings, and how a room is drawn. Plain JSON out."""
+"""Rooms with a task in them: the six kinds of goal, their wordings, and how a room is drawn, in JSON."""
 
 import random
 from collections import Counter
@@ -101,4 +101,3 @@ def _numbered(rng: random.Random, kinds: list[str]) -> list[str]:
     counts = Counter(kinds)
     numbers = {kind: rng.sample(range(1, counts[kind] + 1), counts[kind]) for kind in sorted(counts)}
     return [f"{kind} {numbers[kind].pop()}" for kind in kinds]
-

@@ -1,8 +1,9 @@
-"""A room that takes commands in ALFWorld's grammar and answers in its words. Pure state; no chance, no reward.
+"""A room that takes commands in ALFWorld's grammar and answers in its words: pure state, no chance.
 
-    go to desk 1                    take mug 1 from desk 1       put mug 1 in/on desk 1 (or: move mug 1 to desk 1)
-    open drawer 1, close drawer 1   use desklamp 1 (or: toggle)  heat mug 1 with microwave 1 (cool, clean alike)
-    examine mug 1, examine desk 1   look                         inventory
+    go to desk 1         take mug 1 from desk 1    heat mug 1 with microwave 1     (cool and clean alike)
+    open drawer 1        put mug 1 in/on desk 1    move mug 1 to desk 1            (the same as `put`)
+    close drawer 1       use desklamp 1            toggle desklamp 1               (the same as `use`)
+    examine mug 1        examine desk 1            look, inventory
 
 What cannot be done, and what is no command, is answered by "Nothing happens." and changes nothing.
 """
@@ -85,7 +86,11 @@ class House:
             case "examine":
                 return self._examine(rest)
             case "look" if not rest:
-                return f"You are facing the {self.at}. Next to it, you see nothing." if self.at else self._middle()
+                return (
+                    f"You are facing the {self.at}. Next to it, you see nothing."
+                    if self.at
+                    else self._middle()
+                )
             case "inventory" if not rest:
                 return f"You are carrying: a {self.hand}." if self.hand else "You are not carrying anything."
         return NOTHING

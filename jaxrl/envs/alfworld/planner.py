@@ -150,7 +150,7 @@ def known_from(observations: list[str]) -> Known:
         raise ValueError(f"no task that is known in {observations[0][:300]!r}")
     names = match.groupdict()
     room = observations[0][: task.start()]
-    known = Known((goal, names["o"], names.get("r")), {place: None for place in _ITEM.findall(room)})
+    known = Known((goal, names["o"], names.get("r")), dict.fromkeys(_ITEM.findall(room)))
     for text in observations[1:]:
         _learn(known, text)
     return known
@@ -170,7 +170,9 @@ def _learn(known: Known, text: str) -> None:
         _discard(known.contents[match[2]], match[1])
     if match := _PUT.search(text):
         known.hand = None
-        (known.contents[match[3]] or []).append(match[1] or match[2])
+        things = known.contents[match[3]]
+        if things is not None:
+            things.append(match[1] or match[2])
     if match := _TREAT.search(text):
         verb, thing = match.groups()
         if verb == known.goal[0]:

@@ -42,9 +42,9 @@ FUNCTIONS = (
     Function("inventory", "inventory", "see what you carry"),
 )
 TASK = (
-    "You are in a room of a house, and have a task there. Walk from one piece of furniture to the next; you see "
-    "what is in or on the one where you stand, once it is open. You can carry one thing at a time. What cannot "
-    "be done is answered by: Nothing happens."
+    "You are in a room of a house, and have a task there. Walk from one piece of furniture to the next; you "
+    "see what is in or on the one where you stand, once it is open. You can carry one thing at a time. What "
+    "cannot be done is answered by: Nothing happens."
 )
 
 
@@ -135,9 +135,11 @@ def checked_room(data: Data) -> Data:
     Raises:
       InputError: naming the field that is missing or wrong.
     """
-    furniture = {name for room in ROOMS.values() for name in room}
-    places = field(data, "places", "a list of furniture, such as 'desk 1'", lambda v: _are_names(v, furniture))
-    known = {*THINGS, LAMP}
+    furniture = [name for room in ROOMS.values() for name in room]
+    places = field(
+        data, "places", "a list of furniture, such as 'desk 1'", lambda v: _are_names(v, furniture)
+    )
+    known = [*THINGS, LAMP]
 
     def are_pairs(value: Any) -> bool:
         pairs = isinstance(value, list) and all(isinstance(pair, list) and len(pair) == 2 for pair in value)
@@ -149,14 +151,15 @@ def checked_room(data: Data) -> Data:
 
     field(data, "things", "a list of [thing, place], such as ['mug 1', 'desk 1']", are_pairs)
     goal = field(data, "goal", "an object with kind, thing, place and text", lambda v: isinstance(v, dict))
-    field(goal, "kind", f"one of {', '.join(GOALS)}", lambda value: value in GOALS)
-    field(goal, "thing", "a kind of thing", lambda value: value in THINGS)
-    field(goal, "place", "a kind of furniture", lambda v: v in furniture or goal["kind"] == "examine")
+    field(goal, "kind", f"one of {', '.join(GOALS)}", lambda value: isinstance(value, str) and value in GOALS)
+    field(goal, "thing", "a kind of thing", lambda value: isinstance(value, str) and value in THINGS)
+    needs_place = goal["kind"] != "examine"
+    field(goal, "place", "a kind of furniture", lambda v: v in furniture or (v is None and not needs_place))
     field(goal, "text", "a text", lambda value: isinstance(value, str))
     return data
 
 
-def _are_names(value: Any, kinds: set[str]) -> bool:
+def _are_names(value: Any, kinds: list[str]) -> bool:
     return (
         isinstance(value, list)
         and all(isinstance(name, str) for name in value)

@@ -5,7 +5,7 @@ import random
 import re
 from typing import Any
 
-from jaxrl.envs.babyai.view import CHECK, DROP, FORWARD, LEFT, PICKUP, RIGHT, TOGGLE
+from jaxrl.envs.babyai.view import CHECK, DROP, FORWARD, LEFT, RIGHT, TOGGLE
 
 MAX_SUBGOALS = 200  # looked at in one decision; where the bot goes in circles it would go on for ever
 LOOKAHEAD = 40  # steps of the bot that one action may stand for
@@ -101,12 +101,13 @@ class Teacher:
 
 _LISTED = re.compile(r'"([^"]*)"')
 _PART = re.compile(
-    r"(go to|pick up|open|put) (?:the|a) ((?:(?:red|green|blue|purple|yellow|grey) )?(?:ball|box|key|door|object))"
+    r"(go to|pick up|open|put) (?:the|a) "
+    r"((?:(?:red|green|blue|purple|yellow|grey) )?(?:ball|box|key|door|object))"
 )
 
 
 def by_sight(mission: str, observation: str, rng: random.Random) -> tuple[str, str]:
-    """Go by the first part of the mission whose thing can be acted on now; else through doors, ahead, or about.
+    """Go by the first part of the mission whose thing can be acted on now; else through doors, or about.
 
     (thought, action); it sees the mission and the last observation alone, and remembers nothing.
     """
@@ -124,5 +125,7 @@ def by_sight(mission: str, observation: str, rng: random.Random) -> tuple[str, s
     doors = [action for action in actions if "go through" in action]
     if doors and rng.random() < 0.5:
         return "I look behind a door.", rng.choice(doors)
-    moves = [action for action in ("move forward", "move forward", "turn left", "turn right") if action in actions]
+    moves = [
+        action for action in ("move forward", "move forward", "turn left", "turn right") if action in actions
+    ]
     return "I look around.", rng.choice(moves)

@@ -1,4 +1,4 @@
-"""BabyAI (Chevalier-Boisvert et al. 2019) in words: AgentGym's observations and actions over minigrid's levels.
+"""BabyAI (Chevalier-Boisvert et al. 2019) in words: AgentGym's observations and actions over minigrid.
 
 Reward, as upstream: 1 - 0.9 * steps / max_steps of the grid world at success, 0 otherwise; it needs no
 normalising. `success` is 1 for whatever was in time. An action may take many steps; one that stops short,
@@ -22,6 +22,7 @@ from jaxrl.envs.babyai.policies import Teacher, by_sight
 from jaxrl.envs.babyai.view import CHECK, View
 from jaxrl.envs.formats import Function, read_first_line
 from jaxrl.envs.world import Answer, Data
+from jaxrl.errors import InputError
 from jaxrl.tasks.drawing import Claim
 from jaxrl.tasks.fields import field, is_int
 
@@ -45,8 +46,8 @@ FUNCTIONS = (
     Function("check", CHECK, "list what can be done now"),
 )
 TASK = (
-    "You walk through rooms of a grid world to reach a goal. You see what is in front of you, and carry one thing "
-    "at a time. A locked door opens to the key of its colour."
+    "You walk through rooms of a grid world to reach a goal. You see what is in front of you, and carry one "
+    "thing at a time. A locked door opens to the key of its colour."
 )
 
 
@@ -62,10 +63,14 @@ class BabyAI:
 
     def __init__(self, section: "BabyAISection"):
         self.section = section
-        make(self.section.levels[0], 0)  # the package is there
+        self.levels = section.levels or LEVELS
+        for level in self.levels:
+            if level not in LEVELS:
+                raise InputError(f"env.levels has {level!r}; the levels are: {', '.join(LEVELS)}")
+        make(self.levels[0], 0)  # the package is there
 
     def draw(self, rng: random.Random, index: int, claim: Claim) -> Data | None:
-        level = self.section.levels[index % len(self.section.levels)]
+        level = self.levels[index % len(self.levels)]
         seed = rng.randint(0, MAX_SEED)
         return {"level": level, "seed": seed} if claim(picture(make(level, seed))) else None
 
@@ -128,7 +133,7 @@ class GridWorld:
         self.environment.close()
 
     def _step(self, step: int) -> tuple[bool, float, bool]:
-        """One step of the grid world: whether the agent or what it sees changed, the reward, whether it is over."""
+        """One step of the grid world: whether anything changed, the reward, whether it is over."""
         before = _state(self.environment)
         _, reward, terminated, truncated, _ = self.environment.step(step)
         if self.teacher:
@@ -162,7 +167,8 @@ def _share_done(instruction: Any) -> float:
     if not parts:
         return 0.0
     done = [
-        1.0 if getattr(instruction, f"{name}_done", False) == "success"
+        1.0
+        if getattr(instruction, f"{name}_done", False) == "success"
         else _share_done(getattr(instruction, f"instr_{name}"))
         for name in parts
     ]

@@ -104,9 +104,7 @@ class View:
 
     def _facing(self, cell: Cell) -> list[int] | None:
         """The shortest way to where one faces a cell; of equal ones the first found."""
-        spots = (
-            ((cell[0] - right, cell[1] - front), way) for way, (right, front) in enumerate(_AHEAD)
-        )
+        spots = (((cell[0] - right, cell[1] - front), way) for way, (right, front) in enumerate(_AHEAD))
         return _shortest(self._paths[spot] for spot in spots if spot in self._paths)
 
     def _onto(self, cell: Cell) -> list[int] | None:
