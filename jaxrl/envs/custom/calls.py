@@ -1,4 +1,4 @@
-"""Calls of tools, as chat templates write them, read from a model's text; and what a method's tool looks like.
+"""Calls of tools, as chat templates write them, read from a model's text; and the schema of a method.
 
     <tool_call>{"name": "look", "arguments": {}}</tool_call>                    Qwen 2.5 and 3, Hermes
     <tool_call><function=go><parameter=way>north</parameter></function></tool_call>         Qwen3-Coder
@@ -116,7 +116,7 @@ def _call(value: Any) -> Call:
     return Call(value["name"], arguments)
 
 
-# ------------------------------------------------------------------------------------------------------ schemas
+# ---------------------------------------------------------------------------------------------------- schemas
 
 _TYPES = {str: "string", int: "integer", float: "number", bool: "boolean", list: "array", dict: "object"}
 _HOLDS = {
@@ -146,6 +146,8 @@ def schema_of(method: Callable) -> dict[str, Any]:
     hints = typing.get_type_hints(method)
     properties, required = {}, []
     for argument, parameter in inspect.signature(method).parameters.items():
+        if argument == "self":
+            continue
         if argument not in hints or parameter.kind not in (
             inspect.Parameter.POSITIONAL_OR_KEYWORD,
             inspect.Parameter.KEYWORD_ONLY,
@@ -165,10 +167,9 @@ def wrong_with(arguments: dict[str, Any], schema: dict[str, Any]) -> str | None:
     """What is wrong with the arguments of a call, or None. It looks at names and outermost types."""
     function = schema["function"]
     known, required = function["parameters"]["properties"], function["parameters"]["required"]
+    takes = ", ".join(known) or "nothing"
     if unknown := sorted(set(arguments) - set(known)):
-        return (
-            f"{function['name']} does not take {unknown[0][:80]!r}; it takes: {', '.join(known) or 'nothing'}"
-        )
+        return f"{function['name']} does not take {unknown[0][:80]!r}; it takes: {takes}"
     if missing := [name for name in required if name not in arguments]:
         return f"{function['name']} needs {missing[0]!r}"
     for name, value in arguments.items():
@@ -212,8 +213,8 @@ def _type_of(hint: Any, place: str) -> dict[str, Any]:
         if len(kept) == 1:
             return _type_of(kept[0], place) | {"nullable": True}
     raise InputError(
-        f"the tool argument {place} has the type {hint}; use str, int, float, bool, list, dict, Literal or one "
-        "of these or None"
+        f"the tool argument {place} has the type {hint}; use str, int, float, bool, list, dict, Literal, or "
+        "one of these or None"
     )
 
 

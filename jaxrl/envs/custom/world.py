@@ -13,13 +13,13 @@ An environment: `Environment(problem, **options)` is one episode of a problem, w
 Tools, as in TRL's `environment_factory`: `Environment(**options)` has
 
     reset(**problem)   may return a text that is added to the `prompt` of the problem, a text or messages
-    public methods     are tools: their schemas come from docstrings and type hints; what they return or raise
-                       is the observation
+    public methods     are tools: their schemas come from docstrings and type hints; what they return or
+                       raise is the observation
     get_reward()       the episode's reward, asked for once: after a turn without a call, when the attribute
                        `done` is true after one, or after the last turn that there may be
 
-A turn that calls tools calls them as the model's chat template writes calls (`calls.py`); what cannot be read,
-an unknown tool and wrong arguments are observations, and are counted.
+A turn that calls tools calls them as the model's chat template writes calls (`calls.py`); what cannot be
+read, an unknown tool and wrong arguments are observations, and are counted.
 
 Both forms may also have
 
@@ -30,8 +30,8 @@ Both forms may also have
     failure_reward                of an episode that crashed; 0 if it is not said
     close()                       lets go of what the episode holds
 
-What is said in `metrics` of a StepResult is logged; an episode succeeds if `success` is there and positive, or,
-where nothing is said, if its rewards add up to more than 0.
+What is said in `metrics` of a StepResult is logged; an episode succeeds if `success` is there and positive,
+or, where nothing is said, if its rewards add up to more than 0.
 """
 
 import inspect
@@ -236,8 +236,9 @@ class ToolGame:
             metrics["tool_errors"] += is_error
         with errors_named(self.world.file):
             done = done or bool(getattr(self.own, "done", False))
-            reward = float(self.own.get_reward()) if done or self.turns_left <= 0 else 0.0
-        if done:
+            is_last = done or self.turns_left <= 0
+            reward = float(self.own.get_reward()) if is_last else 0.0
+        if is_last:
             metrics["success"] = float(reward > 0)
         told = "\n".join(f"<tool_response>\n{answer}\n</tool_response>" for answer in answers)
         return Answer(told, reward, done, metrics)
