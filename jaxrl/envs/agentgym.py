@@ -44,7 +44,7 @@ class Dialect:
 
     id: the key of an episode's number. problem: of the problem's, in `reset`. text: of an observation in a
     step's answer. reward: of the reward there; `score` is what has come together so far. success: from which
-    reward of the whole episode on it is one. has_close: whether the server knows `/close`.
+    reward of the whole episode on it is one.
     """
 
     rules: Any
@@ -53,7 +53,6 @@ class Dialect:
     text: str = "observation"
     reward: str = "reward"
     success: float = 1.0
-    has_close: bool = True
 
 
 class Unknown:
@@ -68,9 +67,9 @@ class Unknown:
 
 DIALECTS = {
     "textcraft": Dialect(TextCraft),
-    "webshop": Dialect(WebShop, id="env_idx", problem="session_id", text="state", has_close=False),
+    "webshop": Dialect(WebShop, id="env_idx", problem="session_id", text="state"),
     "babyai": Dialect(Unknown(read_first_line), success=0.5),
-    "alfworld": Dialect(Unknown(read_behind_last), problem="game", has_close=False),
+    "alfworld": Dialect(Unknown(read_behind_last), problem="game"),
     "sciworld": Dialect(Unknown(read_behind_last), reward="score", success=100.0),
 }
 

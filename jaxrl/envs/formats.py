@@ -173,7 +173,7 @@ def _read_call(text: str, functions: Sequence[Function]) -> str:
 def _read_code(text: str, functions: Sequence[Function]) -> str:
     code = text.strip()
     if "```" in code:
-        blocks = code.split("```")
+        blocks = code.split("```", 3)
         if len(blocks) != 3:
             raise Unreadable("your answer needs exactly one block of Python code")
         code = blocks[1].removeprefix("python")

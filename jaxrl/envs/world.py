@@ -96,7 +96,7 @@ class TextWorld:
         self.section, self.rules, self.name = section, rules, rules.name
         self.failure_reward = rules.failure_reward
         sizes = {split: getattr(section, split) for split in SPLITS}
-        settings = "the settings of the world"
+        settings = "env.max_turns or the world's own settings"
         self._drawn = Drawn(
             rules.name, settings, section.seed, sizes, lambda seed: rules.draw, self.problem, "env"
         )

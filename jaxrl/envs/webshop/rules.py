@@ -128,7 +128,7 @@ class Session:
 
     def __init__(self, shop: Shop, goal: Goal, is_as_upstream: bool):
         self.shop, self.goal, self.is_as_upstream = shop, goal, is_as_upstream
-        self.page, self.number = "search", 1
+        self.page, self.number, self.score = "search", 1, 0.0
         self.results: list[Product] = []
         self.product: Product | None = None
         self.options: dict[str, str] = {}
