@@ -1,7 +1,7 @@
 """A world of one's own: find a number; after each guess one hears whether it is higher or lower.
 
-env: {name: custom, file: examples/guess.py, options: {most: 20}}
-jaxrl generate custom file=examples/guess.py --n 100 --out guesses.jsonl
+env: {name: custom_env, file: examples/guess.py, options: {most: 20}}
+jaxrl generate custom_env file=examples/guess.py --n 100 --out guesses.jsonl
 """
 
 import re

@@ -1,6 +1,6 @@
 """A world whose class is a set of tools, as TRL's `environment_factory` takes it: buy what was asked for.
 
-env: {name: custom, file: examples/tools.py}
+env: {name: custom_env, file: examples/tools.py}
 """
 
 PRICES = {"bread": 3, "milk": 2, "tea": 5, "rice": 4, "salt": 1}

@@ -99,7 +99,7 @@ class CustomEnvSection(AnyEnvSection):
     train, val, test: how many problems are drawn, or at most read.
     """
 
-    name: Literal["custom"]
+    name: Literal["custom_env"]
     file: str
     options: Options = Options()
     train_file: str | None = None

@@ -18,7 +18,7 @@ ENVS = {
     "agentgym": lambda section: TextWorld(section, AgentGym(section)),
     "alfworld": lambda section: TextWorld(section, AlfWorld(section)),
     "babyai": lambda section: TextWorld(section, BabyAI(section)),
-    "custom": CustomWorld,
+    "custom_env": CustomWorld,
     "gymnasium": lambda section: TextWorld(section, Gymnasium(section)),
     "textcraft": lambda section: TextWorld(section, TextCraft(section)),
     "webshop": lambda section: TextWorld(section, WebShop(section)),

@@ -17,7 +17,7 @@ EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 
 
 def make(file, **section):
-    return laws.make(name="custom", file=str(file), **{"train": 20, "val": 5, "test": 5} | section)
+    return laws.make(name="custom_env", file=str(file), **{"train": 20, "val": 5, "test": 5} | section)
 
 
 def written(folder, text):
@@ -47,7 +47,7 @@ def test_an_episode_of_a_user_is_used_once():
 def test_all_is_the_same_everywhere():
     for name in ("guess", "tools"):
         laws.check_all_is_the_same_everywhere(
-            "expert", name="custom", file=str(EXAMPLES / f"{name}.py"), train=5, val=2, test=2
+            "expert", name="custom_env", file=str(EXAMPLES / f"{name}.py"), train=5, val=2, test=2
         )
 
 

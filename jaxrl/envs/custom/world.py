@@ -1,6 +1,6 @@
 """A world of the user's own: one Python file with a class `Environment`, named in the config.
 
-    env: {name: custom, file: my_world.py, options: {most: 20}}
+    env: {name: custom_env, file: my_world.py, options: {most: 20}}
 
 The class has one of two forms; `examples/guess.py` shows the first, `examples/tools.py` the second.
 
@@ -66,7 +66,7 @@ class CustomWorld:
         user's code raises, with its line.
     """
 
-    name = "custom"
+    name = "custom_env"
 
     def __init__(self, section: "CustomEnvSection"):
         self.section = section
@@ -87,7 +87,7 @@ class CustomWorld:
         self.failure_reward = float(getattr(self.make, "failure_reward", 0.0))
         self.schemas = {name: schema_of(getattr(self.make, name)) for name in self._tools()}
         self._drawn = Drawn(
-            f"custom/{section.file.rpartition('/')[2]}",
+            f"{self.name}/{section.file.rpartition('/')[2]}",
             "env.options",
             section.seed,
             {split: getattr(section, split) for split in SPLITS},
@@ -120,7 +120,7 @@ class CustomWorld:
             messages = tuple(game.opening)
         finally:
             game.close()
-        return Problem(str(data.get("uid", f"custom-{digest(data)}")), messages, data)
+        return Problem(str(data.get("uid", f"{self.name}-{digest(data)}")), messages, data)
 
     def environment(self, problem: Problem) -> Episode:
         return Episode(self, self._game(problem.data))
