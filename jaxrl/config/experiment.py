@@ -279,6 +279,7 @@ TASKS = (
     "deduction",
     "knowledge_graph",
     "math",
+    "reasoning_gym",
     "sat",
     "tiny",
 )

@@ -318,6 +318,26 @@ class CodeSection(ProgramSection):
     check_programs: bool = True
 
 
+class ReasoningGymSection(AnyTaskSection):
+    """Data sets of the library reasoning-gym; see `tasks/reasoning_gym.py`. Needs the extra `reasoning_gym`.
+
+    dataset: the name of one set, or several with their weights (`{chain_sum: 2, leg_counting: 1}`).
+    options: set -> its parameters (`{chain_sum: {min_terms: 2}}`).
+    level: how hard, by the sets' own curricula, from 0; a set with fewer levels gives its last. Null leaves
+      the sets' defaults. Stages with rising levels are a curriculum.
+    seed, train, val, test: as those of `sat`.
+    """
+
+    name: Literal["reasoning_gym"]
+    dataset: Annotated[str, Field(min_length=1)] | Annotated[dict[str, Positive], Field(min_length=1)]
+    options: Options = Options()
+    level: NonNegativeInt | None = None
+    seed: NonNegativeInt = 0
+    train: NonNegativeInt = 1000
+    val: NonNegativeInt = 100
+    test: NonNegativeInt = 100
+
+
 TaskSection = Annotated[
     AbductionSection
     | ArithmeticSection
@@ -327,6 +347,7 @@ TaskSection = Annotated[
     | DeductionSection
     | KnowledgeGraphSection
     | MathSection
+    | ReasoningGymSection
     | SatSection
     | TinySection,
     Field(discriminator="name"),
