@@ -121,6 +121,28 @@ class GymnasiumSection(AnyEnvSection):
     instruction: str | None = None
 
 
+class ScienceWorldSection(AnyEnvSection):
+    """ScienceWorld's tasks; see `envs/scienceworld/rules.py`. Needs the extra `envs`, and Java.
+
+    tasks: their names; null means all 30 (with `compat: agentgym` the 23 of AgentGym). Problems take them in
+      turn.
+    simplifications: of the simulator, separated by commas (`teleportAction`, `openDoors`, ...), or `easy`.
+    heap_mb: the most memory for Java's objects, in each process that plays.
+    timeout_s: of one call; then the Java machine is ended, and its episodes are lost.
+    train, val, test: numbers of problems in each split; the first observation of each takes some 0.3 s.
+    """
+
+    name: Literal["scienceworld"]
+    max_turns: PositiveInt = 100
+    tasks: Annotated[tuple[str, ...], Field(strict=False, min_length=1)] | None = None
+    simplifications: str = ""
+    heap_mb: Annotated[int, Field(ge=128)] = 512
+    timeout_s: Positive = 60.0
+    train: NonNegativeInt = 100
+    val: NonNegativeInt = 20
+    test: NonNegativeInt = 20
+
+
 class AgentGymSection(AnyEnvSection):
     """A world of a server that speaks AgentGym's protocol; see `envs/agentgym.py`.
 
@@ -146,6 +168,7 @@ EnvSection = Annotated[
     | BabyAISection
     | CustomEnvSection
     | GymnasiumSection
+    | ScienceWorldSection
     | TextCraftSection
     | WebShopSection,
     Field(discriminator="name"),

@@ -8,6 +8,7 @@ from jaxrl.envs.babyai.rules import BabyAI
 from jaxrl.envs.base import World
 from jaxrl.envs.custom.world import CustomWorld
 from jaxrl.envs.gym import Gymnasium
+from jaxrl.envs.scienceworld.rules import ScienceWorld
 from jaxrl.envs.textcraft.rules import TextCraft
 from jaxrl.envs.webshop.rules import WebShop
 from jaxrl.envs.world import TextWorld
@@ -20,6 +21,7 @@ ENVS = {
     "babyai": lambda section: TextWorld(section, BabyAI(section)),
     "custom_env": CustomWorld,
     "gymnasium": lambda section: TextWorld(section, Gymnasium(section)),
+    "scienceworld": lambda section: TextWorld(section, ScienceWorld(section)),
     "textcraft": lambda section: TextWorld(section, TextCraft(section)),
     "webshop": lambda section: TextWorld(section, WebShop(section)),
 }

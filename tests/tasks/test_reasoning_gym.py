@@ -99,7 +99,7 @@ def test_what_cannot_be_judged_safely_is_refused_by_name(name):
 
 
 def test_no_set_that_is_let_in_executes_texts():
-    """Its scorer's source calls nothing that runs code; what the refused ones call is found by the same look."""
+    """Its scorer's source calls nothing that runs code; the same look finds what the refused ones call."""
     import inspect
     import re
 
