@@ -65,6 +65,8 @@ class AlfWorldSection(AnyEnvSection):
       cool it and put it somewhere, put two of a kind somewhere.
     places, things: fewest and most pieces of furniture and things in a room; a task gets what it needs.
     list_actions: whether observations end with all that can be done: `never`, at the `start`, `always`.
+    engine: `own`, or `alfworld`, ALFWorld's engine (the extra `envs`), which plays the same rooms in the same
+      words some thousand times slower.
     """
 
     name: Literal["alfworld"]
@@ -76,13 +78,14 @@ class AlfWorldSection(AnyEnvSection):
     places: span(1, 40) = (8, 20)  # type: ignore[valid-type]
     things: span(1, 60) = (6, 20)  # type: ignore[valid-type]
     list_actions: Literal["never", "start", "always"] = "never"
+    engine: Literal["own", "alfworld"] = "own"
 
 
 class BabyAISection(AnyEnvSection):
     """BabyAI's grid worlds in words; see `envs/babyai/rules.py`. Needs the extra `envs`.
 
     levels: their names, without `BabyAI-` and version; null means all 40, in AgentGym's order. Problems take
-      them in turn.
+      them in turn; where one has no grids left, the next.
     """
 
     name: Literal["babyai"]

@@ -37,7 +37,7 @@ look > You are facing the desk 1. Next to it, you see nothing.
 open desk 1 > Nothing happens.
 take desklamp 1 from desk 1 > Nothing happens.
 use desklamp 1 > You turn on the desklamp 1.
-examine desklamp 1 > This desklamp 1 is on.
+examine desklamp 1 > Nothing happens.
 toggle desklamp 1 > You turn off the desklamp 1.
 go to drawer 1 > You arrive at drawer 1. The drawer 1 is closed.
 take mug 1 from drawer 1 > Nothing happens.

@@ -8,8 +8,9 @@ import subprocess
 
 import pytest
 
+from jaxrl.envs.base import WorldError
 from jaxrl.envs.scienceworld import machine as machine_module
-from jaxrl.envs.scienceworld.machine import Crashed, Machine
+from jaxrl.envs.scienceworld.machine import Machine
 from jaxrl.envs.scienceworld.rules import Experiment
 from jaxrl.envs.world import play, replay
 from jaxrl.errors import InputError
@@ -89,7 +90,7 @@ def test_a_call_that_fails_ends_the_machine():
     def hangs():
         raise TimeoutError("timed out")
 
-    with pytest.raises(Crashed, match="does not answer: timed out"):
+    with pytest.raises(WorldError, match="does not answer: timed out"):
         dead.call(hangs)
     assert dead.process.poll() is not None and not dead.is_alive and not dead._free
 
@@ -151,7 +152,7 @@ def test_a_machine_that_dies_costs_its_games_and_no_more(world):
     environment = world.environment(problem)
     environment.start()
     environment.game._machine.process.kill()
-    with pytest.raises(Crashed):
+    with pytest.raises(WorldError):
         environment.step("Action: look around")
     assert world.environment(problem).start() == list(problem.messages)
 

@@ -124,7 +124,6 @@ class House:
             commands.append(f"close {at}" if at in self.opened else f"open {at}")
         seen = self.contents[at] if self._is_open(at) else []
         for thing in seen:
-            commands.append(f"examine {thing}")
             if kind(thing) == LAMP:
                 commands.append(f"use {thing}")
             elif hand is None:
@@ -208,11 +207,8 @@ class House:
     def _examine(self, name: str) -> str:
         if name == self.at:
             return self._look_at(name)
-        is_here = name in self.where and self.where[name] in (self.at, None)
-        if not is_here or (self.where[name] and not self._is_open(self.where[name])):
+        if name != self.hand:
             return NOTHING
-        if kind(name) == LAMP:
-            return f"This {name} is {'on' if name in self.lit else 'off'}."
         states = self.state.get(name, set())
         words = [word for word in ("hot", "cool", "clean") if word in states]
         if not words:

@@ -5,13 +5,16 @@ Policies: the expert knows the state and goes straight to the goal; the heuristi
 and looks for the rest, so that an imitator can learn from it; `random` draws among the actions that do
 something.
 
-Departures from ALFWorld: rooms are drawn, not taken from 120 scenes; one arrives at `desk 1`, not at `loc 3`;
-a lamp that is turned off lights nothing; nothing is sliced, and nothing lies in things.
+Departures from ALFWorld 0.4.2, whose engine answers the same, but for the order of things, with `engine:
+alfworld` (`engine.py`): rooms are drawn, not taken from 120 scenes; `put` is understood like `move`, and
+answered as in 0.3; one can look around again before the first step; a lamp that is turned off lights nothing;
+nothing is sliced, and nothing lies in things.
 """
 
 import random
 from typing import TYPE_CHECKING, Any
 
+from jaxrl.envs.alfworld.engine import EngineHouse
 from jaxrl.envs.alfworld.goals import GOALS, draw_room
 from jaxrl.envs.alfworld.house import House, kind
 from jaxrl.envs.alfworld.kinds import LAMP, ROOMS, STATES, THINGS, TOOLS
@@ -37,7 +40,9 @@ FUNCTIONS = (
     Function("heat", "heat {thing} with {place}", "heat what you carry", _THING | _PLACE),
     Function("cool", "cool {thing} with {place}", "cool what you carry", _THING | _PLACE),
     Function("clean", "clean {thing} with {place}", "clean what you carry", _THING | _PLACE),
-    Function("examine", "examine {name}", "look closely", {"name": "a thing, or the furniture you stand at"}),
+    Function(
+        "examine", "examine {name}", "look closely", {"name": "what you carry, or the furniture you stand at"}
+    ),
     Function("look", "look", "look around"),
     Function("inventory", "inventory", "see what you carry"),
 )
@@ -68,7 +73,8 @@ class AlfWorld:
         return room if claim(room, family) else None
 
     def game(self, data: Data) -> "Household":
-        return Household(House(checked_room(data)), self.section.list_actions, self.section.compat)
+        make = EngineHouse if self.section.engine == "alfworld" else House
+        return Household(make(checked_room(data)), self.section.list_actions, self.section.compat)
 
     def choose(self, policy: str, game: "Household", rng: random.Random) -> tuple[str, str]:
         if policy == "random":
@@ -80,7 +86,7 @@ class Household:
     """One game.
 
     Args:
-      house: or anything that answers in the same way; see `engine.py`.
+      house: of our own, or on ALFWorld's engine.
       list_actions: `never`, at the `start`, or `always`: whether observations end with what can be done.
       compat: `agentgym`: the list stands at the start alone, an unreadable turn gets the last observation.
     """

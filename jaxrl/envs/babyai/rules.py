@@ -30,6 +30,7 @@ if TYPE_CHECKING:  # pydantic stays out of the processes that play
     from jaxrl.config.envs import BabyAISection
 
 MAX_SEED = 2**31 - 1
+DRAWS = 200  # of one level for one problem; a split with a tenth of the grids takes some ten
 _THING = {"thing": "what is seen, with its number, such as red ball 1"}
 _DOOR = {"door": "a door that is seen, with its number, such as blue closed door 1"}
 
@@ -70,9 +71,13 @@ class BabyAI:
         make(self.levels[0], 0)  # the package is there
 
     def draw(self, rng: random.Random, index: int, claim: Claim) -> Data | None:
-        level = self.levels[index % len(self.levels)]
-        seed = rng.randint(0, MAX_SEED)
-        return {"level": level, "seed": seed} if claim(picture(make(level, seed))) else None
+        start = index % len(self.levels)
+        for level in (*self.levels[start:], *self.levels[:start]):  # a small one may have no more grids
+            for _ in range(DRAWS):
+                seed = rng.randint(0, MAX_SEED)
+                if claim(picture(make(level, seed))):
+                    return {"level": level, "seed": seed}
+        return None
 
     def game(self, data: Data) -> "GridWorld":
         level = field(data, "level", "one of BabyAI's levels", lambda value: value in LEVELS)

@@ -2,7 +2,7 @@
 
 Many games live in one machine, each in an interface of its own; an interface whose game is closed is used
 again. A call that takes too long, or a machine that has died, ends the machine and all its games with
-`Crashed`; the next game starts a new one.
+`WorldError`; the next game starts a new one.
 """
 
 import contextlib
@@ -11,16 +11,13 @@ import os
 import shutil
 from typing import Any
 
+from jaxrl.envs.base import WorldError
 from jaxrl.errors import InputError
 
 # The simulator walks through sets whose order hangs on where Java keeps things. With one hash for all of them
 # the order is that of insertion: the same in every process, as often as an episode is played.
 OPTIONS = ("-XX:+UseSerialGC", "-XX:+UnlockExperimentalVMOptions", "-XX:hashCode=2")
 EXTRA = 'install it with pip install "jaxrl[envs]"'
-
-
-class Crashed(RuntimeError):
-    """The machine did not answer, or is gone: the episode is lost, through no fault of the policy's."""
 
 
 class Machine:
@@ -61,17 +58,17 @@ class Machine:
         """A call of Java's.
 
         Raises:
-          Crashed: it took longer than timeout_s, or the machine is gone.
+          WorldError: it took longer than timeout_s, or the machine is gone.
         """
         from py4j.protocol import Py4JError, Py4JJavaError
 
         try:
             return method(*arguments)
         except Py4JJavaError as error:  # an exception inside the simulator: this game alone is broken
-            raise Crashed(f"ScienceWorld's simulator failed: {str(error)[:500]}") from error
+            raise WorldError(f"ScienceWorld's simulator failed: {str(error)[:500]}") from error
         except (Py4JError, OSError, EOFError) as error:  # a broken or silent connection, under many names
             self.end()
-            raise Crashed(f"ScienceWorld's Java machine does not answer: {error}") from error
+            raise WorldError(f"ScienceWorld's Java machine does not answer: {error}") from error
 
     def end(self) -> None:
         """Kill it; again is no error."""
