@@ -165,11 +165,12 @@ def test_no_more_episodes_are_held_than_allowed_and_idle_ones_go():
         assert "2 episodes are open" in ask(server, "POST", "/create")[1]["error"]
         ask(server, "POST", "/close", {"id": 0})
         assert ask(server, "POST", "/create")[1]["id"] == 2
-    with served("textcraft", most=2, idle_s=0.0) as server:
-        for number in range(3):
-            assert ask(server, "POST", "/create")[1]["id"] == number
-            ask(server, "POST", "/step", {"id": 0, "action": "inventory"})
-        assert list(server.episodes.held) == [0, 2], "the one that was not used for longest has gone"
+        server.episodes.held[1].used -= 2e9
+        assert ask(server, "POST", "/create")[1]["id"] == 3
+        assert list(server.episodes.held) == [2, 3], "the one that nobody used has gone"
+        server.episodes.held[2].used -= 2e9
+        ask(server, "POST", "/step", {"id": 2, "action": "inventory"})
+        assert "2 episodes are open" in ask(server, "POST", "/create")[1]["error"]
 
 
 def test_a_number_that_the_server_has_forgotten_is_replaced():

@@ -146,5 +146,7 @@ def test_wrong_commands_and_records_are_named(files, capsys):
     assert "1 rows: 1 right, 0 wrong, 0 errors; 1 bad records skipped" in capsys.readouterr().out
     assert verify("textcraft", "--skip-bad", "max_turns=1") == 0  # what is said wins over the record
     assert [row["correct"] for row in read("out.jsonl")] == [False]
+    assert main(["generate", "agentgym", "--n", "1", "--out", "o", "url=http://127.0.0.1:1"]) == 2
+    assert "agentgym: http://127.0.0.1:1/create does not answer: " in capsys.readouterr().err
     assert main(["generate", "no world", "--n", "1", "--out", "o"]) == 2
     assert "the worlds, whose episodes are generated and verified too: agentgym, " in capsys.readouterr().err
