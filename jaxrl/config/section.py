@@ -57,7 +57,14 @@ def _unknown_name(name: str, section: type[Section]) -> str:
     it is called here, if other libraries have it; else the nearest name.
     """
     known = _descendants(Section)
-    owners = {other for other in known if name in other.model_fields and not other.__subclasses__()}
+    in_configs = {
+        inner for other in known for key in other.model_fields.values() for inner in _in(key.annotation)
+    }
+    owners = {
+        other
+        for other in known & in_configs
+        if name in other.model_fields and not other.__subclasses__() and name not in FOREIGN
+    }
     near = difflib.get_close_matches(name, section.model_fields, n=1, cutoff=0.5)
     hint = ""
     if owners:
