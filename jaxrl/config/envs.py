@@ -158,7 +158,7 @@ class AgentGymSection(AnyEnvSection):
 
     name: Literal["agentgym"]
     url: str = "http://127.0.0.1:36001"
-    env: Literal["textcraft", "webshop", "babyai", "alfworld", "sciworld"] = "textcraft"
+    env: Literal["textcraft", "webshop", "babyai", "alfworld", "scienceworld"] = "textcraft"
     items: PositiveInt = 500
     timeout_s: Positive = 60.0
     train: NonNegativeInt = 100

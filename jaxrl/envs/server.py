@@ -185,8 +185,8 @@ def _step(server: EnvServer, held: Held, body: dict[str, Any]) -> Any:
         raise Refused("`action` must be a text")
     answer = held.step(action)
     told = {server.dialect.text: answer.observation, "reward": answer.reward, "done": answer.done}
-    if server.world_name in ("babyai", "sciworld"):
-        told["score"] = held.score
+    if server.world_name in ("babyai", "scienceworld"):
+        told["score"] = round(held.score * server.dialect.scale, 9)
     return told | ({"info": None} if server.world_name == "webshop" else _extras(server, held))
 
 

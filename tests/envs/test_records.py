@@ -16,7 +16,7 @@ from tests.envs.worlds import NAMES
 
 pytestmark = pytest.mark.sandbox  # a pool judges
 worlds = pytest.mark.parametrize("name", NAMES)
-SMALL = {"textcraft": [], "webshop": ["products=200"]}
+SMALL = {"webshop": ["products=200"]}
 
 
 @pytest.fixture
@@ -26,7 +26,18 @@ def files(tmp_path, monkeypatch):
 
 def generate(name, *words, n=6, seed=3):
     return main(
-        ["generate", name, "--n", str(n), "--seed", str(seed), "--out", "in.jsonl", *SMALL[name], *words]
+        [
+            "generate",
+            name,
+            "--n",
+            str(n),
+            "--seed",
+            str(seed),
+            "--out",
+            "in.jsonl",
+            *SMALL.get(name, []),
+            *words,
+        ]
     )
 
 
