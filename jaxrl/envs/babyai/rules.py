@@ -139,11 +139,18 @@ class GridWorld:
 
     def _step(self, step: int) -> tuple[bool, float, bool]:
         """One step of the grid world: whether anything changed, the reward, whether it is over."""
-        before = _state(self.environment)
-        _, reward, terminated, truncated, _ = self.environment.step(step)
+        world = self.environment
+        front = tuple(world.front_pos)  # all that a step can change is there, or is the agent
+
+        def state() -> tuple:
+            cell = world.grid.get(*front)
+            return tuple(world.agent_pos), world.agent_dir, world.carrying, cell and cell.encode()
+
+        before = state()
+        _, reward, terminated, truncated, _ = world.step(step)
         if self.teacher:
             self.teacher.follow(step)
-        return _state(self.environment) != before, float(reward), terminated or truncated
+        return state() != before, float(reward), terminated or truncated
 
     def _look(self) -> str:
         view = View(self.environment)
@@ -154,16 +161,6 @@ class GridWorld:
     def _answer(self, text: str, reward: float = 0.0, done: bool = False, metrics: Any = None) -> Answer:
         self.told.append(text)
         return Answer(text, reward, done, metrics or {})
-
-
-def _state(environment: Any) -> tuple:
-    carrying = environment.carrying
-    return (
-        tuple(environment.agent_pos),
-        environment.agent_dir,
-        carrying and (carrying.type, carrying.color),
-        environment.grid.encode().tobytes(),
-    )
 
 
 def _share_done(instruction: Any) -> float:
