@@ -282,6 +282,7 @@ TASKS = (
     "deduction",
     "knowledge_graph",
     "math",
+    "reasoning_gym",
     "sat",
     "tiny",
 )
