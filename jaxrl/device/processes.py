@@ -282,7 +282,7 @@ class Group:
         gives one for them.
         """
         if self.lost is None:
-            reason = [False, "it was killed, or crashed", self._signs[n][1]]
+            reason = (False, "it was killed, or crashed", self._signs[n][1])
             self.lost, self.is_told = self._told(n, *reason), True
             if self.place.process_id == 0 and self._client:
                 self._set(f"left/{n}", reason)
