@@ -70,6 +70,17 @@ def find_place(
     return _checked(Place(**given))
 
 
+def own_gpu(environ: Mapping[str, str] = os.environ) -> int | None:
+    """The GPU of a process that Slurm has started beside others on its node: the one with its number there.
+    None: all that it sees, as where Slurm gave each task its own, or JAX_LOCAL_DEVICE_IDS says which.
+    """
+    tasks = re.findall(r"(\d+)(?:\(x\d+\))?(?:,|$)", environ.get("SLURM_STEP_TASKS_PER_NODE", ""))
+    sees_one = environ.get("CUDA_VISIBLE_DEVICES", "").count(",") == 0 and "CUDA_VISIBLE_DEVICES" in environ
+    if all(int(count) == 1 for count in tasks) or sees_one or environ.get("JAX_LOCAL_DEVICE_IDS"):
+        return None
+    return _number(environ, "SLURM_LOCALID")
+
+
 def refuse_several(command: str, environ: Mapping[str, str] = os.environ) -> None:
     """InputError where the environment says that this process is one of several, for a command that works in
     one alone.

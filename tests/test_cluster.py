@@ -2,7 +2,7 @@
 
 import pytest
 
-from jaxrl.cluster import PORT, Place, find_place, refuse_several
+from jaxrl.cluster import PORT, Place, find_place, own_gpu, refuse_several
 from jaxrl.config.shared import DistributedSection
 from jaxrl.errors import InputError
 
@@ -113,3 +113,19 @@ def test_a_slice_that_says_nothing_is_asked_where_the_config_says_that_there_are
 def test_what_does_not_fit_is_named(values, environ, sentence):
     with pytest.raises(InputError, match=sentence):
         find_place(DistributedSection(**values), environ, nobody)
+
+
+@pytest.mark.parametrize(
+    "environ, gpu",
+    [
+        ({}, None),
+        ({"SLURM_STEP_TASKS_PER_NODE": "1(x4)", "SLURM_LOCALID": "0"}, None),  # all of the node's
+        ({"SLURM_STEP_TASKS_PER_NODE": "8(x2)", "SLURM_LOCALID": "3"}, 3),
+        ({"SLURM_STEP_TASKS_PER_NODE": "1,8", "SLURM_LOCALID": "3", "CUDA_VISIBLE_DEVICES": "0,1,2,3"}, 3),
+        # --gpus-per-task=1 has shown it one alone
+        ({"SLURM_STEP_TASKS_PER_NODE": "8", "SLURM_LOCALID": "3", "CUDA_VISIBLE_DEVICES": "0"}, None),
+        ({"SLURM_STEP_TASKS_PER_NODE": "8", "SLURM_LOCALID": "3", "JAX_LOCAL_DEVICE_IDS": "0,1"}, None),
+    ],
+)
+def test_of_several_tasks_on_a_node_each_has_a_gpu(environ, gpu):
+    assert own_gpu(environ) == gpu

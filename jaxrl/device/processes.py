@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 import jax
 from jax._src.distributed import global_state  # the one door to the table; Orbax goes through it, too
 
-from jaxrl.cluster import Place
+from jaxrl.cluster import Place, own_gpu
 from jaxrl.device.relay import Relay, free_port, wait_for
 from jaxrl.errors import PROCESS_LOST, InputError, ProcessLost
 from jaxrl.interrupt import Interrupted
@@ -282,7 +282,7 @@ class Group:
         gives one for them.
         """
         if self.lost is None:
-            reason = [False, "it was killed, or crashed", self._signs[n][1]]
+            reason = (False, "it was killed, or crashed", self._signs[n][1])
             self.lost, self.is_told = self._told(n, *reason), True
             if self.place.process_id == 0 and self._client:
                 self._set(f"left/{n}", reason)
@@ -353,8 +353,9 @@ def _start_jax(place: Place, address: str, timeout_s: float) -> None:
         address,
         place.num_processes,
         place.process_id,
+        own_gpu(),
         coordinator_bind_address=address,
-        cluster_detection_method="deactivate",  # it asks networks, and takes GPUs away under Slurm
+        cluster_detection_method="deactivate",  # it asks networks
         initialization_timeout=round(timeout_s),
         heartbeat_timeout_seconds=round(10 * timeout_s),  # `Group` looks at signs of life itself
         shutdown_timeout_seconds=10,
