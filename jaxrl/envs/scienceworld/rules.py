@@ -97,9 +97,16 @@ class ScienceWorld:
                 raise InputError(f"env.tasks has {name!r}; the tasks are: {', '.join(sorted(self.known))}")
 
     def draw(self, rng: random.Random, index: int, claim: Claim) -> Data | None:
-        task = self.tasks[index % len(self.tasks)]
-        variation = rng.randrange(self._variations(task))
-        return {"task": task, "variation": variation} if claim([task, variation]) else None
+        start = index % len(self.tasks)
+        for task in (*self.tasks[start:], *self.tasks[:start]):  # some have 30 variations for all splits
+            most = self._variations(task)
+            for variation in rng.sample(range(most), most):
+                if claim([task, variation]):
+                    return {"task": task, "variation": variation}
+        raise InputError(
+            f"scienceworld has no more than {index} variations of {len(self.tasks)} tasks for a split; ask for "
+            "fewer problems, or name more tasks in env.tasks"
+        )
 
     def game(self, data: Data) -> "Experiment":
         task = field(data, "task", "one of ScienceWorld's tasks", lambda v: is_text(v) and v in self.known)
