@@ -78,8 +78,8 @@ class BabyAI:
                 if claim(picture(make(level, seed))):
                     return {"level": level, "seed": seed}
         raise InputError(
-            f"after {index} problems of babyai, {DRAWS} draws of each of the {len(self.levels)} levels gave no "
-            "new grid; ask for fewer problems, or name more levels in env.levels"
+            f"after {index} problems of babyai, {DRAWS} draws of each of the {len(self.levels)} levels gave "
+            "no new grid; ask for fewer problems, or name more levels in env.levels"
         )
 
     def game(self, data: Data) -> "GridWorld":

@@ -104,8 +104,8 @@ class ScienceWorld:
                 if claim([task, variation]):
                     return {"task": task, "variation": variation}
         raise InputError(
-            f"scienceworld has no more than {index} variations of {len(self.tasks)} tasks for a split; ask for "
-            "fewer problems, or name more tasks in env.tasks"
+            f"scienceworld has no more than {index} variations of {len(self.tasks)} tasks for a split; ask "
+            "for fewer problems, or name more tasks in env.tasks"
         )
 
     def game(self, data: Data) -> "Experiment":
