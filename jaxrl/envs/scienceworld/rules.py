@@ -152,8 +152,9 @@ class Experiment:
         self.turns += 1
         observation = str(self._call("step", action))
         before, self.score = self.score, round(100 * float(self._call("getScore")))
-        # a task is completed, or failed for good, by a step that changes the score
-        done = self.score != before and bool(self._call("getCompleted"))
+        # a task is completed by a step that changes the score; below 0 it has failed for good, though the
+        # simulator would go on
+        done = self.score < 0 or (self.score != before and bool(self._call("getCompleted")))
         success = self.score >= 100
         metrics = {"success": float(success)} if done else {}
         return Answer(observation, (self.score - before) / 100, done, metrics)
