@@ -128,7 +128,7 @@ class ScienceWorldSection(AnyEnvSection):
     """ScienceWorld's tasks; see `envs/scienceworld/rules.py`. Needs the extra `envs`, and Java.
 
     tasks: their names; null means all 30 (with `compat: agentgym` the 23 of AgentGym). Problems take them in
-      turn.
+      turn; where one has no variations left, the next.
     simplifications: of the simulator, separated by commas (`teleportAction`, `openDoors`, ...), or `easy`.
     heap_mb: the most memory for Java's objects, in each process that plays.
     timeout_s: of one call; then the Java machine is ended, and its episodes are lost.

@@ -238,3 +238,13 @@ def test_without_minigrid_the_extra_is_named(monkeypatch):
     with pytest.raises(InputError, match=r"needs the package minigrid.*jaxrl\[envs\]"):
         world()
     levels._maker.cache_clear()
+
+
+def test_levels_without_a_grid_left_give_way_and_then_it_is_said():
+    rules = world(levels=["GoToObjS6", "GoToRedBallGrey"]).rules
+    grids = []
+    assert rules.draw(random.Random(0), 0, lambda grid: len(grids) > 200 or grids.append(grid))["level"] == (
+        "GoToRedBallGrey"
+    )
+    with pytest.raises(InputError, match="of each of the 2 levels gave no new grid; ask for fewer"):
+        rules.draw(random.Random(0), 9, lambda grid: False)

@@ -77,7 +77,10 @@ class BabyAI:
                 seed = rng.randint(0, MAX_SEED)
                 if claim(picture(make(level, seed))):
                     return {"level": level, "seed": seed}
-        return None
+        raise InputError(
+            f"after {index} problems of babyai, {DRAWS} draws of each of the {len(self.levels)} levels gave "
+            "no new grid; ask for fewer problems, or name more levels in env.levels"
+        )
 
     def game(self, data: Data) -> "GridWorld":
         level = field(data, "level", "one of BabyAI's levels", lambda value: value in LEVELS)

@@ -97,9 +97,16 @@ class ScienceWorld:
                 raise InputError(f"env.tasks has {name!r}; the tasks are: {', '.join(sorted(self.known))}")
 
     def draw(self, rng: random.Random, index: int, claim: Claim) -> Data | None:
-        task = self.tasks[index % len(self.tasks)]
-        variation = rng.randrange(self._variations(task))
-        return {"task": task, "variation": variation} if claim([task, variation]) else None
+        start = index % len(self.tasks)
+        for task in (*self.tasks[start:], *self.tasks[:start]):  # some have 30 variations for all splits
+            most = self._variations(task)
+            for variation in rng.sample(range(most), most):
+                if claim([task, variation]):
+                    return {"task": task, "variation": variation}
+        raise InputError(
+            f"scienceworld has no more than {index} variations of {len(self.tasks)} tasks for a split; ask "
+            "for fewer problems, or name more tasks in env.tasks"
+        )
 
     def game(self, data: Data) -> "Experiment":
         task = field(data, "task", "one of ScienceWorld's tasks", lambda v: is_text(v) and v in self.known)
@@ -145,8 +152,9 @@ class Experiment:
         self.turns += 1
         observation = str(self._call("step", action))
         before, self.score = self.score, round(100 * float(self._call("getScore")))
-        # a task is completed, or failed for good, by a step that changes the score
-        done = self.score != before and bool(self._call("getCompleted"))
+        # a task is completed by a step that changes the score; below 0 it has failed for good, though the
+        # simulator would go on
+        done = self.score < 0 or (self.score != before and bool(self._call("getCompleted")))
         success = self.score >= 100
         metrics = {"success": float(success)} if done else {}
         return Answer(observation, (self.score - before) / 100, done, metrics)
