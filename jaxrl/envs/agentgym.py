@@ -25,8 +25,10 @@ import urllib.parse
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from jaxrl.envs.alfworld.rules import AlfWorld
+from jaxrl.envs.babyai.rules import BabyAI
 from jaxrl.envs.base import WorldError
-from jaxrl.envs.formats import Function, read_behind_last, read_first_line
+from jaxrl.envs.scienceworld.rules import ScienceWorld
 from jaxrl.envs.textcraft.rules import TextCraft
 from jaxrl.envs.webshop.rules import WebShop
 from jaxrl.envs.world import Answer, Data
@@ -60,22 +62,12 @@ class Dialect:
     success: float = 1.0
 
 
-class Unknown:
-    """What is told of a world that jaxrl has no rules of."""
-
-    task = "You act in a world that answers each of your actions with what you then see."
-    functions = (Function("act", "{action}", "do something", {"action": "what to do"}),)
-
-    def __init__(self, read_agentgym: Any):
-        self.read_agentgym = read_agentgym
-
-
 DIALECTS = {
     "textcraft": Dialect(TextCraft),
     "webshop": Dialect(WebShop, id="env_idx", problem="session_id", text="state"),
-    "babyai": Dialect(Unknown(read_first_line), success=1e-6),
-    "alfworld": Dialect(Unknown(read_behind_last), problem="game"),
-    "scienceworld": Dialect(Unknown(read_behind_last), reward="score", scale=100.0),
+    "babyai": Dialect(BabyAI, success=1e-6),
+    "alfworld": Dialect(AlfWorld, problem="game"),
+    "scienceworld": Dialect(ScienceWorld, reward="score", scale=100.0),
 }
 
 

@@ -21,10 +21,10 @@ from jaxrl.envs.world import replay
 from jaxrl.errors import InputError
 from tests.envs.worlds import played, world_of
 
-worlds = pytest.mark.parametrize("name", ["textcraft", "webshop"])
+worlds = pytest.mark.parametrize("name", ["alfworld", "textcraft", "webshop"])
 HERE = "127.0.0.1"
-NUMBER = {"textcraft": "id", "webshop": "env_idx"}
-INDEX = {"textcraft": "data_idx", "webshop": "session_id"}
+NUMBER = {"alfworld": "id", "textcraft": "id", "webshop": "env_idx"}
+INDEX = {"alfworld": "game", "textcraft": "data_idx", "webshop": "session_id"}
 MAX_TURNS = {"alfworld": 50, "webshop": 15}  # the worlds' own; the client's is another
 
 
