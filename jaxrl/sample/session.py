@@ -8,7 +8,7 @@ one before are read and handed on, so that the device waits for nothing but one 
 
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -37,7 +37,7 @@ class Session:
     """Made by `Engine.session`. `Engine.run` is what callers need whose requests are all there at the start.
 
     times: seconds, as `Engine` tells them. counts: `prefilled` prompts, rows `continued` from their caches,
-      decode `steps`, and `row_steps`, their sum over the rows of the arrays.
+      tokens `reused` in these, decode `steps`, and `row_steps`, their sum over the rows of the arrays.
     """
 
     def __init__(self, engine: "Engine", trainable: Tree, frozen: Tree, key: Array):
@@ -51,7 +51,7 @@ class Session:
         self.ended: deque[Sampled] = deque()
         self.num_requests = self.longest = 0
         self.times = {"prefill_s": 0.0, "decode_s": 0.0, "idle_s": 0.0}
-        self.counts = {"prefilled": 0, "continued": 0, "steps": 0, "row_steps": 0}
+        self.counts = {"prefilled": 0, "continued": 0, "reused": 0, "steps": 0, "row_steps": 0}
         self._free_since = self._busy_since = 0.0  # the device
 
     def add(self, request: Request) -> int:
@@ -83,12 +83,14 @@ class Session:
             if row is not None and row.identity == (uid, index):
                 row.keep = False
 
-    def run(self) -> Iterator[Sampled]:
+    def run(self, between: Callable[[], object] = lambda: None) -> Iterator[Sampled]:
         """Yield every completion as its row ends, until nothing waits; what is added meanwhile is completed
         too.
 
         A caller that has left early may call it again: nothing is lost.
 
+        Args:
+          between: called between two windows; it may add requests.
         Raises:
           InputError: memory that runs out; logits that are not finite.
         """
@@ -99,6 +101,7 @@ class Session:
             try:
                 self.batch.wait()
                 while True:
+                    between()
                     self._arrange()
                     steps = self._steps([row for row in self.batch.slots if row is not None and row.is_live])
                     if steps:
@@ -298,6 +301,7 @@ class Session:
             if id(row) not in continued:
                 by_prompt.setdefault(tuple(row.prompt_ids), []).append(row)
         self.counts["continued"] += len(going_on)
+        self.counts["reused"] += sum(len(before.cached) for _, before in going_on)
         self.counts["prefilled"] += len(by_prompt)
         # like lengths together
         prompts = sorted(by_prompt.values(), key=lambda rows: len(rows[0].prompt_ids))
