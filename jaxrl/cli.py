@@ -1,4 +1,4 @@
-"""The command line: `jaxrl run|eval|sample|score|verify|generate`. Heavy imports wait for their command."""
+"""The command line: `jaxrl run|eval|sample|score|verify|generate|serve-env`. Heavy imports come late."""
 
 import argparse
 import io
@@ -113,7 +113,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"jaxrl {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for add in (_add_run, _add_eval, _add_sample, _add_score, _add_verify, _add_generate):
+    for add in (_add_run, _add_eval, _add_sample, _add_score, _add_verify, _add_generate, _add_serve_env):
         add(commands)
     return parser
 
@@ -331,15 +331,17 @@ def _score(arguments: argparse.Namespace) -> None:
 
 def _add_verify(commands: Commands) -> None:
     parser = commands.add_parser(
-        "verify", help="judge the completions in a file with a task's verifier; no model, no accelerator"
+        "verify",
+        help="judge the completions in a file with a task's verifier, or play a world's episodes again; no "
+        "model, no accelerator",
     )
-    parser.add_argument("task", metavar="TASK", help="a task's name, as in a config; a wrong one lists all")
+    parser.add_argument("task", metavar="TASK", help="a task's or world's name; a wrong one lists all")
     parser.add_argument(
         "--input",
         type=Path,
         required=True,
         metavar="IN.jsonl",
-        help="per line a problem's fields and `completion`",
+        help="per line a problem's fields and `completion`, or an episode as `generate` writes it",
     )
     parser.add_argument(
         "--out",
@@ -369,7 +371,7 @@ def _add_verify(commands: Commands) -> None:
         metavar="NAME",
         help="a secret variable that the verifier sees; may be repeated",
     )
-    _overrides(parser, "keys of the config's task section")
+    _overrides(parser, "keys of the task's or world's section")
     parser.set_defaults(function=_verify)
 
 
@@ -392,12 +394,14 @@ def _verify(arguments: argparse.Namespace) -> None:
 
 
 def _add_generate(commands: Commands) -> None:
-    parser = commands.add_parser("generate", help="write fresh problems of a task")
-    parser.add_argument("task", metavar="TASK", help="a task's name, as in a config; a wrong one lists all")
+    parser = commands.add_parser("generate", help="write fresh problems of a task, or episodes of a world")
+    parser.add_argument("task", metavar="TASK", help="a task's or world's name; a wrong one lists all")
     parser.add_argument("--n", type=int, required=True, metavar="N", help="how many")
     parser.add_argument("--seed", type=int, default=0, help="of what is drawn (default 0)")
     parser.add_argument("--out", type=Path, required=True, metavar="OUT.jsonl")
-    _overrides(parser, "keys of the config's task section")
+    _overrides(
+        parser, "keys of the task's or world's section; of a world also policy=, format=agenttraj, split="
+    )
     parser.set_defaults(function=_generate)
 
 
@@ -406,6 +410,32 @@ def _generate(arguments: argparse.Namespace) -> None:
 
     count = generate_file(arguments.task, arguments.overrides, arguments.n, arguments.seed, arguments.out)
     _say(f"{count} problems in {arguments.out}")
+
+
+def _add_serve_env(commands: Commands) -> None:
+    parser = commands.add_parser(
+        "serve-env",
+        help="serve a world in AgentGym's HTTP protocol",
+        description=(
+            "Serve a world's episodes to other programs in AgentGym's HTTP protocol, until Ctrl-C. There is "
+            "no password: it listens on this machine alone unless --host says otherwise."
+        ),
+    )
+    parser.add_argument("env", metavar="ENV", help="a world's name; a wrong one lists all")
+    parser.add_argument("--host", default="127.0.0.1", help="(default 127.0.0.1)")
+    parser.add_argument("--port", type=int, default=36001, help="0 takes a free one (default 36001)")
+    parser.add_argument("--split", default="train", help="whose problems are served (default train)")
+    _overrides(parser, "keys of the world's section")
+    parser.set_defaults(function=_serve_env)
+
+
+def _serve_env(arguments: argparse.Namespace) -> None:
+    from jaxrl.commands.serve_env import make_server
+
+    server = make_server(arguments.env, arguments.overrides, arguments.split, arguments.host, arguments.port)
+    with server:
+        _say(f"{arguments.env} at http://{arguments.host}:{server.server_port}")
+        server.serve_forever()
 
 
 def _open_model(arguments: argparse.Namespace) -> tuple[Any, Any]:

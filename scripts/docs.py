@@ -22,7 +22,7 @@ from pydantic_core import PydanticUndefined
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from jaxrl.config import algo, experiment, shared, tasks  # noqa: E402
+from jaxrl.config import algo, envs, experiment, shared, tasks  # noqa: E402
 from jaxrl.config.section import Section  # noqa: E402
 
 SHORT = 90  # letters of a meaning that several keys share and each repeats
@@ -87,6 +87,13 @@ PARTS = [  # heading, what is said under it, and the sections in it by their pla
                 for section in typing.get_args(typing.get_args(tasks.TaskSection)[0])
             )
         },
+    ),
+    (
+        "Worlds",
+        "`name` says which of these an `env` section is; on the command line they are the `key=value` of"
+        " `jaxrl generate` and `jaxrl verify`. What each world does is in [worlds](worlds.md).",
+        {"(jaxrl generate of a world)": envs.EpisodesSection}
+        | {f"env: {{name: {name}}}": section for name, section in sorted(envs.env_sections().items())},
     ),
 ]
 

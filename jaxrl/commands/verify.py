@@ -1,14 +1,16 @@
-"""`jaxrl verify`: judges the completions in a file. No jax, no accelerator."""
+"""`jaxrl verify`: judges the completions in a file, or plays its episodes again. No jax, no accelerator."""
 
 import dataclasses
 import math
 import time
 from collections import Counter, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from jaxrl.config.file import make_task_section
+from jaxrl.config.envs import env_sections
+from jaxrl.config.file import make_env_section, make_task_section, read_overrides
+from jaxrl.envs.records import Replay
 from jaxrl.errors import InputError
 from jaxrl.files.jsonl import check_out, read_objects, write_rows
 from jaxrl.tasks import make_task
@@ -16,6 +18,8 @@ from jaxrl.tasks.base import Task
 from jaxrl.tasks.fields import field
 from jaxrl.types import Problem, Verdict
 from jaxrl.verify.pool import VerifierPool
+
+Read = Callable[[dict[str, Any]], tuple[Problem, str]]
 
 
 @dataclasses.dataclass
@@ -75,7 +79,8 @@ def verify_file(
     skip_bad: bool = False,
     resume: bool = False,
 ) -> Tally:
-    """Judge every line of a JSONL: a problem's fields, as the task knows them, and `completion`.
+    """Judge every line of a JSONL: a problem's fields, as the task knows them, and `completion`; or a record
+    of an episode of a world, whose turns are played again (`envs/records.py`).
 
     The lines come out in their order with `reward` (null if it is no number), `correct`, `format_ok`,
     `parts`, `detail` and `error` added. The file is streamed, and written when all is judged, or when a
@@ -83,7 +88,7 @@ def verify_file(
     as it is.
 
     Args:
-      name, overrides: the task, and `key=value` for its section.
+      name, overrides: the task or the world, and `key=value` for its section.
       workers, timeout_s, pass_env: of the pool.
       skip_bad: pass over lines that are no record of the task, and count them.
       resume: go on from the rows that a stopped command has left in `out`.
@@ -94,12 +99,12 @@ def verify_file(
     if resume and not out.exists():
         raise InputError(f"{out} is not there, so there is nothing to go on from; leave --resume out")
     keeps = out.resolve() != source.resolve()  # else the records that have no verdict yet would be gone
-    task = make_task(make_task_section(name, overrides))
+    read, judge = _judge(name, overrides)
     tally = Tally()
-    samples = _samples(task, source, tally, skip_bad)
+    samples = _samples(read, source, tally, skip_bad)
     if resume:
         samples = _without_kept(samples, source, out, tally)
-    with VerifierPool(task.verify, workers, timeout_s, task.failure_reward, pass_env=pass_env) as pool:
+    with VerifierPool(judge.verify, workers, timeout_s, judge.failure_reward, pass_env=pass_env) as pool:
         began = time.perf_counter()
         try:
             write_rows(out, _judged(pool, samples, source, tally), goes_on=resume, keeps=keeps)
@@ -114,17 +119,29 @@ def verify_file(
     return tally
 
 
+def _judge(name: str, overrides: list[str]) -> tuple[Read, Task | Replay]:
+    """How a record becomes a sample, and who judges samples."""
+    if name in env_sections():
+        values = read_overrides(overrides)
+        make_env_section(name, values)  # finds what is wrong with them
+        replay = Replay(name, values)
+        return replay.read, replay
+    task = make_task(make_task_section(name, overrides))
+    return lambda record: _sample(task, record), task
+
+
 def _samples(
-    task: Task, source: Path, tally: Tally, skip_bad: bool
+    read: Read, source: Path, tally: Tally, skip_bad: bool
 ) -> Iterator[tuple[str, dict[str, Any], tuple[Problem, str]]]:
     """Where a record stands, the record, and what is judged of it."""
     for place, record in read_objects(source, tally.skip if skip_bad else None):
         try:
-            sample = _sample(task, record, place)
+            sample = read(record)
         except InputError as error:
+            named = InputError(f"{place}: {error}")
             if not skip_bad:
-                raise
-            tally.skip(error)
+                raise named from None
+            tally.skip(named)
         else:
             yield place, record, sample
 
@@ -177,14 +194,9 @@ def _is_of(record: dict[str, Any], row: dict[str, Any]) -> bool:
     )
 
 
-def _sample(task: Task, record: dict[str, Any], place: str) -> tuple[Problem, str]:
-    try:
-        completion = field(
-            record, "completion", "the text that is judged", lambda value: isinstance(value, str)
-        )
-        return task.problem({key: value for key, value in record.items() if key != "completion"}), completion
-    except InputError as error:
-        raise InputError(f"{place}: {error}") from None
+def _sample(task: Task, record: dict[str, Any]) -> tuple[Problem, str]:
+    completion = field(record, "completion", "the text that is judged", lambda value: isinstance(value, str))
+    return task.problem({key: value for key, value in record.items() if key != "completion"}), completion
 
 
 def _fields(verdict: Verdict) -> dict[str, Any]:

@@ -5,6 +5,7 @@ What `load_config` returns is resolved: each stage carries its own complete sect
 """
 
 import difflib
+import functools
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import ValidationError
 
+from jaxrl.config.envs import AnyEnvSection, EnvSection, env_sections
 from jaxrl.config.experiment import INHERITED, STAGES, TASKS, Config
 from jaxrl.config.section import Section, merge
 from jaxrl.config.tasks import TaskSection
@@ -116,15 +118,44 @@ def make_task_section(name: str, overrides: Sequence[str]) -> TaskSection:
       InputError: unknown task or key, wrong type.
     """
     if name not in TASKS:
-        raise InputError(f"unknown task {name!r}; the tasks are: {', '.join(TASKS)}")
-    values = {"name": name}
-    for override in overrides:
-        _override(values, override)
+        worlds = ", ".join(sorted(env_sections()))
+        raise InputError(
+            f"unknown task {name!r}; the tasks are: {', '.join(TASKS)}; the worlds, whose episodes are "
+            f"generated and verified too: {worlds}"
+        )
+    values = {"name": name} | read_overrides(overrides)
 
     class Command(Section):
         task: TaskSection
 
     return make_section(Command, name, task=values).task
+
+
+def make_env_section(name: str, values: Mapping[str, Any]) -> AnyEnvSection:
+    """The section of a world from plain values.
+
+    Raises:
+      InputError: unknown world or key, wrong type.
+    """
+    if name not in env_sections():
+        raise InputError(f"unknown world {name!r}; the worlds are: {', '.join(sorted(env_sections()))}")
+    return make_section(_env_command(), name, env={**values, "name": name}).env
+
+
+@functools.cache  # classes take milliseconds to make, and files of records have many
+def _env_command() -> type[Any]:
+    class Command(Section):
+        env: EnvSection
+
+    return Command
+
+
+def read_overrides(overrides: Sequence[str]) -> dict[str, Any]:
+    """`dotted.key=value` as plain nested values."""
+    values: dict[str, Any] = {}
+    for override in overrides:
+        _override(values, override)
+    return values
 
 
 def dump_config(config: Config) -> str:

@@ -44,8 +44,8 @@ OF_A_TOOLS_MESSAGE = {"role", "content", "weight", "train", "tool_call_id", "nam
 # Where a record or a message comes from and where it is filed.
 HARMLESS = frozenset(
     "id uid uuid guid idx index line row key hash prompt_id conversation_id message_id source origin "
-    "dataset subset split url license author model generator version metadata meta timestamp date "
-    "created created_at updated_at language lang tags category topic domain comment notes num_turns "
+    "dataset subset split env seed reward url license author model generator version metadata meta timestamp "
+    "date created created_at updated_at language lang tags category topic domain comment notes num_turns "
     "num_tokens".split()
 )
 

@@ -17,6 +17,13 @@ from typing import Protocol
 from jaxrl.types import Message, Problem
 
 
+class WorldError(RuntimeError):
+    """A world failed, and the policy has no part in it: a server that answers no more, a process that died.
+
+    It costs the episode, which gets the world's `failure_reward`, and nothing else.
+    """
+
+
 @dataclass(frozen=True)
 class StepResult:
     """What the world answers to one turn of the policy.
@@ -62,7 +69,7 @@ class World(Protocol):
         """A fresh episode of a problem."""
 
     def policies(self) -> tuple[str, ...]:
-        """The scripted policies that the world has: `expert`, `random`, perhaps `heuristic`."""
+        """The scripted policies that the world has: `expert`, `random`, and perhaps `heuristic`."""
 
     def act(self, policy: str, environment: Environment, rng: random.Random) -> str:
         """The text with which a scripted policy takes its next turn in an episode that has begun. The expert

@@ -4,7 +4,7 @@ import hashlib
 import json
 import random
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Protocol
 
 from jaxrl.errors import InputError
 from jaxrl.tasks.base import SPLITS, Record
@@ -12,7 +12,15 @@ from jaxrl.types import Problem
 
 MAX_DRAWS = 20_000  # in a row without a new problem: then there are none left, or next to none
 
-Claim = Callable[[Any], bool]
+
+class Claim(Protocol):
+    """Whether the JSON values `content`, all that makes a problem what it is, are new and belong to the
+    split. Which split that is hangs on `family` where there is one: what splits must not share.
+    """
+
+    def __call__(self, content: Any, family: Any = None) -> bool: ...
+
+
 Draw = Callable[[random.Random, int, Claim], Record | None]
 
 
@@ -28,10 +36,10 @@ class Drawn:
         there are too few.
       seed: of the splits. sizes: split -> how many problems.
       make_draw: seed -> a function that draws one candidate, or None to be asked again. It gets a generator
-        of random numbers, the place of the problem in its list, and `claim(content)`, to be asked before
-        anything expensive is done: whether these JSON values, which are all that makes the problem what it
-        is, are new and belong to the split.
+        of random numbers, the place of the problem in its list, and a `Claim`, to be asked before anything
+        expensive is done.
       problem: the task's own way from a record to a problem.
+      place: where the sizes stand in a config, for the same error.
     """
 
     def __init__(
@@ -42,9 +50,10 @@ class Drawn:
         sizes: dict[str, int],
         make_draw: Callable[[int], Draw],
         problem: Callable[[Record], Problem],
+        place: str = "task",
     ):
         self._name, self._settings, self._seed, self._sizes = name, settings, seed, sizes
-        self._make_draw, self._problem = make_draw, problem
+        self._make_draw, self._problem, self._place = make_draw, problem, place
         self._problems: dict[str, list[Problem]] = {}
 
     def problems(self, split: str) -> list[Problem]:
@@ -60,16 +69,19 @@ class Drawn:
             self._problems[split] = [self._problem(record) for record in records]
         return list(self._problems[split])
 
-    def generate(self, count: int, seed: int) -> Iterator[Record]:
-        """`count` different records of any split."""
-        return self._records(count, seed, None)
+    def generate(self, count: int, seed: int, split: str | None = None) -> Iterator[Record]:
+        """`count` different records of one split, or of any."""
+        return self._records(count, seed, split)
 
     def _records(self, count: int, seed: int, split: str | None) -> Iterator[Record]:
         draw, seen = self._make_draw(seed), set()
 
-        def claim(content: Any) -> bool:
+        def claim(content: Any, family: Any = None) -> bool:
             mark = digest(content)
-            is_free = mark not in seen and split in (None, _split_of(mark))
+            is_free = mark not in seen and split in (
+                None,
+                _split_of(mark if family is None else digest(family)),
+            )
             if is_free:
                 seen.add(mark)
             return is_free
@@ -79,7 +91,7 @@ class Drawn:
             draws = (draw(rng, index, claim) for _ in range(MAX_DRAWS))
             record = next((record for record in draws if record is not None), None)
             if record is None:
-                asked = f"task.{split} asks" if split else "asked"
+                asked = f"{self._place}.{split} asks" if split else "asked"
                 raise InputError(
                     f"{asked} for {count} different problems of {self._name}, and after {index} of them "
                     f"{MAX_DRAWS:,} draws gave no new one that fits; ask for fewer, or change "

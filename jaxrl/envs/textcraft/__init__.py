@@ -1,0 +1,1 @@
+"""TextCraft: crafting from recipes that must be combined."""

@@ -1,0 +1,1 @@
+"""WebShop: finding and buying what an instruction asks for."""
