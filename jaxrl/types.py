@@ -113,11 +113,13 @@ class Completion:
 class Turn:
     """What the policy said at one point of an episode, to all that stands in the completion's prompt.
 
-    `reward` is what this turn earned; those of an episode add up to its verdict's.
+    `reward` is what this turn earned; those of an episode add up to its verdict's. `observation`: what the
+    world answered.
     """
 
     completion: Completion
     reward: float
+    observation: str = ""
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from jaxrl.envs.base import Environment, StepResult, World
+from jaxrl.envs.world import Episode
 from jaxrl.errors import InputError
 from jaxrl.types import MAX_REWARD, Problem, StopReason
 from jaxrl.verify.worker import MAX_PARTS, allow_cpu, enter, failure, receive, send, told
@@ -61,7 +62,7 @@ class Episodes:
         began = time.monotonic()
         number, problem, texts, over = pickle.loads(body)
         for other in over:
-            self.environments.pop(other, None)
+            self._let_go(other)
         try:
             if problem is not None:
                 self.environments[number] = self._begin(problem)
@@ -74,7 +75,7 @@ class Episodes:
         except BaseException as error:
             values = {"error": failure(error)}
         if "error" in values or (values["result"] and values["result"]["done"]):
-            self.environments.pop(number, None)
+            self._let_go(number)
         return values | {"seconds": time.monotonic() - began}
 
     def _begin(self, problem: Problem) -> Environment:
@@ -84,6 +85,11 @@ class Episodes:
                 "`start` does not return the problem's messages, which the policy has read; let both be equal"
             )
         return environment
+
+    def _let_go(self, number: int) -> None:
+        environment = self.environments.pop(number, None)
+        if isinstance(environment, Episode):  # one's own need no `close`
+            environment.close()
 
 
 def result_values(result: Any) -> dict[str, Any]:

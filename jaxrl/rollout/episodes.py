@@ -12,7 +12,7 @@ import time
 import zlib
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from jax import Array
 
@@ -33,12 +33,18 @@ class Limits:
 
     context: most tokens of a row; a turn begins where its prompt and max_new_tokens fit.
     max_turns: of the policy; None: as many as the world has for it.
-    rows: most rows of an episode; a turn that would begin another ends it.
+    rows: most rows of an episode (None: any number); a turn that would begin another ends it.
     """
 
     context: int
     max_turns: int | None = None
-    rows: int = 1
+    rows: int | None = None
+
+    def fitting(self, engine: Engine) -> "Limits":
+        """These, with no more context than the sampler takes."""
+        sample = engine.sample
+        most = min(sample.max_prompt_tokens + sample.max_new_tokens, engine.policy.config.max_positions)
+        return replace(self, context=min(self.context, most))
 
 
 @dataclass(eq=False)
@@ -76,10 +82,12 @@ class Episode:
         said = self.completions[-1]
         if answer.result is None:
             self.error, self.ended = answer.error, StopReason.FAILED
-            return None
-        self.results.append(answer.result)
+        else:
+            self.results.append(answer.result)
         if said.stop_reason is StopReason.MAX_TOKENS:
             self.ended = StopReason.MAX_TOKENS
+        elif answer.result is None:
+            return None
         elif answer.result.done:
             self.ended = StopReason(answer.result.stop_reason or StopReason.ENV_DONE)
         elif len(self.results) == self.limits.max_turns:
@@ -102,10 +110,10 @@ class Episode:
     def trajectory(self, failure_reward: float, policy_version: int) -> Trajectory:
         """The episode when it is over."""
         verdict = episode_verdict(self.results, self.ended, self.error, failure_reward)
-        rewards = [result.reward for result in self.results]
-        if self.error is not None:  # so that they add up to the verdict's
-            rewards.append(failure_reward - sum(rewards))
-        turns = tuple(map(Turn, self.completions, rewards))
+        answers = [(result.reward, result.observation) for result in self.results]
+        if self.error is not None:  # so that the rewards add up to the verdict's
+            answers.append((failure_reward - sum(reward for reward, _ in answers), ""))
+        turns = tuple(Turn(said, *answer) for said, answer in zip(self.completions, answers, strict=True))
         return Trajectory(self.problem, turns, verdict, policy_version, self.ended)
 
 
@@ -160,7 +168,7 @@ def play(
     Raises:
       InputError: too many of the last batches' episodes have failed; a template that refuses a chat.
     """
-    session = engine.session(trainable, frozen, key)
+    session, limits = engine.session(trainable, frozen, key), limits.fitting(engine)
     asked: list[list[Episode]] = []  # by the number of the request
     seen: Counter[str] = Counter()
     for problem in problems:

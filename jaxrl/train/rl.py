@@ -134,9 +134,8 @@ def rl(run: Run, stage: RLStage, index: int, weights: PolicyWeights) -> PolicyWe
             key, version = run.key(index, SAMPLING, progress.rounds), progress.batches
             progress.rounds, progress.drawn = progress.rounds + 1, progress.drawn + count
             trainable = policy_part(state.trainable)
-            return collect(
-                engine, pool, run.tokenizer, chosen, algo.group_size, trainable, frozen, key, version
-            )
+            arguments = engine, pool, run.tokenizer, chosen, algo.group_size, trainable, frozen, key, version
+            return collect(*arguments, context=stage.row_tokens, rows=algo.rows_per_episode)
 
         while progress.batches < steps:
             learner.timeline.begin()

@@ -163,8 +163,9 @@ def test_a_task_is_a_world_of_one_turn(make_engine, tokenizer):
     with EnvironmentPool(OneTurn(judge.verify, -2.0), workers=1, timeout_s=60.0) as pool:
         found = play(engine, pool, *arguments, Limits(context=120, max_turns=1))
     for (one, _), (other, _) in zip(episodes(expected), episodes(found), strict=True):
-        assert other.is_cut == one.is_cut and (other.verdict.error is None or not one.is_cut or other.turns)
-        assert dataclasses.replace(other, ended=None) == one
+        assert other.is_cut == one.is_cut and other.turns[0].observation == one.verdict.detail
+        turns = (dataclasses.replace(other.turns[0], observation=""),)
+        assert dataclasses.replace(other, turns=turns, ended=None) == one
 
 
 def test_a_world_that_fails_costs_its_own_episode(groups, make_engine, tokenizer):
