@@ -62,11 +62,15 @@ def episodes(groups):
     return [(t, i) for group in groups for i, t in enumerate(group.trajectories)]
 
 
-def ids_of(groups):
+def ids_of_turns(trajectory):
     return [
-        [(turn.completion.prompt_ids, turn.completion.completion_ids, turn.reward) for turn in t.turns]
-        for t, _ in episodes(groups)
+        (turn.completion.prompt_ids, turn.completion.completion_ids, turn.reward, turn.observation)
+        for turn in trajectory.turns
     ]
+
+
+def ids_of(groups):
+    return [ids_of_turns(t) for t, _ in episodes(groups)]
 
 
 def test_groups_are_complete_and_in_order(groups):
@@ -139,7 +143,7 @@ def test_later_turns_go_on_from_the_caches_of_their_rows(make_engine, tokenizer)
 
 @pytest.mark.parametrize(
     "changes, delays",
-    [({}, (0.0, 0.3, 0.1)), ({}, (0.2, 0.0)), ({"slots": 4}, ()), ({"slots": 8, "window": 1}, (0.05, 0.0))],
+    [({}, (0.0, 0.3, 0.1)), ({"slots": 4}, (0.1, 0.0))],
 )
 def test_the_order_of_answers_and_the_room_for_rows_change_nothing(
     groups, make_engine, tokenizer, changes, delays
@@ -189,7 +193,8 @@ def test_turns_and_context_are_bounded(groups, make_engine, tokenizer):
     short = played(make_engine(), tokenizer, Colours(), Limits(context=60))
     reasons = set()
     for (one, _), (two, _), (less, _) in zip(*map(episodes, (groups, twice, short)), strict=True):
-        assert two.turns == one.turns[:2] and less.turns == one.turns[: len(less.turns)]
+        assert ids_of_turns(two) == ids_of_turns(one)[:2]
+        assert ids_of_turns(less) == ids_of_turns(one)[: len(less.turns)]
         if len(one.turns) > 2:
             assert two.stop_reason is StopReason.MAX_TURNS and two.is_cut
             assert two.verdict.reward == sum(turn.reward for turn in two.turns)
@@ -207,7 +212,7 @@ def test_a_template_that_takes_back_begins_rows_with_noise_of_their_own(make_eng
         "{{ message['content'] }}",
         "{{ message['content'] if loop.last or message['role'] == 'user' else 'red' }}",
     )
-    one_row = played(make_engine(), forgetful, Colours())
+    one_row = played(make_engine(), forgetful, Colours(), Limits(context=120, rows=1))
     assert all(len(t.turns) == 1 for t, _ in episodes(one_row))
     assert {t.stop_reason for t, _ in episodes(one_row)} >= {StopReason.CONTEXT_FULL}
     engine, trainable, frozen = make_engine()
