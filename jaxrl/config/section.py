@@ -41,6 +41,10 @@ def _unknown_name(name: str, section: type[Section]) -> str:
     """
     known = _descendants(Section)
     owners = {other for other in known if name in other.model_fields and not other.__subclasses__()}
+    inside = {
+        cls for other in known for field in other.model_fields.values() for cls in _in(field.annotation)
+    }
+    owners = owners & inside or owners  # sections of commands alone are no place in a config
     near = difflib.get_close_matches(name, section.model_fields, n=1, cutoff=0.5)
     hint = ""
     if owners:

@@ -141,10 +141,7 @@ def test_later_turns_go_on_from_the_caches_of_their_rows(make_engine, tokenizer)
     assert engine.counts["reused"] == reused
 
 
-@pytest.mark.parametrize(
-    "changes, delays",
-    [({}, (0.0, 0.3, 0.1)), ({"slots": 4}, (0.1, 0.0))],
-)
+@pytest.mark.parametrize("changes, delays", [({}, (0.0, 0.3, 0.1)), ({"slots": 4}, (0.1, 0.0))])
 def test_the_order_of_answers_and_the_room_for_rows_change_nothing(
     groups, make_engine, tokenizer, changes, delays
 ):

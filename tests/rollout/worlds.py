@@ -75,3 +75,27 @@ class _OneTurn:
         errors = {} if verdict.format_ok else {"parse_errors": 1.0}
         metrics = verdict.parts | errors | {"success": float(verdict.correct)}
         return StepResult(verdict.detail, verdict.reward, True, None, metrics)
+
+
+class Letters:
+    """Two turns, each of which pays 1 for a text that ends at once, and a half for one that begins early in
+    the alphabet.
+    """
+
+    failure_reward = 0.0
+
+    def environment(self, problem):
+        return _Letters(problem)
+
+
+class _Letters:
+    def __init__(self, problem):
+        self.problem, self.turns = problem, 0
+
+    def start(self):
+        return list(self.problem.messages)
+
+    def step(self, text):
+        self.turns += 1
+        reward = 1.0 if text == "" else 0.5 if text[0] < "a" else 0.0
+        return StepResult("green", reward, done=self.turns == 2)
