@@ -59,7 +59,7 @@ def main() -> None:
     parser.add_argument("worlds", nargs="*", default=[], help="names, and key=value for all of them")
     parser.add_argument("--steps", type=int, default=50_000)
     parser.add_argument("--episodes", type=int, default=1000)
-    arguments = parser.parse_args()
+    arguments = parser.parse_intermixed_args()
     overrides = read_overrides([word for word in arguments.worlds if "=" in word])
     names = [word for word in arguments.worlds if "=" not in word] or sorted(env_sections())
     print("| world | policy | episodes | success, 95 % | reward, 95 % | turns |")

@@ -47,8 +47,8 @@ class TextCraftSection(AnyEnvSection):
 class WebShopSection(AnyEnvSection):
     """Find and buy what an instruction asks for; see `envs/webshop/rules.py`.
 
-    products: of the generated catalogue. catalogue_seed: it is drawn with it; all splits shop in one
-      catalogue, and no product is asked for in two.
+    products: of the generated catalogue.
+    catalogue_seed: it is drawn with it; all splits shop in one catalogue, and no product is asked for in two.
     """
 
     name: Literal["webshop"]
@@ -60,7 +60,8 @@ class WebShopSection(AnyEnvSection):
 class AgentGymSection(AnyEnvSection):
     """A world of a server that speaks AgentGym's protocol; see `envs/agentgym.py`.
 
-    url: of the server. env: the world that it serves.
+    url: of the server.
+    env: the world that it serves.
     items: its problems are numbered from 0 to below this; a number belongs to one split only.
     timeout_s: seconds that one answer may take.
     train, val, test: numbers of problems in each split; the first observation of each is asked for.

@@ -222,6 +222,7 @@ class _Handler(BaseHTTPRequestHandler):
     server: EnvServer
     protocol_version = "HTTP/1.1"
     timeout = QUIET_S
+    wbufsize, disable_nagle_algorithm = 1 << 16, True  # an answer is one packet, and goes at once
 
     def do_GET(self) -> None:
         url = urllib.parse.urlsplit(self.path)

@@ -12,7 +12,7 @@
 Source: Yao et al. 2022, WebShop, and its program. What is different here, and as there with compat:
 
 - a colour is a whole word, and `dark` and `light` say nothing of which (there `dark green` is `dark`, and so
-  bought for `dark blue`; `standard` is `tan`);
+  bought for `dark red`; `standard` is `tan`);
 - options are met by their values (there goals made by program hold pairs of name and value, which nothing is
   like: an upstream defect of goals that no mode here has);
 - a bound of the price of 0 or less is an unmet price, and no error.

@@ -26,6 +26,7 @@ fields, and `<a>` ends in an error: here they are words.
 """
 
 import dataclasses
+import json
 import random
 import re
 from functools import cached_property
@@ -257,7 +258,7 @@ class Session:
         if not self.is_as_upstream:
             return [thanks, "Your score (min 0.0, max 1.0)", str(self.score)]
         assert self.product is not None
-        options = "{" + ", ".join(f'"{name}": "{value}"' for name, value in self.options.items()) + "}"
+        options = json.dumps(self.options, sort_keys=True)
         bought = ["asin", self.product.asin, "options", options, "attrs", "None", "category", "None"]
         bought += ["query", "None", "product category", "None"]
         target = [
@@ -269,10 +270,9 @@ class Session:
             "category",
             "product category",
         ]
-        wanted = [part for name in [*target, "query"] for part in (name, "")]
         code = ["Your code:", "None", "(Paste it in your MTurk interface.)", "Purchased"]
         score = ["Reward", "Your score (min 0.0, max 1.0)", str(self.score), "Reward Details", "None"]
-        return [thanks, *code, *bought, "Target", *wanted, "Goal", "None", *score]
+        return [thanks, *code, *bought, "Target", *target, "query", "Goal", "None", *score]
 
 
 # --------------------------------------------------------------------------------------------------- policies
