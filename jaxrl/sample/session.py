@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from jaxrl.sample.engine import Engine
 
 PREFILL_TOKENS = 4096  # of one prefill program, padding included; more costs memory and gains no speed
+FEED_ROWS = 16  # that go on in one program: as worlds answer there is any number, and each would compile one
 REFILL = 4  # waiting rows come in when a quarter of the places is free: each time costs a copy of the caches
 
 
@@ -290,9 +291,9 @@ class Session:
         longest = length_bucket(
             max([1, *(len(row.prompt_ids) - len(before.cached) for row, before in going_on)])
         )
-        E = max(1, PREFILL_TOKENS // longest)
+        E = max(1, min(FEED_ROWS, PREFILL_TOKENS // longest))
         filled = [
-            feed(self.decoder, self.weights, self.batch, going_on[i : i + E])
+            feed(self.decoder, self.weights, self.batch, going_on[i : i + E], E)
             for i in range(0, len(going_on), E)
         ]
         continued = {id(row) for row, _ in going_on}
