@@ -6,6 +6,7 @@ have no chance but their problem's, so the answers are the same; where they are 
 
 Who is to blame when a worker is lost with several turns under way is not known. One that is overdue while the
 worker has answered others is; otherwise those in question are tried again one at a time, alone in a worker.
+So is, once, an episode whose world raises `WorldError`: what failed may be shared with others.
 """
 
 import math
@@ -289,9 +290,13 @@ class EnvironmentPool:
             if episode.number in self._episodes:
                 self._fail(episode, "crashes", f"crash: {ending}")
             return
-        episode.is_asked = episode.is_alone = False
+        was_alone, episode.is_asked, episode.is_alone = episode.is_alone, False, False
         if episode.number not in self._episodes:  # ended meanwhile
             self._over.setdefault(answered.worker, []).append(episode.number)
+        elif error is not None and values.get("again") and not was_alone:
+            self._living[answered.worker] -= 1
+            episode.worker, episode.is_asked, episode.is_alone = None, True, True
+            self._waiting.append(episode)
         elif error is not None:
             self._fail(episode, "exceptions", self._workers.with_hint(error))
         elif not is_equal:

@@ -6,7 +6,9 @@ It begins and speaks as `verify/worker.py` does. What is served is a world, with
 be taken at once (in threads; one is taken in the main thread). A request is a pickle of (episode's number,
 its problem or None, texts, numbers of episodes that are over): with a problem the episode begins, and takes
 all the texts from there, which brings it back where an earlier worker was lost. Its answer holds the result
-of the last text, and fingerprints of the results before it.
+of the last text, and fingerprints of the results before it; or an error, and whether the episode is worth
+another try, since what failed (`WorldError`: a server, a process that several episodes share) may have been
+another's doing.
 """
 
 import hashlib
@@ -20,7 +22,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from jaxrl.envs.base import Environment, StepResult, World
+from jaxrl.envs.base import Environment, StepResult, World, WorldError
 from jaxrl.envs.world import Episode
 from jaxrl.errors import InputError
 from jaxrl.types import MAX_REWARD, Problem, StopReason
@@ -73,7 +75,7 @@ class Episodes:
                 "before": [fingerprint(result) for result in results[:-1]],
             }
         except BaseException as error:
-            values = {"error": failure(error)}
+            values = {"error": failure(error), "again": isinstance(error, WorldError)}
         if "error" in values or (values["result"] and values["result"]["done"]):
             self._let_go(number)
         return values | {"seconds": time.monotonic() - began}

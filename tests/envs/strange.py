@@ -4,7 +4,7 @@ import ctypes
 import os
 import time
 
-from jaxrl.envs.base import StepResult
+from jaxrl.envs.base import StepResult, WorldError
 from jaxrl.types import Message, Problem
 
 
@@ -12,11 +12,15 @@ def problem(number: int = 0) -> Problem:
     return Problem(f"p{number}", (Message(role="user", content=f"begin {number}"),), {"n": number})
 
 
+MACHINE: list[str] = []  # how often what the episodes of a process share has ended
+
+
 class Counting:
     """Observations tell the problem, the turns so far and what was said; each turn earns its length."""
 
     def __init__(self, world, number):
         self.world, self.number, self.said = world, number, []
+        self.machine = len(MACHINE)
 
     def start(self):
         return [Message(role="user", content=f"begin {self.number}")]
@@ -24,6 +28,8 @@ class Counting:
     def step(self, text):
         self.said.append(text)
         what, _, argument = text.partition(" ")
+        if self.machine != len(MACHINE):
+            raise WorldError("the machine has ended")
         observation, reward, done, reason, metrics = (
             f"{self.number}: {self.said}",
             float(len(text)),
@@ -41,6 +47,13 @@ class Counting:
             os._exit(3)
         elif what == "segv":
             ctypes.string_at(0)
+        elif what == "machine":  # what all episodes of a process share ends, once or (`always`) again
+            ends = argument == "always" or not os.path.exists(argument)
+            if ends and argument != "always":
+                open(argument, "w").close()
+            if ends:
+                MACHINE.append("ended")
+                raise WorldError("the machine has ended")
         elif what == "raise":
             raise RuntimeError("broken")
         elif what == "once":  # what it does once only: a file tells that it has been done

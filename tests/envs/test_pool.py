@@ -109,6 +109,19 @@ def test_who_is_in_question_is_tried_again_alone(tmp_path):
         assert (tmp_path / "f").exists() and pool.counts["crashes"] == 0
 
 
+def test_what_episodes_share_ends_with_the_one_to_blame_alone(tmp_path):
+    """Others that had a part in it are brought back; so is one whose own fault comes once."""
+    for machine, counts in (("always", 1), (str(tmp_path / "f"), 0)):
+        scripts = [["a", f"machine {machine}", "done"], ["a", "sleep 0.2", "b", "done"], ["a", "b", "done"]]
+        with make_pool(workers=1) as pool:
+            first, *others = play(pool, scripts)
+            error = "exception: WorldError: the machine has ended" if counts else None
+            assert first[1].error == error and len(first) == (2 if counts else 3)
+            for n, answers in enumerate(others, start=1):
+                assert [a.result.observation for a in answers] == observed(n, scripts[n])
+            assert pool.counts["exceptions"] == counts and pool.counts["brought_back"] > 0
+
+
 def test_a_start_that_the_policy_has_not_read_is_an_error():
     with make_pool(OtherMessages(), workers=1) as pool:
         number = pool.begin(problem(0))
