@@ -435,7 +435,11 @@ def _serve_env(arguments: argparse.Namespace) -> None:
     server = make_server(arguments.env, arguments.overrides, arguments.split, arguments.host, arguments.port)
     with server:
         _say(f"{arguments.env} at http://{arguments.host}:{server.server_port}")
-        server.serve_forever()
+        try:
+            server.serve_forever()
+        except KeyboardInterrupt as stop:
+            stop.add_note("the episodes that were open are gone")
+            raise
 
 
 def _open_model(arguments: argparse.Namespace) -> tuple[Any, Any]:

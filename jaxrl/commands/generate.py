@@ -7,6 +7,7 @@ from pathlib import Path
 from jaxrl.config.envs import EpisodesSection, env_sections
 from jaxrl.config.file import make_env_section, make_section, make_task_section, read_overrides
 from jaxrl.envs import make_world
+from jaxrl.envs.base import WorldError
 from jaxrl.envs.records import Record, to_record
 from jaxrl.envs.world import play
 from jaxrl.errors import InputError
@@ -21,7 +22,8 @@ def generate_file(name: str, overrides: list[str], count: int, seed: int, out: P
     Returns:
       The number of records.
     Raises:
-      InputError: settings that do not fit; a task without a generator, a world without that policy.
+      InputError: settings that do not fit; a task without a generator, a world without that policy, or one
+        that failed.
     """
     check_out(out)
     if count < 1:
@@ -29,7 +31,10 @@ def generate_file(name: str, overrides: list[str], count: int, seed: int, out: P
     if seed < 0:
         raise InputError(f"--seed {seed} is negative; give 0 or more")
     if name in env_sections():
-        return write_rows(out, _episodes(name, overrides, count, seed))
+        try:
+            return write_rows(out, _episodes(name, overrides, count, seed))
+        except WorldError as error:
+            raise InputError(f"{name}: {error}") from error
     task = make_task(make_task_section(name, overrides))
     return write_rows(out, task.generate(count, seed))
 

@@ -293,6 +293,7 @@ TASKS = (
     "deduction",
     "knowledge_graph",
     "math",
+    "reasoning_gym",
     "sat",
     "tiny",
 )

@@ -4,7 +4,7 @@ import difflib
 import typing
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from jaxrl.config.foreign import FOREIGN
 
@@ -15,6 +15,23 @@ NonNegative = Annotated[float, Field(ge=0)]
 Positive = Annotated[float, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
+
+
+def _in_order(span: tuple[int, int]) -> tuple[int, int]:
+    if span[0] > span[1]:
+        raise ValueError(
+            f"{list(span)} must be the smallest and the largest number, in this order; swap them"
+        )
+    return span
+
+
+def span(least: int, most: int) -> Any:
+    """The type of a pair of whole numbers, smallest and largest, both between `least` and `most`.
+
+    (A type checker does not know types that a function makes: hence `ignore[valid-type]` where it is used.)
+    """
+    end = Annotated[int, Field(ge=least, le=most)]
+    return Annotated[tuple[end, end], Field(strict=False), AfterValidator(_in_order)]
 
 
 class Section(BaseModel):
@@ -40,11 +57,14 @@ def _unknown_name(name: str, section: type[Section]) -> str:
     it is called here, if other libraries have it; else the nearest name.
     """
     known = _descendants(Section)
-    owners = {other for other in known if name in other.model_fields and not other.__subclasses__()}
-    inside = {
-        cls for other in known for field in other.model_fields.values() for cls in _in(field.annotation)
+    in_configs = {
+        inner for other in known for key in other.model_fields.values() for inner in _in(key.annotation)
     }
-    owners = owners & inside or owners  # sections of commands alone are no place in a config
+    owners = {
+        other
+        for other in known & in_configs
+        if name in other.model_fields and not other.__subclasses__() and name not in FOREIGN
+    }
     near = difflib.get_close_matches(name, section.model_fields, n=1, cutoff=0.5)
     hint = ""
     if owners:

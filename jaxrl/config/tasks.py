@@ -2,31 +2,14 @@
 `tasks/`.
 """
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from jaxrl.config.section import NonNegativeInt, Positive, PositiveInt, Section, Share
+from jaxrl.config.section import NonNegativeInt, Positive, PositiveInt, Section, Share, span
 from jaxrl.types import MAX_REWARD
 
 Hops = Annotated[tuple[PositiveInt, ...], Field(strict=False, min_length=1)]
-
-
-def _in_order(span: tuple[int, int]) -> tuple[int, int]:
-    if span[0] > span[1]:
-        raise ValueError(
-            f"{list(span)} must be the smallest and the largest number, in this order; swap them"
-        )
-    return span
-
-
-def _span(least: int, most: int) -> Any:
-    """The type of a pair of whole numbers, smallest and largest, both between `least` and `most`.
-
-    (A type checker does not know types that a function makes: hence `ignore[valid-type]` where it is used.)
-    """
-    end = Annotated[int, Field(ge=least, le=most)]
-    return Annotated[tuple[end, end], Field(strict=False), AfterValidator(_in_order)]
 
 
 Operators = Annotated[tuple[Literal["+", "-", "*", "//"], ...], Field(strict=False, min_length=1)]
@@ -150,7 +133,7 @@ class SatSection(AnyTaskSection):
     """
 
     name: Literal["sat"]
-    variables: _span(2, 10_000) = (10, 20)  # type: ignore[valid-type]
+    variables: span(2, 10_000) = (10, 20)  # type: ignore[valid-type]
     clause_sizes: Annotated[
         tuple[Annotated[int, Field(ge=2, le=20)], ...], Field(strict=False, min_length=1)
     ] = (3,)
@@ -214,8 +197,8 @@ class ArithmeticSection(AnyTaskSection):
     """
 
     name: Literal["arithmetic"]
-    terms: _span(2, 20) = (2, 3)  # type: ignore[valid-type]
-    digits: _span(1, 12) = (1, 2)  # type: ignore[valid-type]
+    terms: span(2, 20) = (2, 3)  # type: ignore[valid-type]
+    digits: span(1, 12) = (1, 2)  # type: ignore[valid-type]
     operators: Operators = ("+", "-", "*", "//")
     seed: NonNegativeInt = 0
     train: NonNegativeInt = 1000
@@ -233,9 +216,9 @@ class CountdownSection(AnyTaskSection):
     """
 
     name: Literal["countdown"]
-    numbers: _span(2, 6) = (3, 4)  # type: ignore[valid-type]
+    numbers: span(2, 6) = (3, 4)  # type: ignore[valid-type]
     largest: Annotated[int, Field(ge=2, le=10_000)] = 99
-    targets: _span(1, 1_000_000) = (10, 99)  # type: ignore[valid-type]
+    targets: span(1, 1_000_000) = (10, 99)  # type: ignore[valid-type]
     seed: NonNegativeInt = 0
     train: NonNegativeInt = 1000
     val: NonNegativeInt = 100
@@ -335,6 +318,26 @@ class CodeSection(ProgramSection):
     check_programs: bool = True
 
 
+class ReasoningGymSection(AnyTaskSection):
+    """Data sets of the library reasoning-gym; see `tasks/reasoning_gym.py`. Needs the extra `reasoning_gym`.
+
+    dataset: the name of one set, or several with their weights (`{chain_sum: 2, leg_counting: 1}`).
+    options: set -> its parameters (`{chain_sum: {min_terms: 2}}`).
+    level: how hard, by the sets' own curricula, from 0; a set with fewer levels gives its last. Null leaves
+      the sets' defaults. Stages with rising levels are a curriculum.
+    seed, train, val, test: as those of `sat`.
+    """
+
+    name: Literal["reasoning_gym"]
+    dataset: Annotated[str, Field(min_length=1)] | Annotated[dict[str, Positive], Field(min_length=1)]
+    options: Options = Options()
+    level: NonNegativeInt | None = None
+    seed: NonNegativeInt = 0
+    train: NonNegativeInt = 1000
+    val: NonNegativeInt = 100
+    test: NonNegativeInt = 100
+
+
 TaskSection = Annotated[
     AbductionSection
     | ArithmeticSection
@@ -344,6 +347,7 @@ TaskSection = Annotated[
     | DeductionSection
     | KnowledgeGraphSection
     | MathSection
+    | ReasoningGymSection
     | SatSection
     | TinySection,
     Field(discriminator="name"),

@@ -3,7 +3,12 @@
 from typing import Any
 
 from jaxrl.envs.agentgym import AgentGym
+from jaxrl.envs.alfworld.rules import AlfWorld
+from jaxrl.envs.babyai.rules import BabyAI
 from jaxrl.envs.base import World
+from jaxrl.envs.custom.world import CustomWorld
+from jaxrl.envs.gym import Gymnasium
+from jaxrl.envs.scienceworld.rules import ScienceWorld
 from jaxrl.envs.textcraft.rules import TextCraft
 from jaxrl.envs.webshop.rules import WebShop
 from jaxrl.envs.world import TextWorld
@@ -12,6 +17,11 @@ from jaxrl.errors import InputError
 # name in a config -> the world of a section; what needs the extra `envs` is imported when one is made
 ENVS = {
     "agentgym": lambda section: TextWorld(section, AgentGym(section)),
+    "alfworld": lambda section: TextWorld(section, AlfWorld(section)),
+    "babyai": lambda section: TextWorld(section, BabyAI(section)),
+    "custom_env": CustomWorld,
+    "gymnasium": lambda section: TextWorld(section, Gymnasium(section)),
+    "scienceworld": lambda section: TextWorld(section, ScienceWorld(section)),
     "textcraft": lambda section: TextWorld(section, TextCraft(section)),
     "webshop": lambda section: TextWorld(section, WebShop(section)),
 }

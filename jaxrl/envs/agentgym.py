@@ -11,11 +11,14 @@ A number is used again for the next problem, as AgentGym's own client does: maki
 worlds. `jaxrl serve-env` is such a server, of jaxrl's worlds (`envs/server.py`).
 
 Actions, their formats and what the policy is told are those of jaxrl's world of the same name. Of a reward
-that a server adds up over an episode (SciWorld's score) each turn gets what it added.
+that a server adds up over an episode (ScienceWorld's score of 0 to 100) each turn gets what it added, in
+parts of 1.
 """
 
+import contextlib
 import http.client
 import json
+import math
 import random
 import time
 import urllib.parse
@@ -28,6 +31,7 @@ from jaxrl.envs.textcraft.rules import TextCraft
 from jaxrl.envs.webshop.rules import WebShop
 from jaxrl.envs.world import Answer, Data
 from jaxrl.errors import InputError
+from jaxrl.files.jsonl import short
 from jaxrl.tasks.drawing import Claim
 from jaxrl.tasks.fields import field, is_int
 
@@ -43,8 +47,8 @@ class Dialect:
     """How a world's server spells the protocol.
 
     id: the key of an episode's number. problem: of the problem's, in `reset`. text: of an observation in a
-    step's answer. reward: of the reward there; `score` is what has come together so far. success: from which
-    reward of the whole episode on it is one.
+    step's answer. reward: of the reward there; `score` is what has come together so far, in units of which
+    `scale` are a reward of 1. success: from which reward of the whole episode on it is one.
     """
 
     rules: Any
@@ -52,6 +56,7 @@ class Dialect:
     problem: str = "data_idx"
     text: str = "observation"
     reward: str = "reward"
+    scale: float = 1.0
     success: float = 1.0
 
 
@@ -68,9 +73,9 @@ class Unknown:
 DIALECTS = {
     "textcraft": Dialect(TextCraft),
     "webshop": Dialect(WebShop, id="env_idx", problem="session_id", text="state"),
-    "babyai": Dialect(Unknown(read_first_line), success=0.5),
+    "babyai": Dialect(Unknown(read_first_line), success=1e-6),
     "alfworld": Dialect(Unknown(read_behind_last), problem="game"),
-    "sciworld": Dialect(Unknown(read_behind_last), reward="score", success=100.0),
+    "scienceworld": Dialect(Unknown(read_behind_last), reward="score", scale=100.0),
 }
 
 
@@ -86,8 +91,12 @@ class AgentGym:
     policies = ()
 
     def __init__(self, section: "AgentGymSection"):
-        url = urllib.parse.urlsplit(section.url)
-        if url.scheme != "http" or not url.hostname:
+        try:
+            url = urllib.parse.urlsplit(section.url)
+            self.host, self.port, self.path = url.hostname, url.port, url.path.rstrip("/")
+        except ValueError:  # of a port that is no number
+            self.host = None
+        if self.host is None or url.scheme != "http":
             raise InputError(
                 f"env.url {section.url!r} is no address of a server; give one as http://host:port"
             )
@@ -111,14 +120,13 @@ class AgentGym:
 
     def begin(self, data_idx: int) -> tuple[int, str]:
         """(number of an episode, first observation)"""
-        if self._free:
+        with contextlib.suppress(IndexError, WorldError):  # none is free, or it is forgotten there
             number = self._free.pop()
-            try:
-                return number, self._reset(number, data_idx)
-            except WorldError:  # it is forgotten there; a fresh one is none the worse
-                pass
+            return number, self._reset(number, data_idx)
         created = self.ask("create", {})
-        number = created[self.dialect.id] if isinstance(created, dict) else created
+        number = created.get(self.dialect.id) if isinstance(created, dict) else created
+        if not is_int(number):
+            raise WorldError(f"{self.section.url} answered /create without a number: {short(created)}")
         return number, self._reset(number, data_idx)
 
     def end(self, number: int) -> None:
@@ -127,7 +135,10 @@ class AgentGym:
     def _reset(self, number: int, data_idx: int) -> str:
         body = {self.dialect.id: number, self.dialect.problem: data_idx}
         told = self.ask("reset", body | ({"world_type": "Text"} if self.section.env == "alfworld" else {}))
-        return told[0] if isinstance(told, list) else told["observation"]
+        text = told.get("observation") if isinstance(told, dict) else told and told[0]
+        if not isinstance(text, str):
+            raise WorldError(f"{self.section.url} answered /reset without an observation: {short(told)}")
+        return text
 
     def ask(self, verb: str, body: Data) -> Any:
         """What the server answers to a POST.
@@ -135,16 +146,12 @@ class AgentGym:
         Raises:
           WorldError: it does not, or answers with an error.
         """
-        url = urllib.parse.urlsplit(self.section.url)
         where = f"{self.section.url.rstrip('/')}/{verb}"
         for left in reversed(range(TRIES)):
-            connection = http.client.HTTPConnection(url.hostname, url.port, timeout=self.section.timeout_s)
+            connection = http.client.HTTPConnection(self.host, self.port, timeout=self.section.timeout_s)
             try:
                 connection.request(
-                    "POST",
-                    f"{url.path.rstrip('/')}/{verb}",
-                    json.dumps(body),
-                    {"Content-Type": "application/json"},
+                    "POST", f"{self.path}/{verb}", json.dumps(body), {"Content-Type": "application/json"}
                 )
                 response = connection.getresponse()
                 status, text = response.status, response.read(MOST_BYTES)
@@ -161,7 +168,7 @@ class AgentGym:
 
 
 class Remote:
-    """One game on the server."""
+    """One game on the server; `act` raises WorldError where that fails."""
 
     def __init__(self, rules: AgentGym, data_idx: int):
         self.rules, self.is_open, self.score = rules, True, 0.0
@@ -170,11 +177,12 @@ class Remote:
     def act(self, action: str) -> Answer:
         dialect = self.rules.dialect
         told = self.rules.ask("step", {dialect.id: self.number, "action": action})
-        try:
-            text, value, done = told[dialect.text], float(told[dialect.reward]), bool(told["done"])
-        except (KeyError, TypeError, ValueError) as error:
-            raise WorldError(f"{self.rules.section.url} answered a step without {error}") from None
-        reward = value - self.score if dialect.reward == "score" else value
+        given = told if isinstance(told, dict) else {}
+        text, value, done = (given.get(key) for key in (dialect.text, dialect.reward, "done"))
+        is_whole = isinstance(text, str) and isinstance(value, int | float) and isinstance(done, bool)
+        if not is_whole or not math.isfinite(value):
+            raise WorldError(f"{self.rules.section.url} answered /step with {short(told)}")
+        reward = value / dialect.scale - (self.score if dialect.reward == "score" else 0.0)
         self.score += reward
         success = {"success": float(self.score >= dialect.success)} if done else {}
         return Answer(text, reward, done, success)

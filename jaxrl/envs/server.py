@@ -38,17 +38,16 @@ class Held:
     """An episode on the server: its game, and what was last seen. One request at a time works in it."""
 
     def __init__(self, game: Game):
-        self.lock = threading.Lock()
+        self.lock, self.used = threading.Lock(), time.monotonic()
         self.begin(game)
 
     def begin(self, game: Game) -> None:
-        self.game, self.score, self.used = game, 0.0, time.monotonic()
-        self.last = Answer(game.opening)
+        self.game, self.score, self.last = game, 0.0, Answer(game.opening)
 
     def step(self, action: str) -> Answer:
         if self.last.done:
             raise Refused("the episode is over; reset it")
-        self.last, self.used = self.game.act(action), time.monotonic()
+        self.last = self.game.act(action)
         self.score += self.last.reward
         return self.last
 
@@ -57,28 +56,27 @@ class Episodes:
     """The episodes of a server, by number.
 
     Args:
-      most: so many are held at once; beyond it the one that was not used for longest goes, where that is
-        longer than `idle_s`, else a new one is refused.
+      most: so many are held at once; one more is refused.
+      idle_s: those that nobody has used for so long are closed when the next is made.
     """
 
     def __init__(self, world: TextWorld, problems: list[Problem], most: int, idle_s: float):
         self.world, self.problems, self.most, self.idle_s = world, problems, most, idle_s
         self.held: dict[int, Held] = {}
-        self._next, self._lock = 0, threading.Lock()
+        self._next, self._lock = 0, threading.RLock()
 
     def create(self) -> tuple[int, Held]:
-        self._make_room()
         with self._lock:
+            self._make_room()
             number, self._next = self._next, self._next + 1
-        held = Held(self._game(number))
-        with self._lock:
-            self.held[number] = held
+            held = self.held[number] = Held(self._game(number))
         return number, held
 
     def get(self, number: Any) -> Held:
         held = self.held.get(number) if isinstance(number, int) else None
         if held is None:
             raise Refused(f"there is no episode {str(number)[:40]}; create one")
+        held.used = time.monotonic()
         return held
 
     def reset(self, held: Held, index: Any) -> None:
@@ -98,13 +96,12 @@ class Episodes:
         return self.world.rules.game(self.problems[index % len(self.problems)].data)
 
     def _make_room(self) -> None:
-        with self._lock:
-            if len(self.held) < self.most:
-                return
-            number, oldest = min(self.held.items(), key=lambda pair: pair[1].used)
-            if time.monotonic() - oldest.used < self.idle_s:
-                raise Refused(f"{self.most} episodes are open, which is all that are held; close one")
-        self.close(number)
+        now = time.monotonic()
+        for number, held in list(self.held.items()):
+            if now - held.used > self.idle_s:
+                self.close(number)
+        if len(self.held) >= self.most:
+            raise Refused(f"{self.most} episodes are open, which is all that are held; close one")
 
 
 class EnvServer(ThreadingHTTPServer):
@@ -188,8 +185,8 @@ def _step(server: EnvServer, held: Held, body: dict[str, Any]) -> Any:
         raise Refused("`action` must be a text")
     answer = held.step(action)
     told = {server.dialect.text: answer.observation, "reward": answer.reward, "done": answer.done}
-    if server.world_name in ("babyai", "sciworld"):
-        told["score"] = held.score
+    if server.world_name in ("babyai", "scienceworld"):
+        told["score"] = round(held.score * server.dialect.scale, 9)
     return told | ({"info": None} if server.world_name == "webshop" else _extras(server, held))
 
 

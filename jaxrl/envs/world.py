@@ -11,7 +11,7 @@ worlds share is here, and nothing of it is in them:
 
 import random
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -230,7 +230,11 @@ class Episode:
             if not told.startswith("Error: "):  # AgentGym's own
                 told = f"Your answer could not be read: {told}."
             return Answer(told, metrics={"parse_errors": 1.0})
-        return self.game.act(action)
+        answer = self.game.act(action)
+        if action:
+            return answer
+        # AgentGym's clients pass on what they cannot read as no action at all
+        return replace(answer, metrics=answer.metrics | {"parse_errors": 1.0})
 
 
 # --------------------------------------------------------------------------------------------------- episodes

@@ -12,6 +12,7 @@ from jaxrl.tasks.numbers.arithmetic import Arithmetic
 from jaxrl.tasks.numbers.countdown import Countdown
 from jaxrl.tasks.programs.abduction import Abduction
 from jaxrl.tasks.programs.deduction import Deduction
+from jaxrl.tasks.reasoning_gym import ReasoningGym
 from jaxrl.tasks.rewards import Shaped
 from jaxrl.tasks.sat.task import Sat
 from jaxrl.tasks.tiny import Tiny
@@ -25,6 +26,7 @@ TASKS = {
     "deduction": Deduction,
     "knowledge_graph": KnowledgeGraph,
     "math": Math,
+    "reasoning_gym": ReasoningGym,
     "sat": Sat,
     "tiny": Tiny,
 }

@@ -21,7 +21,9 @@ def test_what_the_table_names_is_there():
 
 
 def test_no_name_of_ours_is_in_the_table():
-    assert not {key for section in _descendants(Section) for key in section.model_fields} & FOREIGN.keys()
+    """But `dataset`, which reasoning-gym calls so, too: elsewhere the table still explains it."""
+    ours = {key for section in _descendants(Section) for key in section.model_fields}
+    assert ours & FOREIGN.keys() == {"dataset"}
 
 
 @pytest.mark.parametrize(

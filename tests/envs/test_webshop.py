@@ -198,6 +198,7 @@ def test_the_pages_by_hand():
         ("click[next >]", results),
         ("click[B0AAAAAAA1]", item),
         ("click[dark green]", item),
+        ("click[8]", item),
         ("click[description]", f"{head}< Prev [SEP] {SHOE.description}"),
         ("click[buy now]", f"{head}< Prev [SEP] {SHOE.description}"),
         ("click[< prev]", item),

@@ -157,6 +157,8 @@ def test_turns_that_cannot_be_read_are_answered_and_counted(name):
     good = play(world_of(name), problem, "expert", random.Random(0)).turns
     mixed = replay(world_of(name), problem, [turn for each in good for turn in ("nothing", each)])
     assert mixed.success and mixed.metrics["parse_errors"] == len(good), "an unread turn changes nothing"
+    there = replay(world_of(name, compat="agentgym"), problem, ["nothing", *good])
+    assert there.success and there.metrics["parse_errors"] == 1
 
 
 @worlds

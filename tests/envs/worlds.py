@@ -7,7 +7,7 @@ from jaxrl.config.file import make_env_section
 from jaxrl.envs import make_world
 from jaxrl.envs.world import TextWorld, Transcript, play
 
-NAMES = ("textcraft", "webshop")
+NAMES = ("alfworld", "textcraft", "webshop")
 SIZES = {"train": 40, "val": 20, "test": 20}
 
 

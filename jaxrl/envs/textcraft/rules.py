@@ -61,6 +61,7 @@ FORMS += "vase wheel"
 MATERIALS, BASES, FORMS = MATERIALS.split(), BASES.split(), FORMS.split()
 
 _CRAFT = re.compile(r"craft (.+?) using (.+)")
+_CRAFT_THERE = re.compile(r"craft (.*) using (.*)")
 _GET = re.compile(r"get ([0-9]+) (.+)")
 
 
@@ -143,10 +144,8 @@ class TextCraft:
     def choose(self, policy: str, game: "Crafting", rng: random.Random) -> tuple[str, str]:
         if policy == "expert":
             plan = game.book.plan(game.goal, game.inventory)
-            made = plan[0].split(" using ")[0].split(" ", 2)
-            return f"I need {made[2]} for {game.goal}." if len(plan) > 1 else "This is the last step.", plan[
-                0
-            ]
+            _, _, item = plan[0].partition(" using ")[0].split(" ", 2)
+            return f"I need {item} for {game.goal}." if len(plan) > 1 else "This is the last step.", plan[0]
         if policy == "heuristic":
             return "I go for the goal itself.", one_step(game)
         return "I try something.", rng.choice(game.actions())
@@ -272,9 +271,6 @@ class Crafting:
             return item
         count = int(number) if number.isdigit() else 1
         return f"ItemTagWithCount(item_tag=ItemTag(tag=None, item_id='{self._shown(item)}'), count={count})"
-
-
-_CRAFT_THERE = re.compile(r"craft (.*) using (.*)")
 
 
 def one_step(game: Crafting) -> str:

@@ -1,0 +1,1 @@
+"""ScienceWorld's thirty tasks, played on its own simulator in a Java machine."""
