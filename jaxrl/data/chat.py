@@ -67,6 +67,11 @@ def render_next_turn(
     return read + said + _encode(tokenizer, text[len(before) :])
 
 
+def takes_back_thoughts(tokenizer: "PreTrainedTokenizerBase") -> bool:
+    """Whether the chat template is of a family that takes thoughts out of earlier turns."""
+    return find_family(functools.partial(_render, tokenizer)) is not None
+
+
 def spoken(tokenizer: "PreTrainedTokenizerBase", said: list[int]) -> str:
     """What a policy has said, as a message's content: all of its ids but the one that closes the turn."""
     return tokenizer.decode(said[:-1] if said[-1] in tokenizer.all_special_ids else said)
