@@ -418,12 +418,12 @@ def check_rl(ahead: Ahead, stage: RLStage) -> Found:
     check_rows(rows, ahead.mesh, setting)
     check_excluded(stage, ahead.model.vocab_size, ahead.mesh)
     task = ahead.make_task(stage.task)
-    if isinstance(task, WorldTask) and stage.algo.rows_per_episode == 1:
-        if takes_back_thoughts(ahead.tokenizer):
-            log.warning(
-                "%s: the chat template takes back the thoughts of earlier turns, and a turn that then begins "
-                "another row ends its episode (context_full); set algo.rows_per_episode to task.max_turns, or "
-                "model.chat_template to one that keeps what was said",
-                stage.name,
-            )
+    has_one_row = isinstance(task, WorldTask) and stage.algo.rows_per_episode == 1
+    if has_one_row and takes_back_thoughts(ahead.tokenizer):
+        log.warning(
+            "%s: the chat template takes back the thoughts of earlier turns, and a turn that then begins "
+            "another row ends its episode (context_full); set algo.rows_per_episode to task.max_turns, or "
+            "model.chat_template to one that keeps what was said",
+            stage.name,
+        )
     return Found(learns=ahead.check_problems(stage, task))
