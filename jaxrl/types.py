@@ -31,11 +31,21 @@ class Message(TypedDict):
 
 
 class StopReason(StrEnum):
-    """Why a completion ended."""
+    """Why a completion ended; from ENV_DONE on, why an episode did: the world ended it, there were no more
+    turns for it, the next prompt would not have fit, the policy could not be read, no world answered.
+    """
 
     EOS = "eos"
     STOP_STRING = "stop_string"
     MAX_TOKENS = "max_tokens"
+    ENV_DONE = "env_done"
+    MAX_TURNS = "max_turns"
+    CONTEXT_FULL = "context_full"
+    PARSE_ERROR = "parse_error"
+    FAILED = "failed"  # no world answered: the verdict's error says why
+
+
+CUTS = (StopReason.MAX_TOKENS, StopReason.MAX_TURNS, StopReason.CONTEXT_FULL)
 
 
 @dataclass(frozen=True)
@@ -103,24 +113,28 @@ class Completion:
 class Turn:
     """What the policy said at one point of an episode, to all that stands in the completion's prompt.
 
-    `reward` is what this turn earned; those of an episode add up to its verdict's.
+    `reward` is what this turn earned; those of an episode add up to its verdict's. `observation`: what the
+    world answered.
     """
 
     completion: Completion
     reward: float
+    observation: str = ""
 
 
 @dataclass(frozen=True)
 class Trajectory:
     """One verified episode: its turns, its verdict, and the age of the weights that produced it.
 
-    A task is an environment of one turn: see `one_turn`.
+    A task is an environment of one turn: see `one_turn`. `ended`: why the episode ended; None where that is
+    why its last turn did.
     """
 
     problem: Problem
     turns: tuple[Turn, ...]
     verdict: Verdict
     policy_version: int
+    ended: StopReason | None = None
 
     @classmethod
     def one_turn(
@@ -161,12 +175,12 @@ class Trajectory:
     @property
     def stop_reason(self) -> "StopReason":
         """Why the episode ended."""
-        return self.turns[-1].completion.stop_reason
+        return self.ended or self.turns[-1].completion.stop_reason
 
     @property
     def is_cut(self) -> bool:
         """Whether the policy was stopped before it had come to its end."""
-        return self.stop_reason is StopReason.MAX_TOKENS
+        return self.stop_reason in CUTS
 
 
 def _goes_on(row: Completion, turn: Completion) -> bool:

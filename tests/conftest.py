@@ -36,6 +36,7 @@ LANES = {
     "sandbox": (
         "sandbox",
         "verify",
+        "envs/test_pool.py",
         "tasks/code",
         "tasks/programs",
         "cases/test_program_cases.py",
@@ -50,6 +51,7 @@ LANES = {
         "model/test_remat.py",
         "policy/test_load.py",
         "rollout/test_collect.py",
+        "rollout/test_episodes.py",
         "test_bench.py",
         "test_bench_gpu.py",
         "test_seeds.py",

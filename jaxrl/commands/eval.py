@@ -9,13 +9,13 @@ from jaxrl.commands.model import tokenizer_at, with_tokens_of
 from jaxrl.config.experiment import EvalStage
 from jaxrl.config.shared import VerifySection
 from jaxrl.data.tokenizer import eos_ids
+from jaxrl.envs.asked import make_asked
 from jaxrl.errors import InputError
 from jaxrl.eval.evaluate import baseline_rows, choose_problems, evaluate
 from jaxrl.policy.folder import model_folder
 from jaxrl.policy.hand_over import PolicyWeights
-from jaxrl.rollout.collect import open_pool
+from jaxrl.rollout.collect import open_pool, verifiers_of
 from jaxrl.sample.engine import Engine
-from jaxrl.tasks import make_task
 from jaxrl.track.evaluations import Row
 
 
@@ -31,7 +31,7 @@ def evaluate_model(
     """The baselines' rows and the policy's, on the task and split of an eval stage; `moment` as in
     `sample_file`.
     """
-    task = make_task(stage.task)
+    task = make_asked(stage.task)
     problems = choose_problems(task, stage)
     folder = model_folder(model)
     tokenizer = tokenizer_at(moment, folder)
@@ -55,4 +55,5 @@ def evaluate_model(
             jax.random.key(seed),
             stage.name,
         )
-        return [*baseline_rows(task, pool, problems, seed), row]
+        with verifiers_of(task, pool, verify) as verifiers:
+            return [*baseline_rows(task, verifiers, problems, seed), row]

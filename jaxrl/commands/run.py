@@ -29,6 +29,7 @@ from jaxrl.device.gpu import set_up_gpus
 from jaxrl.device.memory import explain_out_of_memory
 from jaxrl.device.mesh import make_mesh, num_row_shards
 from jaxrl.device.processes import agree, check_same, gather, is_first, joined, on_first
+from jaxrl.envs.asked import make_asked
 from jaxrl.errors import InputError
 from jaxrl.files.disk import write_whole
 from jaxrl.files.lock import locked
@@ -39,7 +40,6 @@ from jaxrl.policy.describe import describe
 from jaxrl.policy.hand_over import PolicyWeights
 from jaxrl.policy.load import load
 from jaxrl.policy.tokenizer import load_run_tokenizer
-from jaxrl.tasks import make_task
 from jaxrl.tasks.base import Task
 from jaxrl.track.console import Console
 from jaxrl.track.evaluations import EVAL, load_rows, render_table
@@ -146,11 +146,11 @@ def date_told(tokenizer: Any, began: datetime) -> str | None:
 
 
 def task_maker() -> Callable[[Any], Task]:
-    """`make_task`, which makes one task for equal sections, and that its problems once. A user's own task may
-    change as it is asked, so whoever asks for one gets a new one.
+    """`make_asked`, which makes one task for equal sections, and that its problems once. A user's own task
+    may change as it is asked, so whoever asks for one gets a new one.
     """
-    once = functools.cache(make_task)
-    return lambda section: (make_task if isinstance(section, CustomSection) else once)(section)
+    once = functools.cache(make_asked)
+    return lambda section: (make_asked if isinstance(section, CustomSection) else once)(section)
 
 
 def smaller(stage: Stage, mesh: Mesh) -> str:

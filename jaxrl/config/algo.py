@@ -90,6 +90,10 @@ class PolicyGradientSection(Section):
     curriculum: which problems are drawn: `none`, each once an epoch; `success_rate`, oftenest those solved
       half the time.
     replay: its section; null replays nothing.
+    rows_per_episode: of a world's episodes, most rows of an update that one has. A row goes on from turn to
+      turn as long as the chat template only adds to it; one that takes back thoughts begins a row every turn,
+      and needs the world's max_turns here. An episode that would need more ends there, as one that was cut
+      (`context_full`). Room for so many rows is kept on the device; those that stay empty cost no time.
     """
 
     problems_per_batch: PositiveInt = 16
@@ -114,6 +118,7 @@ class PolicyGradientSection(Section):
     overlong_buffer: PositiveInt | None = None
     curriculum: Literal["none", "success_rate"] = "none"
     replay: ReplaySection | None = None
+    rows_per_episode: PositiveInt = 1
 
     @property
     def replayed_per_batch(self) -> int:
@@ -124,9 +129,8 @@ class PolicyGradientSection(Section):
     @property
     def rows_per_update(self) -> int:
         """The most sequences that one optimiser step sees."""
-        return -(
-            -(self.problems_per_batch * self.group_size + self.replayed_per_batch) // self.updates_per_batch
-        )
+        fresh = self.problems_per_batch * self.group_size * self.rows_per_episode
+        return -(-(fresh + self.replayed_per_batch) // self.updates_per_batch)
 
     @property
     def num_updates(self) -> int:

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from jaxrl.config.algo import GRPOSection, PolicyGradientSection, PPOSection
+from jaxrl.config.envs import EnvSection, env_sections
 from jaxrl.config.section import Fraction, PositiveInt, Section, Seed, merge
 from jaxrl.config.shared import (
     CheckpointSection,
@@ -31,6 +32,7 @@ from jaxrl.config.tasks import TaskSection
 from jaxrl.files.place import is_url, join, local_copy, local_path
 
 LEAST_RL_TEMPERATURE = 0.01  # float32 logits are rounded by some 1e-6: 1e-4 nats here
+AskedSection = Annotated[TaskSection | EnvSection, Field(discriminator="name")]  # a task, or a world
 # it becomes the name of a folder
 StageName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9 ._-]*$")]
 
@@ -100,7 +102,7 @@ class SFTStage(FineTuningStage):
     val_fraction: Fraction = 0.1
     eval_every: PositiveInt = 50
     patience: PositiveInt | None = None
-    task: TaskSection | None = None
+    task: AskedSection | None = None
 
 
 class RLStage(Section):
@@ -108,6 +110,8 @@ class RLStage(Section):
 
     steps: batches of experience.
     seq_len: tokens per row of the update; null means max_prompt_tokens + max_new_tokens, which always fits.
+      An episode of a world whose next prompt would leave no room for max_new_tokens in a row ends, as one
+      that was cut.
     algo: the objective.
     lora: as shared; null trains the whole model.
     task: as shared; its train split is what is asked.
@@ -119,7 +123,7 @@ class RLStage(Section):
     seq_len: PositiveInt | None = None
     algo: PolicyGradientSection
     lora: LoraSection | None = None
-    task: TaskSection
+    task: AskedSection
     sample: SampleSection = SampleSection()
     optim: OptimSection = OptimSection()
 
@@ -162,6 +166,16 @@ class RLStage(Section):
         if algo.overlong_buffer is not None and algo.overlong_buffer >= limit:
             raise ValueError(
                 f"algo.overlong_buffer={algo.overlong_buffer} must be below sample.max_new_tokens={limit}"
+            )
+        if algo.overlong == "penalty" and self.task.name in env_sections():
+            raise ValueError(
+                "algo.overlong: penalty measures one completion, and a world's episodes have several; set it "
+                "to keep or mask"
+            )
+        if algo.rows_per_episode > 1 and self.task.name not in env_sections():
+            raise ValueError(
+                f"algo.rows_per_episode={algo.rows_per_episode} is for episodes of a world, and "
+                f"{self.task.name} is a task, whose completions are one row each; set it to 1"
             )
         if algo.reference_every is not None and algo.reference_every >= self.steps:
             raise ValueError(
@@ -229,7 +243,7 @@ class RSFTStage(FineTuningStage):
     samples_per_problem: PositiveInt = 8
     keep_top: PositiveInt = 1
     min_reward: float | None = None
-    task: TaskSection
+    task: AskedSection
     sample: SampleSection = SampleSection()
 
     @model_validator(mode="after")
@@ -269,7 +283,7 @@ class EvalStage(Section):
     name: StageName = "eval"
     split: Literal["train", "val", "test"] = "test"
     limit: PositiveInt | None = None
-    task: TaskSection
+    task: AskedSection
     sample: SampleSection = SampleSection()
 
 
@@ -310,7 +324,7 @@ class Config(Section):
     mesh: the devices, and where arrays lie on them.
     gpu: memory and compiler flags on NVIDIA GPUs.
     distributed: the processes, where there are several.
-    task: what is asked and how it is judged.
+    task: what is asked and how it is judged: a task, or a world whose episodes are played.
     sample: how completions are drawn.
     optim: the optimiser.
     verify: verifier processes.
@@ -329,7 +343,7 @@ class Config(Section):
     mesh: MeshSection = MeshSection()
     gpu: GPUSection = GPUSection()
     distributed: DistributedSection = DistributedSection()
-    task: TaskSection | None = None
+    task: AskedSection | None = None
     sample: SampleSection = SampleSection()
     optim: OptimSection = OptimSection()
     verify: VerifySection = VerifySection()

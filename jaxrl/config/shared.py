@@ -216,7 +216,8 @@ class OptimSection(Section):
 
 class VerifySection(Section):
     """The verifier pool: a sample that fails (timeout, crash, exception) gets the task's failure reward and
-    is counted as an error.
+    is counted as an error. Of a world, whose episodes live in such processes, a sample here is one turn; what
+    fails costs its episode.
 
     workers: processes.
     timeout_s: wall time of one sample, after which its worker is killed.

@@ -52,19 +52,24 @@ def render_next_turn(
       messages: the chat; the last assistant's content is `spoken(tokenizer, said)`.
       read, said: prompt_ids and completion_ids of the turn before.
     Raises:
-      InputError: as `render_for_sampling`.
+      InputError: as `render_for_sampling`, of what came since.
     """
     render = functools.partial(_render, tokenizer)
     messages = _without_bos(tokenizer, render, messages)
     last = max(i for i, message in enumerate(messages) if message["role"] == "assistant")
     text = render(messages, True)
-    _refuse_losses(render, messages, text, opens_turn=True)
+    _refuse_losses(render, messages, text, opens_turn=True, since=last)
     before = render(messages[:last], True) + messages[last]["content"]
     if said[-1] in tokenizer.all_special_ids:
         before += tokenizer.decode(said[-1:])
     if not text.startswith(before):
         return _encode(tokenizer, text)
     return read + said + _encode(tokenizer, text[len(before) :])
+
+
+def takes_back_thoughts(tokenizer: "PreTrainedTokenizerBase") -> bool:
+    """Whether the chat template is of a family that takes thoughts out of earlier turns."""
+    return find_family(functools.partial(_render, tokenizer)) is not None
 
 
 def spoken(tokenizer: "PreTrainedTokenizerBase", said: list[int]) -> str:
@@ -273,15 +278,19 @@ def _without_bos(tokenizer, render: Render, messages: Sequence[Message]) -> Sequ
     return [{**message, "content": message["content"].removeprefix(bos)} for message in messages]
 
 
-def _refuse_losses(render: Render, messages: Sequence[Message], text: str, opens_turn: bool) -> None:
+def _refuse_losses(
+    render: Render, messages: Sequence[Message], text: str, opens_turn: bool, since: int = 0
+) -> None:
     """InputError if `text`, the rendered messages, would be the same without something that the messages
-    carry.
+    carry; looked for in message `since` and those after it.
     """
 
     def is_lost(i: int, change: dict[str, Any]) -> bool:
         return render([*messages[:i], {**messages[i], **change}, *messages[i + 1 :]], opens_turn) == text
 
     for i, message in enumerate(messages):
+        if i < since:
+            continue
         for key in ("tools", "tool_calls"):
             if message.get(key) and is_lost(i, {key: []}):
                 raise InputError(

@@ -12,6 +12,7 @@ worlds share is here, and nothing of it is in them:
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from jaxrl.envs.base import Environment, StepResult, World
@@ -100,6 +101,10 @@ class TextWorld:
         self._drawn = Drawn(
             rules.name, settings, section.seed, sizes, lambda seed: rules.draw, self.problem, "env"
         )
+
+    def __reduce__(self) -> tuple:
+        """What a process needs that plays: no problems, and no pydantic."""
+        return type(self), (SimpleNamespace(**vars(self.section)), self.rules)
 
     def problems(self, split: str) -> list[Problem]:
         return self._drawn.problems(split)

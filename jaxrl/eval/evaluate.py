@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from jax import Array
 
 from jaxrl.config.experiment import EvalStage
+from jaxrl.envs.pool import EnvironmentPool
 from jaxrl.rollout.collect import collect
 from jaxrl.sample.engine import Engine
 from jaxrl.tasks.base import Task
@@ -21,7 +22,7 @@ def choose_problems(task: Task, stage: EvalStage) -> list[Problem]:
 
 def evaluate(
     engine: Engine,
-    pool: VerifierPool,
+    pool: VerifierPool | EnvironmentPool,
     tokenizer,
     problems: Sequence[Problem],
     trainable: Tree,

@@ -10,14 +10,14 @@ from jaxrl.data.chat import end_of_turn_id
 from jaxrl.data.dates import fix_moment
 from jaxrl.data.tokenizer import eos_ids, load_tokenizer, train_tokenizer
 from jaxrl.device.processes import agree
+from jaxrl.envs.asked import make_asked
 from jaxrl.errors import InputError
 from jaxrl.policy.folder import model_folder
-from jaxrl.tasks import make_task
 from jaxrl.tasks.base import Task
 
 
 def load_run_tokenizer(
-    config: Config, run_folder: Path, began: datetime, make_task: Callable[[Any], Task] = make_task
+    config: Config, run_folder: Path, began: datetime, make_task: Callable[[Any], Task] = make_asked
 ):
     """The run's tokenizer, which tells its templates the moment at which the run began, and the ids that end
     a completion.

@@ -1,8 +1,11 @@
-"""Problems in, verified groups out: sampling on the device and verification on the host, side by side."""
+"""Problems in, verified groups out: sampling on the device and verification on the host, side by side. A
+task's completions are verified; the episodes of a world are played (`episodes.py`).
+"""
 
 import zlib
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from functools import partial
 
@@ -10,7 +13,11 @@ from jax import Array
 
 from jaxrl.config.shared import VerifySection
 from jaxrl.data.chat import render_for_sampling
-from jaxrl.device.processes import gather, own_share
+from jaxrl.device.processes import gather, num_processes, own_share
+from jaxrl.envs.asked import WorldTask
+from jaxrl.envs.pool import EnvironmentPool
+from jaxrl.errors import InputError
+from jaxrl.rollout.episodes import Limits, play
 from jaxrl.sample.engine import Engine
 from jaxrl.sample.rows import Request
 from jaxrl.tasks.base import Task
@@ -18,8 +25,33 @@ from jaxrl.types import Group, Problem, Trajectory, Tree, Verdict
 from jaxrl.verify.pool import VerifierPool
 
 
-def open_pool(task: Task, section: VerifySection) -> VerifierPool:
-    """The pool that verifies a task's completions, as a config's `verify` section has it."""
+def open_pool(task: Task, section: VerifySection) -> VerifierPool | EnvironmentPool:
+    """The pool that verifies a task's completions, or has a world's episodes, as a config's `verify` section
+    has it.
+
+    Raises:
+      InputError: as the pools; a world in a run of several processes.
+    """
+    if not isinstance(task, WorldTask):
+        return open_verifiers(task, section)
+    if (count := num_processes()) > 1:
+        raise InputError(
+            f"episodes of a world are played by one process, and this run has {count}; start it"
+            " as one process"
+        )
+    return EnvironmentPool(
+        task.world,
+        section.workers,
+        section.timeout_s,
+        batch_timeout_s=section.batch_timeout_s,
+        recycle_after=section.recycle_after,
+        max_error_share=section.max_error_share,
+        pass_env=section.pass_env,
+    )
+
+
+def open_verifiers(task: Task, section: VerifySection) -> VerifierPool:
+    """The pool that verifies a task's completions; of a world, what its scripted policies do."""
     return VerifierPool(
         task.verify,
         section.workers,
@@ -32,9 +64,16 @@ def open_pool(task: Task, section: VerifySection) -> VerifierPool:
     )
 
 
+def verifiers_of(
+    task: Task, pool: VerifierPool | EnvironmentPool, section: VerifySection
+) -> AbstractContextManager[VerifierPool]:
+    """The verifiers of a task whose pool is open: the same, or, beside a world's pool, new ones."""
+    return nullcontext(pool) if isinstance(pool, VerifierPool) else open_verifiers(task, section)
+
+
 def collect(
     engine: Engine,
-    pool: VerifierPool,
+    pool: VerifierPool | EnvironmentPool,
     tokenizer,
     problems: Sequence[Problem],
     group_size: int,
@@ -42,17 +81,27 @@ def collect(
     frozen: Tree,
     key: Array,
     policy_version: int,
+    context: int | None = None,
+    rows: int | None = None,
 ) -> list[Group]:
-    """Sample group_size completions of every problem and verify each as soon as its row has ended.
+    """Sample group_size completions of every problem and verify each as soon as its row has ended; or, with
+    the pool of a world, play as many episodes.
 
     Args:
       key: the noise of this call; a completion depends on (key, problem uid, index) alone.
       policy_version: updates done by the weights given, kept with each trajectory.
+      context, rows: most tokens of a row of an episode, most rows of an episode; None: what the sampler
+        takes, and any number.
     Returns:
       One group per problem, in the order of the problems.
     Raises:
       InputError: too many of the last batches' samples are errors of the verifier.
     """
+    if isinstance(pool, EnvironmentPool):
+        limits = Limits(context or engine.policy.config.max_positions, rows=rows)
+        return play(
+            engine, pool, tokenizer, problems, group_size, trainable, frozen, key, policy_version, limits
+        )
     seen: Counter[str] = Counter()
     requests = []
     for problem in problems:

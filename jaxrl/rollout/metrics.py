@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from jaxrl.types import Group
+from jaxrl.types import Group, StopReason, Trajectory
 
 
 def rollout_metrics(groups: Sequence[Group]) -> dict[str, float]:
@@ -51,7 +51,33 @@ def rollout_metrics(groups: Sequence[Group]) -> dict[str, float]:
             f"reward/{name}": _mean(part),
             f"reward/{name}_std": float(part.std()) if len(part) else 0.0,
         }
-    return metrics
+    return metrics | episode_metrics(trajectories)
+
+
+def episode_metrics(trajectories: Sequence[Trajectory]) -> dict[str, float]:
+    """Of a world's episodes, how many turns and rows they had, and the shares of what ended them; nothing of
+    a task's.
+    """
+    episodes = [t for t in trajectories if t.ended is not None]
+    if not episodes:
+        return {}
+    turns = [len(t.turns) for t in episodes]
+    shares = {
+        f"episode/{reason}": _mean([t.ended is reason for t in episodes])
+        for reason in (
+            StopReason.ENV_DONE,
+            StopReason.MAX_TURNS,
+            StopReason.CONTEXT_FULL,
+            StopReason.MAX_TOKENS,
+            StopReason.FAILED,
+        )
+    }
+    return {
+        "episode/turns_mean": _mean(turns),
+        "episode/turns_max": float(max(turns)),
+        "episode/rows_mean": _mean([len(t.rows) for t in episodes]),
+        **shares,
+    }
 
 
 def speed(sampled: Sequence[Group], collect_s: float, step_s: float) -> dict[str, float]:

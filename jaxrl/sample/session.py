@@ -8,7 +8,7 @@ one before are read and handed on, so that the device waits for nothing but one 
 
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from jaxrl.sample.engine import Engine
 
 PREFILL_TOKENS = 4096  # of one prefill program, padding included; more costs memory and gains no speed
+FEED_ROWS = 16  # that go on in one program: as worlds answer there is any number, and each would compile one
 REFILL = 4  # waiting rows come in when a quarter of the places is free: each time costs a copy of the caches
 
 
@@ -37,7 +38,7 @@ class Session:
     """Made by `Engine.session`. `Engine.run` is what callers need whose requests are all there at the start.
 
     times: seconds, as `Engine` tells them. counts: `prefilled` prompts, rows `continued` from their caches,
-      decode `steps`, and `row_steps`, their sum over the rows of the arrays.
+      tokens `reused` in these, decode `steps`, and `row_steps`, their sum over the rows of the arrays.
     """
 
     def __init__(self, engine: "Engine", trainable: Tree, frozen: Tree, key: Array):
@@ -51,7 +52,7 @@ class Session:
         self.ended: deque[Sampled] = deque()
         self.num_requests = self.longest = 0
         self.times = {"prefill_s": 0.0, "decode_s": 0.0, "idle_s": 0.0}
-        self.counts = {"prefilled": 0, "continued": 0, "steps": 0, "row_steps": 0}
+        self.counts = {"prefilled": 0, "continued": 0, "reused": 0, "steps": 0, "row_steps": 0}
         self._free_since = self._busy_since = 0.0  # the device
 
     def add(self, request: Request) -> int:
@@ -83,12 +84,14 @@ class Session:
             if row is not None and row.identity == (uid, index):
                 row.keep = False
 
-    def run(self) -> Iterator[Sampled]:
+    def run(self, between: Callable[[], object] = lambda: None) -> Iterator[Sampled]:
         """Yield every completion as its row ends, until nothing waits; what is added meanwhile is completed
         too.
 
         A caller that has left early may call it again: nothing is lost.
 
+        Args:
+          between: called between two windows; it may add requests.
         Raises:
           InputError: memory that runs out; logits that are not finite.
         """
@@ -99,6 +102,7 @@ class Session:
             try:
                 self.batch.wait()
                 while True:
+                    between()
                     self._arrange()
                     steps = self._steps([row for row in self.batch.slots if row is not None and row.is_live])
                     if steps:
@@ -287,9 +291,9 @@ class Session:
         longest = length_bucket(
             max([1, *(len(row.prompt_ids) - len(before.cached) for row, before in going_on)])
         )
-        E = max(1, PREFILL_TOKENS // longest)
+        E = max(1, min(FEED_ROWS, PREFILL_TOKENS // longest))
         filled = [
-            feed(self.decoder, self.weights, self.batch, going_on[i : i + E])
+            feed(self.decoder, self.weights, self.batch, going_on[i : i + E], E)
             for i in range(0, len(going_on), E)
         ]
         continued = {id(row) for row, _ in going_on}
@@ -298,6 +302,7 @@ class Session:
             if id(row) not in continued:
                 by_prompt.setdefault(tuple(row.prompt_ids), []).append(row)
         self.counts["continued"] += len(going_on)
+        self.counts["reused"] += sum(len(before.cached) for _, before in going_on)
         self.counts["prefilled"] += len(by_prompt)
         # like lengths together
         prompts = sorted(by_prompt.values(), key=lambda rows: len(rows[0].prompt_ids))

@@ -207,10 +207,14 @@ def prefill(decoder: Decoder, trainable: Tree, frozen: Tree, prompts: list[list[
     )
 
 
-def feed(decoder: Decoder, weights: DecodeWeights, batch: Batch, going_on: list[tuple[Row, Row]]) -> Filled:
-    """Let rows go on from the caches of those before them in the batch: only new tokens are computed."""
+def feed(
+    decoder: Decoder, weights: DecodeWeights, batch: Batch, going_on: list[tuple[Row, Row]], E: int
+) -> Filled:
+    """Let rows go on from the caches of those before them in the batch, in arrays of E rows: only new tokens
+    are computed.
+    """
     news = [row.prompt_ids[len(before.cached) :] for row, before in going_on]
-    E, T = next_power_of_two(len(going_on)), length_bucket(max(map(len, news)))
+    T = length_bucket(max(map(len, news)))
     end = max(T, *(len(row.prompt_ids) for row, _ in going_on))
     tokens, (rows, shift, start, num_new) = np.zeros((E, T), np.int32), np.zeros((4, E), np.int32)
     assert batch.cache is not None, "rows are kept, and no cache"

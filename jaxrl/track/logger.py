@@ -167,9 +167,11 @@ class RunLogger:
 
 
 def sample_row(trajectory: Trajectory, advantage: float | None = None) -> dict[str, Any]:
-    """What `samples.jsonl` keeps of a trajectory. `advantage` is None for evaluations."""
+    """What `samples.jsonl` keeps of a trajectory. `advantage` is None for evaluations; `turns` is there for
+    episodes of a world.
+    """
     verdict = trajectory.verdict
-    return {
+    row = {
         "uid": trajectory.problem.uid,
         "prompt": "\n\n".join(message["content"] for message in trajectory.problem.messages),
         "completion": trajectory.text,
@@ -184,6 +186,17 @@ def sample_row(trajectory: Trajectory, advantage: float | None = None) -> dict[s
         "error": verdict.error,
         "policy_version": trajectory.policy_version,
     }
+    if trajectory.ended is not None:
+        row["turns"] = [
+            {
+                "completion": turn.completion.text,
+                "num_tokens": len(turn.completion.completion_ids),
+                "reward": plain(turn.reward),
+                "observation": turn.observation,
+            }
+            for turn in trajectory.turns
+        ]
+    return row
 
 
 def read_run_file(path: Path) -> list[dict[str, Any]]:

@@ -7,7 +7,7 @@ from jaxrl.device.processes import agree
 from jaxrl.errors import InputError
 from jaxrl.eval.evaluate import baseline_rows, choose_problems, evaluate
 from jaxrl.policy.hand_over import PolicyWeights
-from jaxrl.rollout.collect import open_pool
+from jaxrl.rollout.collect import open_pool, verifiers_of
 from jaxrl.sample.engine import Engine
 from jaxrl.track.alarms import in_answers, in_evaluation
 from jaxrl.track.evaluations import EVAL, load_rows, render_table, save_rows
@@ -36,7 +36,8 @@ def evaluation(run: Run, stage: EvalStage, index: int, weights: PolicyWeights) -
         earlier = [asked(s) for s in run.config.stages[:index] if isinstance(s, EvalStage)]
         if asked(stage) not in earlier:
             suffix = f" ({stage.name})" if earlier else ""
-            baselines = baseline_rows(task, pool, problems, run.config.seed)
+            with verifiers_of(task, pool, run.config.verify) as verifiers:
+                baselines = baseline_rows(task, verifiers, problems, run.config.seed)
             rows = rows + [replace(row, name=row.name + suffix) for row in baselines]
         row, trajectories = evaluate(
             engine, pool, run.tokenizer, problems, weights.trainable, weights.frozen, key, stage.name

@@ -10,10 +10,10 @@ from typing import Any
 
 from jaxrl.config.experiment import Config, EvalStage, Stage
 from jaxrl.data.packing import PackedRows
+from jaxrl.envs.asked import make_asked
 from jaxrl.errors import InputError
 from jaxrl.policy.describe import PolicyDescription
 from jaxrl.policy.hand_over import entered_shapes
-from jaxrl.tasks import make_task
 from jaxrl.tasks.base import Task
 from jaxrl.train.ahead import Ahead, Found
 from jaxrl.train.memory_plan import Plan, plan_stage
@@ -36,7 +36,7 @@ def preflight(
     config: Config,
     tokenizer: Any,
     description: PolicyDescription,
-    make_task: Callable[[Any], Task] = make_task,
+    make_task: Callable[[Any], Task] = make_asked,
 ) -> Preflight:
     """Go through the stages without running them.
 

@@ -7,6 +7,7 @@ The two differ in how credit is given (`rollout/credit.py`) and in the critic's 
 """
 
 import itertools
+import logging
 import time
 import zlib
 from collections.abc import Callable
@@ -21,9 +22,11 @@ from jax import Array
 
 from jaxrl.config.algo import GRPOSection, PolicyGradientSection, PPOSection
 from jaxrl.config.experiment import RLStage
+from jaxrl.data.chat import takes_back_thoughts
 from jaxrl.data.packing import stream_at
 from jaxrl.device.arrays import fetch
 from jaxrl.device.mesh import check_rows, shard_batch
+from jaxrl.envs.asked import WorldTask
 from jaxrl.model.value_head import init_value_head
 from jaxrl.ops.kl import adapt_kl_coef
 from jaxrl.policy.hand_over import PolicyWeights
@@ -53,6 +56,7 @@ from jaxrl.update.state import (
 )
 from jaxrl.update.step import make_critic_fn, make_grpo_step, make_ppo_step, make_score_fn
 
+log = logging.getLogger(__name__)
 DRAW, REPLAY, ORDER = range(1, 4)  # the purposes of host seeds; from 1, since NumPy does not see a trailing 0
 
 
@@ -136,9 +140,8 @@ def rl(run: Run, stage: RLStage, index: int, weights: PolicyWeights) -> PolicyWe
             key, version = run.key(index, SAMPLING, progress.rounds), progress.batches
             progress.rounds, progress.drawn = progress.rounds + 1, progress.drawn + count
             trainable = policy_part(state.trainable)
-            return collect(
-                engine, pool, run.tokenizer, chosen, algo.group_size, trainable, frozen, key, version
-            )
+            arguments = engine, pool, run.tokenizer, chosen, algo.group_size, trainable, frozen, key, version
+            return collect(*arguments, context=stage.row_tokens, rows=algo.rows_per_episode)
 
         while progress.batches < steps:
             learner.timeline.begin()
@@ -416,4 +419,13 @@ def check_rl(ahead: Ahead, stage: RLStage) -> Found:
     setting = f"stage {stage.name}: algo.microbatch (or problems_per_batch * group_size)"
     check_rows(rows, ahead.mesh, setting)
     check_excluded(stage, ahead.model.vocab_size, ahead.mesh)
-    return Found(learns=ahead.check_problems(stage, ahead.make_task(stage.task)))
+    task = ahead.make_task(stage.task)
+    has_one_row = isinstance(task, WorldTask) and stage.algo.rows_per_episode == 1
+    if has_one_row and takes_back_thoughts(ahead.tokenizer):
+        log.warning(
+            "%s: the chat template takes back the thoughts of earlier turns, and a turn that then begins "
+            "another row ends its episode (context_full); set algo.rows_per_episode to task.max_turns, or "
+            "model.chat_template to one that keeps what was said",
+            stage.name,
+        )
+    return Found(learns=ahead.check_problems(stage, task))

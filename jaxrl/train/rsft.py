@@ -64,7 +64,8 @@ def rsft(run: Run, stage: RSFTStage, index: int, weights: PolicyWeights) -> Poli
         def sample_groups(chosen: Sequence[Problem], iteration: int) -> list[Group]:
             key, k = run.key(index, SAMPLING, iteration), stage.samples_per_problem
             version = meta["first_step"]
-            return collect(engine, pool, run.tokenizer, chosen, k, state.trainable, frozen, key, version)
+            arguments = engine, pool, run.tokenizer, chosen, k, state.trainable, frozen, key, version
+            return collect(*arguments, context=stage.seq_len)
 
         # --------------------------------------------------------------------------------------------- resume
         state, meta = work.restore({"iteration": 0, "first_step": 0})

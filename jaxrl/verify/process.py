@@ -1,12 +1,13 @@
-"""One worker of a verifier pool, as the parent sees it: started, spoken to, killed.
+"""One worker of a pool, as the parent sees it: started, spoken to, killed.
 
-What it does is in `worker.py`; the process that is started here is its keeper (`keeper.py`), which ends as
-the worker ends.
+What it does is in `worker.py`, of verifiers here and of environments in `envs/`; the process that is started
+here is its keeper (`keeper.py`), which ends as the worker ends.
 
-Nothing here waits for a verify function, whatever it does; `kill` waits for the keeper, some milliseconds,
-seconds at the most.
+Nothing here waits for what a worker works on, whatever that does; `kill` waits for the keeper, some
+milliseconds, seconds at the most.
 """
 
+import math
 import os
 import signal
 import socket
@@ -14,8 +15,10 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 
 from jaxrl.verify import environment
 from jaxrl.verify.worker import HEADER
@@ -28,31 +31,47 @@ MEMORY_BYTES = 8 << 30
 
 
 class HungUp(Exception):
-    """The child has closed its socket, or something other than `worker.py` has written to it."""
+    """The child has closed its socket, or something other than its module has written to it."""
+
+
+@dataclass
+class Request:
+    """What a worker works on.
+
+    timeout_s: wall seconds that it may take. sent: when the last of it went out (`time.monotonic`).
+    deadline: when the answer must be there. unsent: of its bytes.
+    """
+
+    timeout_s: float
+    sent: float
+    deadline: float
+    unsent: int
 
 
 class WorkerProcess:
     """One child process with its socket.
 
-    ready: it has loaded its verify function. served: samples it has answered.
-    ticket: of the request that it works on, None when idle; 0 is the start-up.
-    deadline: when the answer must be there (`time.monotonic`).
+    ready: it has loaded what it serves. served: requests it has answered.
+    requests: those that it works on, by ticket; ticket 0 is the start-up.
     outgoing: what is to be sent when the socket takes more.
+    answered: when the last answer came (`time.monotonic`).
     """
 
-    def __init__(self, timeout_s: float, pass_env: Sequence[str] = ()):
-        """Start it; timeout_s is the wall time of one sample, from which the backstop for CPU time follows.
+    def __init__(self, module: str, timeout_s: float, pass_env: Sequence[str] = ()):
+        """Start it.
 
+        module: what the child runs, of arguments as in `worker.py`.
+        timeout_s: the wall time of one request, from which the backstop for CPU time follows.
         pass_env: variables that it sees although they look like secrets.
         """
         self.ready = False
         self.served = 0
-        self.ticket: int | None = None
-        self.deadline = time.monotonic() + START_TIMEOUT_S
+        self.requests: dict[int, Request] = {}
         self.outgoing = bytearray()
+        self.answered = 0.0
         self.stderr_tail = ""
         self._incoming = bytearray()
-        self._timeout_s = timeout_s
+        self._unsent: deque[Request] = deque()
         self._stderr = tempfile.TemporaryFile()
         self.socket, child_socket = socket.socketpair()
         self.socket.setblocking(False)
@@ -62,7 +81,7 @@ class WorkerProcess:
             self._process = subprocess.Popen(
                 # -P: the folder that the parent happens to run in is on the path only if the parent has it
                 # there
-                [sys.executable, "-P", "-m", "jaxrl.verify.worker", *map(str, numbers)],
+                [sys.executable, "-P", "-m", module, *map(str, numbers)],
                 pass_fds=[child_socket.fileno()],
                 env=environment.of_worker(pass_env),
                 stdin=subprocess.DEVNULL,
@@ -71,50 +90,81 @@ class WorkerProcess:
                 start_new_session=True,
             )
 
-    def send(self, ticket: int, body: bytes) -> None:
+    @property
+    def ticket(self) -> int | None:
+        """The oldest request that it works on, None when it is idle."""
+        return next(iter(self.requests), None)
+
+    @property
+    def deadline(self) -> float:
+        """When the next answer must be there."""
+        return min((request.deadline for request in self.requests.values()), default=math.inf)
+
+    def send(self, ticket: int, body: bytes, timeout_s: float) -> None:
         """Begin a request; the socket takes what it can, `flush` sends the rest."""
-        self.ticket = ticket
-        self.outgoing += HEADER.pack(ticket, len(body)) + body
+        now, frame = time.monotonic(), HEADER.pack(ticket, len(body)) + body
+        request = Request(timeout_s, now, now + timeout_s, len(frame))
+        self.requests[ticket] = request
+        self._unsent.append(request)
+        self.outgoing += frame
         self.flush()
 
     def flush(self) -> None:
         """Send what the socket takes now. Both directions can be full without a lock-up."""
         try:
             while self.outgoing:
-                del self.outgoing[: self.socket.send(self.outgoing[: 1 << 16])]
-                if self.ready:
-                    # of a sample: counts from its last byte
-                    self.deadline = time.monotonic() + self._timeout_s
+                count = self.socket.send(self.outgoing[: 1 << 16])
+                del self.outgoing[:count]
+                self._has_sent(count)
         except BlockingIOError:
             pass
         except OSError:
             self.outgoing.clear()  # it has died; reading will tell
 
-    def receive(self) -> bytes | None:
-        """The answer to the request, or None if it is not all there yet.
+    def _has_sent(self, count: int) -> None:
+        """The time of a request counts from its last byte."""
+        now = time.monotonic()
+        for request in self._unsent:
+            request.sent, request.deadline = now, now + request.timeout_s
+        while self._unsent and (first := self._unsent[0]).unsent <= count:
+            count -= first.unsent
+            self._unsent.popleft()
+        if self._unsent:
+            self._unsent[0].unsent -= count
+
+    def receive(self) -> tuple[int, bytes] | None:
+        """The answer to a request, with its ticket, or None if none is there as a whole; there may be more.
 
         Raises:
           HungUp: the child is of no more use.
         """
-        try:
-            chunk = self.socket.recv(1 << 16)
-        except BlockingIOError:
-            return None
-        except OSError:
-            chunk = b""
-        if not chunk:
-            raise HungUp
-        self._incoming += chunk
+        while (answer := self._take_frame()) is None:
+            try:
+                chunk = self.socket.recv(1 << 16)
+            except BlockingIOError:
+                return None
+            except OSError:
+                chunk = b""
+            if not chunk:
+                raise HungUp
+            self._incoming += chunk
+        return answer
+
+    def _take_frame(self) -> tuple[int, bytes] | None:
         if len(self._incoming) < HEADER.size:
             return None
         ticket, size = HEADER.unpack_from(self._incoming)
-        if ticket != self.ticket or size > MAX_ANSWER_BYTES:
+        if ticket not in self.requests or size > MAX_ANSWER_BYTES:
             raise HungUp
-        if len(self._incoming) < HEADER.size + size:
+        end = HEADER.size + size
+        if len(self._incoming) < end:
             return None
-        body = bytes(self._incoming[HEADER.size :])
-        self._incoming.clear()
-        return body
+        body = bytes(self._incoming[HEADER.size : end])
+        del self._incoming[:end], self.requests[ticket]
+        if not self.requests:
+            self._incoming.clear()  # of no request
+        self.answered = time.monotonic()
+        return ticket, body
 
     def kill(self, grace_s: float) -> str:
         """Kill the process and what it has started, close everything. Returns how it ended, as text.

@@ -1,4 +1,5 @@
-"""The child of a verifier pool: reads requests from a socket, calls the verify function, answers.
+"""The child of a verifier pool: reads requests from a socket, calls the verify function, answers. `enter` is
+how any worker begins.
 
     python -m jaxrl.verify.worker SOCKET_FD PARENT_PID MEMORY_BYTES CPU_SECONDS
 
@@ -34,35 +35,40 @@ USER_MODULE = "jaxrl_user_"  # begins the names that `tasks/user_file.py` gives 
 
 
 def main(arguments: list[str]) -> int:
-    descriptor, parent, memory_bytes, cpu_seconds = map(int, arguments)
-    set_soft_limit(resource.RLIMIT_CORE, 0)
-    work_under_keeper(parent, descriptor)
-    # for this machine's sake: the pool's deadline is what ends a sample
-    set_soft_limit(resource.RLIMIT_AS, memory_bytes)
-    os.set_inheritable(descriptor, False)  # programs that a verify function runs have no business with it
-    connection = socket.socket(fileno=descriptor)
-    request = receive(connection)
-    if request is None:
-        return 0
-    try:
-        verify = pickle.loads(request[1])
-    except BaseException as error:
-        is_users = isinstance(error, InputError)  # says itself what to do
-        send(
-            connection,
-            0,
-            {"ready": False, "error": str(error) if is_users else describe(error), "is_users": is_users},
-        )
-        return 1
-    # Up to here stderr is a file, in which the parent finds why a worker did not start. Verify functions get
-    # no file to fill.
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
-    send(connection, 0, {"ready": True})
+    connection, verify, cpu_seconds = enter(arguments)
     while (request := receive(connection)) is not None:
         ticket, body = request
         allow_cpu(cpu_seconds)
         send(connection, ticket, answer(verify, body))
     return 0
+
+
+def enter(arguments: list[str]) -> tuple[socket.socket, Any, int]:
+    """Become a worker: under a keeper, with limits. Returns the socket, what the pool has sent to be served,
+    and the CPU seconds of a request; ends the process where there is nothing to serve.
+    """
+    descriptor, parent, memory_bytes, cpu_seconds = map(int, arguments)
+    set_soft_limit(resource.RLIMIT_CORE, 0)
+    work_under_keeper(parent, descriptor)
+    # for this machine's sake: the pool's deadline is what ends a request
+    set_soft_limit(resource.RLIMIT_AS, memory_bytes)
+    os.set_inheritable(descriptor, False)  # programs that a request runs have no business with it
+    connection = socket.socket(fileno=descriptor)
+    request = receive(connection)
+    if request is None:
+        sys.exit(0)
+    try:
+        served = pickle.loads(request[1])
+    except BaseException as error:
+        is_users = isinstance(error, InputError)  # says itself what to do
+        said = str(error) if is_users else describe(error)
+        send(connection, 0, {"ready": False, "error": said, "is_users": is_users})
+        sys.exit(1)
+    # Up to here stderr is a file, in which the parent finds why a worker did not start. What is served gets
+    # no file to fill.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
+    send(connection, 0, {"ready": True})
+    return connection, served, cpu_seconds
 
 
 def answer(verify: Callable[..., Any], body: bytes) -> dict[str, Any]:
@@ -74,8 +80,13 @@ def answer(verify: Callable[..., Any], body: bytes) -> dict[str, Any]:
         problem, text = pickle.loads(body)
         values = verdict_values(verify(problem, text))
     except BaseException as error:
-        values = {"error": f"exception: {describe(error)}{_line_of_user(error)}"}
+        values = {"error": failure(error)}
     return values | {"seconds": time.monotonic() - began}
+
+
+def failure(error: BaseException) -> str:
+    """What an exception is called in a verdict."""
+    return f"exception: {describe(error)}{_line_of_user(error)}"
 
 
 def verdict_values(verdict: Any) -> dict[str, Any]:
@@ -83,14 +94,14 @@ def verdict_values(verdict: Any) -> dict[str, Any]:
         raise TypeError(f"verify returned {type(verdict).__name__}, not Verdict")
     if len(verdict.parts) > MAX_PARTS:
         raise ValueError(f"the verdict has {len(verdict.parts)} parts; at most {MAX_PARTS} are carried")
-    parts = {_told(name): float(value) for name, value in verdict.parts.items()}
+    parts = {told(name): float(value) for name, value in verdict.parts.items()}
     for name, value in parts.items():
         if not math.isfinite(value):
             raise ValueError(f"{name} is {value}, not a finite number")
         if abs(value) > MAX_REWARD:
             raise ValueError(f"{name} is {value}, beyond the {MAX_REWARD:g} that can be reckoned with")
     reward = float(verdict.reward)
-    error = None if verdict.error is None else _told(verdict.error)
+    error = None if verdict.error is None else told(verdict.error)
     # no judgement at all: it goes on as it is, for the trainer to leave the sample out
     if not math.isfinite(reward):
         error = error or f"reward: {reward} is not a finite number"
@@ -103,7 +114,7 @@ def verdict_values(verdict: Any) -> dict[str, Any]:
         "correct": bool(verdict.correct) and math.isfinite(reward),
         "format_ok": bool(verdict.format_ok),
         "parts": parts,
-        "detail": _told(verdict.detail),
+        "detail": told(verdict.detail),
         "verdict_error": error,
     }
 
@@ -114,7 +125,7 @@ def describe(error: BaseException) -> str:
         text = str(error)
     except Exception as second:
         text = f"(its text raises {type(second).__name__})"
-    return _told(f"{type(error).__name__}: {text}")
+    return told(f"{type(error).__name__}: {text}")
 
 
 def _line_of_user(error: BaseException) -> str:
@@ -126,14 +137,14 @@ def _line_of_user(error: BaseException) -> str:
     return place
 
 
-def _told(text: Any) -> str:
-    """A verdict's text as it goes to files and people: not too long, and with the secrets that a worker was
-    given as their names.
+def told(text: Any, limit: int = MAX_TEXT) -> str:
+    """A worker's text as it goes to files and people: not too long, and with the secrets that it was given as
+    their names.
     """
-    text = str(text)[: 2 * MAX_TEXT]
+    text = str(text)[: 2 * limit]
     for value, name in _secrets().items():
         text = text.replace(value, f"[{name}]")
-    return text[:MAX_TEXT]
+    return text[:limit]
 
 
 @functools.cache

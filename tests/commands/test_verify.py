@@ -199,7 +199,7 @@ def test_more_workers_than_make_sense_are_refused_before_one_is_started(files, c
     def start(timeout_s):
         raise AssertionError("a worker was started")
 
-    monkeypatch.setattr("jaxrl.verify.pool.WorkerProcess", start)
+    monkeypatch.setattr("jaxrl.verify.workers.WorkerProcess", start)
     write("in.jsonl", [{"n": 1, "completion": "right"}])
     assert verify("--workers", "99999999") == 2
     assert "a pool of 99999999 workers is more than the " in capsys.readouterr().err

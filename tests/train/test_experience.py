@@ -13,6 +13,7 @@ from jaxrl.device.mesh import shard_batch
 from jaxrl.rollout.collate import collate
 from jaxrl.rollout.replay import Entry
 from jaxrl.train.experience import Scorers, fields_of, give_credit, minibatches
+from jaxrl.types import Completion, Group, Problem, StopReason, Trajectory, Turn, Verdict
 from jaxrl.update.microbatch import policy_microbatch
 from jaxrl.update.state import place_state
 from jaxrl.update.step import make_critic_fn, make_grpo_step, make_ppo_step, make_score_fn
@@ -282,3 +283,28 @@ def test_entries_are_not_changed_by_being_replayed():
     before = dataclasses.asdict(ENTRY)
     credit(GRPOSection(problems_per_batch=4, group_size=2, replay=ReplaySection(ratio=0.2)), entries=[ENTRY])
     assert dataclasses.asdict(ENTRY) == before
+
+
+def test_an_episode_of_two_turns_is_the_row_built_by_hand():
+    """What reaches the loss: tokens, what is trained of them, and their advantages, observations without."""
+    first = Completion([1, 2], [3, 4], [-1.5, -2.0], StopReason.EOS)
+    second = Completion([1, 2, 3, 4, 9, 8], [5, 6, 7], [-2.5, -3.0, -3.5], StopReason.EOS)
+    problem = Problem("p", (), {})
+
+    def episode(*rewards):
+        turns = (Turn(first, rewards[0]), Turn(second, rewards[1]))
+        return Trajectory(problem, turns, Verdict(sum(rewards), True, True), 0, StopReason.ENV_DONE)
+
+    algo = GRPOSection(problems_per_batch=1, group_size=2, advantage="center")
+    given = [Group(problem, (episode(0.5, 0.75), episode(0.25, 0.0)))]
+    samples = credit(algo, given).fresh
+    batch = collate(samples, 2, SEQ_LEN, 1)
+    mask = np.array([0, 0, 1, 1, 0, 0, 1, 1, 1] + [0] * 7, bool)
+    logprobs = np.float32([0, 0, -1.5, -2, 0, 0, -2.5, -3, -3.5] + [0] * 7)
+    for row, advantage in enumerate((0.5, -0.5)):
+        assert batch.tokens[row, 0].tolist() == [1, 2, 3, 4, 9, 8, 5, 6, 7] + [0] * 7
+        assert batch.positions[row, 0].tolist() == [*range(9)] + [0] * 7
+        assert batch.segment_ids[row, 0].tolist() == [1] * 9 + [0] * 7
+        np.testing.assert_array_equal(batch.completion_mask[row, 0], mask)
+        np.testing.assert_array_equal(batch.sampler_logprobs[row, 0], logprobs)
+        np.testing.assert_array_equal(batch.advantages[row, 0], np.where(mask, np.float32(advantage), 0))

@@ -16,7 +16,7 @@ import pytest
 
 from jaxrl.errors import InputError
 from jaxrl.types import Problem, Verdict
-from jaxrl.verify import pool as pool_module
+from jaxrl.verify import workers as workers_module
 from jaxrl.verify.pool import MAX_WAITING_BYTES, VerifierPool
 from tests.sandbox import hostile
 
@@ -229,7 +229,7 @@ def test_a_process_that_cannot_be_started_is_one_clear_error(monkeypatch):
     def refuse(*arguments):
         raise BlockingIOError(11, "Resource temporarily unavailable")
 
-    monkeypatch.setattr(pool_module, "WorkerProcess", refuse)
+    monkeypatch.setattr(workers_module, "WorkerProcess", refuse)
     with pytest.raises(
         InputError, match="cannot be started: .*Resource temporarily unavailable; lower verify.workers"
     ):
@@ -298,7 +298,7 @@ def test_two_thousand_mixed_samples_of_which_a_twentieth_is_hostile():
     ]
     with make_pool(recycle_after=200) as pool:
         verdicts = pool.gather([pool.submit(PROBLEM, text) for text in texts])
-        workers = [worker._process.pid for worker in pool._workers]
+        workers = [worker._process.pid for worker in pool._workers.processes]
     assert len(verdicts) == 2_000
     for text, verdict in zip(texts, verdicts):
         if text in EXPECTED:
@@ -349,7 +349,7 @@ def test_no_process_is_left_behind():
         grandchildren = [
             int(verdict.reward) for verdict in pool.gather([pool.submit(PROBLEM, "") for _ in range(4)])
         ]
-        workers = [worker._process.pid for worker in pool._workers]
+        workers = [worker._process.pid for worker in pool._workers.processes]
         assert all(map(is_alive, grandchildren + workers))
     assert wait_until(lambda: not any(map(is_alive, grandchildren + workers)))
 
@@ -363,7 +363,7 @@ def test_workers_die_with_a_parent_that_is_killed():
         # one busy worker, which hears no end of file, and one idle
         pool.submit(test_pool.PROBLEM, "loop in c")
         time.sleep(0.2)
-        print(*[worker._process.pid for worker in pool._workers], flush=True)
+        print(*[worker._process.pid for worker in pool._workers.processes], flush=True)
         time.sleep(600)
     """
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
@@ -394,7 +394,7 @@ class TestDescendants:
     def test_at_a_timeout_and_a_crash(self, misdeed, error):
         with make_pool(hostile.escaping, workers=1, timeout_s=60) as pool:
             pids = self.start(pool)
-            pool._timeout_s = pool._workers[0]._timeout_s = 2.0
+            pool._workers.timeout_s = 2.0
             (verdict,) = pool.gather([pool.submit(PROBLEM, misdeed)])
             # a crash, though the children hold the worker's socket open
             assert re.fullmatch(error, verdict.error)

@@ -37,6 +37,7 @@ or, where nothing is said, if its rewards add up to more than 0.
 import inspect
 import random
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from jaxrl.data.tables import read_file
@@ -95,6 +96,10 @@ class CustomWorld:
             self.problem,
             "env",
         )
+
+    def __reduce__(self) -> tuple:
+        """What a process needs that plays: it runs the file again."""
+        return type(self), (SimpleNamespace(**vars(self.section)),)
 
     def problems(self, split: str) -> list[Problem]:
         """Drawn ones, or the first of the split's file.
