@@ -85,8 +85,8 @@ def toy_stage(run, logger, folder_name, stage, state):
         state = hashlib.sha256(f"{state}{step}".encode()).hexdigest()
         logger.log(stage, step, {"state": state})
         if step % EVERY == 0 or step == STEPS:
-            save(folder, step, state)
-            run.send()
+            with run.saving():
+                save(folder, step, state)
     return state
 
 
@@ -217,8 +217,8 @@ def test_a_checkpoint_is_not_believed_while_it_is_written_over(whole, tmp_path):
             with locked(folder), mirrored(folder, URL) as mirror:
                 run = RunFolder(folder, mirror=mirror)
                 run.write("report.md", lambda path, number=number: write_whole(path, str(number)))
-                save(folder / "checkpoints" / "1_b", STEPS, f"{number:064}")
-                run.send()
+                with run.saving():
+                    save(folder / "checkpoints" / "1_b", STEPS, f"{number:064}")
             break
         other = tmp_path / str(number) / "toy"
         with locked(other), mirrored(other, URL):
