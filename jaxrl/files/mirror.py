@@ -46,6 +46,7 @@ SENT = "sent.json"
 OWN = (LOCK, SENT)  # of each side for itself
 LOCAL = re.compile(r"wandb/|.*(\.tmp$|\.saving/|\.orbax-checkpoint-tmp)")  # not sent
 CHECKPOINT = re.compile(r"(checkpoints/[^/]+/\d+)/")  # counts as a whole or not at all
+JOINT = "gs://"  # where Orbax writes itself
 FINISHED = "commit_success.txt"  # what Orbax writes last into a checkpoint
 EXPORT = re.compile(r"(model|adapter)/")  # made at a run's end, and not read again
 # the order above: the first that matches a file's name; what no row names goes first
@@ -285,12 +286,10 @@ def mirrored(
 
 
 def check_joint(url: str) -> None:
-    """InputError where several processes of a run cannot write one checkpoint together: Orbax does it in
-    Google's buckets, and on a disk that all of them see.
-    """
-    if not url.startswith("gs://"):
+    """InputError where several processes cannot write one checkpoint together."""
+    if not url.startswith(JOINT):
         raise InputError(
-            f"{url} is where several processes cannot write one checkpoint: Orbax does that at gs:// alone;"
+            f"{url} is where several processes cannot write one checkpoint: Orbax does that at {JOINT} alone;"
             " set runs_dir to gs://BUCKET/FOLDER, or to a path that all of them share, such as a network file"
             " system"
         )

@@ -1,5 +1,5 @@
-"""The law of several machines without a shared disk: on a bucket, their processes are one run, equal to the run
-of one process with as many devices, whichever machines they are when it goes on.
+"""The law of several machines without a shared disk: on a bucket, their processes are one run, equal to the
+run of one process with as many devices, whichever machines they are when it goes on.
 """
 
 import io
