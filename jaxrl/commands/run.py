@@ -28,10 +28,20 @@ from jaxrl.device.compilations import Compilations, set_up_jax
 from jaxrl.device.gpu import set_up_gpus
 from jaxrl.device.memory import explain_out_of_memory
 from jaxrl.device.mesh import make_mesh, num_row_shards
-from jaxrl.device.processes import agree, check_same, gather, is_first, joined, on_first
+from jaxrl.device.processes import (
+    agree,
+    check_same,
+    gather,
+    is_first,
+    joined,
+    num_processes,
+    on_first,
+    process_id,
+)
 from jaxrl.envs.asked import make_asked
 from jaxrl.errors import InputError
 from jaxrl.files.disk import write_whole
+from jaxrl.files.follower import Follower
 from jaxrl.files.lock import locked
 from jaxrl.files.mirror import Mirror, mirrored
 from jaxrl.files.run_folder import RunFolder
@@ -72,21 +82,26 @@ def run(config: Config, stream: TextIO | None = sys.stdout) -> Path:
     with (
         joined(find_place(config.distributed), config.distributed.timeout_s),
         locked(config.folder) if is_first() else nullcontext(lambda: None) as check_lock,
-        mirrored(config.folder, config.url if is_first() else None) as mirror,
+        mirrored(config.folder, config.url, process_id(), num_processes()) as mirror,
     ):
         return run_locked(config, check_lock, mirror, stream)
 
 
 def run_locked(
-    config: Config, check_lock: Callable[[], None], mirror: Mirror | None, stream: TextIO | None = sys.stdout
+    config: Config,
+    check_lock: Callable[[], None],
+    mirror: Mirror | Follower | None,
+    stream: TextIO | None = sys.stdout,
 ) -> Path:
     """`run`, where the caller keeps other processes out of the run's folder; `check_lock` is what `locked`
     gave, and `mirror` what `mirrored` did.
     """
     set_up_jax(config.compilation_cache)
     gpu_notes = set_up_gpus(config.gpu)
-    folder = config.folder
+    folder = config.folder if mirror is None else mirror.folder
+    run_folder = RunFolder(folder, is_first(), agree, mirror)
     check_processes(config)
+    run_folder.bring()
     on_first("what the folder holds", lambda: refuse_other_run(folder, config))
     inputs = check_inputs(config, folder)
     tasks = task_maker()
@@ -99,7 +114,6 @@ def run_locked(
     check_same_inputs(inputs, tokenizer)
     weights = load(description, config.seed)
     check_lock()  # the model may have taken minutes
-    run_folder = RunFolder(folder, is_first(), agree, mirror)
     make_run_folder(run_folder, config, tokenizer, inputs)
     with (
         Interrupt(gather) as interrupt,

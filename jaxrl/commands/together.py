@@ -9,7 +9,7 @@ import jax
 from jaxrl import __version__
 from jaxrl.config.experiment import Config
 from jaxrl.config.file import dump_config
-from jaxrl.device.processes import agree, check_same, gather, is_first, num_processes, process_id
+from jaxrl.device.processes import LONG_S, agree, check_same, gather, is_first, num_processes, process_id
 from jaxrl.errors import InputError
 
 LOOKS = 300  # for a file that another host has made, a tenth of a second apart: network file systems are slow
@@ -36,8 +36,11 @@ def check_processes(config: Config) -> None:
             " count; give it that number (of a TPU slice, the worker's)"
         )
     started = {"jax": jax.__version__, "jaxrl": __version__, "config": dump_config(config)}
-    check_same("what was started", started, "start the same command everywhere, but for `distributed`")
-    check_shared(config.folder)
+    # until now, the first one may have brought the run's files from elsewhere
+    remedy = "start the same command everywhere, but for `distributed`"
+    check_same("what was started", started, remedy, LONG_S)
+    if config.url is None:
+        check_shared(config.folder)
 
 
 def check_shared(folder: Path) -> None:
@@ -54,7 +57,8 @@ def check_shared(folder: Path) -> None:
     if not all(seen):
         raise InputError(
             f"process {seen.index(False)} does not see the folder {folder.absolute()} of process 0; set"
-            " runs_dir to a place that all hosts share, such as a network file system"
+            " runs_dir to a place that all hosts share, such as a network file system, or to a bucket of"
+            " Google's, gs://BUCKET/FOLDER, which needs no shared disk"
         )
 
 

@@ -95,13 +95,13 @@ def on_first(what: str, function: Callable[[], object]) -> None:
         raise InputError(refused)
 
 
-def check_same(what: str, digests: Mapping[str, str], remedy: str) -> None:
+def check_same(what: str, digests: Mapping[str, str], remedy: str, extra_s: float = 0.0) -> None:
     """InputError, on every process, where one of them has other things than the first.
 
     Args:
-      digests: by the names of the things.
+      digests: by the names of the things. extra_s: as of `gather`.
     """
-    first, *others = gather(what, dict(digests))
+    first, *others = gather(what, dict(digests), extra_s)
     for n, theirs in enumerate(others, start=1):
         differ = sorted(name for name in first.keys() | theirs.keys() if first.get(name) != theirs.get(name))
         if differ:

@@ -17,6 +17,12 @@ sent one after another, so this rests on their order:
 
 `sent.json` also has a name for the state, new with every commit. A local copy that bears the same name is as
 new as what stands there, or newer, where the network failed; any other is made anew from there.
+
+**Of several processes** each writes its part of a checkpoint to the URL itself, and Orbax at last puts a file
+into it by which it goes (`FINISHED`). So checkpoints are neither sent nor brought, and `sent.json` says that
+it does not name them; the journals are sent before one is begun (`RunFolder.saving`). What else stands in
+the folder is small: the first process brings it anew at every start, and the others fetch what they read of
+it (`Follower`).
 """
 
 import json
@@ -32,6 +38,7 @@ from typing import Any
 from jaxrl.errors import InputError
 from jaxrl.files.digests import side_by_side, stamp
 from jaxrl.files.disk import AGAIN, check_space, read_json, write_whole, writing
+from jaxrl.files.follower import Follower
 from jaxrl.files.remote import Remote
 from jaxrl.files.remote_lock import LOCK, RemoteLock, TakenOver, locked_remotely
 
@@ -39,6 +46,8 @@ SENT = "sent.json"
 OWN = (LOCK, SENT)  # of each side for itself
 LOCAL = re.compile(r"wandb/|.*(\.tmp$|\.saving/|\.orbax-checkpoint-tmp)")  # not sent
 CHECKPOINT = re.compile(r"(checkpoints/[^/]+/\d+)/")  # counts as a whole or not at all
+JOINT = "gs://"  # where Orbax writes itself
+FINISHED = "commit_success.txt"  # what Orbax writes last into a checkpoint
 EXPORT = re.compile(r"(model|adapter)/")  # made at a run's end, and not read again
 # the order above: the first that matches a file's name; what no row names goes first
 ORDER = [
@@ -67,10 +76,11 @@ class Mirror:
     Args:
       remote: the run's folder elsewhere.
       folder: the local copy, which this process has for itself.
+      is_joint: several processes write the checkpoints to the URL themselves.
     """
 
-    def __init__(self, remote: Remote, folder: Path):
-        self.remote, self.folder = remote, folder
+    def __init__(self, remote: Remote, folder: Path, is_joint: bool = False):
+        self.remote, self.folder, self.is_joint = remote, folder, is_joint
         here = _read_here(folder / SENT)
         self.copy: str = here.get("copy") or uuid.uuid4().hex  # names the local copy, as long as it lasts
         self._state: str | None = here.get("state")
@@ -92,10 +102,11 @@ class Mirror:
             self._refuse_what_is_not_a_run()
             self._empty()
             return
-        state, self._wholes = _parse(content, self.remote.url)
-        if state == self._state:
+        state, wholes = _parse(content, self.remote.url)
+        self._wholes = self._finished() if wholes is None else wholes
+        if state == self._state and not self.is_joint:
             return
-        if self._state is not None:
+        if self._state not in (None, state):
             log.warning("%s was gone on with elsewhere, and %s is made anew", self.remote.url, self.folder)
         names = [name for name in self._there if self._is_needed(name)]
         self._empty()
@@ -105,7 +116,28 @@ class Mirror:
         with writing(self.folder):
             side_by_side(lambda name: self.remote.fetch(name, self.folder / name), names)
         self._state, self._stamps = state, {name: _stamp(self.folder / name) for name in names}
+        if self.is_joint:
+            self._leave_checkpoints(was_joint=wholes is None)
         self._note()
+
+    def _finished(self) -> Wholes:
+        """The checkpoints there that Orbax calls whole, where it has written them there."""
+        wholes: Wholes = {}
+        for name, size in self._there.items():
+            if (whole := _whole(name)) is not None and f"{whole}/{FINISHED}" in self._there:
+                wholes.setdefault(whole, {})[name] = size
+        return wholes
+
+    def _leave_checkpoints(self, was_joint: bool) -> None:
+        """Have Orbax say from now on which checkpoints there are whole: of those that were sent from a local
+        copy, it shall not believe one that was sent by half.
+        """
+        for name in [name for name in self._there if _whole(name) is not None]:
+            if name.endswith(f"/{FINISHED}") and _whole(name) not in self._wholes:
+                self.remote.delete(name)
+            del self._there[name]
+        if not was_joint:
+            self.remote.write(SENT, _sent(self._state, None))
 
     def push(self) -> None:
         """Send what has changed. When this returns, the run goes on from here wherever it is started.
@@ -172,19 +204,22 @@ class Mirror:
 
     def _commit(self, wholes: Wholes) -> None:
         state = uuid.uuid4().hex
-        self.remote.write(SENT, json.dumps({"state": state, "checkpoints": wholes}, indent=1).encode())
+        self.remote.write(SENT, _sent(state, None if self.is_joint else wholes))
         self._state, self._wholes, self._begun = state, wholes, True
         self._note()
 
     def _note(self) -> None:
-        """Write down, for the next process, what was sent."""
-        note = {"copy": self.copy, "state": self._state, "stamps": self._stamps}
+        """Write down, for the next process, what was sent. A copy that lacks the checkpoints has no state."""
+        state = None if self.is_joint else self._state
+        note = {"copy": self.copy, "state": state, "stamps": self._stamps}
         write_whole(self.folder / SENT, json.dumps(note))
 
     def _is_needed(self, name: str) -> bool:
         """Whether the run goes on from a file: from no export, and from no checkpoint without a commit."""
         whole = _whole(name)
-        return not EXPORT.match(name) if whole is None else name in self._wholes.get(whole, {})
+        if whole is None:
+            return not EXPORT.match(name)
+        return not self.is_joint and name in self._wholes.get(whole, {})
 
     def _empty(self) -> None:
         """Take the local copy away, the note of what it is a copy of first."""
@@ -214,21 +249,31 @@ class Mirror:
 
 
 @contextmanager
-def mirrored(folder: Path, url: str | None) -> Iterator[Mirror | None]:
-    """The mirror of a run's folder at `url`, with the local copy brought up to date, and other processes kept
-    out as long as the block lasts; None, and nothing done, where the folder is kept here.
+def mirrored(
+    folder: Path, url: str | None, process_id: int = 0, num_processes: int = 1
+) -> Iterator[Mirror | Follower | None]:
+    """The mirror of a run's folder at `url`, with the local copy brought up to date, and other runs kept out
+    as long as the block lasts; None, and nothing done, where the folder is kept here. Of several processes
+    the first has the mirror, and the others follow it.
 
     What the run tells of its end is sent, too; of two errors, the run's own is raised.
 
     Args:
-      folder: the local copy, locked.
+      folder: the local copy, locked by the first process.
     Raises:
-      InputError: see `Remote`, `locked_remotely` and `Mirror`.
+      InputError: see `Remote`, `locked_remotely` and `Mirror`; a place to which several processes cannot
+        write one checkpoint.
     """
     if url is None:
         yield None
         return
-    mirror = Mirror(Remote(url), folder)
+    if num_processes > 1:
+        check_joint(url)
+    remote = Remote(url)
+    if process_id > 0:
+        yield Follower(remote, folder.with_name(f".{folder.name}.process_{process_id}"))
+        return
+    mirror = Mirror(remote, folder, is_joint=num_processes > 1)
     with locked_remotely(mirror.remote, mirror.copy) as mirror.lock:
         mirror.pull()
         try:
@@ -238,6 +283,16 @@ def mirrored(folder: Path, url: str | None) -> Iterator[Mirror | None]:
                 mirror.end()
             raise
         mirror.end()
+
+
+def check_joint(url: str) -> None:
+    """InputError where several processes cannot write one checkpoint together."""
+    if not url.startswith(JOINT):
+        raise InputError(
+            f"{url} is where several processes cannot write one checkpoint: Orbax does that at {JOINT} alone;"
+            " set runs_dir to gs://BUCKET/FOLDER, or to a path that all of them share, such as a network file"
+            " system"
+        )
 
 
 def _whole(name: str) -> str | None:
@@ -266,10 +321,18 @@ def _read_here(path: Path) -> Mapping[str, Any]:
     return read_json(path, "delete it to take what was sent") if path.is_file() else {}
 
 
-def _parse(content: bytes, url: str) -> tuple[str, Wholes]:
+def _sent(state: str | None, wholes: Wholes | None) -> bytes:
+    return json.dumps({"state": state, "checkpoints": wholes}, indent=1).encode()
+
+
+def _parse(content: bytes, url: str) -> tuple[str, Wholes | None]:
+    """The state's name, and the whole checkpoints; None: Orbax says which they are."""
     try:
         values = json.loads(content)
-        return values["state"], {str(name): dict(files) for name, files in values["checkpoints"].items()}
+        wholes = values["checkpoints"]
+        if wholes is not None:
+            wholes = {str(name): dict(files) for name, files in wholes.items()}
+        return values["state"], wholes
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(
             f"{url}/{SENT} cannot be used ({type(error).__name__}: {error}); restore it, or set another "

@@ -7,12 +7,14 @@ runs/<name>/  config.yaml  inputs.json  metrics.jsonl  samples.jsonl  events.jso
 Checkpoints are the one exception: all processes write them together (`update/checkpoint.py`).
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from jaxrl.errors import InputError
 from jaxrl.files.disk import writing
+from jaxrl.files.follower import Follower
 from jaxrl.files.journal import Journal
 from jaxrl.files.mirror import Mirror
 from jaxrl.files.place import join
@@ -36,8 +38,8 @@ class RunFolder:
       writes: whether this is the first process.
       agree: (the point's name, a value, how much longer it may take than usual) -> the first process's value,
         on every process; see `device/processes.py`.
-      mirror: of a folder that is kept elsewhere, and of which `path` is a copy; the first process alone has
-        it. What is written is sent.
+      mirror: of a folder that is kept elsewhere, and of which `path` is a copy. What the first process writes
+        is sent, and the others fetch it.
     """
 
     def __init__(
@@ -45,7 +47,7 @@ class RunFolder:
         path: str | Path,
         writes: bool = True,
         agree: Callable[..., Any] = alone,
-        mirror: Mirror | None = None,
+        mirror: Mirror | Follower | None = None,
     ):
         self.path, self.writes, self._agree, self._mirror = Path(path), writes, agree, mirror
         self._journals: dict[str, Journal] = {}
@@ -53,6 +55,23 @@ class RunFolder:
     def place(self, name: str) -> str:
         """Where people find a file: its path, or its URL."""
         return str(self.path / name) if self._mirror is None else join(self._mirror.remote.url, name)
+
+    def checkpoints(self, name: str) -> str:
+        """Where the checkpoints go that are called so: the path of a folder, or a URL where several processes
+        write them, which share no disk.
+        """
+        return self.place(name) if self._is_joint else str(self.path / name)
+
+    @property
+    def _is_joint(self) -> bool:
+        return self._mirror is not None and self._mirror.is_joint
+
+    def bring(self) -> None:
+        """Where the folder is kept elsewhere: when the first process has brought its copy up to date, so do
+        the others.
+        """
+        if isinstance(self._mirror, Follower):
+            self._mirror.pull()
 
     def exists(self, name: str) -> bool:
         """Whether the first process sees such a file or folder."""
@@ -73,14 +92,29 @@ class RunFolder:
             self._push()
 
         self._by_the_first(f"{name or 'the run folder'} written", write_and_send)
+        if isinstance(self._mirror, Follower):
+            self._mirror.fetch(name)
         return path
 
-    def send(self) -> None:
-        """Where the folder is kept elsewhere, send what has changed: after a checkpoint. As `write`."""
+    @contextmanager
+    def saving(self) -> Iterator[None]:
+        """Around the writing of a checkpoint: where the folder is kept elsewhere, send what has changed. As
+        `write`.
+
+        A checkpoint that all processes write there themselves counts as soon as it is whole, so that what was
+        told before it goes first; any other is sent, with that, afterwards.
+        """
+        if self._is_joint:
+            self._send()
+        yield
+        if not self._is_joint:
+            self._send()
+
+    def _send(self) -> None:
         self._by_the_first("what has changed sent", self._push)
 
     def _push(self) -> None:
-        if self._mirror is not None:
+        if isinstance(self._mirror, Mirror):
             self._mirror.push()
 
     def _by_the_first(self, what: str, act: Callable[[], None]) -> None:

@@ -118,7 +118,7 @@ def save_winners(path: Path, winners: Sequence[Trajectory], statistics: WinnerSt
         for i, row in enumerate(t.rows)
     ]
     with writing(path.parent):
-        path.parent.mkdir(exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
     write_journal(path, map(asdict, (statistics, *rows)))
 
 

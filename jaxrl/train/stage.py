@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 import optax
+from etils import epath
 from jax import Array
 from jax.sharding import Mesh
 
@@ -114,7 +115,7 @@ class StageRun:
         trainable = weights.trainable | (critic or {})
         self._made_of = (trainable, tx, run.key(index, DROPOUT), run.mesh, reference)
         self.abstract = abstract_state(*self._made_of)
-        self.folder = run.folder / "checkpoints" / f"{index}_{stage.name}"
+        self.folder = epath.Path(run.logger.folder.checkpoints(f"checkpoints/{index}_{stage.name}"))
         self.checkpoints = Checkpoints(self.folder, run.config.checkpoint.keep)
 
     def __enter__(self) -> "StageRun":
@@ -178,8 +179,8 @@ class StageRun:
         """
         stops = not is_last and self.run.interrupt.stops(f"{self.stage.name} step {step}")
         if is_last or stops or due or step % self.run.config.checkpoint.every == 0:
-            self.checkpoints.save(step, state, {**meta, "skipped": self.guard.skipped}, best=best)
-            self.run.logger.folder.send()
+            with self.run.logger.folder.saving():
+                self.checkpoints.save(step, state, {**meta, "skipped": self.guard.skipped}, best=best)
         if stops:
             raise Interrupted
 

@@ -1,4 +1,5 @@
-"""Checkpoints of one stage: Orbax on disk, our checksums on top, as Orbax does not notice a flipped bit.
+"""Checkpoints of one stage: Orbax on a disk or in a bucket, our checksums on top, as Orbax does not notice a
+flipped bit.
 
 A checkpoint holds the train state (what is trained, never the frozen base) and a small JSON `meta`; both are
 under the checksums, and nothing that a run goes by stands anywhere else. Saves are waited for: when `save`
@@ -16,11 +17,11 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Self
 
 import jax
 import jax.numpy as jnp
+from etils import epath
 from jax import Array
 from orbax.checkpoint import v1 as ocp
 
@@ -29,6 +30,7 @@ from jaxrl.device.mesh import path_name
 from jaxrl.device.processes import LONG_S, agree, gather, on_first
 from jaxrl.errors import InputError
 from jaxrl.files.disk import check_space, writing
+from jaxrl.files.place import is_url
 from jaxrl.update.state import TrainState, all_finite
 
 log = logging.getLogger("jaxrl")
@@ -42,18 +44,26 @@ class CheckpointCorrupt(RuntimeError):
 
 
 class Checkpoints:
-    """The checkpoints in one folder: the newest `keep`, and the one that the stage calls best. A context."""
+    """The checkpoints in one folder: the newest `keep`, and the one that the stage calls best. A context.
 
-    def __init__(self, folder: Path, keep: int):
-        self.folder = folder
+    Args:
+      folder: a path, or `gs://BUCKET/FOLDER`. There a checkpoint is whole when Orbax has written its
+        `commit_success.txt`; what bears none is taken away when the next ones are opened.
+    """
+
+    def __init__(self, folder: epath.PathLike, keep: int):
+        self.folder = epath.Path(folder)
+        self._is_here = not is_url(str(self.folder))
         self._kept = _NewestAndBest(keep)
         try:
-            with writing(folder), _quiet_failures():
+            with writing(self.folder), _quiet_failures():
                 self._checkpointer = ocp.training.Checkpointer(
-                    folder.absolute(), preservation_policy=self._kept, cleanup_tmp_directories=True
+                    self.folder.absolute() if self._is_here else self.folder,
+                    preservation_policy=self._kept,
+                    cleanup_tmp_directories=True,
                 )
         except ValueError as error:  # Orbax reads the metadata of all checkpoints at the start
-            broken = " ".join(map(str, _broken_metadata(folder))) or f"one of {folder}"
+            broken = " ".join(map(str, _broken_metadata(self.folder))) or f"one of {folder}"
             remedy = "delete its step's folder to go on from the one before"
             raise InputError(
                 f"{broken}: the metadata of the checkpoint cannot be read ({error}); {remedy}"
@@ -91,7 +101,8 @@ class Checkpoints:
             )
         self._kept.best = best
         what, size = f"checkpoint {self.folder}/{step}", _num_bytes(state, meta)
-        on_first(f"room for {what}", lambda: check_space(self.folder, size, what))
+        if self._is_here:
+            on_first(f"room for {what}", lambda: check_space(self.folder, size, what))
         with writing(what), _quiet_failures():
             self._checkpointer.save_checkpointables(
                 step,
@@ -162,7 +173,7 @@ class Checkpoints:
         return None
 
 
-def _broken_metadata(folder: Path) -> list[Path]:
+def _broken_metadata(folder: epath.Path) -> list[epath.Path]:
     """The metadata files in a folder of checkpoints that hold no JSON object."""
     broken = []
     for file in sorted(folder.glob("*/_CHECKPOINT_METADATA")):

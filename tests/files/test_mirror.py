@@ -8,17 +8,21 @@ export. Real ones are in `end_to_end/test_elsewhere.py`.
 import hashlib
 import itertools
 import json
+import re
 import shutil
 import tempfile
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from fsspec.core import url_to_fs
 from fsspec.implementations.memory import MemoryFile
 
 from jaxrl.errors import InputError
+from jaxrl.files import mirror as mirror_module
 from jaxrl.files import remote, remote_lock
 from jaxrl.files.disk import write_whole
+from jaxrl.files.follower import Follower
 from jaxrl.files.lock import locked
 from jaxrl.files.mirror import mirrored
 from jaxrl.files.run_folder import RunFolder
@@ -27,6 +31,7 @@ from tests.files.buckets import Bucket, Dead, content, dies_at
 
 URL = "bucket://runs/toy"
 STAGES, STEPS, EVERY = ("a", "b"), 5, 2
+NAMES = ("one", "two/state", "commit_success.txt")  # of a checkpoint's files, the last written last
 
 
 @pytest.fixture(autouse=True)
@@ -34,6 +39,7 @@ def bucket(monkeypatch):
     Bucket.clear()
     monkeypatch.setattr(remote_lock, "PATIENCE", 0.0)  # who left a lock here is dead
     monkeypatch.setattr(remote, "WAITS", (0.0, 0.0))
+    monkeypatch.setattr(mirror_module, "JOINT", "bucket://")
     yield
     Bucket.clear()
 
@@ -46,9 +52,9 @@ def machines():
         yield Path(folder)
 
 
-def toy_run(folder, url=URL):
-    """A run, or what is left to do of it."""
-    with locked(folder), mirrored(folder, url) as mirror:
+def toy_run(folder, url=URL, num_processes=1):
+    """A run, or what is left to do of it; of several processes, the first one's part and the checkpoints."""
+    with locked(folder), mirrored(folder, url, 0, num_processes) as mirror:
         run = RunFolder(folder, mirror=mirror)
         if not run.exists("config.yaml"):
             run.write("tokenizer", lambda path: path.mkdir(exist_ok=True))
@@ -67,11 +73,11 @@ def toy_run(folder, url=URL):
 
 
 def toy_stage(run, logger, folder_name, stage, state):
-    folder, winners = run.path / "checkpoints" / folder_name, f"checkpoints/{folder_name}_winners/1.jsonl"
-    found = sorted(int(path.name) for path in folder.glob("*") if path.name.isdigit())
-    step = found[-1] if found else 0
-    if found:
-        one, two = (json.loads((folder / str(step) / name).read_text()) for name in ("one", "two/state"))
+    files, folder = url_to_fs(run.checkpoints(f"checkpoints/{folder_name}"))
+    winners = f"checkpoints/{folder_name}_winners/1.jsonl"
+    step = max(whole_steps(files, folder), default=0)
+    if step:
+        one, two = (json.loads(files.cat_file(f"{folder}/{step}/{name}")) for name in NAMES[:2])
         assert one["state"] == two["state"], "a torn checkpoint"
         assert run.exists(winners), "what the checkpoint was made of is missing"
         state = one["state"]
@@ -85,17 +91,43 @@ def toy_stage(run, logger, folder_name, stage, state):
         state = hashlib.sha256(f"{state}{step}".encode()).hexdigest()
         logger.log(stage, step, {"state": state})
         if step % EVERY == 0 or step == STEPS:
-            save(folder, step, state)
-            run.send()
+            with run.saving():
+                (save_there if isinstance(files, Bucket) else save)(folder, step, state)
     return state
 
 
+def whole_steps(files, folder):
+    """The steps that have a checkpoint; as Orbax, with what a save has left unfinished taken away."""
+    names = [name.removeprefix(f"{folder}/") for name in files.find(folder)]
+    steps = {name.split("/")[0] for name in names}
+    whole = {step for step in steps if f"{step}/{NAMES[-1]}" in names and step.isdigit()}
+    for name in names if isinstance(files, Bucket) else ():
+        if name.split("/")[0] not in whole:
+            files.rm_file(f"{folder}/{name}")
+    return {int(step) for step in whole}
+
+
+def save_there(folder, step, state):
+    """As Orbax does it in a bucket: what is finished bears a file that says so."""
+    files = Bucket()
+    for old in files.find(f"{folder}/{step}"):
+        files.rm_file(old)
+    for name in NAMES:
+        files.pipe_file(f"{folder}/{step}/{name}", json.dumps({"state": state}).encode())
+    for old in files.find(folder):
+        if not old.startswith(f"{folder}/{step}/"):
+            files.rm_file(old)
+
+
 def save(folder, step, state):
-    """As Orbax does it: what is unfinished has another name, and the old goes after the new has come."""
+    """As Orbax does it on a disk: what is unfinished has another name, and the old goes after the new has
+    come.
+    """
+    folder = Path(folder)
     unfinished = folder / f"{step}.orbax-checkpoint-tmp"
     shutil.rmtree(unfinished, ignore_errors=True)
     (unfinished / "two").mkdir(parents=True)
-    for name in ("one", "two/state"):
+    for name in NAMES:
         # of one size at every step: nothing may be known by its size alone
         (unfinished / name).write_text(json.dumps({"state": state}))
     shutil.rmtree(folder / str(step), ignore_errors=True)
@@ -151,6 +183,29 @@ def test_whatever_operation_is_the_last_that_is_answered_the_run_comes_out_the_s
             toy_run(first if machine == "the same" else first.with_name("another"))
             assert told(content("runs/toy")) == expected, (number, machine, Bucket.asked)
             shutil.rmtree(first.parent)
+
+
+@pytest.mark.parametrize(
+    "before, after, machine", [(2, 2, "another"), (2, 1, "another"), (2, 1, "the same"), (1, 2, "another")]
+)
+def test_so_it_does_where_several_processes_write_checkpoints_there(before, after, machine, whole, machines):
+    """Before the machines were lost, after, or both."""
+    Bucket.asked = []
+    toy_run(machines / "toy", num_processes=before)
+    assert told(content("runs/toy")) == whole[0]
+    for number in range(len(Bucket.asked)):
+        Bucket.clear()
+        with pytest.raises(Dead), dies_at(number):
+            toy_run(machines / f"{number} the same" / "toy", num_processes=before)
+        toy_run(machines / f"{number} {machine}" / "toy", num_processes=after)
+        left = {
+            name: text
+            for name, text in content("runs/toy").items()
+            # Orbax takes the old away after the new has come, and again after the next
+            if not re.match(rf"checkpoints/\d_./[^{STEPS}]/", name)
+        }
+        assert told(left) == whole[0], (number, Bucket.asked)
+    assert number > 50
 
 
 def test_every_operation_may_fail_once_before_it_is_done_or_after(whole, tmp_path):
@@ -217,8 +272,8 @@ def test_a_checkpoint_is_not_believed_while_it_is_written_over(whole, tmp_path):
             with locked(folder), mirrored(folder, URL) as mirror:
                 run = RunFolder(folder, mirror=mirror)
                 run.write("report.md", lambda path, number=number: write_whole(path, str(number)))
-                save(folder / "checkpoints" / "1_b", STEPS, f"{number:064}")
-                run.send()
+                with run.saving():
+                    save(folder / "checkpoints" / "1_b", STEPS, f"{number:064}")
             break
         other = tmp_path / str(number) / "toy"
         with locked(other), mirrored(other, URL):
@@ -278,3 +333,39 @@ def test_a_broken_commit_is_one_error(tmp_path, text):
     Bucket().pipe_file("/runs/toy/sent.json", text)
     with pytest.raises(InputError, match="sent.json cannot be used .*restore it, or set another `name`"):
         toy_run(tmp_path / "toy")
+
+
+def test_several_processes_write_no_checkpoint_where_orbax_cannot(tmp_path):
+    with (
+        pytest.raises(InputError, match=r"^s3://b/runs/toy .*gs:// alone; set runs_dir to gs://BUCKET"),
+        mirrored(tmp_path, "s3://b/runs/toy", 1, 2),
+    ):
+        raise AssertionError("it began")
+
+
+def test_the_other_processes_have_what_they_read_of_it_and_nothing_of_an_earlier_start(whole, tmp_path):
+    toy_run(tmp_path / "toy", num_processes=2)
+    here = {path: path.read_bytes() for path in (tmp_path / "toy").rglob("*") if path.is_file()}
+    with mirrored(tmp_path / "toy", URL, 1, 2) as follower:
+        assert isinstance(follower, Follower) and follower.folder != tmp_path / "toy"
+        follower.folder.mkdir()
+        (follower.folder / "eval.json").write_text("of an earlier start")
+        run = RunFolder(follower.folder, False, lambda what, value, extra_s: None, follower)
+        run.bring()
+        winners = {f"checkpoints/{n}_{stage}_winners/1.jsonl" for n, stage in enumerate(STAGES)}
+        small = {"config.yaml", "tokenizer/words.json", "eval.json"} | winners
+        assert files_in(follower.folder) == {name: content("runs/toy")[name] for name in small}
+        Bucket().pipe_file("/runs/toy/tokenizer/more.json", b"new")
+        Bucket().pipe_file("/runs/toy/eval.json", b"new, and not what was asked for")
+        assert run.write("tokenizer", no_writer) == follower.folder / "tokenizer"
+        assert files_in(follower.folder)["tokenizer/more.json"] == b"new"
+        assert files_in(follower.folder)["eval.json"] == whole[0][1]["eval.json"]
+    assert {path: path.read_bytes() for path in here} == here
+
+
+def files_in(folder):
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def no_writer(path):
+    raise AssertionError("the first process writes, and no other")

@@ -39,7 +39,8 @@ def start(
     arguments: list[str], devices: int, settings: Mapping[str, str], cwd: Path = ROOT
 ) -> subprocess.Popen:
     """A Python process with so many CPU devices; `settings` go into its environment."""
-    environ = {**os.environ, "JAX_NUM_CPU_DEVICES": str(devices), "PYTHONPATH": str(ROOT), **settings}
+    path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+    environ = {**os.environ, "JAX_NUM_CPU_DEVICES": str(devices), "PYTHONPATH": path, **settings}
     return subprocess.Popen(
         [sys.executable, *arguments],
         cwd=cwd,
@@ -103,7 +104,7 @@ def differences(folder: Path, other: Path) -> dict[str, float]:
     and tokens differ by 0 or infinity.
     """
     found = {}
-    for stage in ("sft", "grpo", "ppo"):
+    for stage in ("sft", "rsft", "grpo", "ppo"):
         mine, theirs = (
             [row for row in lines(f, "metrics.jsonl") if row["stage"] == stage] for f in (folder, other)
         )
