@@ -12,7 +12,7 @@ from typing import Any, TextIO
 
 from jaxrl import __version__
 from jaxrl.cluster import find_place, refuse_several
-from jaxrl.errors import PROCESS_LOST, InputError, ProcessLost
+from jaxrl.errors import InputError, ProcessLost, exit_code
 from jaxrl.files.disk import silence
 from jaxrl.files.lock import locked
 from jaxrl.interrupt import Interrupted, ends_as_ctrl_c
@@ -25,20 +25,17 @@ def main(argv: list[str] | None = None) -> int:
 
     Returns:
       The exit code: 0 done; 2 bad input, or a disk that takes no more (one message on stderr); 75 where
-      another process of the run was lost, and the same command goes on; 128 + n where signal n stopped it
-      (130 Ctrl-C, 143 SIGTERM, 129 SIGHUP), for `run` after the state was saved.
+      another process of the run was lost, or a bucket is away, and the same command goes on; 128 + n where
+      signal n stopped it (130 Ctrl-C, 143 SIGTERM, 129 SIGHUP), for `run` after the state was saved.
     """
     _prepare_streams()
     arguments = _parse_or_leave(argv)
     try:
         with ends_as_ctrl_c():
             arguments.function(arguments)
-    except InputError as error:
+    except (InputError, ProcessLost) as error:
         _say(f"error: {error}", sys.stderr)
-        return 2
-    except ProcessLost as error:
-        _say(f"error: {error}", sys.stderr)
-        return PROCESS_LOST
+        return exit_code(error)
     except Interrupted as interrupted:
         _say("stopped; the state is saved, and the same command goes on from it", sys.stderr)
         return 128 + interrupted.number
@@ -211,6 +208,7 @@ def _add_eval(commands: Commands) -> None:
 
 
 def _eval(arguments: argparse.Namespace) -> None:
+    refuse_several("jaxrl eval")
     from jaxrl.config.experiment import EvalStage
     from jaxrl.config.file import load_config
     from jaxrl.config.shared import ModelSection
@@ -225,7 +223,6 @@ def _eval(arguments: argparse.Namespace) -> None:
     from jaxrl.device.compilations import set_up_jax
     from jaxrl.device.gpu import set_up_gpus
     from jaxrl.device.mesh import make_mesh
-    from jaxrl.device.processes import is_first, joined
     from jaxrl.files.jsonl import check_out
     from jaxrl.policy.load import load_policy
     from jaxrl.track.evaluations import render_table, save_rows
@@ -233,17 +230,14 @@ def _eval(arguments: argparse.Namespace) -> None:
 
     if arguments.out is not None:
         check_out(arguments.out)
-    set_up_gpus(config.gpu)  # before a device is used
-    with joined(find_place(config.distributed), config.distributed.timeout_s):
-        set_up_jax(config.compilation_cache)
-        model = ModelSection(path=arguments.model, dtype=arguments.dtype)
-        mesh = make_mesh(choose_mesh(config.mesh, model, stages[-1:], vocab_size=0)[0])
-        weights = load_policy(arguments.model, arguments.adapter, arguments.dtype, mesh)
-        rows = evaluate_model(
-            weights, arguments.model, stages[-1], config.verify, config.seed, mesh, arguments.date
-        )
-        if not is_first():
-            return
+    set_up_jax(config.compilation_cache)
+    set_up_gpus(config.gpu)
+    model = ModelSection(path=arguments.model, dtype=arguments.dtype)
+    mesh = make_mesh(choose_mesh(config.mesh, model, stages[-1:], vocab_size=0)[0])
+    weights = load_policy(arguments.model, arguments.adapter, arguments.dtype, mesh)
+    rows = evaluate_model(
+        weights, arguments.model, stages[-1], config.verify, config.seed, mesh, arguments.date
+    )
     try:
         if arguments.out is not None:
             save_rows(arguments.out, rows)

@@ -7,8 +7,6 @@ which is asked only where the section says that there are several processes and 
 
 import os
 import re
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -89,7 +87,7 @@ def refuse_several(command: str, environ: Mapping[str, str] = os.environ) -> Non
         raise InputError(
             f"{command} runs in one process, and the environment says that this is one of"
             f" {place.num_processes}; start it once, on one host (`jaxrl run` with an eval stage is what"
-            " several do together)"
+            " several do together), or set JAX_NUM_PROCESSES=1 if each is a job of its own"
         )
 
 
@@ -166,6 +164,9 @@ def _tpu_slice(ask: Callable[[str], str]) -> dict[str, Any]:
 
 
 def _tpu_metadata(attribute: str) -> str:
+    import urllib.error  # 50 ms that nobody else has to wait
+    import urllib.request
+
     host = os.environ.get("GCE_METADATA_IP", "metadata.google.internal")
     request = urllib.request.Request(
         f"http://{host}/computeMetadata/v1/instance/attributes/{attribute}",

@@ -13,7 +13,18 @@ class InputError(ValueError):
 PROCESS_LOST = 75  # exit code: EX_TEMPFAIL of sysexits.h, "start it again"
 
 
+class TryAgain(InputError):
+    """What is not the input's fault and will pass: a network that is away, a port that is still held. Exit
+    code PROCESS_LOST.
+    """
+
+
 class ProcessLost(RuntimeError):
     """Another process of the run has ended, or does not answer: this one cannot go on without it. Nothing is
     wrong with the input; started again, the run goes on from its last checkpoint. Exit code PROCESS_LOST.
     """
+
+
+def exit_code(error: BaseException) -> int:
+    """Of an error that ends a command: 2 where the same again would fail the same way."""
+    return PROCESS_LOST if isinstance(error, (ProcessLost, TryAgain)) else 2

@@ -171,10 +171,12 @@ def noisy_model(config: Config, folder: Path) -> None:
     from jaxrl.device.mesh import make_mesh
     from jaxrl.policy.load import load_base
     from jaxrl.policy.tokenizer import load_run_tokenizer
+    from jaxrl.train.layout import choose_mesh
     from jaxrl.weights.safetensors import save_model
 
     tokenizer, eos_ids = load_run_tokenizer(config, folder, datetime.now())
-    weights = load_base(config.model, num_tokens(tokenizer), make_mesh(config.mesh), config.seed)
+    mesh = make_mesh(choose_mesh(config.mesh, config.model, config.stages, num_tokens(tokenizer))[0])
+    weights = load_base(config.model, num_tokens(tokenizer), mesh, config.seed)
     leaves, tree = jax.tree.flatten(weights.frozen["model"])
     keys = jax.random.split(jax.random.key(config.seed + 1), len(leaves))
     noisy = [leaf * (1 + NOISE * jax.random.normal(key, leaf.shape)) for leaf, key in zip(leaves, keys)]

@@ -37,7 +37,7 @@ def check_processes(config: Config) -> None:
         )
     started = {"jax": jax.__version__, "jaxrl": __version__, "config": dump_config(config)}
     # until now, the first one may have brought the run's files from elsewhere
-    remedy = "start the same command everywhere, but for `distributed`"
+    remedy = "start the same command everywhere, but for `distributed` (JAX_NUM_PROCESSES=1: each by itself)"
     check_same("what was started", started, remedy, LONG_S)
     if config.url is None:
         check_shared(config.folder)

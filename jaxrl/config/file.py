@@ -31,6 +31,7 @@ INCIDENTAL = (
     "runs_dir",
     "compilation_cache",
     "mesh",
+    "gpu",
     "distributed",
     "verify",
     "checkpoint",

@@ -74,7 +74,7 @@ def takes_back_thoughts(tokenizer: "PreTrainedTokenizerBase") -> bool:
 
 def spoken(tokenizer: "PreTrainedTokenizerBase", said: list[int]) -> str:
     """What a policy has said, as a message's content: all of its ids but the one that closes the turn."""
-    return tokenizer.decode(said[:-1] if said[-1] in tokenizer.all_special_ids else said)
+    return tokenizer.decode(said[:-1] if said[-1:] and said[-1] in tokenizer.all_special_ids else said)
 
 
 def render_for_training(

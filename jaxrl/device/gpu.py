@@ -95,13 +95,18 @@ def check_flags(given: str) -> None:
     """InputError unless XLA takes these flags. Takes some seconds: jax is imported in a process of its own,
     on CPU, where the library reads the flags of all devices.
     """
-    done = subprocess.run(
-        [sys.executable, "-c", "import jax; jax.devices()"],
-        env=os.environ | {"XLA_FLAGS": given, "JAX_PLATFORMS": "cpu"},
-        capture_output=True,
-        text=True,
-        timeout=CHECK_TIMEOUT_S,
-    )
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", "import jax; jax.devices()"],
+            env=os.environ | {"XLA_FLAGS": given, "JAX_PLATFORMS": "cpu"},
+            capture_output=True,
+            text=True,
+            timeout=CHECK_TIMEOUT_S,
+        )
+    except subprocess.TimeoutExpired:
+        raise InputError(
+            f"gpu.flags: jax did not start within {CHECK_TIMEOUT_S} s with {given}; take flags out"
+        ) from None
     if done.returncode == 0:
         return
     unknown = re.search(r"Unknown flags? in XLA_FLAGS: (.*)", done.stderr)

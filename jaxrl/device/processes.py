@@ -24,16 +24,17 @@ from jax._src.distributed import global_state  # the one door to the table; Orba
 
 from jaxrl.cluster import Place, own_gpu
 from jaxrl.device.relay import Relay, free_port, wait_for
-from jaxrl.errors import PROCESS_LOST, InputError, ProcessLost
+from jaxrl.errors import PROCESS_LOST, InputError, ProcessLost, TryAgain, exit_code
+from jaxrl.files.run_folder import LONG_S
 from jaxrl.interrupt import Interrupted
 
 TABLE = "jaxrl"  # what our keys begin with
+TOLD = {"again": TryAgain, "input": InputError}  # errors that are everybody's, the more special first
 MOST_CHARS = 2000  # of a reason that others are told
 BEAT_S = 2.0  # between two signs of life
 START_S = 300.0  # how much longer the first meeting may take: hosts do not start at one moment
 GRACE_S = 15.0  # between the loss of a process and the end by force
 SLICE_MS = 1000  # of a wait, after which signals and losses are looked at
-LONG_S = 3600.0  # what one process alone may take over files (a model written or read), beyond the usual
 # What devices say when another process has gone in the middle of what they did together.
 OF_OTHERS = re.compile("gloo|nccl|peer|connection|coordination|unavailable|aborted|deadline", re.IGNORECASE)
 
@@ -83,16 +84,9 @@ def agree(what: str, value: A, extra_s: float = 0.0) -> A:
 
 def on_first(what: str, function: Callable[[], object]) -> None:
     """Call a function on the first process, for all; its InputError is everybody's."""
-    refused = None
     if is_first():
-        try:
-            function()
-        except InputError as error:
-            if _group is None:
-                raise
-            refused = str(error)
-    if (refused := agree(what, refused, LONG_S)) is not None:
-        raise InputError(refused)
+        function()  # what it raises leaves this process, and `Group.leave` tells it to the others
+    agree(what, None, LONG_S)
 
 
 def check_same(what: str, digests: Mapping[str, str], remedy: str, extra_s: float = 0.0) -> None:
@@ -157,7 +151,13 @@ class Group:
         self._watchers = [threading.Thread(target=f, daemon=True) for f in (self._beat, self._judge)]
         self._relay = self._meet()
         self._watchers[1].start()  # before jax, which has no end but an abort for a meeting that fails
-        _start_jax(place, self._address, timeout_s + 2 * START_S)
+        try:
+            _start_jax(place, self._address, timeout_s + 2 * START_S)
+        except BaseException:
+            self._closed.set()
+            self._ended.set()
+            self._relay.close()
+            raise
         self._client = global_state.client
         self._watchers[0].start()
 
@@ -172,7 +172,7 @@ class Group:
             return relay
         inner, until = free_port(), time.monotonic() + limit_s
         self._address = f"127.0.0.1:{inner}"
-        relay = Relay(("::" if socket.has_dualstack_ipv6() else "", there[1]), ("127.0.0.1", inner))
+        relay = Relay((_listening_at(there[0]), there[1]), ("127.0.0.1", inner), others=self._others)
         while missing := sorted(set(self._others) - relay.met):
             if time.monotonic() > until:
                 relay.close()
@@ -218,7 +218,7 @@ class Group:
         raise self.lost
 
     def _missing(self, n: int, limit_s: float) -> ProcessLost:
-        _, phase, seen = self._signs[n]
+        _, phase, seen = self._signs.get(n, ("", self.phase, self._answered))
         return ProcessLost(
             f"process {n} has not come to {self.phase!r} within {limit_s:g} s (its last sign of life"
             f" came {time.monotonic() - seen:.0f} s ago, from {phase!r}); look at its output. Started again,"
@@ -259,19 +259,19 @@ class Group:
             if gone := sorted(self._relay.gone - self._closing()):
                 self._closed.wait(BEAT_S)  # `_beat` may just be reading why
                 self._without_a_word(gone[0])
-            elif now - self._answered > self.timeout_s:
+            elif self.place.process_id > 0 and now - self._answered > self.timeout_s:
                 self.lost = self._missing(0, self.timeout_s)
             elif silent:
                 self.lost = self._missing(silent[0], self.timeout_s)
         if not self._ended.wait(4 * GRACE_S if self._closed.is_set() else GRACE_S):
             if self.lost is not None:
                 os.write(2, f"error: {self.lost}\n".encode())
-            os._exit(2 if isinstance(self.lost, InputError) else PROCESS_LOST)
+            os._exit(PROCESS_LOST if self.lost is None else exit_code(self.lost))
 
-    def _told(self, n: int, is_input: bool, text: str, phase: str) -> ProcessLost | InputError:
+    def _told(self, n: int, kind: str, text: str, phase: str) -> ProcessLost | InputError:
         """What the end of another process is to this one."""
-        if is_input:
-            return InputError(f"process {n}: {text}")
+        if kind in TOLD:
+            return TOLD[kind](f"process {n}: {text}")
         return ProcessLost(
             f"process {n} has ended at {phase!r}, and this one waits for it at {self.phase!r}: {text}; look"
             " at its output. Started again, the run goes on from its last checkpoint"
@@ -282,10 +282,11 @@ class Group:
         gives one for them.
         """
         if self.lost is None:
-            reason = (False, "it was killed, or crashed", self._signs[n][1])
+            reason = ("", "it was killed, or crashed", self._signs[n][1])
             self.lost, self.is_told = self._told(n, *reason), True
             if self.place.process_id == 0 and self._client:
-                self._set(f"left/{n}", reason)
+                with suppress(jax.errors.JaxRuntimeError):  # nobody is there any more
+                    self._set(f"left/{n}", reason)
 
     # ------------------------------------------------------------------------------------------------ leaving
 
@@ -293,17 +294,17 @@ class Group:
         """Tell the others why this process ends; returns what it ends with, which another may have caused."""
         if isinstance(error, Interrupted):
             return error
-        is_ours = isinstance(error, (InputError, ProcessLost)) or not isinstance(error, Exception)
-        if not is_ours and OF_OTHERS.search(str(error)):
-            until = time.monotonic() + self.timeout_s + SLICE_MS / 1000
+        if isinstance(error, jax.errors.JaxRuntimeError) and OF_OTHERS.search(str(error)):
+            until = time.monotonic() + GRACE_S
             while self.lost is None and time.monotonic() < until:
                 time.sleep(0.1)
-        error = self.lost or error
+        if isinstance(error, Exception):  # who was stopped by a signal says so, whatever befell the others
+            error = self.lost or error
         if self.is_told:
             return error
-        is_input = isinstance(error, InputError)
-        text = str(error) if is_input else f"{type(error).__name__}: {error}"
-        reason = [is_input, text[:MOST_CHARS], self.phase]
+        kind = next((name for name, cls in TOLD.items() if isinstance(error, cls)), "")
+        text = str(error) if kind else f"{type(error).__name__}: {error}"
+        reason = [kind, text[:MOST_CHARS], self.phase]
         with suppress(jax.errors.JaxRuntimeError):  # nobody is there any more
             self._set(f"left/{self.place.process_id}", reason)
         return error
@@ -318,11 +319,12 @@ class Group:
                 while self.place.process_id == 0 and time.monotonic() < until and not self._is_alone():
                     time.sleep(0.1)
             jax.distributed.shutdown()
+            self._relay.close()
         else:
             # jax would wait for an answer at the interpreter's end
             _orphans.append(self._client)
             global_state.client = None
-        self._relay.close()
+            self._relay.close(keeps_connections=True)
         self._ended.set()
         for watcher in self._watchers:  # the interpreter's end is no place to be in the middle of a call
             watcher.join(timeout=2)
@@ -336,6 +338,13 @@ class Group:
         with suppress(jax.errors.JaxRuntimeError):
             return set(self._of_all("closed")) if self._client and self._relay.gone - {0} else set()
         return set()
+
+
+def _listening_at(host: str) -> str:
+    """Where process 0 listens: at the loopback alone where the coordinator is there, else everywhere."""
+    if host in ("localhost", "127.0.0.1", "::1"):
+        return "::1" if host == "::1" else "127.0.0.1"
+    return "::" if socket.has_dualstack_ipv6() else ""
 
 
 _group: Group | None = None

@@ -10,18 +10,22 @@ The first sees when a process goes, at once and by its number; the other keeps j
 silence, when process 0 has gone. Both tell, and what it means is for `processes.py` to say.
 """
 
+import errno
+import secrets
 import socket
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from typing import Any
 
-from jaxrl.errors import InputError, ProcessLost
+from jaxrl.errors import ProcessLost, TryAgain
 
 CHUNK = 1 << 16
-HELLO = b"jaxrl process %08d\n"  # what the relay of process n sends first
+HELD_S = 45.0  # how long the port may be another's
+HELLO = b"jaxrl process %08d %s\n"  # what the relay of process n sends first, with a number of its own
+NONCE = 16  # characters of that number
 
 Address = tuple[str, int]
 
@@ -36,42 +40,43 @@ class Relay:
       listen: where connections come in; port 0 is any free one. target: where they go.
       number: of this process, where it is not the first: told to the relay at the other end. None: the relay
         of process 0, which is told.
+      others: the processes that may connect to process 0, each from one relay: whoever else comes (of another
+        run, or started twice) is sent away.
     Raises:
-      InputError: the address cannot be listened at.
+      TryAgain: the address cannot be listened at.
     """
 
-    def __init__(self, listen: Address, target: Address, number: int | None = None):
-        self._target, self._number = target, number
+    def __init__(
+        self, listen: Address, target: Address, number: int | None = None, others: Collection[int] = ()
+    ):
+        self._target, self._number, self._others = target, number, frozenset(others)
+        self._nonce = secrets.token_hex(NONCE // 2).encode()
+        self._nonces: dict[int, bytes] = {}  # of those who have come
         self.met: set[int] = set()
         self.gone: set[int] = set()
         self._open: Counter[int] = Counter()
         self._is_closed = False
         self._sockets: list[socket.socket] = []
-        try:
-            family = socket.AF_INET6 if ":" in listen[0] else socket.AF_INET
-            dual = family == socket.AF_INET6 and socket.has_dualstack_ipv6()
-            self._listener = socket.create_server(listen, family=family, dualstack_ipv6=dual)
-        except OSError as error:
-            raise InputError(
-                f"process 0 cannot listen at port {listen[1]}: {error.strerror}; give distributed.coordinator"
-                " another port"
-            ) from None
+        self._listener = _listen(listen)
         self.port = self._listener.getsockname()[1]
         self._start(self._accept)
 
-    def close(self) -> None:
-        """End all connections. What is connected to a process 0 that has gone stays so until this process
-        ends: Python would close it at its own end, while jax's client still looks.
+    def close(self, keeps_connections: bool = False) -> None:
+        """End all connections.
+
+        Args:
+          keeps_connections: where process 0 has gone, what was connected to it stays so until this process
+            ends: Python would close it at its own end, while jax's client still looks.
         """
         self._is_closed = True
-        keeps = self._number is not None and bool(self.gone)
-        for each in (*self._sockets, self._listener):
+        for each in (self._listener, *self._sockets):
             with suppress(OSError):  # the other end has closed it
-                if keeps:
+                if keeps_connections and each is not self._listener:
                     each.detach()
                 else:
                     each.shutdown(socket.SHUT_RDWR)
-                    each.close()
+        for each in (self._listener, *(() if keeps_connections else self._sockets)):
+            each.close()
 
     def _start(self, function: Callable[..., None], *arguments: Any) -> None:
         threading.Thread(target=function, args=arguments, daemon=True).start()
@@ -84,9 +89,8 @@ class Relay:
                 self._start(self._connect, near)
 
     def _connect(self, near: socket.socket) -> None:
-        try:
-            number = self._number if self._number is not None else int(_receive(near, len(HELLO % 0))[14:])
-        except (ValueError, OSError):  # a stranger, or one who only looked whether somebody is here
+        number = self._number if self._number is not None else self._who(near)
+        if number is None:
             near.close()
             return
         self.met.add(number)
@@ -98,12 +102,24 @@ class Relay:
         for each in (near, far):
             each.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if self._number is not None:
-            far.sendall(HELLO % number)
+            far.sendall(HELLO % (number, self._nonce))
         # jax is at this end: of process 0 the far one, of the others the near one
         here, there, other = (far, near, number) if self._number is None else (near, far, 0)
         self._open[other] += 1
         self._start(self._pass_on, here, there, None)
         self._start(self._pass_on, there, here, other)
+
+    def _who(self, near: socket.socket) -> int | None:
+        """The process that has connected; None for a stranger, or one who only looked whether somebody is
+        here.
+        """
+        try:
+            said = _receive(near, len(HELLO % (0, b"0" * NONCE)))
+            number, nonce = int(said[14:22]), said[23:-1]
+        except (ValueError, OSError):
+            return None
+        is_known = said == HELLO % (number, nonce) and number in self._others
+        return number if is_known and self._nonces.setdefault(number, nonce) == nonce else None
 
     def _reach(self) -> socket.socket | None:
         """A connection to the target. The coordinator of this process may not listen yet; of process 0 it is
@@ -130,6 +146,23 @@ class Relay:
         self._open[afar] -= 1
         if not self._open[afar] and not self._is_closed:
             self.gone.add(afar)
+
+
+def _listen(address: Address) -> socket.socket:
+    """A socket that listens there, waited for a moment: the run before may hold it while it ends."""
+    family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+    dual = family == socket.AF_INET6 and socket.has_dualstack_ipv6()
+    until = time.monotonic() + HELD_S
+    while True:
+        try:
+            return socket.create_server(address, family=family, dualstack_ipv6=dual)
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE or time.monotonic() > until:
+                raise TryAgain(
+                    f"process 0 cannot listen at port {address[1]}: {error.strerror}; give"
+                    " distributed.coordinator another port"
+                ) from None
+        time.sleep(0.2)
 
 
 def wait_for(address: Address, timeout_s: float) -> None:

@@ -163,7 +163,7 @@ class Mirror:
         except TakenOver:
             raise
         except InputError as error:
-            raise InputError(
+            raise type(error)(
                 f"{error}. The run is whole in {self.folder}, as far as it came; {AGAIN} on this machine, to "
                 "go on from there"
             ) from None

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from jaxrl.errors import InputError
+from jaxrl.errors import InputError, TryAgain
 
 PACKAGES = {"gs": "gcsfs", "gcs": "gcsfs", "s3": "s3fs", "s3a": "s3fs", "az": "adlfs", "abfs": "adlfs"}
 WAITS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)  # seconds before an operation that has failed is tried again
@@ -108,7 +108,8 @@ class Remote:
                     self._answers = False
                     place = f"{self.url}/{name}" if name else self.url
                     reason = (str(error) or "no reason given").splitlines()[0][:300]
-                    raise InputError(f"{place} cannot be {done}: {type(error).__name__}: {reason}") from None
+                    kind = InputError if isinstance(error, FINAL) else TryAgain
+                    raise kind(f"{place} cannot be {done}: {type(error).__name__}: {reason}") from None
             time.sleep(wait * random.uniform(0.5, 1.5))
         raise AssertionError("the last round returns or raises")
 

@@ -12,14 +12,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from jaxrl.errors import InputError
 from jaxrl.files.disk import writing
 from jaxrl.files.follower import Follower
 from jaxrl.files.journal import Journal
 from jaxrl.files.mirror import Mirror
 from jaxrl.files.place import join
 
-LONG_S = 3600.0  # a model may take that long to be written, and the others wait
+LONG_S = 3600.0  # what one process may take over files (a model written or read), beyond the usual
 
 
 def alone(what: str, value: Any, extra_s: float = 0.0) -> Any:
@@ -118,14 +117,9 @@ class RunFolder:
             self._mirror.push()
 
     def _by_the_first(self, what: str, act: Callable[[], None]) -> None:
-        error = None
         if self.writes:
-            try:
-                act()
-            except InputError as refused:
-                error = str(refused)
-        if (error := self._agree(what, error, LONG_S)) is not None:
-            raise InputError(error)
+            act()  # what it raises leaves this process, and all others with it
+        self._agree(what, None, LONG_S)
 
     def open(self, *names: str) -> None:
         """Begin to write journals, where this process writes."""

@@ -118,7 +118,8 @@ def collect(
         if place in tickets:
             tickets[place] = pool.submit(problems[sampled.request], sampled.completion.text)
         pool.poll()  # workers get their next text while the device decodes
-    exchange = partial(_of_all, f"verdicts after update {policy_version}", len(places), pool.batch_timeout_s)
+    what = f"verdicts after update {policy_version}"
+    exchange = partial(_of_all, what, len(places), pool.batch_timeout_s) if num_processes() > 1 else list
     verdicts = dict(zip(places, pool.gather(tickets.values(), exchange)))
 
     def group(p: int, problem: Problem) -> Group:

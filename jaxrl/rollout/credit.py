@@ -165,7 +165,8 @@ def critic_credit(
     end of each, with the critic's value of the next one's first turn.
 
     Args:
-      samples, values_after: [S] of [n].  rewards: [S] of [turns of the row], or of numbers where it is one.
+      samples, values_after: [S] of [n].
+      rewards: [S] of [turns of the row], or of one number, which its last turn earns.
       counts, cut: [S], whether the reward counts, whether the episode was cut.
       kl_coef: the coefficient in force.
       goes_on: [S], whether the episode goes on in the next sample; None where none does.
@@ -226,7 +227,8 @@ def _token_rewards(sample: Sample, rewards: np.ndarray, was_cut: bool, kl_coef: 
     turn of an episode that was cut there is no reward.
     """
     earned = -kl_coef * _k1(sample) if kl_coef > 0 else np.zeros(len(sample.tokens), np.float32)
-    earned[turn_ends(sample)] += np.append(rewards[:-1], 0.0 if was_cut else rewards[-1])
+    ends = turn_ends(sample)
+    earned[ends[len(ends) - len(rewards) :]] += np.append(rewards[:-1], 0.0 if was_cut else rewards[-1])
     return earned
 
 

@@ -23,7 +23,7 @@ from jaxrl.errors import InputError
 from jaxrl.policy.describe import describe
 from jaxrl.policy.hand_over import PolicyWeights, entered_shapes
 from jaxrl.track.format import data_size
-from jaxrl.train.memory_plan import COPIES, device_bytes
+from jaxrl.train.memory_plan import COPIES, device_bytes, has_reference
 from jaxrl.update.microbatch import stage_microbatch
 
 WEIGHTS_SHARE = 0.6  # of a device's memory, for what is there all the time
@@ -90,7 +90,8 @@ def candidates(section: MeshSection, num_devices: int) -> Iterator[MeshSection]:
 def resident_bytes(model: ModelSection, stages: Sequence[Stage], vocab_size: int, mesh: Mesh) -> int:
     """What the stage that needs most holds all the time on each device.
 
-        trained in COPIES copies + frozen + (where it samples) all weights in model.dtype / tensor
+        trained in COPIES copies, and one more for a KL term's reference
+        + frozen + (where it samples) all weights in model.dtype / tensor
 
     Raises:
       InputError: weights or microbatches that the mesh does not divide.
@@ -100,7 +101,8 @@ def resident_bytes(model: ModelSection, stages: Sequence[Stage], vocab_size: int
         if not isinstance(stage, EvalStage):
             check_rows(stage_microbatch(stage, mesh), mesh, f"stage {stage.name}: microbatch (or rows)")
             weights = entered_shapes(weights, stage.lora, model.dtype, mesh)
-        held = COPIES * device_bytes(weights.trainable, mesh) + device_bytes(weights.frozen, mesh)
+        copies = COPIES + has_reference(stage)
+        held = copies * device_bytes(weights.trainable, mesh) + device_bytes(weights.frozen, mesh)
         most = max(most, held + (0 if isinstance(stage, SFTStage) else _decode_bytes(weights, mesh)))
     return most
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import jax
 from jax.sharding import Mesh
 
-from jaxrl.config.experiment import FineTuningStage, RLStage
+from jaxrl.config.experiment import FineTuningStage, RLStage, Stage
 from jaxrl.device.memory import device_memory, own_devices
 from jaxrl.device.mesh import num_row_shards, shardings_for
 from jaxrl.errors import InputError
@@ -83,7 +83,7 @@ def plan_update(
         activations = rows * seq_len / row shards * layers * kept_bytes(remat)
         needed = activations + kept_bytes(none) of one layer
                  + 4 float32 arrays of the logits of a chunk / tensor, chunks being a device's own
-                 + (COPIES + references) * what is trained + what is frozen + 2 * excluded
+                 + (COPIES + references) * what is trained + what is frozen + gathered + 2 * excluded
 
     `none` is never chosen: `selective` makes again only what is cheaper than memory traffic, and was faster
     in every update that was measured. The plan follows from settings and the machine alone, so that a run
@@ -104,7 +104,7 @@ def plan_update(
     logits = min(tokens * policy.config.vocab_size, CHUNK_ELEMENTS) // mesh.shape["tensor"]
     fixed = tokens * per_token["none"] + 4 * 4 * logits
     fixed += (COPIES + references) * device_bytes(trainable, mesh) + device_bytes(frozen, mesh)
-    fixed += 2 * excluded
+    fixed += 2 * excluded + gathered_bytes(policy, "model" in trainable, mesh)
     available = int(USABLE * device_memory(own_devices(mesh)[0]))
 
     def plan(remat: str) -> Plan:
@@ -123,11 +123,25 @@ def plan_stage(asked: str, stage: FineTuningStage | RLStage, weights: PolicyWeig
     """The plan of a stage's updates."""
     is_rl, rows = isinstance(stage, RLStage), stage_microbatch(stage, mesh)
     seq_len = stage.row_tokens if is_rl else stage.seq_len
-    references = int(is_rl and stage.algo.kl_coef > 0)
+    references = int(has_reference(stage))
     excluded = excluded_bytes(stage, weights.policy.config.vocab_size, mesh) if is_rl else 0
     return plan_update(
         asked, weights.policy, weights.trainable, weights.frozen, rows, seq_len, mesh, references, excluded
     )
+
+
+def gathered_bytes(policy: Policy, is_trained: bool, mesh: Mesh) -> int:
+    """Embedding and head, whole over fsdp while they are used, and the gradient of what is trained of them."""
+    if mesh.shape["fsdp"] == 1:
+        return 0
+    itemsize = 2 if policy.dtype == "bfloat16" else 4
+    per_number = itemsize + (4 + 4 if is_trained else itemsize)  # head; embedding as it is held, gradient
+    return policy.config.vocab_size * policy.config.d_model * per_number // mesh.shape["tensor"]
+
+
+def has_reference(stage: Stage) -> bool:
+    """Whether a stage holds a second copy of what is trained, for a KL term."""
+    return isinstance(stage, RLStage) and stage.algo.kl_coef > 0
 
 
 def excluded_bytes(stage: RLStage, vocab_size: int, mesh: Mesh) -> int:
