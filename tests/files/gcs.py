@@ -3,6 +3,7 @@ uploads and resumable ones, lists, and the condition that an object is not there
 """
 
 import json
+import logging
 import re
 import threading
 from contextlib import contextmanager
@@ -101,6 +102,34 @@ class Service(BaseHTTPRequestHandler):
 
     def log_message(self, *_) -> None:
         pass
+
+
+def settings(url: str) -> dict[str, str]:
+    """What sends gcsfs and Orbax to a service, in the environment of a process."""
+    return {
+        "STORAGE_EMULATOR_HOST": url,
+        "TENSORSTORE_GCS_HTTP_URL": url,
+        "GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT": "false",  # it warns of every operation without credentials
+    }
+
+
+@contextmanager
+def serving_here(monkeypatch):
+    """The objects of a service that this process is sent to."""
+    import gcsfs
+    from etils.epath import backend
+
+    def forget():
+        gcsfs.GCSFileSystem.clear_instance_cache()
+        type(backend.fsspec_backend)._get_filesystem.cache_clear()
+
+    logging.getLogger("gcsfs").setLevel(logging.ERROR)  # it misses the credentials that are not asked for
+    forget()
+    with serving() as (url, objects):
+        for name, value in settings(url).items():
+            monkeypatch.setenv(name, value)
+        yield objects
+    forget()
 
 
 @contextmanager

@@ -1,30 +1,22 @@
 """A run that is kept in a Google bucket, with the real gcsfs against a service on this machine."""
 
-import logging
-
 import pytest
 
 pytest.importorskip("gcsfs", reason="pip install 'jaxrl[gcs]'")
 
 from jaxrl.files import remote, remote_lock
 from jaxrl.files.remote import Remote
-from tests.files.gcs import serving
+from tests.files.gcs import serving_here
 from tests.files.test_mirror import told, toy_run
 
 
 @pytest.fixture
 def objects(monkeypatch):
     """What is in the bucket."""
-    import gcsfs
-
-    logging.getLogger("gcsfs").setLevel(logging.ERROR)  # it misses the credentials that are not asked for
-    gcsfs.GCSFileSystem.clear_instance_cache()
     monkeypatch.setattr(remote_lock, "PATIENCE", 0.0)
     monkeypatch.setattr(remote, "WAITS", ())
-    with serving() as (url, objects):
-        monkeypatch.setenv("STORAGE_EMULATOR_HOST", url)
+    with serving_here(monkeypatch) as objects:
         yield objects
-    gcsfs.GCSFileSystem.clear_instance_cache()
 
 
 def test_files_come_back_as_they_were_and_one_of_two_creates_the_lock(objects, tmp_path):

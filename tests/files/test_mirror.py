@@ -97,14 +97,17 @@ def toy_stage(run, logger, folder_name, stage, state):
 
 
 def whole_steps(files, folder):
-    """The steps that have a checkpoint; as Orbax, with what a save has left unfinished taken away."""
+    """The steps that have a checkpoint, as Orbax sees them: by their names on a disk; in a bucket by their
+    last files, and others are taken away there.
+    """
     names = [name.removeprefix(f"{folder}/") for name in files.find(folder)]
     steps = {name.split("/")[0] for name in names}
-    whole = {step for step in steps if f"{step}/{NAMES[-1]}" in names and step.isdigit()}
-    for name in names if isinstance(files, Bucket) else ():
-        if name.split("/")[0] not in whole:
+    if not isinstance(files, Bucket):
+        return {int(step) for step in steps if step.isdigit()}
+    for name in names:
+        if f"{name.split('/')[0]}/{NAMES[-1]}" not in names:
             files.rm_file(f"{folder}/{name}")
-    return {int(step) for step in whole}
+    return {int(step) for step in steps if f"{step}/{NAMES[-1]}" in names}
 
 
 def save_there(folder, step, state):
@@ -337,10 +340,19 @@ def test_a_broken_commit_is_one_error(tmp_path, text):
 
 def test_several_processes_write_no_checkpoint_where_orbax_cannot(tmp_path):
     with (
-        pytest.raises(InputError, match=r"^s3://b/runs/toy .*gs:// alone; set runs_dir to gs://BUCKET"),
+        pytest.raises(InputError, match=r"^s3://b/runs/toy .* alone; set runs_dir to gs://BUCKET"),
         mirrored(tmp_path, "s3://b/runs/toy", 1, 2),
     ):
         raise AssertionError("it began")
+
+
+def test_from_several_processes_on_it_is_orbax_that_says_what_is_whole(whole, tmp_path):
+    toy_run(tmp_path / "one" / "toy")
+    before = json.loads(content("runs/toy")["sent.json"])
+    with locked(tmp_path / "two"), mirrored(tmp_path / "two", URL, 0, 2):
+        pass
+    now = json.loads(content("runs/toy")["sent.json"])
+    assert before["checkpoints"] and now == {"state": before["state"], "checkpoints": None}
 
 
 def test_the_other_processes_have_what_they_read_of_it_and_nothing_of_an_earlier_start(whole, tmp_path):

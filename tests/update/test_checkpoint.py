@@ -19,6 +19,7 @@ from jaxrl.errors import InputError
 from jaxrl.update import checkpoint
 from jaxrl.update.checkpoint import CheckpointCorrupt, Checkpoints, checksums
 from jaxrl.update.state import TrainState, abstract_state, make_optimizer, place_state
+from tests.files.gcs import serving_here
 from tests.tiny import noisy, one_device, policy_and_trees
 
 # A read that fails inside Orbax leaves a coroutine behind, about which Python warns when it is collected.
@@ -136,6 +137,34 @@ def test_a_state_comes_back_on_another_mesh(copied, state, abstract, made_of, cu
         ]
         checkpoints.save(3, restored, {})  # and back
         assert_same(checkpoints.restore(abstract, 3)[0], state)
+
+
+def test_in_a_bucket_they_are_kept_alike_and_none_is_believed_that_is_there_by_half(monkeypatch, caplog):
+    """A process may die while it writes one, which bears no mark of its end then, or while it takes one away,
+    which may still bear it.
+    """
+    pytest.importorskip("gcsfs", reason="pip install 'jaxrl[gcs]'")
+    made_of = ({"lora": {}}, make_optimizer(OptimSection(), 1), jax.random.key(0), one_device())
+    state, abstract = place_state(*made_of), abstract_state(*made_of)
+    folder = "gs://bucket/runs/run/checkpoints/0_sft"
+    with serving_here(monkeypatch) as objects:
+        with Checkpoints(folder, keep=1) as checkpoints:
+            checkpoints.save(1, state, {"at": 1})
+            checkpoints.save(2, state, {"at": 2})
+            assert checkpoints.steps() == [2]
+        assert {name.split("/")[4] for name in objects} == {"2"}
+        for name, content in list(objects.items()):
+            if name.endswith("/2/commit_success.txt"):
+                objects[name.replace("/2/", "/4/")] = content
+            else:
+                objects[name.replace("/2/", "/3/")] = content
+        with Checkpoints(folder, keep=1) as checkpoints:
+            assert checkpoints.steps() == [2, 4]
+            assert checkpoints.restore_latest(abstract)[1] == {"at": 2}
+            assert "checkpoint gs://bucket/runs/run/checkpoints/0_sft/4 cannot be read" in caplog.text
+            checkpoints.save(4, state, {"at": 4})
+            assert checkpoints.restore_latest(abstract)[1] == {"at": 4}
+        assert {name.split("/")[4] for name in objects} == {"4"}
 
 
 def test_the_newest_and_the_best_are_kept(tmp_path):
