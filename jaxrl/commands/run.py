@@ -98,11 +98,8 @@ def run_locked(
     """
     set_up_jax(config.compilation_cache)
     gpu_notes = set_up_gpus(config.gpu)
-    folder = config.folder if mirror is None else mirror.folder
-    run_folder = RunFolder(folder, is_first(), agree, mirror)
-    check_processes(config)
-    run_folder.bring()
-    on_first("what the folder holds", lambda: refuse_other_run(folder, config))
+    run_folder = enter_folder(config, mirror)
+    folder = run_folder.path
     inputs = check_inputs(config, folder)
     tasks = task_maker()
     tokenizer, eos_ids = load_run_tokenizer(config, folder, inputs.began, tasks)
@@ -150,6 +147,15 @@ def run_locked(
         export(this, weights)
         finish(this)
     return folder
+
+
+def enter_folder(config: Config, mirror: Mirror | Follower | None) -> RunFolder:
+    """The run's folder, when all processes have come, and if it holds nothing or this run."""
+    run_folder = RunFolder(config.folder if mirror is None else mirror.folder, is_first(), agree, mirror)
+    check_processes(config)
+    run_folder.bring()
+    on_first("what the folder holds", lambda: refuse_other_run(run_folder.path, config))
+    return run_folder
 
 
 def date_told(tokenizer: Any, began: datetime) -> str | None:

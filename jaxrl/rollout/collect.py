@@ -118,8 +118,7 @@ def collect(
         if place in tickets:
             tickets[place] = pool.submit(problems[sampled.request], sampled.completion.text)
         pool.poll()  # workers get their next text while the device decodes
-    what = f"verdicts after update {policy_version}"
-    exchange = partial(_of_all, what, len(places), pool.batch_timeout_s) if num_processes() > 1 else list
+    exchange = partial(_of_all, f"verdicts after update {policy_version}", len(places), pool.batch_timeout_s)
     verdicts = dict(zip(places, pool.gather(tickets.values(), exchange)))
 
     def group(p: int, problem: Problem) -> Group:
@@ -136,6 +135,8 @@ def collect(
 
 def _of_all(what: str, count: int, extra_s: float, own: list[Verdict]) -> list[Verdict]:
     """The verdicts of all processes, in the order of what was verified, on each of them."""
+    if num_processes() == 1:
+        return own
     parts = gather(what, [asdict(verdict) for verdict in own], extra_s)
     verdicts: list[Verdict | None] = [None] * count
     for n, part in enumerate(parts):

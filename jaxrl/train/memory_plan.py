@@ -131,7 +131,7 @@ def plan_stage(asked: str, stage: FineTuningStage | RLStage, weights: PolicyWeig
 
 
 def gathered_bytes(policy: Policy, is_trained: bool, mesh: Mesh) -> int:
-    """Embedding and head, whole over fsdp while they are used, and the gradient of what is trained of them."""
+    """Embedding and head, whole over fsdp while they are used, and their gradient where they are trained."""
     if mesh.shape["fsdp"] == 1:
         return 0
     itemsize = 2 if policy.dtype == "bfloat16" else 4

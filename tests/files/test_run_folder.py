@@ -28,15 +28,21 @@ def test_another_process_writes_nothing_and_takes_the_first_ones_word(tmp_path):
     """`agree` is asked the same number of times, in the same order, on every process: else they would wait
     for one another for ever.
     """
-    words = iter([True, None, "a disk is full"])
-    folder = RunFolder(tmp_path, writes=False, agree=lambda *_: next(words))
+    words = iter([True, None, InputError("process 0: a disk is full")])
+
+    def agree(*_):
+        if isinstance(word := next(words), InputError):
+            raise word  # as `gather` does where another process has left with it
+        return word
+
+    folder = RunFolder(tmp_path, writes=False, agree=agree)
     folder.open("rows")
     folder.append("rows", {"n": 1})
     folder.replace("rows", [])
     folder.check()
     assert folder.exists("a")
     folder.write("a", lambda path: path.write_text("x"))
-    with pytest.raises(InputError, match="^a disk is full$"):
+    with pytest.raises(InputError, match="^process 0: a disk is full$"):
         folder.write("a", lambda path: path.write_text("x"))
     folder.close()
     assert list(tmp_path.iterdir()) == [] and next(words, "none is left") == "none is left"
