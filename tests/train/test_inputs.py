@@ -180,6 +180,7 @@ def test_files_that_lie_elsewhere_are_the_same_files_and_others_in_their_place_a
         "options": {"a": [{"b": "moved/words.txt"}, *NO_FILES]},
     }
     values |= {"runs_dir": "moved/runs", "name": "renamed"}  # the folder itself
+    values |= {"mesh": {"fsdp": 4}, "gpu": {"memory_fraction": 0.5}}  # another machine
     config = validate_config(values, "test")
     refuse_other_config(folder, config)
     check_inputs(config, folder)
