@@ -95,7 +95,8 @@ class StageRun:
     checkpoints.
 
     Args:
-      index: the stage's place in the config; its checkpoints are in `checkpoints/<index>_<name>`.
+      index: the stage's place in the config; its checkpoints are in `checkpoints/<index>_<name>`, see
+        `RunFolder.checkpoints`.
       weights: what the stage trains, see `enter`.
       critic, reference: see `TrainState`.
     """
