@@ -225,9 +225,7 @@ def refuse_other_config(folder: Path, config: Config) -> None:
                 " belong to; restore config.yaml, set another `name`, or delete the folder"
             )
         return
-    # results do not depend on the machine beyond rounding
-    machine = [("mesh",), ("gpu",)]
-    elsewhere = [("runs_dir",), ("name",), *machine, *compared_by_content(config, folder)]
+    elsewhere = [("runs_dir",), ("name",), *compared_by_content(config, folder)]
     if diff := difference(file, config, elsewhere):
         raise InputError(
             f"{folder} holds a run of another config; set another `name`, or delete the folder. The"

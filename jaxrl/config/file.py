@@ -25,13 +25,13 @@ AnySection = TypeVar("AnySection", bound=Section)
 
 # Which run it is, where it is kept and what it runs on: what is learnt is the same, but for rounding and
 # chance.
+OF_THE_MACHINE = ("mesh", "gpu")  # results do not depend on them beyond rounding
 INCIDENTAL = (
     "name",
     "seed",
     "runs_dir",
     "compilation_cache",
-    "mesh",
-    "gpu",
+    *OF_THE_MACHINE,
     "distributed",
     "verify",
     "checkpoint",
@@ -182,7 +182,7 @@ def difference(file: Path, config: Config, elsewhere: Iterable[Sequence[str | in
 
     Compared are the values: in which order a version writes its keys does not matter, nor that it did not
     know one yet which is at its default now, nor what the values at `elsewhere` (keys and indices from the
-    root) call a file or folder.
+    root) call a file or folder, nor the sections that are the machine's.
 
     Raises:
       InputError: the file on disk cannot be read, or is not a config.
@@ -194,6 +194,8 @@ def difference(file: Path, config: Config, elsewhere: Iterable[Sequence[str | in
     before = _completed(before, str(file))
     for place in elsewhere:
         _take_over(before, now, place)
+    for key in OF_THE_MACHINE:
+        before[key] = now[key]
     if before == now:
         return ""
     old, new = (yaml.safe_dump(values, allow_unicode=True).splitlines() for values in (before, now))

@@ -277,7 +277,16 @@ def test_inputs_that_are_not_as_they_were_written_are_one_clear_error(damage, be
 
 def test_every_text_of_a_config_is_known_to_be_a_file_or_not_to_be_one():
     """A new key that names a file must be among the inputs, or be said not to be one here."""
-    known = {*TASK_FILES, *TASK_PROGRAMS, "name", "hub_config", "hub_split", "hub_test_split", "packages"}
+    known = {
+        *TASK_FILES,
+        *TASK_PROGRAMS,
+        "name",
+        "hub_config",
+        "hub_split",
+        "hub_test_split",
+        "packages",
+        "dataset",
+    }
     sections = {s for base in AnyTaskSection.__subclasses__() for s in (base, *base.__subclasses__())} | {
         AnyTaskSection
     }
