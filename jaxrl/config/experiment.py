@@ -317,8 +317,8 @@ class Config(Section):
     name: of the run, and of its folder.
     seed: of everything that is drawn; the same seed on the same machine and versions is the same run.
     runs_dir: the run's folder is made in it: a path, or a URL that fsspec takes (`gs://bucket/runs`), which a
-      local copy is kept of (in `$JAXRL_RUNS_CACHE`, or else in `~/.cache/jaxrl/runs`). Of several processes: a
-      path that all of them see, or `gs://`.
+      local copy is kept of (in `$JAXRL_RUNS_CACHE`, or else in `~/.cache/jaxrl/runs`). Of several processes:
+      a path that all of them see, or `gs://`.
     compilation_cache: where compiled programs are kept between runs; null keeps none.
     model: the base model.
     lora: the adapters that are trained; null trains the whole model.

@@ -268,7 +268,7 @@ def mirrored(
         yield None
         return
     if num_processes > 1:
-        check_joint(url)
+        _check_joint(url)
     remote = Remote(url)
     if process_id > 0:
         yield Follower(remote, folder.with_name(f".{folder.name}.process_{process_id}"))
@@ -285,7 +285,7 @@ def mirrored(
         mirror.end()
 
 
-def check_joint(url: str) -> None:
+def _check_joint(url: str) -> None:
     """InputError where several processes cannot write one checkpoint together."""
     if not url.startswith(JOINT):
         raise InputError(
