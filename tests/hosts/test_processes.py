@@ -51,7 +51,7 @@ def whole():
     print(json.dumps([said, there, path.read_text()]))
 
 def cannot_write():
-    """The others wait for what has to be written, and hear why it is not."""
+    # the others wait for what has to be written, and hear why it is not
     RunFolder(folder, is_first(), agree).write("none/a", lambda path: path.write_text(""))
 
 def bad_input():
@@ -92,8 +92,8 @@ def other_way():
 
 try:
     with joined(Place(address, count, number), float(timeout_s)):
-        {f.__name__: f for f in (whole, bad_input, cannot_write, crash, killed, first_killed, killed_in_a_collective,
-                                 never_comes, other_way)}[how]()
+        {f.__name__: f for f in (whole, bad_input, cannot_write, crash, killed, first_killed,
+                                 killed_in_a_collective, never_comes, other_way)}[how]()
 except (InputError, ProcessLost) as error:
     print(f"error: {error}", file=sys.stderr)
     sys.exit(2 if isinstance(error, InputError) else PROCESS_LOST)
