@@ -35,8 +35,12 @@ BEAT_S = 2.0  # between two signs of life
 START_S = 300.0  # how much longer the first meeting may take: hosts do not start at one moment
 GRACE_S = 15.0  # between the loss of a process and the end by force
 SLICE_MS = 1000  # of a wait, after which signals and losses are looked at
-# What devices say when another process has gone in the middle of what they did together.
-OF_OTHERS = re.compile("gloo|nccl|peer|connection|coordination|unavailable|aborted|deadline", re.IGNORECASE)
+# What devices say when another process has gone in the middle of what they did together: a status, in
+# whatever type of error, and one of these words.
+OF_OTHERS = re.compile(
+    r"(?-i:[A-Z_]+): .*(gloo|nccl|peer|connection|coordination|unavailable|aborted|deadline)",
+    re.IGNORECASE | re.DOTALL,
+)
 
 A = TypeVar("A")
 
@@ -294,7 +298,7 @@ class Group:
         """Tell the others why this process ends; returns what it ends with, which another may have caused."""
         if isinstance(error, Interrupted):
             return error
-        if isinstance(error, jax.errors.JaxRuntimeError) and OF_OTHERS.search(str(error)):
+        if isinstance(error, Exception) and OF_OTHERS.match(str(error)):
             until = time.monotonic() + GRACE_S
             while self.lost is None and time.monotonic() < until:
                 time.sleep(0.1)

@@ -7,7 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from jaxrl.device.processes import agree, check_same, gather, is_first, joined, num_processes, own_share
+from jaxrl.device.processes import (
+    OF_OTHERS,
+    agree,
+    check_same,
+    gather,
+    is_first,
+    joined,
+    num_processes,
+    own_share,
+)
 from jaxrl.errors import PROCESS_LOST, InputError
 from tests.hosts.local import end, free_port, start
 
@@ -190,3 +199,8 @@ def test_check_same_is_about_what_differs(monkeypatch):
         InputError, match=r"^files: process 1 does not have what process 0 has \(b, c\); copy$"
     ):
         check_same("files", {}, "copy")
+
+
+def test_an_error_of_ones_own_is_not_held_back_for_a_loss_that_may_come():
+    assert OF_OTHERS.match("UNKNOWN: Gloo AllGather failed: Connection reset by peer")
+    assert not OF_OTHERS.match("connection refused by the reward's server: aborted")
