@@ -105,7 +105,6 @@ class EnvironmentPool:
         self.batch_timeout_s, self._recycle_after = batch_timeout_s, recycle_after
         self.counts = {"timeouts": 0, "crashes": 0, "exceptions": 0, "brought_back": 0}
         self._guard = ErrorGuard(max_error_share)
-        self._times: list[float] = []
         self._turns_at_once = int(getattr(world, "turns_at_once", TURNS_AT_ONCE))
         self._episodes_at_once = getattr(world, "episodes_at_once", math.inf)
         self._episodes: dict[int, _Episode] = {}
@@ -189,13 +188,7 @@ class EnvironmentPool:
 
     def take_times(self) -> dict[str, float]:
         """Seconds since the last call: the mean and the longest of a turn, and what callers have waited."""
-        times, waited_s = self._times or [0.0], self._workers.waited_s
-        self._times, self._workers.waited_s = [], 0.0
-        return {
-            "time/verify_mean_s": sum(times) / len(times),
-            "time/verify_max_s": max(times),
-            "time/verify_wait_s": waited_s,
-        }
+        return self._workers.take_times()
 
     def close(self) -> None:
         """Kill all workers and what they started. Episodes are lost."""
@@ -281,7 +274,7 @@ class EnvironmentPool:
         episode, before = self._under_way.pop(answered.ticket)
         values = answered.values
         try:
-            self._times.append(float(values["seconds"]))
+            self._workers.times.append(float(values["seconds"]))
             error, result = values.get("error"), values.get("result")
             is_equal = error is not None or values["before"] == episode.fingerprints[:before]
             step = None if result is None else StepResult(**result)
@@ -350,7 +343,7 @@ class EnvironmentPool:
                 episode.is_alone = episode in in_question
                 self._waiting.append(episode)
             elif lost.reason == "timeout":
-                self._times.append(self._workers.timeout_s)
+                self._workers.times.append(self._workers.timeout_s)
                 self._fail(episode, "timeouts", "timeout")
             else:
                 self._fail(episode, "crashes", f"crash: {ending}")

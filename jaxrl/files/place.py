@@ -1,4 +1,4 @@
-"""Where a run is kept: a path on this machine, or the URL of a place elsewhere, such as `gs://bucket/runs`."""
+"""Where a run is kept: a path on this machine, or the URL of a place elsewhere (`gs://bucket/runs`)."""
 
 import hashlib
 import os

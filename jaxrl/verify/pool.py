@@ -66,7 +66,6 @@ class VerifierPool:
         self.counts = {"timeouts": 0, "crashes": 0, "exceptions": 0}
         self._failure_reward, self.batch_timeout_s = failure_reward, batch_timeout_s
         self._recycle_after, self._guard = recycle_after, ErrorGuard(max_error_share)
-        self._sample_times: list[float] = []
         self._waiting: deque[tuple[int, bytes]] = deque()
         self._pending: set[int] = set()  # tickets without a verdict: waiting or with a worker
         self._verdicts: dict[int, Verdict] = {}
@@ -151,13 +150,7 @@ class VerifierPool:
 
     def take_times(self) -> dict[str, float]:
         """Seconds since the last call: the mean and the longest of a sample, and what callers have waited."""
-        times, waited_s = self._sample_times or [0.0], self._workers.waited_s
-        self._sample_times, self._workers.waited_s = [], 0.0
-        return {
-            "time/verify_mean_s": sum(times) / len(times),
-            "time/verify_max_s": max(times),
-            "time/verify_wait_s": waited_s,
-        }
+        return self._workers.take_times()
 
     def close(self) -> None:
         """Kill all workers and what they started. Samples not finished are lost."""
@@ -210,7 +203,7 @@ class VerifierPool:
         except (ValueError, KeyError, TypeError, AttributeError):  # no answer of worker.py
             self._replace(Lost(worker, "garbage"), ticket)
             return
-        self._sample_times.append(seconds)
+        self._workers.times.append(seconds)
         if isinstance(verdict, str):
             self._fail(ticket, "exceptions", verdict)
         else:
@@ -235,7 +228,7 @@ class VerifierPool:
         if not lost.worker.ready or ticket is None:
             return
         if lost.reason == "timeout":
-            self._sample_times.append(self._workers.timeout_s)
+            self._workers.times.append(self._workers.timeout_s)
             self._fail(ticket, "timeouts", "timeout")
         else:
             self._fail(ticket, "crashes", f"crash: {ending}")

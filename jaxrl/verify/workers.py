@@ -48,7 +48,7 @@ class Lost:
 class Workers:
     """Owns the processes. For one thread that lives as long as they do.
 
-    waited_s: what `advance` has waited.
+    times: seconds of each request, noted by the pool. waited_s: what `advance` has waited.
 
     Args:
       module: what each runs, `jaxrl.verify.worker` for example.
@@ -76,6 +76,7 @@ class Workers:
                 "verify.workers"
             )
         self.timeout_s, self.waited_s = timeout_s, 0.0
+        self.times: list[float] = []
         self.processes: list[WorkerProcess] = []
         self._module, self._name, self._pass_env = module, name, tuple(pass_env)
         self._hidden = withheld(os.environ, pass_env)
@@ -96,6 +97,16 @@ class Workers:
         except BaseException:
             self.close()
             raise
+
+    def take_times(self) -> dict[str, float]:
+        """Seconds since the last call: mean and longest of a request, and what callers have waited."""
+        times, waited_s = self.times or [0.0], self.waited_s
+        self.times, self.waited_s = [], 0.0
+        return {
+            "time/verify_mean_s": sum(times) / len(times),
+            "time/verify_max_s": max(times),
+            "time/verify_wait_s": waited_s,
+        }
 
     def close(self) -> None:
         """Kill all workers and what they started."""
